@@ -1,0 +1,409 @@
+import { randomBytes } from 'node:crypto';
+import { statfs } from 'node:fs/promises';
+import { hostname } from 'node:os';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { create, toBinary } from '@bufbuild/protobuf';
+import { LightkeeperError } from '../core/errors.ts';
+import { errorFinding } from '../core/finding.ts';
+import { filesPieceEnds, ListBuilder } from '../core/list.ts';
+import { capturedMs, captureTime, MANIFEST_FINDINGS_MAX, MANIFEST_FORMAT } from '../core/manifest.ts';
+import { type BytePath, pathBytes, pathText } from '../core/path.ts';
+import {
+  CutMethod_Value,
+  type FileEntry,
+  FileEntrySchema,
+  FileListSchema,
+  FileType_Value,
+  type Finding,
+  type ListRoot,
+  type Manifest,
+  ManifestSchema,
+  type PositionEntry,
+  type SnapshotRecord,
+  UnitKind_Value,
+} from '../gen/lightkeeper/v1/types_pb.ts';
+import { monotonic, now } from '../host/clock.ts';
+import { version } from '../host/version.ts';
+import { Pool } from './pool.ts';
+import { loadPrevious, type PreviousState, packChangeTimes } from './previous.ts';
+import { Reader, type Reading } from './read.ts';
+import { type Entry, firstDifference, type Scan, type ScanOptions, scan } from './scan.ts';
+import { waitUntilQuiet } from './settle.ts';
+import { Ingest, sameFiles } from './store/ingest.ts';
+import type { Store } from './store/store.ts';
+
+/** Captures that start over because something changed, before one is taken as it is. */
+const RETRIES = 3;
+const RESERVE_BYTES_MIN = 1024 ** 3;
+
+/** What one capture is asked. */
+export interface CaptureRequest {
+  readonly graphId: string;
+  /** Absolute. */
+  readonly dir: Uint8Array;
+  readonly quietMs: number;
+  /** How long to wait for the quiet window before taking the directory as it is. */
+  readonly settleTimeoutMs: number;
+  readonly exclude: readonly string[];
+  readonly tags: Readonly<Record<string, string>>;
+  readonly description: string;
+  /** Free bytes that must remain; undefined for the formula, 0 for no check. */
+  readonly reserveBytes: bigint | undefined;
+  readonly signal?: AbortSignal;
+  readonly onProgress?: (phase: string, doneBytes: number, totalBytes: number) => void;
+}
+
+/** What a capture did. */
+export interface CaptureResult {
+  readonly record: SnapshotRecord;
+  readonly unchanged: boolean;
+  /** What cannot be kept, met now: also where nothing has changed. */
+  readonly findings: readonly Finding[];
+  /** Attempts that were given up because something changed. */
+  readonly retries: number;
+}
+
+/** Takes one snapshot of a directory, or finds that the newest one is equal to it. */
+export async function capture(store: Store, request: CaptureRequest): Promise<CaptureResult> {
+  return await store.exclusively(async () => {
+    const endRead = store.beginRead();
+    const ingest = new Ingest(store);
+    try {
+      return await new Capture(store, ingest, request).run();
+    } catch (error) {
+      await ingest.abandon();
+      throw error;
+    } finally {
+      endRead();
+    }
+  });
+}
+
+interface Attempt {
+  readonly scan: Scan;
+  readonly contents: ReadonlyMap<BytePath, ListRoot>;
+  readonly dropped: ReadonlySet<BytePath>;
+  readonly findings: readonly Finding[];
+  /** A file that changed, if the attempt is not one consistent cut. */
+  readonly changed: BytePath | undefined;
+}
+
+class Capture {
+  readonly #store: Store;
+  readonly #ingest: Ingest;
+  readonly #request: CaptureRequest;
+  readonly #startedMs = now();
+  readonly #began = monotonic();
+  /** What the newest snapshot refers to is stored: no need to ask for each unit. */
+  #trusted = true;
+  readonly #read = new Map<BytePath, { entry: Entry; content: ListRoot }>();
+
+  constructor(store: Store, ingest: Ingest, request: CaptureRequest) {
+    this.#store = store;
+    this.#ingest = ingest;
+    this.#request = request;
+  }
+
+  async run(): Promise<CaptureResult> {
+    const { graphId } = this.#request;
+    const previous = await loadPrevious(this.#store, graphId);
+    if (previous !== undefined) this.#trusted = await this.#store.trusts(graphId, previous.record.digest);
+    const options = this.#scanOptions();
+    let settled = await waitUntilQuiet(this.#request, () => scan(this.#request.dir, options));
+    for (let attempt = 0; ; attempt++) {
+      const torn = attempt === RETRIES || !settled.quiet;
+      const result = await this.#attempt(settled.scan, previous, torn);
+      if (result === undefined && previous !== undefined) {
+        return await this.#confirm(previous, settled.scan.findings, attempt);
+      }
+      if (result === undefined) continue;
+      if (result.changed === undefined && settled.quiet) {
+        return await this.#commit(result, previous, CutMethod_Value.SETTLED, attempt);
+      }
+      if (torn) return await this.#commit(result, previous, CutMethod_Value.TORN, attempt);
+      await sleep(this.#request.quietMs * 2 ** attempt, undefined, signalOption(this.#request.signal));
+      settled = await waitUntilQuiet(this.#request, () => scan(this.#request.dir, options));
+    }
+  }
+
+  #scanOptions(): ScanOptions {
+    const { exclude, signal } = this.#request;
+    return { exclude, store: this.#store.root, ...(signal === undefined ? {} : { signal }) };
+  }
+
+  /** Reads what has changed; undefined if nothing has, since the newest snapshot. */
+  async #attempt(
+    before: Scan,
+    previous: PreviousState | undefined,
+    torn: boolean,
+  ): Promise<Attempt | undefined> {
+    const contents = new Map<BytePath, ListRoot>();
+    const readings: Reading[] = [];
+    let same = previous !== undefined && this.#trusted && before.entries.length === previous.count;
+    const match = previous === undefined ? undefined : await previous.matcher();
+    const links = new Set<string>();
+    for (const entry of before.entries) {
+      const old = await match?.(entry);
+      if (old === undefined || !old.same) same = false;
+      if (entry.type !== 'file' || secondName(links, entry)) continue;
+      const known = this.#read.get(entry.path);
+      if (known !== undefined && sameTimes(known.entry, entry)) contents.set(entry.path, known.content);
+      else if (old?.sameContent === true && old.file.content !== undefined && this.#trusted) {
+        contents.set(entry.path, old.file.content);
+      } else readings.push({ entry, previous: old?.file });
+    }
+    if (same) return undefined;
+    return await this.#readAll(before, readings, contents, torn);
+  }
+
+  async #readAll(
+    before: Scan,
+    readings: readonly Reading[],
+    contents: Map<BytePath, ListRoot>,
+    torn: boolean,
+  ): Promise<Attempt> {
+    const bytes = readings.reduce((sum, { entry }) => sum + entry.size, 0);
+    await this.#checkReserve(before, bytes);
+    let done = 0;
+    const report = (more: number) => {
+      done += more;
+      this.#request.onProgress?.('reading', done, bytes);
+    };
+    const pool = new Pool(bytes, {
+      chunkerSeed: this.#store.config.chunkerSeed,
+      sink: (frame) => this.#ingest.append({ kind: UnitKind_Value.BYTES, ...frame }),
+    });
+    const { dir, signal } = this.#request;
+    const parts = {
+      store: this.#store,
+      ingest: this.#ingest,
+      pool,
+      dir,
+      trusted: this.#trusted,
+      onBytes: report,
+      signal,
+    };
+    try {
+      const outcome = await new Reader(parts).read(readings, torn);
+      for (const { entry } of readings) {
+        const content = outcome.contents.get(entry.path);
+        if (content === undefined) continue;
+        contents.set(entry.path, content);
+        if (!outcome.changed.has(entry.path)) this.#read.set(entry.path, { entry, content });
+      }
+      const after = await scan(dir, this.#scanOptions());
+      const changed = firstDifference(before, after) ?? [...outcome.changed][0];
+      return { scan: before, contents, dropped: outcome.dropped, findings: outcome.findings, changed };
+    } finally {
+      await pool.close();
+    }
+  }
+
+  /** An old LightRAG truncates in place: if its disk is full at its next flush, its graph is gone. */
+  async #checkReserve(found: Scan, newBytes: number): Promise<void> {
+    const { reserveBytes } = this.#request;
+    if (reserveBytes === 0n) return;
+    const { bavail, blocks, bsize } = await statfs(this.#store.root);
+    const free = bavail * bsize;
+    const formula = Math.max(RESERVE_BYTES_MIN, 2 * found.largestBytes, 0.05 * blocks * bsize);
+    const reserve = reserveBytes === undefined ? formula : Number(reserveBytes);
+    if (free - newBytes >= reserve) return;
+    throw new LightkeeperError(
+      'REFUSED',
+      `Cannot take a snapshot of "${this.#request.graphId}" as the disk reserve must stay free: ` +
+        `${mib(free)} MiB are free, the snapshot may need ${mib(newBytes)} MiB, ${mib(reserve)} MiB must remain`,
+      { hint: 'free space on the disk of the store, prune, or set --disk-reserve (0 turns this off)' },
+    );
+  }
+
+  /** Notes that the directory is equal to its newest snapshot; `kept` where change times must be noted too. */
+  async #confirm(
+    previous: PreviousState,
+    findings: readonly Finding[],
+    retries: number,
+    kept: readonly Entry[] = [],
+  ): Promise<CaptureResult> {
+    const { graphId } = this.#request;
+    const index = this.#store.index;
+    const batch = index.batch();
+    index.putConfirmedAt(batch, graphId, this.#startedMs);
+    for (const [n, times] of packChangeTimes(kept, previous.record.digest)) {
+      index.putChangeTimes(batch, graphId, n, times);
+    }
+    index.putWholeDigest(batch, graphId, previous.record.digest);
+    await index.commit('index:confirm', batch);
+    return { record: previous.record, unchanged: true, findings, retries };
+  }
+
+  async #commit(
+    attempt: Attempt,
+    previous: PreviousState | undefined,
+    cutMethod: CutMethod_Value,
+    retries: number,
+  ): Promise<CaptureResult> {
+    const findings = [...attempt.scan.findings, ...attempt.findings];
+    const torn = cutMethod === CutMethod_Value.TORN;
+    if (torn) findings.push(tornFinding(attempt.changed));
+    const { files, totals, kept } = await this.#listFiles(attempt);
+    const head = await this.#store.index.head(this.#request.graphId);
+    const manifest = this.#manifest({ attempt, files, totals, cutMethod, head, previous, findings });
+    if (!torn && previous?.record.manifest !== undefined && sameFiles(previous.record.manifest, manifest)) {
+      // What was missing or damaged has been stored again; or only change times differ.
+      if (this.#trusted) await this.#ingest.abandon();
+      else await this.#ingest.finishRepack([]);
+      return await this.#confirm(previous, findings, retries, kept);
+    }
+    const { graphId, tags } = this.#request;
+    const { record } = await this.#ingest.commit(manifest, {
+      durationMs: () => monotonic() - this.#began,
+      nowMs: now(),
+      tags: { ...tags },
+      more: (batch, digest) => {
+        if (torn) return;
+        const index = this.#store.index;
+        index.putConfirmedAt(batch, graphId, this.#startedMs);
+        index.putWholeDigest(batch, graphId, digest);
+        for (const [n, times] of packChangeTimes(kept, digest))
+          index.putChangeTimes(batch, graphId, n, times);
+      },
+    });
+    return { record, unchanged: false, findings, retries };
+  }
+
+  /** Writes the list of files, in pieces; answers its root. */
+  async #listFiles(
+    attempt: Attempt,
+  ): Promise<{ files: ListRoot; totals: Manifest['totals']; kept: Entry[] }> {
+    const list = new ListBuilder((piece) => this.#ingest.addPiece(UnitKind_Value.LIST, piece), 1);
+    const totals = { files: 0, directories: 0, symlinks: 0, rawBytes: 0n, units: 0n };
+    const first = new Map<string, BytePath>();
+    const kept: Entry[] = [];
+    let piece: FileEntry[] = [];
+    const flush = async () => {
+      if (piece.length === 0) return;
+      const bytes = Buffer.from(toBinary(FileListSchema, create(FileListSchema, { files: piece })));
+      list.add(this.#ingest.addPiece(UnitKind_Value.FILES, bytes), piece.length, piece.length);
+      piece = [];
+      await this.#ingest.flushPieces();
+    };
+    for (const entry of attempt.scan.entries) {
+      if (attempt.dropped.has(entry.path)) continue;
+      const file = fileEntry(entry, attempt.contents.get(entry.path), first);
+      if (file === undefined) continue;
+      kept.push(entry);
+      piece.push(file);
+      if (file.type === FileType_Value.DIRECTORY) totals.directories += 1;
+      else if (file.type === FileType_Value.SYMLINK) totals.symlinks += 1;
+      else totals.files += 1;
+      totals.rawBytes += file.size;
+      totals.units += file.content?.count ?? 0n;
+      if (filesPieceEnds(piece.length, file.path)) await flush();
+    }
+    await flush();
+    return { files: list.finish(), totals: create(ManifestSchema, { totals }).totals, kept };
+  }
+
+  #manifest(parts: {
+    attempt: Attempt;
+    files: ListRoot;
+    totals: Manifest['totals'];
+    cutMethod: CutMethod_Value;
+    head: PositionEntry | undefined;
+    previous: PreviousState | undefined;
+    findings: readonly Finding[];
+  }): Manifest {
+    const { head, previous, findings, files, totals, cutMethod } = parts;
+    const torn = cutMethod === CutMethod_Value.TORN;
+    const parentMs =
+      previous?.record.manifest === undefined ? undefined : capturedMs(previous.record.manifest);
+    const manifest = create(ManifestSchema, {
+      format: MANIFEST_FORMAT,
+      graphId: this.#request.graphId,
+      epoch: head?.epoch ?? 1n,
+      mintId: head?.mintId ?? randomBytes(16),
+      sequence: torn ? 0n : (head?.sequence ?? 0n) + 1n,
+      parentDigest: head?.digest ?? new Uint8Array(),
+      capturedAt: captureTime(this.#startedMs, parentMs),
+      cutMethod,
+      files,
+      source: { host: hostname(), dir: this.#request.dir, agentVersion: version },
+      findings: findings.slice(0, MANIFEST_FINDINGS_MAX),
+      findingsOmitted: Math.max(0, findings.length - MANIFEST_FINDINGS_MAX),
+      description: this.#request.description,
+    });
+    if (totals !== undefined) manifest.totals = totals;
+    manifest.root = create(FileEntrySchema, metadata(parts.attempt.scan.root, FileType_Value.DIRECTORY));
+    return manifest;
+  }
+}
+
+function tornFinding(changed: BytePath | undefined): Finding {
+  return changed === undefined
+    ? errorFinding('not_settled', '', {
+        message: 'the directory did not come to rest in time; it was taken as it was',
+        hint: 'wait longer with --settle-timeout',
+      })
+    : errorFinding('changed_while_read', pathText(changed), {
+        message: 'it changed while it was read, at every attempt',
+        hint: 'take the snapshot when nothing writes, or let "up" find such a moment',
+      });
+}
+
+function metadata(entry: Entry, type: FileType_Value) {
+  const { mode, uid, gid, mtimeNs } = entry;
+  return { path: pathBytes(entry.path), type, mode, uid, gid, mtimeNs };
+}
+
+/** Whether an inode has been seen under another name before. */
+function secondName(links: Set<string>, entry: Entry): boolean {
+  if (entry.links === '') return false;
+  if (links.has(entry.links)) return true;
+  links.add(entry.links);
+  return false;
+}
+
+/** A scan entry as it is stored; undefined for a file whose bytes could not be had. */
+function fileEntry(
+  entry: Entry,
+  content: ListRoot | undefined,
+  first: Map<string, BytePath>,
+): FileEntry | undefined {
+  if (entry.type === 'dir') return create(FileEntrySchema, metadata(entry, FileType_Value.DIRECTORY));
+  if (entry.type === 'symlink') {
+    return create(FileEntrySchema, {
+      ...metadata(entry, FileType_Value.SYMLINK),
+      target: pathBytes(entry.target),
+    });
+  }
+  const other = entry.links === '' ? undefined : first.get(entry.links);
+  if (other !== undefined) {
+    return create(FileEntrySchema, {
+      ...metadata(entry, FileType_Value.HARD_LINK),
+      target: pathBytes(other),
+    });
+  }
+  if (content === undefined) return undefined;
+  if (entry.links !== '') first.set(entry.links, entry.path);
+  const size = spanOf(content) ?? BigInt(entry.size);
+  return create(FileEntrySchema, { ...metadata(entry, FileType_Value.REGULAR), size, content });
+}
+
+/** The bytes that a list of units covers: of a torn file that is not what the scan saw. */
+function spanOf(content: ListRoot): bigint | undefined {
+  let sum = 0n;
+  const view = Buffer.from(content.entries);
+  for (let at = 32; at < view.length; at += 40) sum += view.readBigUInt64LE(at);
+  return sum;
+}
+
+function sameTimes(a: Entry, b: Entry): boolean {
+  return a.size === b.size && a.mtimeNs === b.mtimeNs && a.ctimeNs === b.ctimeNs;
+}
+
+function signalOption(signal: AbortSignal | undefined): { signal?: AbortSignal } {
+  return signal === undefined ? {} : { signal };
+}
+
+function mib(bytes: number): number {
+  return Math.round(bytes / 1024 / 1024);
+}

@@ -1,0 +1,174 @@
+import { crc32 } from 'node:zlib';
+import { create, fromBinary, toBinary } from '@bufbuild/protobuf';
+import { LightkeeperError } from '../../core/errors.ts';
+import { sameBytes, UNIT_ID_BYTES, unitId } from '../../core/unit.ts';
+import {
+  Codec_Value,
+  type FrameHeader,
+  FrameHeaderSchema,
+  type UnitKind_Value,
+} from '../../gen/lightkeeper/v1/types_pb.ts';
+import { compressedCap, compressInto, decompressInto } from './zstd.ts';
+
+/** Original bytes that make a frame of byte units. */
+export const FRAME_RAW_BYTES = 4 * 1024 * 1024;
+/** No frame decodes to more. */
+export const FRAME_DECODED_CAP = 64 * 1024 * 1024;
+/** Bytes before the header of a frame. */
+export const FRAME_PREFIX_BYTES = 16;
+
+const MAGIC = 0x31464b4c;
+const FRAME_VERSION = 1;
+/** Most units of a frame, so that a header cannot ask for much memory. */
+export const FRAME_UNITS_MAX = 0xffff;
+const HEADER_BYTES_MAX = 4 << 20;
+
+/** The units of a frame before they are encoded: their bytes one after another. */
+export interface FrameContent {
+  readonly kind: UnitKind_Value;
+  readonly ids: Uint8Array;
+  readonly lengths: readonly number[];
+  readonly bytes: Uint8Array;
+  /** Keeps the bytes as they are, so that the frame's length does not depend on them. */
+  readonly raw?: boolean;
+}
+
+/** Most bytes that a frame of `units` units and `rawBytes` bytes can take. */
+export function frameCap(units: number, rawBytes: number): number {
+  return FRAME_PREFIX_BYTES + 128 + units * (UNIT_ID_BYTES + 5) + compressedCap(rawBytes);
+}
+
+/** Encodes units as one frame into `out`, which has `frameCap` bytes at least. */
+export function encodeFrame(out: Buffer, content: FrameContent): { length: number; codec: Codec_Value } {
+  const header = (codec: Codec_Value, stored: number): Uint8Array =>
+    toBinary(
+      FrameHeaderSchema,
+      create(FrameHeaderSchema, {
+        version: FRAME_VERSION,
+        kind: content.kind,
+        decodedCap: content.bytes.length,
+        streams: [{ codec, rawLength: content.bytes.length, storedLength: stored }],
+        unitIds: content.ids,
+        unitLengths: [...content.lengths],
+      }),
+    );
+  // The header's length depends on the body's by a few bytes: the body is made behind the longest header.
+  const bodyAt = FRAME_PREFIX_BYTES + header(Codec_Value.ZSTD, 0xffffffff).length;
+  let stored =
+    content.raw === true ? content.bytes.length : compressInto(out.subarray(bodyAt), content.bytes);
+  let codec = Codec_Value.ZSTD;
+  if (stored >= content.bytes.length) {
+    out.set(content.bytes, bodyAt);
+    stored = content.bytes.length;
+    codec = Codec_Value.RAW;
+  }
+  const head = header(codec, stored);
+  out.set(head, FRAME_PREFIX_BYTES);
+  out.copyWithin(FRAME_PREFIX_BYTES + head.length, bodyAt, bodyAt + stored);
+  out.writeUInt32LE(MAGIC, 0);
+  out.writeUInt32LE(head.length, 4);
+  out.writeUInt32LE(stored, 8);
+  const length = FRAME_PREFIX_BYTES + head.length + stored;
+  out.writeUInt32LE(checksum(out.subarray(0, length)), 12);
+  return { length, codec };
+}
+
+function checksum(frame: Buffer): number {
+  return crc32(frame.subarray(FRAME_PREFIX_BYTES), crc32(frame.subarray(0, 12)));
+}
+
+/** A frame whose checksum and header have been read; its streams are still encoded. */
+export interface ParsedFrame {
+  readonly header: FrameHeader;
+  readonly body: Buffer;
+  readonly decodedLength: number;
+}
+
+function damaged(state: string): LightkeeperError {
+  return new LightkeeperError('DAMAGED', `Cannot read a frame: ${state}`, {
+    hint: 'run lightkeeper verify, then lightkeeper repair',
+  });
+}
+
+/** Reads the frame that `bytes` begins with and ends with; allocates nothing that the bytes ask for. */
+export function parseFrame(bytes: Buffer): ParsedFrame {
+  if (bytes.length < FRAME_PREFIX_BYTES) throw damaged('it is cut');
+  if (bytes.readUInt32LE(0) !== MAGIC) throw damaged('it does not begin as one');
+  const headLength = bytes.readUInt32LE(4);
+  const bodyLength = bytes.readUInt32LE(8);
+  if (headLength > HEADER_BYTES_MAX || FRAME_PREFIX_BYTES + headLength + bodyLength !== bytes.length) {
+    throw damaged('its lengths do not add up');
+  }
+  if (bytes.readUInt32LE(12) !== checksum(bytes)) throw damaged('its checksum does not hold');
+  const bodyAt = FRAME_PREFIX_BYTES + headLength;
+  let header: FrameHeader;
+  try {
+    header = fromBinary(FrameHeaderSchema, bytes.subarray(FRAME_PREFIX_BYTES, bodyAt));
+  } catch (error) {
+    throw new LightkeeperError('DAMAGED', 'Cannot read a frame: its header does not parse', { cause: error });
+  }
+  checkHeader(header, bodyLength);
+  return { header, body: bytes.subarray(bodyAt), decodedLength: header.decodedCap };
+}
+
+function checkHeader(header: FrameHeader, bodyLength: number): void {
+  const hint = 'use the version of Lightkeeper that wrote this store, or a newer one';
+  if (header.version !== FRAME_VERSION) {
+    throw new LightkeeperError('TOO_NEW', `Cannot read a frame: it has version ${header.version}`, { hint });
+  }
+  if (header.requiredFeatures !== 0) {
+    const bits = header.requiredFeatures.toString(16);
+    throw new LightkeeperError('TOO_NEW', `Cannot read a frame: it needs features 0x${bits}`, { hint });
+  }
+  const [stream, ...others] = header.streams;
+  if (stream === undefined || others.length > 0) throw damaged('it does not have one stream');
+  if (stream.codec !== Codec_Value.RAW && stream.codec !== Codec_Value.ZSTD) {
+    throw new LightkeeperError('TOO_NEW', `Cannot read a frame: it needs codec ${stream.codec}`, { hint });
+  }
+  const units = header.unitLengths.length;
+  if (units === 0 || units > FRAME_UNITS_MAX || header.unitIds.length !== units * UNIT_ID_BYTES) {
+    throw damaged('its ids do not match its lengths');
+  }
+  let sum = 0;
+  for (const length of header.unitLengths) sum += length;
+  if (sum !== header.decodedCap || sum !== stream.rawLength || sum > FRAME_DECODED_CAP) {
+    throw damaged('its unit lengths do not add up');
+  }
+  if (stream.storedLength !== bodyLength) throw damaged('its streams do not fill it');
+  if (stream.codec === Codec_Value.RAW && stream.storedLength !== sum) throw damaged('its raw stream is cut');
+}
+
+/** Decodes a parsed frame into `out`, which has `decodedLength` bytes exactly. Units are not hashed here. */
+export function decodeFrame(frame: ParsedFrame, out: Uint8Array): void {
+  const [stream] = frame.header.streams;
+  if (stream?.codec === Codec_Value.ZSTD) decompressInto(out, frame.body);
+  else out.set(frame.body);
+}
+
+/** Checks that every unit of a decoded frame hashes to its id; answers the places of those that do not. */
+export function unitsThatDiffer(frame: ParsedFrame, decoded: Uint8Array): number[] {
+  const wrong: number[] = [];
+  let at = 0;
+  for (const [i, length] of frame.header.unitLengths.entries()) {
+    const id = unitId(frame.header.kind, decoded.subarray(at, at + length));
+    if (!sameBytes(id, frame.header.unitIds.subarray(i * UNIT_ID_BYTES, (i + 1) * UNIT_ID_BYTES)))
+      wrong.push(i);
+    at += length;
+  }
+  return wrong;
+}
+
+/**
+ * Proves a frame that was just encoded: decodes it into `scratch` and hashes every unit. Nothing may count as
+ * stored before.
+ */
+export function proveFrame(frame: Buffer, scratch: Uint8Array): void {
+  const parsed = parseFrame(frame);
+  const decoded = scratch.subarray(0, parsed.decodedLength);
+  decodeFrame(parsed, decoded);
+  if (unitsThatDiffer(parsed, decoded).length > 0) {
+    throw new LightkeeperError('INTERNAL', 'Cannot store a frame: it does not decode to what was captured', {
+      hint: 'nothing was stored; check the memory of this machine',
+    });
+  }
+}

@@ -1,0 +1,105 @@
+import { type Client, createClient, createRouterTransport } from '@connectrpc/connect';
+import { LightkeeperError } from '../core/errors.ts';
+import { AgentService } from '../gen/lightkeeper/v1/agent_pb.ts';
+import { fromConnect, serverErrors } from './errors.ts';
+import { StoreService } from './service.ts';
+import { type Holder, readHolder } from './store/owner.ts';
+import { recoverConfig } from './store/repair.ts';
+import { Store } from './store/store.ts';
+
+/** The calls that a store answers, in this process or over the socket of the agent that holds it. */
+export type AgentClient = Client<typeof AgentService>;
+
+/** How a store is to be reached. */
+export interface ReachOptions {
+  /** Make the store if there is none. */
+  readonly create?: boolean;
+  /** The call changes nothing: a store that cannot be written to will do. */
+  readonly reading?: boolean;
+  /** Write the config again if it is beyond reading. */
+  readonly recover?: boolean;
+}
+
+/** Runs calls against a store, whoever holds it. Errors come out as those of this project. */
+export async function withStore<T>(
+  root: string,
+  options: ReachOptions,
+  run: (client: AgentClient) => Promise<T>,
+): Promise<T> {
+  const reached = await reach(root, options);
+  try {
+    return await run(reached.client);
+  } catch (error) {
+    throw fromConnect(error);
+  } finally {
+    await reached.close();
+  }
+}
+
+async function reach(
+  root: string,
+  options: ReachOptions,
+): Promise<{ client: AgentClient; close: () => Promise<void> }> {
+  if (options.recover === true) await recoverConfig(root);
+  try {
+    const store = await openStore(root, options);
+    return { client: inProcess(new StoreService(store)), close: () => store.close() };
+  } catch (error) {
+    if (!(error instanceof LightkeeperError) || error.code !== 'IN_USE') throw error;
+    const holder = await readHolder(root);
+    if (holder === undefined || holder.socket === '') throw error;
+    return await overSocket(holder, error);
+  }
+}
+
+async function openStore(root: string, options: ReachOptions): Promise<Store> {
+  const create = options.create === true;
+  try {
+    return await Store.open(root, { create });
+  } catch (error) {
+    const code =
+      error instanceof LightkeeperError ? (error.cause as { code?: unknown } | undefined)?.code : undefined;
+    const readOnlyPlace = code === 'EROFS' || code === 'EACCES' || code === 'EPERM';
+    if (options.reading !== true || !readOnlyPlace) throw error;
+    return await Store.open(root, { readOnly: true });
+  }
+}
+
+function inProcess(service: StoreService): AgentClient {
+  const transport = createRouterTransport(
+    (router) => {
+      router.service(AgentService, service.implementation());
+    },
+    { router: { interceptors: [serverErrors] } },
+  );
+  return createClient(AgentService, transport);
+}
+
+async function overSocket(holder: Holder, inUse: LightkeeperError) {
+  const { connectSocket } = await import('../host/socket.ts');
+  const { transport, close } = await connectSocket(holder.socket).catch((error: unknown) => {
+    throw new LightkeeperError('IN_USE', inUse.message, {
+      hint: `its socket ${holder.socket} does not answer from here (${String(error)}); run this where process ${holder.pid} runs, or stop it`,
+      cause: error,
+    });
+  });
+  return { client: createClient(AgentService, transport), close };
+}
+
+/** Serves a store's calls on a Unix socket, and tells others of it. */
+export async function serveStore(
+  store: Store,
+  service: StoreService,
+): Promise<{ socket: string; close: () => Promise<void> }> {
+  const { socketPath, serveSocket } = await import('../host/socket.ts');
+  const socket = await socketPath(Buffer.from(store.config.storeId).toString('hex'));
+  const server = await serveSocket(
+    socket,
+    (router) => {
+      router.service(AgentService, service.implementation());
+    },
+    [serverErrors],
+  );
+  await store.listenOn(socket);
+  return { socket, close: server.close };
+}

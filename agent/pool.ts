@@ -1,0 +1,235 @@
+import { availableParallelism } from 'node:os';
+import { Worker } from 'node:worker_threads';
+import { must } from '../core/assert.ts';
+import { type ErrorCode, LightkeeperError } from '../core/errors.ts';
+import { builtFile } from '../host/built.ts';
+import { OUT_BYTES, OUT_SLOTS, type OutFrame, SLOTS, type Task, type TaskResults, Work } from './work.ts';
+import type { WorkerSetup } from './worker.ts';
+
+/** Below this many bytes the work is done in the caller's thread: starting another takes longer. */
+const INLINE_BYTES = 6 * 1024 * 1024;
+/** Below this many bytes one worker does it. */
+const SINGLE_BYTES = 32 * 1024 * 1024;
+const WORKERS_MAX = 4;
+
+type Early = (next: number, nextHint: number) => void;
+/** Takes a frame; the worker may use the frame's memory again when the promise resolves. */
+export type FrameSink = (frame: OutFrame) => Promise<void>;
+
+/** One that works: a thread, or the caller's own. */
+interface Hand {
+  run<T extends Task>(task: T, early?: Early): Promise<TaskResults[T['op']]>;
+  close(): Promise<void>;
+}
+
+interface Call {
+  resolve(result: unknown): void;
+  reject(error: unknown): void;
+  early: Early | undefined;
+}
+
+interface Message {
+  call: number;
+  result?: unknown;
+  error?: { code: string; message: string; hint: string };
+  early?: { next: number; nextHint: number };
+  frame?: { slot: number; length: number; ids: Uint8Array; lengths: number[]; codec: OutFrame['codec'] };
+}
+
+class ThreadHand implements Hand {
+  readonly #worker: Worker;
+  readonly #setup: WorkerSetup;
+  readonly #calls = new Map<number, Call>();
+  readonly #sink: FrameSink;
+  #next = 1;
+  #writing: Promise<void> = Promise.resolve();
+  #failure: unknown;
+
+  constructor(chunkerSeed: bigint, sink: FrameSink) {
+    this.#sink = sink;
+    this.#setup = {
+      chunkerSeed,
+      out: new SharedArrayBuffer(OUT_SLOTS * OUT_BYTES),
+      busy: new Int32Array(new SharedArrayBuffer(OUT_SLOTS * 4)),
+    };
+    this.#worker = new Worker(builtFile('worker.js'), {
+      workerData: this.#setup,
+      resourceLimits: { maxYoungGenerationSizeMb: 4 },
+    });
+    this.#worker.on('message', (message: Message) => this.#receive(message));
+    this.#worker.on('error', (error) => this.#fail(error));
+    this.#worker.on('exit', (code) =>
+      this.#fail(new LightkeeperError('INTERNAL', `Cannot go on: a worker ended (${code})`)),
+    );
+  }
+
+  run<T extends Task>(task: T, early?: Early): Promise<TaskResults[T['op']]> {
+    if (this.#failure !== undefined) return Promise.reject(this.#failure);
+    const call = this.#next++;
+    return new Promise((resolve, reject) => {
+      this.#calls.set(call, { resolve: resolve as Call['resolve'], reject, early });
+      this.#worker.postMessage({ call, task });
+    });
+  }
+
+  #receive(message: Message): void {
+    if (message.frame !== undefined) {
+      this.#write(message.frame);
+      return;
+    }
+    const call = this.#calls.get(message.call);
+    if (call === undefined) return;
+    if (message.early !== undefined) {
+      call.early?.(message.early.next, message.early.nextHint);
+      return;
+    }
+    this.#calls.delete(message.call);
+    const { error } = message;
+    if (error === undefined) call.resolve(message.result);
+    else call.reject(new LightkeeperError(error.code as ErrorCode, error.message, { hint: error.hint }));
+  }
+
+  #write({ slot, length, ids, lengths, codec }: NonNullable<Message['frame']>): void {
+    const bytes = Buffer.from(this.#setup.out, slot * OUT_BYTES, length);
+    this.#writing = this.#sink({ bytes, ids, lengths, codec })
+      .catch((error: unknown) => this.#fail(error))
+      .finally(() => {
+        Atomics.store(this.#setup.busy, slot, 0);
+        Atomics.notify(this.#setup.busy, slot);
+      });
+  }
+
+  #fail(error: unknown): void {
+    this.#failure ??= error;
+    for (const call of this.#calls.values()) call.reject(this.#failure);
+    this.#calls.clear();
+  }
+
+  async close(): Promise<void> {
+    await this.#writing;
+    this.#worker.removeAllListeners('exit');
+    await this.#worker.terminate();
+  }
+}
+
+class OwnHand implements Hand {
+  readonly #work: Work;
+  #early: Early | undefined;
+  #frames: Promise<void>[] = [];
+
+  constructor(chunkerSeed: bigint, sink: FrameSink) {
+    this.#work = new Work(chunkerSeed, {
+      early: (next, hint) => this.#early?.(next, hint),
+      frameBuffer: () => Buffer.allocUnsafeSlow(OUT_BYTES),
+      frame: (frame) => this.#frames.push(sink(frame)),
+    });
+  }
+
+  async run<T extends Task>(task: T, early?: Early): Promise<TaskResults[T['op']]> {
+    this.#early = early;
+    const result = this.#work.run(task) as TaskResults[T['op']];
+    const frames = this.#frames;
+    this.#frames = [];
+    await Promise.all(frames);
+    // Lets the event loop breathe between pieces of blocking work.
+    await new Promise((resolve) => setImmediate(resolve));
+    return result;
+  }
+
+  async close(): Promise<void> {}
+}
+
+/** A block buffer of one hand, held by one caller. */
+export interface Lease {
+  readonly hand: Pick<Hand, 'run'>;
+  readonly slot: number;
+  release(): void;
+}
+
+/** The hands that do the work of one capture, restore or verification; ended with it. */
+export class Pool {
+  readonly #hands: Hand[];
+  readonly #free: { hand: Hand; slot: number }[] = [];
+  readonly #waiting: ((lease: Lease) => void)[] = [];
+
+  /** As many hands as `bytes` of work deserve. Frames that they make go to `sink`. */
+  constructor(bytes: number, options: { chunkerSeed: bigint; sink?: FrameSink }) {
+    const sink: FrameSink = options.sink ?? (() => Promise.resolve());
+    const threads =
+      bytes < INLINE_BYTES
+        ? 0
+        : bytes < SINGLE_BYTES
+          ? 1
+          : Math.min(WORKERS_MAX, Math.max(1, availableParallelism()));
+    this.#hands =
+      threads === 0
+        ? [new OwnHand(options.chunkerSeed, sink)]
+        : Array.from({ length: threads }, () => new ThreadHand(options.chunkerSeed, sink));
+    const slots = threads === 0 ? 1 : SLOTS;
+    for (let slot = 0; slot < slots; slot++) for (const hand of this.#hands) this.#free.push({ hand, slot });
+  }
+
+  /** Leases that can be held at once. */
+  get width(): number {
+    return this.#hands.length * SLOTS;
+  }
+
+  /** Waits for a free block buffer. */
+  async lease(): Promise<Lease> {
+    const free = this.#free.shift();
+    if (free !== undefined) return this.#grant(free);
+    return await new Promise((resolve) => this.#waiting.push(resolve));
+  }
+
+  #grant(place: { hand: Hand; slot: number }): Lease {
+    return {
+      ...place,
+      release: () => {
+        const next = this.#waiting.shift();
+        if (next === undefined) this.#free.push(place);
+        else next(this.#grant(place));
+      },
+    };
+  }
+
+  /** Runs one task on whichever hand is free first. */
+  async run<T extends Task>(task: T): Promise<TaskResults[T['op']]> {
+    const lease = await this.lease();
+    try {
+      return await lease.hand.run(task);
+    } finally {
+      lease.release();
+    }
+  }
+
+  /** Has every hand give out what it has gathered. */
+  async flush(): Promise<void> {
+    await Promise.all(this.#hands.map((hand) => hand.run({ op: 'flush' })));
+  }
+
+  async close(): Promise<void> {
+    await Promise.all(this.#hands.map((hand) => hand.close()));
+  }
+}
+
+/** The tasks of a list, at most as many at once as the pool has leases. */
+export async function eachInPool<T>(
+  pool: Pool,
+  items: AsyncIterable<T> | Iterable<T>,
+  run: (item: T) => Promise<void>,
+): Promise<void> {
+  const running = new Set<Promise<void>>();
+  let failure: { error: unknown } | undefined;
+  for await (const item of items) {
+    if (failure !== undefined) break;
+    const promise: Promise<void> = run(item)
+      .catch((error: unknown) => {
+        failure ??= { error };
+      })
+      .finally(() => running.delete(promise));
+    running.add(promise);
+    if (running.size >= pool.width) await Promise.race(running);
+  }
+  await Promise.all(running);
+  if (failure !== undefined) throw must(failure, 'a failure').error;
+}

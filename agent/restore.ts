@@ -1,0 +1,463 @@
+import { randomBytes } from 'node:crypto';
+import { constants } from 'node:fs';
+import {
+  type FileHandle,
+  lchown,
+  link,
+  lstat,
+  lutimes,
+  mkdir,
+  open,
+  readdir,
+  rename,
+  statfs,
+  symlink,
+} from 'node:fs/promises';
+import { basename, dirname, join } from 'node:path';
+import { ioError, LightkeeperError, systemCode } from '../core/errors.ts';
+import { warning } from '../core/finding.ts';
+import { type BytePath, pathFromBytes, pathMatcher, pathText } from '../core/path.ts';
+import { hex } from '../core/unit.ts';
+import { type FileEntry, FileType_Value, type Finding } from '../gen/lightkeeper/v1/types_pb.ts';
+import { createFile, effect, makeDir, removeFile, removeTree, syncDir, writeAt } from '../host/disk.ts';
+import { eachInPool, Pool } from './pool.ts';
+import { below } from './scan.ts';
+import { type Found, idOf } from './select.ts';
+import type { UnitLocation } from './store/index.ts';
+import type { Store } from './store/store.ts';
+import { canSyncFilesystem, syncFilesystem } from './sync.ts';
+import type { RestoreTargets } from './work.ts';
+
+/** Units that are looked up and written in one go, sorted by where they are stored. */
+const WINDOW_UNITS = 8192;
+/** Files that are open for writing at once. */
+const OPEN_FILES_MAX = 128;
+const LOCATE_BATCH = 1024;
+const RESERVE_BYTES_MIN = 1024 ** 3;
+/** In a directory that was there before, this file says that its restore has not ended. */
+const INCOMPLETE = '.lightkeeper-incomplete';
+
+/** What a restore is asked. */
+export interface RestoreOrder {
+  readonly record: Found;
+  /** Absolute; absent or empty. */
+  readonly to: Uint8Array;
+  readonly paths: readonly string[];
+  readonly dryRun: boolean;
+  readonly reserveBytes: bigint | undefined;
+  readonly signal?: AbortSignal;
+  readonly onProgress?: (phase: string, doneBytes: number, totalBytes: number) => void;
+}
+
+/** What a restore did. */
+export interface Restored {
+  readonly files: number;
+  readonly bytes: number;
+  readonly findings: readonly Finding[];
+}
+
+/** Writes a snapshot to a directory that is absent or empty; the directory appears whole or not at all. */
+export async function restore(store: Store, order: RestoreOrder): Promise<Restored> {
+  const endRead = store.beginRead();
+  try {
+    const there = await checkTarget(order.to);
+    const totals = await count(store, order);
+    await checkSpace(order, totals.bytes);
+    if (order.dryRun) return { ...totals, findings: [] };
+    return await new Restore(store, order, there, totals).run();
+  } finally {
+    endRead();
+  }
+}
+
+function wanted(order: RestoreOrder): (path: BytePath) => boolean {
+  if (order.paths.length === 0) return () => true;
+  const matchers = order.paths.map(pathMatcher);
+  return (path) => matchers.some((matches) => matches(path));
+}
+
+/** Answers whether the directory is there (and empty). */
+async function checkTarget(to: Uint8Array): Promise<boolean> {
+  const name = pathText(pathFromBytes(to));
+  try {
+    if (!(await lstat(Buffer.from(to))).isDirectory()) {
+      throw new LightkeeperError('REFUSED', `Cannot restore to "${name}": it is not a directory`, {
+        hint: 'name a directory that is absent or empty with --to',
+      });
+    }
+    const names = await readdir(Buffer.from(to));
+    if (names.length === 0) return true;
+    const hint = names.includes(INCOMPLETE)
+      ? 'an earlier restore to it was interrupted: remove what is in it, then restore again'
+      : 'name a directory that is absent or empty with --to';
+    throw new LightkeeperError('REFUSED', `Cannot restore to "${name}": it is not empty`, { hint });
+  } catch (error) {
+    if (systemCode(error) === 'ENOENT') return false;
+    throw ioError('restore to', name, error);
+  }
+}
+
+async function count(store: Store, order: RestoreOrder): Promise<{ files: number; bytes: number }> {
+  const { totals } = order.record.manifest;
+  if (order.paths.length === 0 && totals !== undefined)
+    return { files: totals.files, bytes: Number(totals.rawBytes) };
+  const wants = wanted(order);
+  let files = 0;
+  let bytes = 0;
+  for await (const file of store.files(order.record.manifest.files)) {
+    const regular = file.type === FileType_Value.REGULAR || file.type === FileType_Value.HARD_LINK;
+    if (!regular || !wants(pathFromBytes(file.path))) continue;
+    files += 1;
+    bytes += Number(file.size);
+  }
+  if (files === 0 && order.paths.length > 0) {
+    throw new LightkeeperError('NOT_FOUND', `Cannot restore "${order.paths.join('", "')}": no file matches`, {
+      hint: 'look at the names with lightkeeper show',
+    });
+  }
+  return { files, bytes };
+}
+
+async function checkSpace(order: RestoreOrder, bytes: number): Promise<void> {
+  if (order.reserveBytes === 0n) return;
+  let place = Buffer.from(order.to).toString();
+  let found = await statfs(place).catch(() => undefined);
+  while (found === undefined && place !== dirname(place)) {
+    place = dirname(place);
+    found = await statfs(place).catch(() => undefined);
+  }
+  if (found === undefined) return;
+  const free = found.bavail * found.bsize;
+  const formula = Math.max(RESERVE_BYTES_MIN, 0.05 * found.blocks * found.bsize);
+  const reserve = order.reserveBytes === undefined ? formula : Number(order.reserveBytes);
+  if (free - bytes >= reserve) return;
+  const mib = (n: number) => Math.round(n / 1024 / 1024);
+  throw new LightkeeperError(
+    'REFUSED',
+    `Cannot restore to "${pathText(pathFromBytes(order.to))}" as the disk reserve must stay free: ${mib(free)} MiB are free, ` +
+      `the restore needs ${mib(bytes)} MiB, ${mib(reserve)} MiB must remain`,
+    { hint: 'free space, restore to another disk, or set --disk-reserve (0 turns this off)' },
+  );
+}
+
+interface OpenFile {
+  readonly handle: FileHandle;
+  readonly entry: FileEntry;
+}
+
+interface Wanted {
+  readonly id: Buffer;
+  readonly fd: number;
+  readonly position: number;
+}
+
+class Restore {
+  readonly #store: Store;
+  readonly #order: RestoreOrder;
+  readonly #there: boolean;
+  readonly #totals: { files: number; bytes: number };
+  readonly #base: Buffer;
+  readonly #pool: Pool;
+  readonly #findings: Finding[] = [];
+  readonly #packPaths = new Map<number, string>();
+  #window: Wanted[] = [];
+  #open: OpenFile[] = [];
+  #bytes = 0;
+  #files = 0;
+  /** Many files are synced in one go at the end, where the machine can. */
+  #syncAtEnd = false;
+  readonly #folders: FileEntry[] = [];
+  readonly #links: FileEntry[] = [];
+
+  constructor(store: Store, order: RestoreOrder, there: boolean, totals: { files: number; bytes: number }) {
+    this.#store = store;
+    this.#order = order;
+    this.#there = there;
+    this.#totals = totals;
+    const to = Buffer.from(order.to);
+    const stage = `.lightkeeper-${idOf(order.record).slice(0, 8)}-${randomBytes(4).toString('hex')}`;
+    this.#base = there ? to : Buffer.from(join(dirname(to.toString('latin1')), stage), 'latin1');
+    this.#pool = new Pool(totals.bytes, { chunkerSeed: store.config.chunkerSeed });
+  }
+
+  async run(): Promise<Restored> {
+    try {
+      await this.#begin();
+      await this.#write();
+      await this.#finish();
+      return { files: this.#files, bytes: this.#bytes, findings: this.#findings };
+    } catch (error) {
+      for (const { handle } of this.#open) await handle.close();
+      // What was written so far is ours alone: in a directory that was there before it stays for a look.
+      if (!this.#there) await removeTree('restore:abandon', this.#base.toString());
+      throw error;
+    } finally {
+      await this.#pool.close();
+    }
+  }
+
+  async #begin(): Promise<void> {
+    this.#syncAtEnd = this.#totals.files > OPEN_FILES_MAX && (await canSyncFilesystem());
+    const parent = dirname(this.#base.toString('latin1'));
+    if (!this.#there) {
+      await makeDir('restore:parent', Buffer.from(parent, 'latin1').toString());
+      await effect({ label: 'restore:stage', op: 'mkdir', path: this.#base }, () => mkdir(this.#base, 0o700));
+      return;
+    }
+    const path = join(this.#base.toString(), INCOMPLETE);
+    const file = await createFile('restore:mark', path);
+    await writeAt('restore:mark', path, file, Buffer.from('A restore to this directory has not ended.\n'), 0);
+    await file.close();
+  }
+
+  async #write(): Promise<void> {
+    const wants = wanted(this.#order);
+    const made = new Set<BytePath>();
+    for await (const entry of this.#store.files(this.#order.record.manifest.files)) {
+      this.#order.signal?.throwIfAborted();
+      const path = pathFromBytes(entry.path);
+      if (!wants(path)) continue;
+      await this.#makeParents(path, made);
+      if (entry.type === FileType_Value.DIRECTORY) {
+        if (!made.has(path)) await this.#mkdir(path);
+        made.add(path);
+        this.#folders.push(entry);
+      } else if (entry.type === FileType_Value.REGULAR) await this.#beginFile(entry);
+      else this.#links.push(entry);
+    }
+    await this.#flush();
+  }
+
+  /** Folders above a file that was asked for by its path need not have been asked for themselves. */
+  async #makeParents(path: BytePath, made: Set<BytePath>): Promise<void> {
+    for (let slash = path.indexOf('/'); slash > 0; slash = path.indexOf('/', slash + 1)) {
+      const parent = path.slice(0, slash);
+      if (made.has(parent)) continue;
+      made.add(parent);
+      await this.#mkdir(parent);
+    }
+  }
+
+  async #mkdir(path: BytePath): Promise<void> {
+    const target = below(this.#base, path);
+    await effect({ label: 'restore:mkdir', op: 'mkdir', path: target }, () => mkdir(target, 0o700)).catch(
+      (error) => {
+        throw this.#collision('directory', path, error);
+      },
+    );
+  }
+
+  #collision(what: string, path: BytePath, error: unknown): LightkeeperError {
+    if (systemCode(error) !== 'EEXIST') return ioError('restore', pathText(path), error);
+    return new LightkeeperError(
+      'REFUSED',
+      `Cannot restore the ${what} "${pathText(path)}": another name of the snapshot is the same there`,
+      {
+        hint: 'restore to a filesystem that tells upper from lower case and keeps names as they are, or part by part with --path',
+        cause: error,
+      },
+    );
+  }
+
+  async #beginFile(entry: FileEntry): Promise<void> {
+    const path = pathFromBytes(entry.path);
+    const target = below(this.#base, path);
+    const flags = constants.O_RDWR | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW;
+    const create = () => open(target, flags, 0o600);
+    const handle = await effect({ label: 'restore:create', op: 'create', path: target }, create).catch(
+      (error) => {
+        throw this.#collision('file', path, error);
+      },
+    );
+    this.#open.push({ handle, entry });
+    this.#files += 1;
+    let position = 0;
+    for await (const { id, span } of this.#store.units(entry.content)) {
+      this.#window.push({ id, fd: handle.fd, position });
+      position += span;
+      if (this.#window.length >= WINDOW_UNITS) await this.#flushUnits();
+    }
+    if (BigInt(position) !== entry.size) {
+      throw new LightkeeperError(
+        'DAMAGED',
+        `Cannot restore "${pathText(path)}": its units do not add up to its size`,
+      );
+    }
+    if (this.#open.length >= OPEN_FILES_MAX) await this.#flush();
+  }
+
+  /** Writes the units of the window, each frame decoded once. */
+  async #flushUnits(): Promise<void> {
+    const units = this.#window;
+    this.#window = [];
+    const frames = new Map<string, { location: UnitLocation; wanted: { place: number; unit: Wanted }[] }>();
+    for (let from = 0; from < units.length; from += LOCATE_BATCH) {
+      const batch = units.slice(from, from + LOCATE_BATCH);
+      const locations = await this.#store.index.locate(batch.map(({ id }) => id));
+      for (const [i, unit] of batch.entries()) {
+        const location = locations[i];
+        if (location === undefined) throw this.#missing(unit);
+        const key = `${location.pack}:${location.frameOffset}`;
+        const frame = frames.get(key) ?? { location, wanted: [] };
+        frames.set(key, frame);
+        frame.wanted.push({ place: location.place, unit });
+      }
+    }
+    await eachInPool(this.#pool, frames.values(), async ({ location, wanted: places }) => {
+      const { bytes } = await this.#pool.run({
+        op: 'restore',
+        path: await this.#packPath(location.pack),
+        offset: location.frameOffset,
+        length: location.frameLength,
+        targets: targets(places),
+      });
+      this.#bytes += bytes;
+      this.#order.onProgress?.('writing', this.#bytes, this.#totals.bytes);
+    });
+  }
+
+  #missing(unit: Wanted): LightkeeperError {
+    const file = this.#open.find(({ handle }) => handle.fd === unit.fd)?.entry;
+    const name = file === undefined ? '' : pathText(pathFromBytes(file.path));
+    return new LightkeeperError(
+      'DAMAGED',
+      `Cannot restore "${name}": no pack has unit ${hex(unit.id).slice(0, 16)}…`,
+      {
+        hint: 'run lightkeeper verify to see what is concerned, then lightkeeper repair; other points may be whole',
+      },
+    );
+  }
+
+  async #packPath(pack: number): Promise<string> {
+    const known = this.#packPaths.get(pack);
+    if (known !== undefined) return known;
+    const record = await this.#store.index.pack(pack);
+    if (record === undefined) throw new LightkeeperError('DAMAGED', 'Cannot restore: a pack is not known');
+    const path = this.#store.packs.localPath(hex(record.packId));
+    this.#packPaths.set(pack, path);
+    return path;
+  }
+
+  /** Writes the window and completes the files that are open. */
+  async #flush(): Promise<void> {
+    await this.#flushUnits();
+    const files = this.#open;
+    this.#open = [];
+    for (const { handle, entry } of files) {
+      await this.#settle(handle, entry);
+      await handle.close();
+    }
+  }
+
+  async #settle(handle: FileHandle, entry: FileEntry): Promise<void> {
+    // The owner first: a change of owner takes set-user-id bits away.
+    await this.#own(entry);
+    await handle.chmod(entry.mode);
+    const seconds = Number(entry.mtimeNs / 1000n) / 1e6;
+    await handle.utimes(seconds, seconds);
+    if (!this.#syncAtEnd) {
+      await effect({ label: 'restore:sync', op: 'sync', path: '' }, () => handle.sync());
+    }
+  }
+
+  async #own(entry: FileEntry): Promise<void> {
+    if (process.getuid?.() !== 0) return;
+    await lchown(below(this.#base, pathFromBytes(entry.path)), entry.uid, entry.gid);
+  }
+
+  async #finish(): Promise<void> {
+    for (const entry of this.#links) await this.#link(entry);
+    for (const entry of this.#folders.reverse()) await this.#settleFolder(entry);
+    if (this.#syncAtEnd) await syncFilesystem('restore:sync-all', this.#base);
+    const { root } = this.#order.record.manifest;
+    if (this.#there) {
+      await removeFile('restore:unmark', join(this.#base.toString(), INCOMPLETE));
+      await syncDir('restore:publish', this.#base.toString());
+      return;
+    }
+    if (root !== undefined) await this.#settleFolder(root);
+    const to = Buffer.from(this.#order.to);
+    await publishFolder(this.#base, to);
+    this.#leftovers(await readdir(dirname(to.toString())));
+  }
+
+  async #link(entry: FileEntry): Promise<void> {
+    const path = pathFromBytes(entry.path);
+    const target = below(this.#base, path);
+    try {
+      if (entry.type === FileType_Value.SYMLINK) {
+        await effect({ label: 'restore:symlink', op: 'create', path: target }, () =>
+          symlink(Buffer.from(entry.target), target),
+        );
+        await this.#own(entry);
+        const seconds = Number(entry.mtimeNs / 1000n) / 1e6;
+        await lutimes(target, seconds, seconds);
+        return;
+      }
+      const first = below(this.#base, pathFromBytes(entry.target));
+      await effect({ label: 'restore:link', op: 'create', path: target }, () => link(first, target));
+      this.#files += 1;
+    } catch (error) {
+      if (systemCode(error) === 'ENOENT' && entry.type === FileType_Value.HARD_LINK) {
+        this.#findings.push(
+          warning('hard_link_skipped', pathText(path), {
+            message: `its bytes are those of "${pathText(pathFromBytes(entry.target))}", which was not asked for`,
+            hint: 'ask for both with --path',
+          }),
+        );
+        return;
+      }
+      throw this.#collision('link', path, error);
+    }
+  }
+
+  async #settleFolder(entry: FileEntry): Promise<void> {
+    const target = entry.path.length === 0 ? this.#base : below(this.#base, pathFromBytes(entry.path));
+    const folder = await open(target, constants.O_RDONLY | constants.O_DIRECTORY);
+    try {
+      if (process.getuid?.() === 0) await folder.chown(entry.uid, entry.gid);
+      await folder.chmod(entry.mode);
+      const seconds = Number(entry.mtimeNs / 1000n) / 1e6;
+      await folder.utimes(seconds, seconds);
+      await effect({ label: 'restore:sync-folder', op: 'sync', path: target }, () => folder.sync());
+    } finally {
+      await folder.close();
+    }
+  }
+
+  #leftovers(names: readonly string[]): void {
+    const ours = basename(this.#base.toString());
+    const prefix = ours.slice(0, ours.lastIndexOf('-') + 1);
+    for (const name of names) {
+      if (!name.startsWith(prefix) || name === ours) continue;
+      this.#findings.push(
+        warning('restore_leftover', name, {
+          message: 'an interrupted restore of this snapshot left it behind',
+          hint: 'remove it',
+        }),
+      );
+    }
+  }
+}
+
+async function publishFolder(from: Buffer, to: Buffer): Promise<void> {
+  const path = from.toString();
+  await effect({ label: 'restore:rename', op: 'rename', path, to: to.toString() }, () =>
+    rename(from, to),
+  ).catch((error) => {
+    throw ioError('restore to', to.toString(), error);
+  });
+  await syncDir('restore:publish', dirname(to.toString()));
+}
+
+function targets(wantedPlaces: readonly { place: number; unit: Wanted }[]): RestoreTargets {
+  const places = new Uint32Array(wantedPlaces.length);
+  const fds = new Int32Array(wantedPlaces.length);
+  const positions = new Float64Array(wantedPlaces.length);
+  for (const [i, { place, unit }] of wantedPlaces.entries()) {
+    places[i] = place;
+    fds[i] = unit.fd;
+    positions[i] = unit.position;
+  }
+  return { places, fds, positions };
+}

@@ -1,0 +1,290 @@
+import { lstatSync, readdirSync, readlinkSync, realpathSync } from 'node:fs';
+import { sep } from 'node:path';
+import { ioError, LightkeeperError, systemCode } from '../core/errors.ts';
+import { errorFinding, warning } from '../core/finding.ts';
+import {
+  type BytePath,
+  NAME_BYTES_MAX,
+  PATH_BYTES_MAX,
+  pathBytes,
+  pathMatcher,
+  pathText,
+} from '../core/path.ts';
+import type { Finding } from '../gen/lightkeeper/v1/types_pb.ts';
+
+/** Names that are looked at between two turns of the event loop. */
+const ENTRIES_A_TURN = 500;
+
+/** What a stat scan saw of one name. */
+export interface Entry {
+  readonly path: BytePath;
+  readonly type: 'file' | 'dir' | 'symlink';
+  readonly size: number;
+  readonly mode: number;
+  readonly uid: number;
+  readonly gid: number;
+  readonly mtimeNs: bigint;
+  readonly ctimeNs: bigint;
+  /** Device and inode, for files with more than one name; else empty. */
+  readonly links: string;
+  /** Of a symlink. */
+  readonly target: BytePath;
+}
+
+/** One look at a whole directory. */
+export interface Scan {
+  /** The directory itself. */
+  readonly root: Entry;
+  /** In order of the paths. */
+  readonly entries: readonly Entry[];
+  readonly findings: readonly Finding[];
+  /** The newest change time of anything looked at, excluded names included. */
+  readonly newestNs: bigint;
+  readonly rawBytes: number;
+  readonly largestBytes: number;
+  /** The scan took this long. */
+  readonly tookMs: number;
+}
+
+/** Temporary siblings that LightRAG writes and renames, and its lock files: never a part of the graph. */
+const NEVER = /(?:^|\/)(?:[^/]+\.tmp\.[0-9]+\.[0-9]+\.[0-9]+|\.lightrag_[^/]*lock)$/;
+const OWN_FOLDER = '.lightkeeper';
+
+/** Which names of a directory are left out. */
+export function excluder(patterns: readonly string[]): (path: BytePath) => boolean {
+  const matchers = patterns.map(pathMatcher);
+  return (path) => path === OWN_FOLDER || NEVER.test(path) || matchers.some((matches) => matches(path));
+}
+
+/** The absolute bytes of a path below a directory. */
+export function below(dir: Uint8Array, path: BytePath): Buffer {
+  return path === '' ? Buffer.from(dir) : Buffer.concat([dir, Buffer.from(sep), pathBytes(path)]);
+}
+
+/** What a scan is told. */
+export interface ScanOptions {
+  /** Patterns of names that are left out beside those that always are. */
+  readonly exclude?: readonly string[];
+  /** The store, which may lie inside the directory. */
+  readonly store?: string;
+  readonly signal?: AbortSignal;
+}
+
+class Scanner {
+  readonly entries: Entry[] = [];
+  readonly findings: Finding[] = [];
+  newestNs = 0n;
+  readonly #dir: Uint8Array;
+  readonly #excluded: (path: BytePath) => boolean;
+  readonly #store: { dev: bigint; ino: bigint } | undefined;
+
+  constructor(dir: Uint8Array, options: ScanOptions) {
+    this.#dir = dir;
+    this.#excluded = excluder(options.exclude ?? []);
+    this.#store = options.store === undefined ? undefined : identity(options.store);
+  }
+
+  /** Names below `folder`, each looked at; answers the folders among them. */
+  look(folder: BytePath): BytePath[] {
+    const folders: BytePath[] = [];
+    let names: Buffer[];
+    try {
+      names = readdirSync(below(this.#dir, folder), { encoding: 'buffer' });
+    } catch (error) {
+      this.#cannot(folder, error);
+      return folders;
+    }
+    for (const name of names) {
+      const path = folder === '' ? name.toString('latin1') : `${folder}/${name.toString('latin1')}`;
+      if (this.#lookAt(path, name.length)) folders.push(path);
+    }
+    return folders;
+  }
+
+  #cannot(path: BytePath, error: unknown): void {
+    const code = systemCode(error);
+    // Gone since it was listed: the second scan will say so.
+    if (code === 'ENOENT' || code === 'ENOTDIR') {
+      if (path !== '') return;
+    }
+    if (path === '') throw ioError('read', pathText(this.#dir.toString()), error);
+    this.findings.push(
+      errorFinding('unreadable', pathText(path), {
+        message: `it cannot be read (${code ?? 'unknown'}) and is not in the snapshot`,
+        hint: 'give the agent the right to read it, or exclude it',
+      }),
+    );
+  }
+
+  /** Answers whether the name is a folder to look into. */
+  #lookAt(path: BytePath, nameBytes: number): boolean {
+    let stat: ReturnType<typeof statOf>;
+    try {
+      stat = statOf(below(this.#dir, path));
+    } catch (error) {
+      this.#cannot(path, error);
+      return false;
+    }
+    const isStore = this.#store !== undefined && stat.ino === this.#store.ino && stat.dev === this.#store.dev;
+    if (isStore) {
+      this.findings.push(
+        warning('store_inside', pathText(path), {
+          message: 'the store lies inside the directory that it protects; it is left out',
+          hint: 'put the store on another disk: a loss of the directory would take the points with it',
+        }),
+      );
+      return false;
+    }
+    if (path === OWN_FOLDER) return false;
+    if (stat.ctimeNs > this.newestNs) this.newestNs = stat.ctimeNs;
+    if (this.#excluded(path)) return false;
+    if (path.length > PATH_BYTES_MAX || nameBytes > NAME_BYTES_MAX) {
+      this.findings.push(
+        errorFinding('path_too_long', pathText(path), { message: 'its path is too long to be kept' }),
+      );
+      return false;
+    }
+    return this.#keep(path, stat);
+  }
+
+  #keep(path: BytePath, stat: ReturnType<typeof statOf>): boolean {
+    const type = stat.isFile()
+      ? 'file'
+      : stat.isDirectory()
+        ? 'dir'
+        : stat.isSymbolicLink()
+          ? 'symlink'
+          : undefined;
+    if (type === undefined) {
+      const what = stat.isFIFO() ? 'a FIFO' : stat.isSocket() ? 'a socket' : 'a device';
+      this.findings.push(
+        warning('special_file', pathText(path), {
+          message: `it is ${what} and is not kept`,
+          hint: 'exclude it to silence this',
+        }),
+      );
+      return false;
+    }
+    let target = '';
+    if (type === 'symlink') {
+      try {
+        target = readlinkSync(below(this.#dir, path), { encoding: 'buffer' }).toString('latin1');
+      } catch (error) {
+        this.#cannot(path, error);
+        return false;
+      }
+    }
+    this.entries.push(entryOf(path, type, stat, target));
+    return type === 'dir';
+  }
+}
+
+function entryOf(
+  path: BytePath,
+  type: Entry['type'],
+  stat: ReturnType<typeof statOf>,
+  target: BytePath,
+): Entry {
+  return {
+    path,
+    type,
+    size: type === 'file' ? Number(stat.size) : 0,
+    mode: Number(stat.mode & 0o7777n),
+    uid: Number(stat.uid),
+    gid: Number(stat.gid),
+    mtimeNs: stat.mtimeNs,
+    ctimeNs: stat.ctimeNs,
+    links: type === 'file' && stat.nlink > 1n ? `${stat.dev}:${stat.ino}` : '',
+    target,
+  };
+}
+
+function statOf(path: Buffer) {
+  return lstatSync(path, { bigint: true });
+}
+
+function identity(path: string): { dev: bigint; ino: bigint } | undefined {
+  try {
+    const { dev, ino } = lstatSync(realpathSync(path), { bigint: true });
+    return { dev, ino };
+  } catch (error) {
+    if (systemCode(error) === 'ENOENT') return undefined;
+    throw ioError('look at', path, error);
+  }
+}
+
+/**
+ * Looks at every name below a directory. Names that vanish meanwhile are left out, those that cannot be kept
+ * become findings. Refuses a directory that is not there or is none.
+ */
+export async function scan(dir: Uint8Array, options: ScanOptions = {}): Promise<Scan> {
+  const started = performance.now();
+  const name = pathText(Buffer.from(dir).toString('latin1'));
+  let rootStat: ReturnType<typeof statOf>;
+  try {
+    rootStat = lstatSync(realpathSync(Buffer.from(dir), { encoding: 'buffer' }), { bigint: true });
+  } catch (error) {
+    if (systemCode(error) === 'ENOENT') {
+      throw new LightkeeperError('NOT_FOUND', `Cannot read the directory "${name}": it is not there`, {
+        hint: 'check --dir',
+        cause: error,
+      });
+    }
+    throw ioError('read', name, error);
+  }
+  if (!rootStat.isDirectory()) {
+    throw new LightkeeperError('INVALID_ARGUMENT', `Cannot protect "${name}": it is not a directory`, {
+      hint: 'name the working directory with --dir',
+    });
+  }
+  const scanner = new Scanner(dir, options);
+  scanner.newestNs = rootStat.ctimeNs;
+  let turn = 0;
+  for (const stack: BytePath[] = ['']; stack.length > 0; ) {
+    options.signal?.throwIfAborted();
+    const before = scanner.entries.length;
+    for (const folder of scanner.look(stack.pop() as BytePath)) stack.push(folder);
+    turn += scanner.entries.length - before + 1;
+    if (turn >= ENTRIES_A_TURN) {
+      turn = 0;
+      await new Promise((resolve) => setImmediate(resolve));
+    }
+  }
+  const entries = scanner.entries.sort((a, b) => (a.path < b.path ? -1 : a.path > b.path ? 1 : 0));
+  let rawBytes = 0;
+  let largestBytes = 0;
+  for (const { size } of entries) {
+    rawBytes += size;
+    if (size > largestBytes) largestBytes = size;
+  }
+  const { findings, newestNs } = scanner;
+  const root = entryOf('', 'dir', rootStat, '');
+  return { root, entries, findings, newestNs, rawBytes, largestBytes, tookMs: performance.now() - started };
+}
+
+/** The first difference between two looks at one directory, or undefined. */
+export function firstDifference(a: Scan, b: Scan): BytePath | undefined {
+  for (let i = 0; i < Math.max(a.entries.length, b.entries.length); i++) {
+    const before = a.entries[i];
+    const after = b.entries[i];
+    if (before === undefined || after === undefined) return (before ?? after)?.path;
+    if (!sameEntry(before, after)) return [before.path, after.path].sort()[0];
+  }
+  return undefined;
+}
+
+/** Whether nothing about a name has changed that a capture would see. */
+export function sameEntry(a: Entry, b: Entry): boolean {
+  return (
+    a.path === b.path &&
+    a.type === b.type &&
+    a.size === b.size &&
+    a.mtimeNs === b.mtimeNs &&
+    a.ctimeNs === b.ctimeNs &&
+    a.mode === b.mode &&
+    a.uid === b.uid &&
+    a.gid === b.gid &&
+    a.target === b.target &&
+    a.links === b.links
+  );
+}

@@ -1,0 +1,434 @@
+import { basename } from 'node:path';
+import { create } from '@bufbuild/protobuf';
+import { timestampFromMs } from '@bufbuild/protobuf/wkt';
+import type { ServiceImpl } from '@connectrpc/connect';
+import { LightkeeperError } from '../core/errors.ts';
+import { annotate, capturedMs, checkGraphId, graphIdOf } from '../core/manifest.ts';
+import { pathFromBytes, pathText } from '../core/path.ts';
+import { applyRetention, type Candidate, isEmptyPolicy, type RetentionPlan } from '../core/retention.ts';
+import {
+  type AgentService,
+  type CreateSnapshotRequest,
+  GetSnapshotResponseSchema,
+  GetStatsResponseSchema,
+  GetStatusResponseSchema,
+  GraphStatusSchema,
+  ListSnapshotsResponseSchema,
+  type PruneRequest,
+  PruneResultSchema,
+  RepairResultSchema,
+  type RestoreRequest,
+  RestoreResultSchema,
+  type RetentionPolicy,
+  type Snapshot,
+  type SnapshotSummary,
+  VerifyLevel_Value,
+  type VerifyRequest,
+  VerifyResultSchema,
+} from '../gen/lightkeeper/v1/agent_pb.ts';
+import type { Annotation } from '../gen/lightkeeper/v1/types_pb.ts';
+import { monotonic, now } from '../host/clock.ts';
+import { type CaptureResult, capture } from './capture.ts';
+import { type OnProgress, tell } from './events.ts';
+import { restore } from './restore.ts';
+import { type Found, idOf, isThere, isTorn, selectSnapshot } from './select.ts';
+import { Ingest } from './store/ingest.ts';
+import { checkClock, collect, markDeleted, newestMs, planCollection } from './store/prune.ts';
+import { enterAnnotation } from './store/reconcile.ts';
+import { repairStore } from './store/repair.ts';
+import type { Store } from './store/store.ts';
+import { verifyStore } from './store/verify.ts';
+import { fileView, snapshotView, summaryView } from './view.ts';
+
+/** How long nothing may have changed before a directory counts as settled. */
+export const QUIET_MS = 300;
+/** How long a snapshot waits for its directory to settle. */
+export const SETTLE_TIMEOUT_MS = 30_000;
+const PAGE_SNAPSHOTS = 1000;
+const PAGE_FILES = 1000;
+const PAGE_MAX = 10_000;
+
+/** What an agent adds to a bare store: the directories that it guards. */
+export interface Guarded {
+  readonly graphId: string;
+  readonly dir: string;
+}
+
+/** The calls that people make of a store, on one that is open in this process. */
+export class StoreService {
+  readonly store: Store;
+  readonly #guarded: () => readonly Guarded[];
+  readonly #onSnapshot: (snapshot: Snapshot, result: CaptureResult) => void;
+
+  constructor(
+    store: Store,
+    options: {
+      guarded?: () => readonly Guarded[];
+      onSnapshot?: (snapshot: Snapshot, result: CaptureResult) => void;
+    } = {},
+  ) {
+    this.store = store;
+    this.#guarded = options.guarded ?? (() => []);
+    this.#onSnapshot = options.onSnapshot ?? (() => {});
+  }
+
+  /** The calls as the generated service wants them. */
+  implementation(): ServiceImpl<typeof AgentService> {
+    return {
+      createSnapshot: (request, { signal }) =>
+        tell((onProgress) => this.snapshot(request, onProgress, signal)),
+      listSnapshots: ({ graphId, pageSize, pageToken }) => this.list(graphId, pageSize, pageToken),
+      getSnapshot: (request) => this.show(request),
+      restore: (request, { signal }) => tell((onProgress) => this.restore(request, onProgress, signal)),
+      verify: (request, { signal }) => tell((onProgress) => this.verify(request, onProgress, signal)),
+      prune: (request) => tell((onProgress) => this.prune(request, onProgress)),
+      repair: ({ dryRun }) => tell((onProgress) => this.repair(dryRun, onProgress)),
+      deleteSnapshot: ({ snapshotId, graphId, reason, dryRun }) =>
+        this.delete(snapshotId, graphId, reason, dryRun),
+      pinSnapshot: ({ snapshotId, graphId, pinned }) =>
+        this.#annotate(snapshotId, graphId, () => ({
+          case: 'pinned',
+          value: { $typeName: 'lightkeeper.v1.Pinned', pinned },
+        })),
+      tagSnapshot: ({ snapshotId, graphId, set, remove }) =>
+        this.#annotate(snapshotId, graphId, (record) => ({
+          case: 'tagged',
+          value: { $typeName: 'lightkeeper.v1.Tagged', tags: newTags(record.tags, set, remove) },
+        })),
+      getStats: ({ graphId }) => this.stats(graphId),
+      getStatus: () => this.status(),
+    };
+  }
+
+  /** Takes a snapshot; see the proto for what the fields mean. */
+  async snapshot(
+    request: CreateSnapshotRequest,
+    onProgress: OnProgress,
+    signal?: AbortSignal,
+  ): Promise<Snapshot> {
+    const dir = Buffer.from(request.dir);
+    const graphId = request.graphId === '' ? graphIdOf(basename(dir.toString())) : request.graphId;
+    checkGraphId(graphId);
+    const result = await capture(this.store, {
+      graphId,
+      dir,
+      quietMs: request.quietMs ?? QUIET_MS,
+      settleTimeoutMs: request.settleTimeoutMs === 0 ? SETTLE_TIMEOUT_MS : request.settleTimeoutMs,
+      exclude: request.exclude,
+      tags: request.tags,
+      description: request.description,
+      reserveBytes: request.diskReserveBytes,
+      onProgress,
+      ...(signal === undefined ? {} : { signal }),
+    });
+    if (!isThere(result.record))
+      throw new LightkeeperError('INTERNAL', 'Cannot show the snapshot that was just taken');
+    const snapshot = snapshotView(result.record, {
+      unchanged: result.unchanged,
+      confirmedAtMs: await this.store.index.confirmedAt(graphId),
+      findings: result.findings,
+    });
+    this.#onSnapshot(snapshot, result);
+    return snapshot;
+  }
+
+  async list(graphId: string, pageSize: number, pageToken: string) {
+    const limit = Math.min(pageSize === 0 ? PAGE_SNAPSHOTS : pageSize, PAGE_MAX);
+    const snapshots: SnapshotSummary[] = [];
+    const side = pageToken.startsWith('x');
+    const before = pageToken === '' || pageToken === 'x' ? undefined : Buffer.from(pageToken.slice(1), 'hex');
+    const scope = graphId === '' ? {} : { graphId };
+    for (const letter of side ? [true] : [false, true]) {
+      const from = letter === side && before !== undefined ? { before } : {};
+      for await (const [at, record] of this.store.index.records({ ...scope, side: letter, ...from })) {
+        if (!isThere(record)) continue;
+        if (snapshots.length >= limit) {
+          // The record at the token is the first of the next page.
+          const next = Buffer.concat([at, Buffer.from([0])]).toString('hex');
+          return create(ListSnapshotsResponseSchema, {
+            snapshots,
+            nextPageToken: `${letter ? 'x' : 's'}${next}`,
+          });
+        }
+        snapshots.push(summaryView(record));
+      }
+    }
+    return create(ListSnapshotsResponseSchema, { snapshots });
+  }
+
+  async show(request: { snapshotId: string; graphId: string; pageSize: number; pageToken: string }) {
+    const { record } = await selectSnapshot(this.store, request.snapshotId, request.graphId);
+    const limit = Math.min(request.pageSize === 0 ? PAGE_FILES : request.pageSize, PAGE_MAX);
+    const from = request.pageToken === '' ? 0 : Number(request.pageToken);
+    const response = create(GetSnapshotResponseSchema, {
+      snapshot: snapshotView(record, { confirmedAtMs: await this.#confirmedAt(record) }),
+      findings: record.manifest.findings,
+    });
+    let place = 0;
+    for await (const file of this.store.files(record.manifest.files)) {
+      if (place >= from + limit) {
+        response.nextPageToken = String(place);
+        break;
+      }
+      if (place >= from) response.files.push(fileView(file));
+      place += 1;
+    }
+    return response;
+  }
+
+  /** Only the head of a graph is what its directory was last found equal to. */
+  async #confirmedAt(record: Found): Promise<number | undefined> {
+    const { graphId } = record.manifest;
+    const head = await this.store.index.head(graphId);
+    if (head === undefined || !Buffer.from(head.digest).equals(record.digest)) return undefined;
+    return await this.store.index.confirmedAt(graphId);
+  }
+
+  async restore(request: RestoreRequest, onProgress: OnProgress, signal?: AbortSignal) {
+    const began = monotonic();
+    const { record } = await selectSnapshot(this.store, request.snapshotId, request.graphId);
+    if (isTorn(record.manifest) && !request.allowTorn) {
+      throw new LightkeeperError('REFUSED', `Cannot restore snapshot "${idOf(record)}": it is torn`, {
+        hint: 'restore "latest", or add --allow-torn to get the files as they were read',
+      });
+    }
+    const result = await restore(this.store, {
+      record,
+      to: request.to,
+      paths: request.paths,
+      dryRun: request.dryRun,
+      reserveBytes: request.diskReserveBytes,
+      onProgress,
+      ...(signal === undefined ? {} : { signal }),
+    });
+    return create(RestoreResultSchema, {
+      snapshotId: idOf(record),
+      to: pathText(pathFromBytes(request.to)),
+      files: result.files,
+      bytes: BigInt(result.bytes),
+      durationMs: Math.round(monotonic() - began),
+      verified: !request.dryRun,
+      dryRun: request.dryRun,
+      findings: [...result.findings],
+    });
+  }
+
+  async verify(request: VerifyRequest, onProgress: OnProgress, signal?: AbortSignal) {
+    if (request.level === VerifyLevel_Value.GRAPH) {
+      throw new LightkeeperError('UNIMPLEMENTED', 'Cannot verify graphs: not in this version', {
+        hint: 'use --level bytes',
+      });
+    }
+    const only =
+      request.snapshotId === ''
+        ? undefined
+        : (await selectSnapshot(this.store, request.snapshotId, request.graphId)).record;
+    const result = await verifyStore(this.store, {
+      bytes: request.level === VerifyLevel_Value.BYTES,
+      onProgress,
+      ...(only === undefined ? {} : { only }),
+      ...(signal === undefined ? {} : { signal }),
+    });
+    return create(VerifyResultSchema, {
+      level: request.level,
+      checkedSnapshots: result.snapshots,
+      checkedPacks: result.packs,
+      checkedBytes: BigInt(result.bytes),
+      findings: result.findings,
+    });
+  }
+
+  /** Applies a policy to one graph or to all, then gives back space. */
+  async prune({ graphId, policy, dryRun }: PruneRequest, onProgress: OnProgress) {
+    if (policy === undefined || isEmptyPolicy(policy)) {
+      throw new LightkeeperError(
+        'REFUSED',
+        'Cannot prune as the policy is empty: it would keep nothing but the last points',
+        {
+          hint: 'say what to keep, for instance --keep-within 1d --keep-daily 30',
+        },
+      );
+    }
+    return await this.store.exclusively(async () => {
+      const plan: RetentionPlan = { keep: [], remove: [] };
+      const removed: { record: Found; reason: string }[] = [];
+      for (const graph of graphId === '' ? await this.store.index.graphs() : [graphId]) {
+        checkClock(await newestMs(this.store, graph));
+        const one = await this.#planGraph(graph, policy, removed);
+        plan.keep.push(...one.keep);
+        plan.remove.push(...one.remove);
+      }
+      const result = create(PruneResultSchema, { ...plan, dryRun });
+      if (dryRun) {
+        const { plan: packs } = await planCollection(
+          this.store,
+          new Set(plan.remove.map(({ snapshotId }) => snapshotId)),
+        );
+        result.bytesFreed = BigInt(packs.freedBytes);
+        return result;
+      }
+      await markDeleted(this.store, removed);
+      const freed = await collect(this.store, (done, total) => onProgress('rewriting packs', done, total));
+      result.bytesFreed = BigInt(Math.max(0, freed));
+      return result;
+    });
+  }
+
+  async #planGraph(
+    graphId: string,
+    policy: RetentionPolicy,
+    removed: { record: Found; reason: string }[],
+  ): Promise<RetentionPlan> {
+    const records = new Map<string, Found>();
+    const candidates: Candidate[] = [];
+    for (const side of [false, true]) {
+      for await (const [, record] of this.store.index.records({ graphId, side })) {
+        if (!isThere(record)) continue;
+        records.set(idOf(record), record);
+        candidates.push(candidate(record));
+      }
+    }
+    const plan = applyRetention(candidates, policy, now());
+    for (const { snapshotId, reasons } of plan.remove) {
+      const record = records.get(snapshotId);
+      if (record !== undefined) removed.push({ record, reason: `prune: ${reasons.join(', ')}` });
+    }
+    return plan;
+  }
+
+  async repair(dryRun: boolean, onProgress: OnProgress) {
+    return await this.store.exclusively(async () => {
+      const result = await repairStore(this.store, { dryRun, onProgress });
+      return create(RepairResultSchema, { ...result, dryRun });
+    });
+  }
+
+  async delete(name: string, graphId: string, reason: string, dryRun: boolean) {
+    return await this.store.exclusively(async () => {
+      const { record } = await selectSnapshot(this.store, name, graphId);
+      const snapshotId = idOf(record);
+      if (record.pinned) {
+        throw new LightkeeperError('REFUSED', `Cannot delete snapshot "${snapshotId}": it is pinned`, {
+          hint: `run lightkeeper unpin ${snapshotId.slice(0, 8)} first`,
+        });
+      }
+      if (!isTorn(record.manifest) && !(await this.#hasOtherUsable(record))) {
+        throw new LightkeeperError(
+          'REFUSED',
+          `Cannot delete snapshot "${snapshotId}": it is the last usable point of "${record.manifest.graphId}"`,
+          {
+            hint: 'take another snapshot first',
+          },
+        );
+      }
+      if (!dryRun)
+        await markDeleted(this.store, [{ record, reason: reason === '' ? 'deleted by hand' : reason }]);
+      return { snapshotId, dryRun };
+    });
+  }
+
+  async #hasOtherUsable(record: Found): Promise<boolean> {
+    for await (const [, other] of this.store.index.records({ graphId: record.manifest.graphId })) {
+      if (isThere(other) && !isTorn(other.manifest) && idOf(other) !== idOf(record)) return true;
+    }
+    return false;
+  }
+
+  async #annotate(
+    name: string,
+    graphId: string,
+    what: (record: Found) => Annotation['what'],
+  ): Promise<SnapshotSummary> {
+    return await this.store.exclusively(async () => {
+      const { at, record } = await selectSnapshot(this.store, name, graphId);
+      const ingest = new Ingest(this.store);
+      const notes = [{ digest: record.digest, what: what(record) }];
+      try {
+        await ingest.commitAnnotations(notes, now(), async (batch, annotation) => {
+          annotate(record, annotation);
+          await enterAnnotation(this.store, batch, annotation);
+        });
+      } catch (error) {
+        await ingest.abandon();
+        throw error;
+      }
+      const after = await this.store.index.record(at);
+      return summaryView(after !== undefined && isThere(after) ? after : record);
+    });
+  }
+
+  async stats(graphId: string) {
+    const result = create(GetStatsResponseSchema);
+    const scope = graphId === '' ? {} : { graphId };
+    for (const side of [false, true]) {
+      for await (const [, record] of this.store.index.records({ ...scope, side })) {
+        if (!isThere(record)) continue;
+        result.snapshots += 1;
+        result.rawBytes += record.manifest.totals?.rawBytes ?? 0n;
+      }
+    }
+    let unitBytes = 0n;
+    for await (const [, pack] of this.store.index.packs()) {
+      result.packs += 1;
+      result.storedBytes += pack.size;
+      result.units += BigInt(pack.units);
+      unitBytes += pack.rawBytes;
+    }
+    const [raw, stored, units] = [Number(result.rawBytes), Number(result.storedBytes), Number(unitBytes)];
+    result.dedupRatio = units === 0 ? 0 : raw / units;
+    result.compressionRatio = stored === 0 ? 0 : units / stored;
+    result.savedRatio = raw === 0 ? 0 : 1 - stored / raw;
+    return result;
+  }
+
+  async status() {
+    const guarded = this.#guarded();
+    const graphs = new Set([...guarded.map(({ graphId }) => graphId), ...(await this.store.index.graphs())]);
+    const status = create(GetStatusResponseSchema, { store: this.store.root });
+    for (const graphId of [...graphs].sort()) {
+      const dir = guarded.find((guard) => guard.graphId === graphId)?.dir ?? '';
+      status.graphs.push(await this.graphStatus(graphId, dir));
+    }
+    return status;
+  }
+
+  /** How a graph stands: its newest usable point and what would be lost now. */
+  async graphStatus(graphId: string, dir: string) {
+    const status = create(GraphStatusSchema, { graphId, dir, findings: [...this.store.findings] });
+    let usable: Found | undefined;
+    for await (const [, record] of this.store.index.records({ graphId })) {
+      if (!isThere(record)) continue;
+      status.snapshots += 1;
+      if (usable === undefined && !isTorn(record.manifest)) usable = record;
+    }
+    if (usable === undefined) return status;
+    status.lastUsableId = idOf(usable);
+    if (usable.manifest.capturedAt !== undefined) status.lastUsableAt = usable.manifest.capturedAt;
+    const confirmedMs = Math.max((await this.#confirmedAt(usable)) ?? 0, capturedMs(usable.manifest));
+    status.confirmedAt = timestampFromMs(confirmedMs);
+    status.rpoMs = BigInt(Math.max(0, Math.round(now() - confirmedMs)));
+    return status;
+  }
+}
+
+function candidate(record: Found): Candidate {
+  const torn = isTorn(record.manifest);
+  return {
+    snapshotId: idOf(record),
+    capturedMs: capturedMs(record.manifest),
+    tags: record.tags,
+    pinned: record.pinned,
+    usable: !torn,
+    side: torn,
+  };
+}
+
+function newTags(
+  old: Readonly<Record<string, string>>,
+  set: Readonly<Record<string, string>>,
+  remove: readonly string[],
+) {
+  const tags = { ...old, ...set };
+  for (const name of remove) delete tags[name];
+  return tags;
+}

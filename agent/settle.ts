@@ -1,0 +1,40 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+import { monotonic, now } from '../host/clock.ts';
+import { firstDifference, type Scan } from './scan.ts';
+
+/** A scan, and whether the directory had come to rest at it. */
+export interface Settled {
+  readonly scan: Scan;
+  readonly quiet: boolean;
+}
+
+/**
+ * Waits until nothing has changed for the quiet window. A directory whose newest change is older than that is
+ * quiet at once; change times in the future (a clock that was set back) count for nothing, then only what is
+ * seen here counts.
+ */
+export async function waitUntilQuiet(
+  request: { quietMs: number; settleTimeoutMs: number; signal?: AbortSignal },
+  look: () => Promise<Scan>,
+): Promise<Settled> {
+  const { quietMs, settleTimeoutMs, signal } = request;
+  const startedMs = monotonic();
+  let lookedMs = monotonic();
+  let scan = await look();
+  let sameSinceMs = lookedMs;
+  for (;;) {
+    const ageMs = now() - Number(scan.newestNs / 1_000_000n);
+    if (quietMs === 0 || ageMs >= quietMs || lookedMs - sameSinceMs >= quietMs) return { scan, quiet: true };
+    if (monotonic() - startedMs >= settleTimeoutMs) return { scan, quiet: false };
+    const waitMs = ageMs >= 0 ? quietMs - ageMs : quietMs;
+    await sleep(
+      Math.max(5, Math.min(waitMs + 1, quietMs)),
+      undefined,
+      signal === undefined ? {} : { signal },
+    );
+    lookedMs = monotonic();
+    const next = await look();
+    if (firstDifference(scan, next) !== undefined || next.newestNs !== scan.newestNs) sameSinceMs = lookedMs;
+    scan = next;
+  }
+}

@@ -1,0 +1,78 @@
+import { createHash, randomBytes } from 'node:crypto';
+import { readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { create, fromJsonString, toJsonString } from '@bufbuild/protobuf';
+import { ioError, LightkeeperError, systemCode } from '../../core/errors.ts';
+import { type StoreConfig, StoreConfigSchema } from '../../gen/lightkeeper/v1/types_pb.ts';
+import { replaceFile } from '../../host/disk.ts';
+
+const STORE_FORMAT = 1;
+const COPIES = ['config', 'config.copy'] as const;
+const TOO_NEW_HINT = 'use the version of Lightkeeper that wrote this store, or a newer one';
+
+/** What was read of a store's two config files. */
+export interface ConfigRead {
+  readonly config: StoreConfig;
+  /** The copies that are missing or damaged. */
+  readonly bad: readonly string[];
+}
+
+function encode(config: StoreConfig): Buffer {
+  const line = toJsonString(StoreConfigSchema, config);
+  return Buffer.from(`${line}\nsha256 ${createHash('sha256').update(line).digest('hex')}\n`);
+}
+
+function decode(bytes: Buffer): StoreConfig | undefined {
+  const [line = '', sum = ''] = bytes.toString('utf8').split('\n');
+  if (sum !== `sha256 ${createHash('sha256').update(line).digest('hex')}`) return undefined;
+  // A flip in the last line feed leaves both lines whole and is damage all the same.
+  if (!bytes.equals(Buffer.from(`${line}\n${sum}\n`))) return undefined;
+  return fromJsonString(StoreConfigSchema, line, { ignoreUnknownFields: true });
+}
+
+function check(root: string, config: StoreConfig): void {
+  const refuse = (what: string) =>
+    new LightkeeperError('TOO_NEW', `Cannot open the store "${root}": it ${what}`, { hint: TOO_NEW_HINT });
+  if (config.format !== STORE_FORMAT) throw refuse(`has format ${config.format}`);
+  if (config.requiredFeatures !== 0) throw refuse(`needs features 0x${config.requiredFeatures.toString(16)}`);
+  if (config.unitId !== 'sha256') throw refuse(`names units by ${config.unitId}`);
+}
+
+/** Reads what a store is; undefined if there is none. DAMAGED if neither copy reads. */
+export async function readConfig(root: string): Promise<ConfigRead | undefined> {
+  let config: StoreConfig | undefined;
+  const bad: string[] = [];
+  let found = 0;
+  for (const name of COPIES) {
+    const bytes = await readFile(join(root, name)).catch((error) => {
+      if (systemCode(error) === 'ENOENT') return undefined;
+      throw ioError('read', join(root, name), error);
+    });
+    if (bytes !== undefined) found += 1;
+    const read = bytes === undefined ? undefined : decode(bytes);
+    if (read === undefined) bad.push(name);
+    config ??= read;
+  }
+  if (config === undefined) {
+    if (found === 0) return undefined;
+    throw new LightkeeperError(
+      'DAMAGED',
+      `Cannot open the store "${root}": both copies of its config are damaged`,
+      {
+        hint: 'run lightkeeper repair: the packs hold all that the config says',
+      },
+    );
+  }
+  check(root, config);
+  return { config, bad };
+}
+
+/** Writes both copies. */
+export async function writeConfig(root: string, config: StoreConfig): Promise<void> {
+  for (const name of COPIES) await replaceFile(`store:${name}`, join(root, name), encode(config));
+}
+
+/** A new store's config, or that of a store whose id is known from its packs. */
+export function newConfig(storeId: Uint8Array = randomBytes(16)): StoreConfig {
+  return create(StoreConfigSchema, { format: STORE_FORMAT, storeId, unitId: 'sha256' });
+}

@@ -1,0 +1,173 @@
+import { randomBytes } from 'node:crypto';
+import { type FileHandle, lstat, open, readdir, rename, stat } from 'node:fs/promises';
+import { join } from 'node:path';
+import { ioError, LightkeeperError, systemCode } from '../../core/errors.ts';
+import { createFile, effect, makeDir, removeFile, renameFile, syncDir } from '../../host/disk.ts';
+import type { PackHead, PackStore, SpooledPack } from './packs.ts';
+
+const PACK_NAME = /^[0-9a-f]{64}\.pack$/;
+/** Packs whose file stays open for readers. */
+const OPEN_FILES_MAX = 32;
+
+/** Keeps packs in `ROOT/packs/ab/<id>.pack`, writing them first to `ROOT/tmp`. */
+export class DirectoryPacks implements PackStore {
+  readonly #root: string;
+  readonly #open = new Map<string, Promise<FileHandle>>();
+  readonly #shards = new Set<string>();
+
+  constructor(root: string) {
+    this.#root = root;
+  }
+
+  localPath(packId: string): string {
+    return join(this.#root, 'packs', packId.slice(0, 2), `${packId}.pack`);
+  }
+
+  #shardPath(shard: string): string {
+    return join(this.#root, 'packs', shard);
+  }
+
+  async spool(): Promise<{ path: string; file: FileHandle }> {
+    const path = join(this.#root, 'tmp', `${randomBytes(12).toString('hex')}.pack`);
+    return { path, file: await createFile('store:pack:create', path) };
+  }
+
+  async putIfAbsent(packId: string, spooled: SpooledPack): Promise<boolean> {
+    const shard = packId.slice(0, 2);
+    if (!this.#shards.has(shard)) {
+      await makeDir('store:shard:create', this.#shardPath(shard));
+      this.#shards.add(shard);
+    }
+    const there = await this.head(packId);
+    // A pack of that name with another length is a damaged one: the good one takes its place.
+    if (there?.size === spooled.size) {
+      await removeFile('store:pack:discard', spooled.path);
+      return false;
+    }
+    await this.#forget(packId);
+    await renameFile('store:pack:rename', spooled.path, this.localPath(packId));
+    await syncDir('store:pack:publish', this.#shardPath(shard));
+    return true;
+  }
+
+  async get(packId: string, offset: number, length: number): Promise<Buffer> {
+    const file = await this.#handle(packId);
+    const bytes = Buffer.allocUnsafe(length);
+    let done = 0;
+    while (done < length) {
+      const { bytesRead } = await file.read(bytes, done, length - done, offset + done).catch((error) => {
+        throw ioError('read', this.localPath(packId), error);
+      });
+      if (bytesRead === 0) {
+        throw new LightkeeperError('DAMAGED', `Cannot read pack "${packId}": it is cut`, {
+          hint: 'run lightkeeper verify, then lightkeeper repair',
+        });
+      }
+      done += bytesRead;
+    }
+    return bytes;
+  }
+
+  async #handle(packId: string): Promise<FileHandle> {
+    let opening = this.#open.get(packId);
+    if (opening === undefined) {
+      opening = open(this.localPath(packId), 'r');
+      this.#open.set(packId, opening);
+      await this.#trim();
+    } else {
+      this.#open.delete(packId);
+      this.#open.set(packId, opening);
+    }
+    try {
+      return await opening;
+    } catch (error) {
+      this.#open.delete(packId);
+      if (systemCode(error) === 'ENOENT') {
+        throw new LightkeeperError('NOT_FOUND', `Cannot read pack "${packId}": it is missing`, {
+          hint: 'bring the file back, or run lightkeeper repair',
+          cause: error,
+        });
+      }
+      throw ioError('open', this.localPath(packId), error);
+    }
+  }
+
+  async #trim(): Promise<void> {
+    for (const [packId] of this.#open) {
+      if (this.#open.size <= OPEN_FILES_MAX) return;
+      await this.#forget(packId);
+    }
+  }
+
+  async #forget(packId: string): Promise<void> {
+    const opening = this.#open.get(packId);
+    this.#open.delete(packId);
+    // A file that could not be opened was reported to the reader that asked for it.
+    const file = await opening?.catch(() => undefined);
+    await file?.close();
+  }
+
+  async head(packId: string): Promise<PackHead | undefined> {
+    try {
+      const { size } = await lstat(this.localPath(packId));
+      return { size };
+    } catch (error) {
+      if (systemCode(error) === 'ENOENT' || systemCode(error) === 'ENOTDIR') return undefined;
+      throw ioError('look at', this.localPath(packId), error);
+    }
+  }
+
+  async *list(shard?: string): AsyncIterable<{ packId: string; size: number }> {
+    const shards = shard === undefined ? await this.#names(join(this.#root, 'packs')) : [shard];
+    for (const name of shards.sort()) {
+      if (!/^[0-9a-f]{2}$/.test(name)) continue;
+      const files = await this.#names(this.#shardPath(name));
+      for (const file of files.sort()) {
+        if (!PACK_NAME.test(file) || !file.startsWith(name)) continue;
+        const packId = file.slice(0, 64);
+        const head = await this.head(packId);
+        if (head !== undefined) yield { packId, size: head.size };
+      }
+    }
+  }
+
+  async #names(path: string): Promise<string[]> {
+    try {
+      return await readdir(path);
+    } catch (error) {
+      if (systemCode(error) === 'ENOENT') return [];
+      throw ioError('list', path, error);
+    }
+  }
+
+  async shardStamp(shard: string): Promise<string | undefined> {
+    try {
+      const { mtimeNs, ino } = await stat(this.#shardPath(shard), { bigint: true });
+      return `${mtimeNs}:${ino}`;
+    } catch (error) {
+      if (systemCode(error) === 'ENOENT') return 'none';
+      throw ioError('look at', this.#shardPath(shard), error);
+    }
+  }
+
+  async delete(packId: string): Promise<void> {
+    await this.#forget(packId);
+    await removeFile('store:pack:remove', this.localPath(packId));
+  }
+
+  /** Moves a damaged pack out of the way, for people to look at. */
+  async quarantine(packId: string): Promise<string> {
+    await this.#forget(packId);
+    await makeDir('store:quarantine:create', join(this.#root, 'quarantine'));
+    const to = join(this.#root, 'quarantine', `${packId}.pack`);
+    const from = this.localPath(packId);
+    await effect({ label: 'store:pack:quarantine', op: 'rename', path: from, to }, () => rename(from, to));
+    await syncDir('store:quarantine:sync', join(this.#root, 'quarantine'));
+    await syncDir('store:quarantine:sync', this.#shardPath(packId.slice(0, 2)));
+    return to;
+  }
+
+  async close(): Promise<void> {
+    for (const packId of [...this.#open.keys()]) await this.#forget(packId);
+  }
+}

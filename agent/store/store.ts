@@ -1,0 +1,373 @@
+import { lstat, mkdtemp, readdir } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { ioError, LightkeeperError, systemCode } from '../../core/errors.ts';
+import { errorFinding } from '../../core/finding.ts';
+import { readNodeRefs } from '../../core/list.ts';
+import { parseFileList } from '../../core/manifest.ts';
+import { pathFromBytes } from '../../core/path.ts';
+import { hex, sameBytes, UNIT_ID_BYTES } from '../../core/unit.ts';
+import {
+  type FileEntry,
+  type Finding,
+  type ListRoot,
+  type StoreConfig,
+  UnitKind_Value,
+} from '../../gen/lightkeeper/v1/types_pb.ts';
+import { makeDir, removeTree } from '../../host/disk.ts';
+import { decodeFrame, type ParsedFrame, parseFrame, unitsThatDiffer } from '../codec/frame.ts';
+import { newConfig, readConfig, writeConfig } from './config.ts';
+import { DirectoryPacks } from './directory.ts';
+import { StoreIndex, type UnitLocation } from './index.ts';
+import { Ownership } from './owner.ts';
+import { reconcile, stampShards } from './reconcile.ts';
+
+/** Decoded frames that are kept for the next reader, in bytes. */
+const FRAME_CACHE_BYTES = 12 * 1024 * 1024;
+const INDEX_FOLDER = 'index';
+
+interface DecodedFrame {
+  readonly parsed: ParsedFrame;
+  readonly bytes: Buffer;
+  readonly starts: readonly number[];
+}
+
+/** How a store is to be opened. */
+export interface OpenOptions {
+  /** Make the store if there is none. */
+  readonly create?: boolean;
+  /** Take no lock and change nothing: the index is a temporary one. */
+  readonly readOnly?: boolean;
+}
+
+/** An open store: the packs, the index beside them, and the right to write. */
+export class Store {
+  readonly root: string;
+  readonly config: StoreConfig;
+  readonly packs: DirectoryPacks;
+  /** What opening found: packs that are missing, copies that are damaged. */
+  readonly findings: Finding[] = [];
+  /** Packs that are about to be removed: no look-up answers with their units. */
+  readonly condemned = new Set<number>();
+  /** Packs that are missing or damaged: no look-up answers with their units, so that they are stored again. */
+  readonly lost = new Set<number>();
+  /** Shards that this process has written to. */
+  readonly touched = new Set<string>();
+  /** Shards with packs that are missing or do not read. */
+  readonly unsound = new Set<string>();
+  readonly readOnly: boolean;
+  #index: StoreIndex;
+  readonly #indexPath: string;
+  readonly #owner: Ownership | undefined;
+  readonly #frames = new Map<string, DecodedFrame>();
+  #frameBytes = 0;
+  #readers = new Set<Promise<void>>();
+  #writing: Promise<void> = Promise.resolve();
+
+  private constructor(parts: {
+    root: string;
+    config: StoreConfig;
+    packs: DirectoryPacks;
+    index: StoreIndex;
+    indexPath: string;
+    owner: Ownership | undefined;
+  }) {
+    this.root = parts.root;
+    this.config = parts.config;
+    this.packs = parts.packs;
+    this.#index = parts.index;
+    this.#indexPath = parts.indexPath;
+    this.#owner = parts.owner;
+    this.readOnly = parts.owner === undefined;
+  }
+
+  /**
+   * Opens the store at `root`. NOT_FOUND if there is none, IN_USE if another process has it, TOO_NEW if it is
+   * of a newer format, DAMAGED if its config is beyond reading.
+   */
+  static async open(root: string, options: OpenOptions = {}): Promise<Store> {
+    const read = await readConfig(root);
+    if (read === undefined && options.create !== true) {
+      throw new LightkeeperError('NOT_FOUND', `Cannot open the store "${root}": there is none`, {
+        hint: 'check --store; a snapshot or "up" makes a new one',
+      });
+    }
+    if (read === undefined) await refuseForeign(root);
+    if (options.readOnly !== true) await makeDir('store:create', root);
+    const owner = options.readOnly === true ? undefined : await Ownership.take(root);
+    try {
+      return await Store.#openOwned(root, owner, read);
+    } catch (error) {
+      await owner?.release();
+      throw error;
+    }
+  }
+
+  static async #openOwned(
+    root: string,
+    owner: Ownership | undefined,
+    read: Awaited<ReturnType<typeof readConfig>>,
+  ): Promise<Store> {
+    const config = read?.config ?? newConfig();
+    if (read === undefined) await writeConfig(root, config);
+    const packs = new DirectoryPacks(root);
+    if (owner !== undefined) {
+      await removeTree('store:tmp:clear', join(root, 'tmp'));
+      await makeDir('store:tmp:create', join(root, 'tmp'));
+      await makeDir('store:packs:create', join(root, 'packs'));
+    }
+    const indexPath =
+      owner === undefined ? await mkdtemp(join(tmpdir(), 'lightkeeper-index-')) : join(root, INDEX_FOLDER);
+    const index = await openIndex(indexPath, owner !== undefined);
+    const store = new Store({ root, config, packs, index, indexPath, owner });
+    try {
+      store.findings.push(...configFindings(read?.bad ?? []));
+      await reconcile(store);
+    } catch (error) {
+      await index.close();
+      throw error;
+    }
+    return store;
+  }
+
+  get index(): StoreIndex {
+    return this.#index;
+  }
+
+  /** Tells others on which socket this process answers. */
+  async listenOn(socket: string): Promise<void> {
+    await this.#owner?.listenOn(socket);
+  }
+
+  async close(): Promise<void> {
+    await Promise.allSettled([...this.#readers, this.#writing]);
+    if (!this.readOnly) await stampShards(this);
+    await this.#index.close();
+    await this.packs.close();
+    if (this.readOnly) await removeTree('store:index:temporary', this.#indexPath);
+    await this.#owner?.release();
+  }
+
+  /** Throws the index away and makes it again from the packs. */
+  async rebuildIndex(): Promise<void> {
+    await this.#index.close();
+    await removeTree('store:index:clear', this.#indexPath);
+    this.#index = await StoreIndex.open(this.#indexPath);
+    this.condemned.clear();
+    this.lost.clear();
+    this.unsound.clear();
+    this.findings.length = 0;
+    this.dropFrames();
+    await reconcile(this);
+  }
+
+  /** Registers a reader until the answered function is called: packs it may need are not removed before. */
+  beginRead(): () => void {
+    let end: () => void = () => {};
+    const reader = new Promise<void>((resolve) => {
+      end = resolve;
+    });
+    this.#readers.add(reader);
+    return () => {
+      this.#readers.delete(reader);
+      end();
+    };
+  }
+
+  /** Waits for the readers that are open now; false if they take longer. */
+  async readersGone(timeoutMs: number): Promise<boolean> {
+    const present = Promise.all(this.#readers).then(() => true);
+    let timer: NodeJS.Timeout | undefined;
+    const late = new Promise<boolean>((resolve) => {
+      timer = setTimeout(() => resolve(false), timeoutMs);
+    });
+    const gone = await Promise.race([present, late]);
+    clearTimeout(timer);
+    return gone;
+  }
+
+  /** Runs one change of the store at a time, in the order of the calls. */
+  async exclusively<T>(run: () => Promise<T>): Promise<T> {
+    if (this.readOnly) {
+      throw new LightkeeperError('REFUSED', `Cannot change the store "${this.root}": it is open read-only`, {
+        hint: 'make the store writable, or name another one',
+      });
+    }
+    const before = this.#writing;
+    let done: () => void = () => {};
+    this.#writing = new Promise((resolve) => {
+      done = resolve;
+    });
+    await before;
+    try {
+      return await run();
+    } finally {
+      done();
+    }
+  }
+
+  /** Whether a pack is there and stays. */
+  keeps(pack: number): boolean {
+    return !this.condemned.has(pack) && !this.lost.has(pack);
+  }
+
+  /**
+   * Whether the units of a snapshot can be taken as stored without asking: nothing was ever found missing, or
+   * all of them were looked up since.
+   */
+  async trusts(graphId: string, digest: Uint8Array): Promise<boolean> {
+    if (!(await this.#index.distrusted())) return true;
+    return (await this.#index.wholeDigest(graphId))?.equals(digest) === true;
+  }
+
+  /** Where a unit is, if a pack that is there and stays holds it. */
+  locate(id: Uint8Array): UnitLocation | undefined {
+    const location = this.#index.locateSync(id);
+    return location === undefined || !this.keeps(location.pack) ? undefined : location;
+  }
+
+  /** Bytes of a unit; DAMAGED if no pack has it. They are a view that must not be written to. */
+  async readUnit(id: Uint8Array, kind: UnitKind_Value): Promise<Buffer> {
+    // A condemned pack may still be read: its file goes only when its readers have gone.
+    const location = this.#index.locateSync(id);
+    if (location === undefined) throw missingUnit(id);
+    if (location.kind !== kind) throw missingUnit(id);
+    const frame = await this.#frame(location);
+    const start = frame.starts[location.place];
+    const length = frame.parsed.header.unitLengths[location.place];
+    const there = frame.parsed.header.unitIds
+      .subarray(location.place * UNIT_ID_BYTES)
+      .subarray(0, UNIT_ID_BYTES);
+    if (start === undefined || length === undefined || !sameBytes(there, id)) throw missingUnit(id);
+    return frame.bytes.subarray(start, start + length);
+  }
+
+  async #frame(location: UnitLocation): Promise<DecodedFrame> {
+    const key = `${location.pack}:${location.frameOffset}`;
+    const known = this.#frames.get(key);
+    if (known !== undefined) {
+      this.#frames.delete(key);
+      this.#frames.set(key, known);
+      return known;
+    }
+    const record = await this.#index.pack(location.pack);
+    if (record === undefined)
+      throw new LightkeeperError('DAMAGED', 'Cannot read a unit: its pack is not known');
+    const bytes = await this.packs.get(hex(record.packId), location.frameOffset, location.frameLength);
+    const frame = decodeWhole(bytes);
+    this.#frames.set(key, frame);
+    this.#frameBytes += frame.bytes.length;
+    for (const [old, { bytes: oldBytes }] of this.#frames) {
+      if (this.#frameBytes <= FRAME_CACHE_BYTES || old === key) break;
+      this.#frames.delete(old);
+      this.#frameBytes -= oldBytes.length;
+    }
+    return frame;
+  }
+
+  /** Forgets decoded frames: after packs were removed their numbers may mean others. */
+  dropFrames(): void {
+    this.#frames.clear();
+    this.#frameBytes = 0;
+  }
+
+  /** The units of a file, in order. */
+  async *units(root: ListRoot | undefined): AsyncIterable<{ id: Buffer; span: number }> {
+    if (root === undefined) return;
+    yield* this.#walk(root.entries, root.depth);
+  }
+
+  async *#walk(entries: Uint8Array, depth: number): AsyncIterable<{ id: Buffer; span: number }> {
+    for (const ref of readNodeRefs(entries)) {
+      if (depth === 0) yield ref;
+      else yield* this.#walk(await this.readUnit(ref.id, UnitKind_Value.LIST), depth - 1);
+    }
+  }
+
+  /** The files of a snapshot, in order of their paths. */
+  async *files(root: ListRoot | undefined): AsyncIterable<FileEntry> {
+    if (root === undefined) return;
+    let last = '';
+    for await (const { id } of this.#walk(root.entries, Math.max(0, root.depth - 1))) {
+      const files = parseFileList(await this.readUnit(id, UnitKind_Value.FILES), last);
+      for (const file of files) {
+        last = pathFromBytes(file.path);
+        yield file;
+      }
+    }
+  }
+}
+
+function missingUnit(id: Uint8Array): LightkeeperError {
+  return new LightkeeperError('DAMAGED', `Cannot read unit ${hex(id).slice(0, 16)}…: no pack has it`, {
+    hint: 'run lightkeeper verify to see what is concerned, then lightkeeper repair',
+  });
+}
+
+function decodeWhole(bytes: Buffer): DecodedFrame {
+  const parsed = parseFrame(bytes);
+  const decoded = Buffer.alloc(parsed.decodedLength);
+  decodeFrame(parsed, decoded);
+  if (unitsThatDiffer(parsed, decoded).length > 0) {
+    throw new LightkeeperError('DAMAGED', 'Cannot read a frame: a unit in it does not hash to its id');
+  }
+  const starts: number[] = [];
+  let at = 0;
+  for (const length of parsed.header.unitLengths) {
+    starts.push(at);
+    at += length;
+  }
+  return { parsed, bytes: decoded, starts };
+}
+
+async function openIndex(path: string, mayRebuild: boolean): Promise<StoreIndex> {
+  try {
+    return await StoreIndex.open(path);
+  } catch (error) {
+    if (!mayRebuild || !(error instanceof LightkeeperError) || error.code !== 'DAMAGED') throw error;
+    await removeTree('store:index:clear', path);
+    return await StoreIndex.open(path);
+  }
+}
+
+function configFindings(bad: readonly string[]): Finding[] {
+  return bad.map((name) =>
+    errorFinding('config_damaged', name, {
+      message: 'one copy of the store config is missing or damaged; the other one is used',
+      hint: 'run lightkeeper repair',
+    }),
+  );
+}
+
+/** A folder with other things in it is not made a store. */
+async function refuseForeign(root: string): Promise<void> {
+  let names: string[];
+  try {
+    if (!(await lstat(root)).isDirectory()) {
+      throw new LightkeeperError('INVALID_ARGUMENT', `Cannot make a store of "${root}": it is not a folder`, {
+        hint: 'name another path with --store',
+      });
+    }
+    names = await readdir(root);
+  } catch (error) {
+    if (systemCode(error) === 'ENOENT') return;
+    throw ioError('open', root, error);
+  }
+  if (names.includes('packs')) {
+    throw new LightkeeperError(
+      'DAMAGED',
+      `Cannot open the store "${root}": both copies of its config are missing`,
+      {
+        hint: 'run lightkeeper repair: the packs hold all that the config says',
+      },
+    );
+  }
+  const foreign = names.filter(
+    (name) => !['owner', 'tmp', 'index', 'lost+found'].includes(name) && !name.startsWith('.new-'),
+  );
+  if (foreign.length > 0) {
+    throw new LightkeeperError('REFUSED', `Cannot make a store of "${root}": it holds other files`, {
+      hint: 'name an empty or absent folder with --store',
+    });
+  }
+}

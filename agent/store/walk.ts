@@ -1,0 +1,101 @@
+import { LightkeeperError } from '../../core/errors.ts';
+import { readNodeRefs } from '../../core/list.ts';
+import { parseFileList } from '../../core/manifest.ts';
+import { pathFromBytes } from '../../core/path.ts';
+import { LiveUnits } from '../../core/reachability.ts';
+import { type ListRoot, type Manifest, UnitKind_Value } from '../../gen/lightkeeper/v1/types_pb.ts';
+import type { UnitLocation } from './index.ts';
+import type { Store } from './store.ts';
+
+/** A unit that a snapshot needs and that cannot be had. */
+export interface MissingUnit {
+  readonly id: Buffer;
+  readonly kind: UnitKind_Value;
+}
+
+/** Decides whether a unit that the index knows can be had. */
+export type UnitTest = (id: Buffer, location: UnitLocation) => boolean;
+
+/**
+ * Walks what snapshots refer to, each part once however many snapshots share it: one bit a unit, and for the
+ * parts in which something is missing a note of it.
+ */
+export class Walker {
+  readonly live = new LiveUnits();
+  readonly #store: Store;
+  readonly #test: UnitTest;
+  /** Pieces below which something is missing; all other visited ones are whole. */
+  readonly #broken = new Map<string, number>();
+
+  private constructor(store: Store, test: UnitTest) {
+    this.#store = store;
+    this.#test = test;
+  }
+
+  static async begin(store: Store, test: UnitTest = () => true): Promise<Walker> {
+    const walker = new Walker(store, test);
+    for await (const [pack, record] of store.index.packs()) walker.live.addPack(pack, record.units);
+    return walker;
+  }
+
+  /** Marks all that a snapshot refers to; answers how many units it lacks. */
+  async walk(manifest: Manifest, manifestUnitId: Uint8Array): Promise<number> {
+    let missing = this.#mark(Buffer.from(manifestUnitId), 0, UnitKind_Value.MANIFEST) === undefined ? 1 : 0;
+    missing += await this.#list(manifest.files, true);
+    return missing;
+  }
+
+  /** Marks a unit; undefined if it cannot be had, else whether it is met for the first time. */
+  #mark(id: Buffer, rawBytes: number, kind: UnitKind_Value): boolean | undefined {
+    const location = this.#store.index.locateSync(id);
+    if (location === undefined || location.kind !== kind || !this.#test(id, location)) return undefined;
+    return this.live.mark(location.pack, location.ordinal, rawBytes);
+  }
+
+  async #list(root: ListRoot | undefined, files: boolean): Promise<number> {
+    if (root === undefined) return 0;
+    return await this.#entries(root.entries, root.depth, files);
+  }
+
+  async #entries(entries: Uint8Array, depth: number, files: boolean): Promise<number> {
+    let missing = 0;
+    for (const { id, span } of readNodeRefs(entries)) {
+      if (depth > 0) missing += await this.#piece(id, depth, files);
+      else if (this.#mark(id, span, UnitKind_Value.BYTES) === undefined) missing += 1;
+    }
+    return missing;
+  }
+
+  async #piece(id: Buffer, depth: number, files: boolean): Promise<number> {
+    const isFiles = files && depth === 1;
+    const kind = isFiles ? UnitKind_Value.FILES : UnitKind_Value.LIST;
+    const name = id.toString('latin1');
+    let bytes: Buffer;
+    const location = this.#store.index.locateSync(id);
+    if (location !== undefined && this.live.has(location.pack, location.ordinal))
+      return this.#broken.get(name) ?? 0;
+    try {
+      if (location === undefined || !this.#test(id, location))
+        throw new LightkeeperError('DAMAGED', 'a piece is missing');
+      bytes = await this.#store.readUnit(id, kind);
+    } catch (error) {
+      if (!(error instanceof LightkeeperError) || (error.code !== 'DAMAGED' && error.code !== 'NOT_FOUND'))
+        throw error;
+      return 1;
+    }
+    this.#mark(id, bytes.length, kind);
+    const missing = isFiles ? await this.#files(bytes) : await this.#entries(bytes, depth - 1, files);
+    if (missing > 0) this.#broken.set(name, missing);
+    return missing;
+  }
+
+  async #files(bytes: Buffer): Promise<number> {
+    let missing = 0;
+    let last = '';
+    for (const file of parseFileList(bytes, last)) {
+      last = pathFromBytes(file.path);
+      missing += await this.#list(file.content, false);
+    }
+    return missing;
+  }
+}

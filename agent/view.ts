@@ -1,0 +1,112 @@
+import { create } from '@bufbuild/protobuf';
+import { timestampFromMs } from '@bufbuild/protobuf/wkt';
+import { snapshotIdOf } from '../core/manifest.ts';
+import { isUtf8, pathFromBytes, pathText } from '../core/path.ts';
+import { hex } from '../core/unit.ts';
+import {
+  type File,
+  FileSchema,
+  type Snapshot,
+  SnapshotSchema,
+  type SnapshotSummary,
+  SnapshotSummarySchema,
+} from '../gen/lightkeeper/v1/agent_pb.ts';
+import {
+  type FileEntry,
+  FileType_Value,
+  type Finding,
+  Grade_Value,
+  type Manifest,
+  type Position,
+  PositionSchema,
+} from '../gen/lightkeeper/v1/types_pb.ts';
+import { type Found, idOf, isTorn } from './select.ts';
+
+function position(record: Found): Position {
+  const { epoch, mintId, sequence } = record.manifest;
+  return create(PositionSchema, { epoch, mintId: hex(mintId), sequence, digest: hex(record.digest) });
+}
+
+function parentId(manifest: Manifest): string {
+  return manifest.parentDigest.length === 0 ? '' : snapshotIdOf(manifest.parentDigest);
+}
+
+/** Until graphs are graded, only a torn cut says anything. */
+function gradeOf(manifest: Manifest): Grade_Value {
+  return isTorn(manifest) ? Grade_Value.TORN : Grade_Value.UNGRADED;
+}
+
+/** A snapshot as people see it. */
+export function snapshotView(
+  record: Found,
+  more: { unchanged?: boolean; confirmedAtMs?: number | undefined; findings?: readonly Finding[] } = {},
+): Snapshot {
+  const { manifest, measured } = record;
+  const { source, totals, capturedAt } = manifest;
+  const snapshot = create(SnapshotSchema, {
+    snapshotId: idOf(record),
+    graphId: manifest.graphId,
+    position: position(record),
+    parentId: parentId(manifest),
+    grade: gradeOf(manifest),
+    cutMethod: manifest.cutMethod,
+    durationMs: measured?.durationMs ?? 0,
+    unchanged: more.unchanged ?? false,
+    files: totals?.files ?? 0,
+    rawBytes: totals?.rawBytes ?? 0n,
+    newBytes: measured?.newBytes ?? 0n,
+    storedBytes: measured?.storedBytes ?? 0n,
+    units: totals?.units ?? 0n,
+    newUnits: measured?.newUnits ?? 0,
+    findings: [...(more.findings ?? manifest.findings)],
+    tags: record.tags,
+    pinned: record.pinned,
+    description: manifest.description,
+    host: source?.host ?? '',
+    dir: source === undefined ? '' : pathText(pathFromBytes(source.dir)),
+  });
+  if (capturedAt !== undefined) snapshot.capturedAt = capturedAt;
+  if (more.confirmedAtMs !== undefined) snapshot.confirmedAt = timestampFromMs(more.confirmedAtMs);
+  return snapshot;
+}
+
+/** A snapshot as one line of a list. */
+export function summaryView(record: Found): SnapshotSummary {
+  const { manifest, measured } = record;
+  const summary = create(SnapshotSummarySchema, {
+    snapshotId: idOf(record),
+    graphId: manifest.graphId,
+    position: position(record),
+    parentId: parentId(manifest),
+    grade: gradeOf(manifest),
+    rawBytes: manifest.totals?.rawBytes ?? 0n,
+    newBytes: measured?.newBytes ?? 0n,
+    storedBytes: measured?.storedBytes ?? 0n,
+    tags: record.tags,
+    pinned: record.pinned,
+    summary: manifest.description,
+  });
+  if (manifest.capturedAt !== undefined) summary.capturedAt = manifest.capturedAt;
+  return summary;
+}
+
+/** A file of a snapshot as people see it. */
+export function fileView(file: FileEntry): File {
+  const path = pathFromBytes(file.path);
+  const seconds = file.mtimeNs / 1_000_000_000n;
+  const nanos = file.mtimeNs % 1_000_000_000n;
+  const floor = nanos < 0n ? 1n : 0n;
+  const view = create(FileSchema, {
+    path: pathText(path),
+    type: file.type,
+    size: file.size,
+    mode: file.mode,
+    mtime: { seconds: seconds - floor, nanos: Number(nanos + floor * 1_000_000_000n) },
+    units: file.content?.count ?? 0n,
+  });
+  if (!isUtf8(path)) view.pathBytes = file.path;
+  if (file.type === FileType_Value.SYMLINK || file.type === FileType_Value.HARD_LINK) {
+    view.target = pathText(pathFromBytes(file.target));
+  }
+  return view;
+}

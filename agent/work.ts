@@ -1,0 +1,351 @@
+import { closeSync, constants, fstatSync, openSync, readSync, writeSync } from 'node:fs';
+import { gearTable } from '../core/boundaries.ts';
+import { ioError, LightkeeperError, normalise } from '../core/errors.ts';
+import { UNIT_ID_BYTES, unitId } from '../core/unit.ts';
+import { type Codec_Value, UnitKind_Value } from '../gen/lightkeeper/v1/types_pb.ts';
+import { effectSync } from '../host/disk.ts';
+import { BLOCK_BUFFER_BYTES, type CutBlock, Cutter, type Hints } from './chunk.ts';
+import {
+  decodeFrame,
+  encodeFrame,
+  FRAME_RAW_BYTES,
+  frameCap,
+  parseFrame,
+  proveFrame,
+} from './codec/frame.ts';
+import { type PackReport, verifyPack } from './store/scrub.ts';
+
+/** Block buffers of one worker: while one waits for an answer, the other is cut. */
+export const SLOTS = 2;
+/** Encoded frames that may wait to be written, for each worker. */
+export const OUT_SLOTS = 3;
+/** Most small files of one block. */
+export const BATCH_FILES_MAX = 256;
+
+const FRAME_UNITS = 16_384;
+const FRAME_BUFFER_BYTES = FRAME_RAW_BYTES + 64 * 1024;
+/** Bytes of the longest frame that capture makes. */
+export const OUT_BYTES = frameCap(FRAME_UNITS, FRAME_BUFFER_BYTES);
+
+/** A small file to be read whole. */
+export interface SmallFile {
+  /** Absolute. */
+  readonly path: Uint8Array;
+}
+
+/** What came of one small file. */
+export interface SmallFileResult {
+  /** Units in the block's lists, after those of the files before it. */
+  readonly units: number;
+  readonly size: number;
+  readonly mtimeNs: bigint;
+  readonly ctimeNs: bigint;
+  /** Stable while it was read, and of a length that fitted. */
+  readonly stable: boolean;
+  /** The system error that kept it from being read. */
+  readonly error: { code: string; message: string } | undefined;
+}
+
+/** Where units of one frame are to be written: place in the frame, file descriptor, position. */
+export interface RestoreTargets {
+  readonly places: Uint32Array;
+  readonly fds: Int32Array;
+  readonly positions: Float64Array;
+}
+
+/** What a worker can be asked. */
+export type Task =
+  | {
+      op: 'cut';
+      slot: number;
+      fd: number;
+      position: number;
+      size: number;
+      hints: Hints | undefined;
+      hint: number;
+    }
+  | { op: 'files'; slot: number; files: SmallFile[] }
+  | { op: 'keep'; slot: number; fresh: Uint8Array }
+  | { op: 'flush' }
+  | { op: 'restore'; path: string; offset: number; length: number; targets: RestoreTargets }
+  | { op: 'verify'; path: string; packId: string };
+
+export interface TaskResults {
+  cut: CutBlock;
+  files: { block: CutBlock; files: SmallFileResult[] };
+  keep: null;
+  flush: null;
+  restore: { bytes: number };
+  verify: PackReport;
+}
+
+/** A proven frame on its way out of a worker. */
+export interface OutFrame {
+  readonly bytes: Uint8Array;
+  readonly ids: Uint8Array;
+  readonly lengths: number[];
+  readonly codec: Codec_Value;
+}
+
+/** How a worker's results leave it; in a thread these are messages. */
+export interface Outlet {
+  early(next: number, nextHint: number): void;
+  /** A buffer of `OUT_BYTES` for the next frame; waits for one to be free. */
+  frameBuffer(): Buffer;
+  frame(frame: OutFrame): void;
+}
+
+/** The work itself, the same in a thread and in the caller's own. */
+export class Work {
+  readonly #outlet: Outlet;
+  readonly #cutters: Cutter[] = [];
+  readonly #gear: Int32Array;
+  readonly #blocks = new Map<number, CutBlock>();
+  #raw: Buffer | undefined;
+  #scratch: Buffer | undefined;
+  #rawBytes = 0;
+  #ids: Uint8Array[] = [];
+  #lengths: number[] = [];
+
+  constructor(chunkerSeed: bigint, outlet: Outlet) {
+    this.#gear = gearTable(chunkerSeed);
+    this.#outlet = outlet;
+  }
+
+  run(task: Task): TaskResults[Task['op']] {
+    switch (task.op) {
+      case 'cut': {
+        const block = this.#cutter(task.slot).cutBlock(task, (next, hint) => this.#outlet.early(next, hint));
+        this.#blocks.set(task.slot, block);
+        return block;
+      }
+      case 'files':
+        return this.#files(task.slot, task.files);
+      case 'keep':
+        return this.#keep(task.slot, task.fresh);
+      case 'flush':
+        this.#flushFrame();
+        return null;
+      case 'restore':
+        return this.#restore(task);
+      case 'verify':
+        return verifyPack(task.path, task.packId);
+    }
+  }
+
+  #cutter(slot: number): Cutter {
+    const known = this.#cutters[slot];
+    if (known !== undefined) return known;
+    const cutter = new Cutter(this.#gear);
+    this.#cutters[slot] = cutter;
+    return cutter;
+  }
+
+  #files(slot: number, files: readonly SmallFile[]): TaskResults['files'] {
+    const cutter = this.#cutter(slot);
+    cutter.begin();
+    const results: SmallFileResult[] = [];
+    let at = 0;
+    for (const { path } of files) {
+      const result = readSmall(cutter.buffer, at, Buffer.from(path));
+      const fits = result.stable;
+      const units = fits ? cutter.cutWhole(at, result.size) : 0;
+      if (fits) at += result.size;
+      results.push({ ...result, units });
+    }
+    const block = cutter.finish();
+    this.#blocks.set(slot, block);
+    return { block, files: results };
+  }
+
+  /** Copies the new units of a cut block into the frame that is being filled. */
+  #keep(slot: number, fresh: Uint8Array): null {
+    const block = this.#blocks.get(slot);
+    if (block === undefined) return null;
+    this.#blocks.delete(slot);
+    const { buffer } = this.#cutter(slot);
+    this.#raw ??= Buffer.allocUnsafeSlow(FRAME_BUFFER_BYTES);
+    let at = 0;
+    for (const [i, length] of block.lengths.entries()) {
+      if (fresh[i] === 1) {
+        buffer.copy(this.#raw, this.#rawBytes, at, at + length);
+        this.#rawBytes += length;
+        this.#ids.push(block.ids.slice(i * UNIT_ID_BYTES, (i + 1) * UNIT_ID_BYTES));
+        this.#lengths.push(length);
+        if (this.#rawBytes >= FRAME_RAW_BYTES || this.#lengths.length >= FRAME_UNITS) this.#flushFrame();
+      }
+      at += length;
+    }
+    return null;
+  }
+
+  #flushFrame(): void {
+    if (this.#lengths.length === 0 || this.#raw === undefined) return;
+    const out = this.#outlet.frameBuffer();
+    const ids = Buffer.concat(this.#ids);
+    const lengths = this.#lengths;
+    const bytes = this.#raw.subarray(0, this.#rawBytes);
+    const { length, codec } = encodeFrame(out, { kind: UnitKind_Value.BYTES, ids, lengths, bytes });
+    const frame = out.subarray(0, length);
+    this.#scratch ??= Buffer.allocUnsafeSlow(FRAME_BUFFER_BYTES);
+    proveFrame(frame, this.#scratch);
+    this.#ids = [];
+    this.#lengths = [];
+    this.#rawBytes = 0;
+    this.#outlet.frame({ bytes: frame, ids, lengths, codec });
+  }
+
+  /** Writes units of one frame to files, then reads back what was written and hashes that. */
+  #restore(task: Extract<Task, { op: 'restore' }>): { bytes: number } {
+    const frame = parseFrame(readWhole(task.path, task.offset, task.length));
+    const decoded = this.#room(frame.decodedLength);
+    decodeFrame(frame, decoded);
+    const { unitLengths, unitIds, kind } = frame.header;
+    const starts = new Float64Array(unitLengths.length + 1);
+    for (const [i, length] of unitLengths.entries()) starts[i + 1] = (starts[i] as number) + length;
+    const { places, fds, positions } = task.targets;
+    let bytes = 0;
+    for (let from = 0; from < places.length; ) {
+      const to = runEnd(task.targets, starts, from);
+      const place = places[from] as number;
+      const start = starts[place];
+      const end = starts[(places[to - 1] as number) + 1];
+      if (start === undefined || end === undefined)
+        throw new LightkeeperError('DAMAGED', 'Cannot restore: a frame is cut');
+      const fd = fds[from] as number;
+      const position = positions[from] as number;
+      effectSync({ label: 'restore:write', op: 'write', path: '' }, () =>
+        writeWhole(fd, decoded.subarray(start, end), position),
+      );
+      const back = readBack(fd, end - start, position);
+      for (let i = from; i < to; i++) {
+        const unit = places[i] as number;
+        const unitStart = (starts[unit] as number) - start;
+        const id = unitIds.subarray(unit * UNIT_ID_BYTES, (unit + 1) * UNIT_ID_BYTES);
+        const length = unitLengths[unit] as number;
+        if (!unitId(kind, back.subarray(unitStart, unitStart + length)).equals(id)) {
+          throw wrongBytes(
+            unitId(kind, decoded.subarray(start + unitStart, start + unitStart + length)).equals(id),
+          );
+        }
+      }
+      bytes += end - start;
+      from = to;
+    }
+    return { bytes };
+  }
+
+  #room(length: number): Buffer {
+    if (length > FRAME_BUFFER_BYTES) return Buffer.allocUnsafe(length);
+    this.#raw ??= Buffer.allocUnsafeSlow(FRAME_BUFFER_BYTES);
+    return this.#raw.subarray(0, length);
+  }
+}
+
+function wrongBytes(storeIsRight: boolean): LightkeeperError {
+  return storeIsRight
+    ? new LightkeeperError('IO', 'Cannot restore: the disk gave back other bytes than were written', {
+        hint: 'restore to another disk',
+      })
+    : new LightkeeperError('DAMAGED', 'Cannot restore: a unit does not hash to its id', {
+        hint: 'run lightkeeper verify --level bytes, then lightkeeper repair',
+      });
+}
+
+/** The first target after `from` that does not follow the one before it both in the frame and in the file. */
+function runEnd(targets: RestoreTargets, starts: Float64Array, from: number): number {
+  const { places, fds, positions } = targets;
+  let to = from + 1;
+  const delta = (positions[from] as number) - (starts[places[from] as number] as number);
+  while (
+    to < places.length &&
+    fds[to] === fds[from] &&
+    places[to] === (places[to - 1] as number) + 1 &&
+    (positions[to] as number) - (starts[places[to] as number] as number) === delta
+  ) {
+    to += 1;
+  }
+  return to;
+}
+
+function readSmall(buffer: Buffer, at: number, path: Buffer): Omit<SmallFileResult, 'units'> {
+  let fd: number | undefined;
+  try {
+    // Without NONBLOCK a file that has become a FIFO would hold this thread for ever.
+    fd = openSync(path, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK);
+    const before = fstatSync(fd, { bigint: true });
+    const size = Number(before.size);
+    const facts = { size, mtimeNs: before.mtimeNs, ctimeNs: before.ctimeNs, error: undefined };
+    if (!before.isFile() || size > buffer.length - at || size > BLOCK_BUFFER_BYTES)
+      return { ...facts, stable: false };
+    let done = 0;
+    while (done < size) {
+      const read = readSync(fd, buffer, at + done, size - done, done);
+      if (read === 0) return { ...facts, stable: false };
+      done += read;
+    }
+    const after = fstatSync(fd, { bigint: true });
+    const stable =
+      after.size === before.size && after.mtimeNs === before.mtimeNs && after.ctimeNs === before.ctimeNs;
+    return { ...facts, stable };
+  } catch (error) {
+    const { code = 'EIO', message } = error as NodeJS.ErrnoException;
+    return { size: 0, mtimeNs: 0n, ctimeNs: 0n, stable: false, error: { code, message } };
+  } finally {
+    if (fd !== undefined) closeSync(fd);
+  }
+}
+
+function readWhole(path: string, offset: number, length: number): Buffer {
+  let fd: number;
+  try {
+    fd = openSync(path, 'r');
+  } catch (error) {
+    throw new LightkeeperError('DAMAGED', `Cannot read "${path}": it is missing`, {
+      hint: 'bring the file back, or run lightkeeper repair',
+      cause: error,
+    });
+  }
+  try {
+    const bytes = Buffer.allocUnsafe(length);
+    if (readInto(fd, bytes, offset) < length)
+      throw new LightkeeperError('DAMAGED', `Cannot read "${path}": it is cut`);
+    return bytes;
+  } catch (error) {
+    throw ioError('read', path, error);
+  } finally {
+    closeSync(fd);
+  }
+}
+
+function readInto(fd: number, bytes: Buffer, position: number): number {
+  let done = 0;
+  while (done < bytes.length) {
+    const read = readSync(fd, bytes, done, bytes.length - done, position + done);
+    if (read === 0) break;
+    done += read;
+  }
+  return done;
+}
+
+function readBack(fd: number, length: number, position: number): Buffer {
+  const bytes = Buffer.allocUnsafe(length);
+  if (readInto(fd, bytes, position) < length)
+    throw new LightkeeperError('IO', 'Cannot restore: the disk lost what was written');
+  return bytes;
+}
+
+function writeWhole(fd: number, bytes: Buffer, position: number): void {
+  try {
+    let done = 0;
+    while (done < bytes.length) done += writeSync(fd, bytes, done, bytes.length - done, position + done);
+  } catch (error) {
+    throw ioError('write', 'a restored file', error);
+  }
+}
+
+/** A thrown value as something that a message can carry. */
+export function portable(error: unknown): { code: string; message: string; hint: string } {
+  const { code, message, hint } = normalise(error);
+  return { code, message, hint };
+}

@@ -1,0 +1,119 @@
+import { Command, CommanderError } from 'commander';
+import { LightkeeperError, normalise } from '../core/errors.ts';
+import { version } from '../host/version.ts';
+import { EXIT, exitCodeOf } from './exit.ts';
+import { printError } from './print.ts';
+
+/** Commands of the contract whose part has not been built yet. */
+const LATER = [
+  'agent',
+  'gate',
+  'controller',
+  'validate',
+  'diff',
+  'findings',
+  'ack',
+  'export',
+  'status',
+  'graphs',
+  'agents',
+  'targets',
+  'replicate',
+  'checkpoint',
+  'schedule',
+  'switchover',
+  'failover',
+  'plan',
+  'forks',
+  'pause',
+  'resume',
+  'drill',
+  'operations',
+  'events',
+  'audit',
+  'keys',
+  'ca',
+  'token',
+  'config',
+] as const;
+
+/** Loads the commands that a word of the command line needs, and no others: each costs start-up time. */
+async function addCommands(program: Command, word: string | undefined): Promise<void> {
+  const all = word === undefined || word === 'help' || word.startsWith('-');
+  const wants = (...words: string[]) => all || words.includes(word ?? '');
+  if (wants('up')) (await import('./commands/up.ts')).addUp(program);
+  if (wants('demo')) (await import('./commands/demo.ts')).addDemo(program);
+  if (wants('snapshot')) (await import('./commands/snapshot.ts')).addSnapshot(program);
+  if (wants('list', 'show', 'stats')) (await import('./commands/read.ts')).addReading(program);
+  if (wants('restore')) (await import('./commands/restore.ts')).addRestore(program);
+  if (wants('verify', 'repair')) (await import('./commands/check.ts')).addChecking(program);
+  if (wants('prune', 'delete', 'pin', 'unpin', 'tag'))
+    (await import('./commands/keep.ts')).addKeeping(program);
+}
+
+function newProgram(): Command {
+  return new Command('lightkeeper')
+    .description(
+      'Keeps LightRAG graph instances alive: checked, deduplicated snapshots of a directory that never rests.',
+    )
+    .version(version, '--version')
+    .exitOverride()
+    .configureOutput({ writeErr: () => {} })
+    .showHelpAfterError(false);
+}
+
+/** Commander's own complaints in our words. */
+function usageError(error: CommanderError): LightkeeperError {
+  const message = error.message.replace(/^error: /, '');
+  return new LightkeeperError('INVALID_ARGUMENT', `Cannot run: ${message}`, {
+    hint: 'run lightkeeper --help',
+  });
+}
+
+async function run(args: readonly string[]): Promise<void> {
+  const word = args.find((argument) => !argument.startsWith('-'));
+  if ((LATER as readonly string[]).includes(word ?? '')) {
+    throw new LightkeeperError('UNIMPLEMENTED', `Cannot run "${word}": not in this version`, {
+      hint: 'run lightkeeper --help for what there is',
+    });
+  }
+  const program = newProgram();
+  await addCommands(program, word);
+  if (args.length === 0) {
+    program.outputHelp();
+    return;
+  }
+  if (word !== undefined && program.commands.length === 0) {
+    throw new LightkeeperError('INVALID_ARGUMENT', `Cannot run "${word}": there is no such command`, {
+      hint: 'run lightkeeper --help',
+    });
+  }
+  for (const command of program.commands) command.exitOverride().configureOutput({ writeErr: () => {} });
+  await program.parseAsync(args, { from: 'user' });
+}
+
+async function main(args: readonly string[]): Promise<void> {
+  try {
+    await run(args);
+  } catch (error) {
+    if (error instanceof CommanderError && error.exitCode === 0) return;
+    const failure = error instanceof CommanderError ? usageError(error) : normalise(error);
+    printError(failure, args.includes('--json'));
+    if (process.env.LIGHTKEEPER_DEBUG === '1') console.error(error);
+    process.exitCode = exitCodeOf(failure.code);
+  }
+}
+
+for (const signal of ['SIGINT', 'SIGTERM'] as const) {
+  process.on(signal, () => {
+    // A daemon has listeners of its own and ends by itself; a command just ends: what it had not published is not there.
+    if (process.listenerCount(signal) === 1) process.exit(EXIT.interrupted);
+  });
+}
+process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+  // Whoever read our output has had enough of it.
+  if (error.code === 'EPIPE') process.exit(EXIT.done);
+  throw error;
+});
+
+await main(process.argv.slice(2));

@@ -1,0 +1,98 @@
+import { type DescMessage, type MessageShape, toJson } from '@bufbuild/protobuf';
+import { type Timestamp, timestampMs } from '@bufbuild/protobuf/wkt';
+import type { LightkeeperError } from '../core/errors.ts';
+import { durationText, sizeText } from '../core/quantity.ts';
+import type { Progress } from '../gen/lightkeeper/v1/agent_pb.ts';
+import { type Finding, Severity_Value } from '../gen/lightkeeper/v1/types_pb.ts';
+
+/** Writes the one JSON document of a command. */
+export function printJson<D extends DescMessage>(schema: D, message: MessageShape<D>): void {
+  const json = toJson(schema, message, { alwaysEmitImplicit: true });
+  process.stdout.write(`${JSON.stringify(json, null, 2)}\n`);
+}
+
+/** Writes a line for people. */
+export function say(line: string): void {
+  process.stdout.write(`${line}\n`);
+}
+
+/** Text from outside, safe for a terminal: control characters as escapes. */
+export function plain(text: string): string {
+  return text.replace(/[\x00-\x1f\x7f-\x9f]/g, (character) => {
+    return `\\x${character.charCodeAt(0).toString(16).padStart(2, '0')}`;
+  });
+}
+
+/** Local time to the second. */
+export function timeText(at: Timestamp | undefined): string {
+  if (at === undefined) return '-';
+  const date = new Date(timestampMs(at));
+  const two = (n: number) => String(n).padStart(2, '0');
+  const day = `${date.getFullYear()}-${two(date.getMonth() + 1)}-${two(date.getDate())}`;
+  return `${day} ${two(date.getHours())}:${two(date.getMinutes())}:${two(date.getSeconds())}`;
+}
+
+/** Columns that line up; the last one is as long as it is. */
+export function table(rows: readonly (readonly string[])[]): void {
+  const widths: number[] = [];
+  for (const row of rows)
+    for (const [i, cell] of row.entries()) widths[i] = Math.max(widths[i] ?? 0, cell.length);
+  for (const row of rows) {
+    say(
+      row
+        .map((cell, i) => (i === row.length - 1 ? cell : cell.padEnd(widths[i] ?? 0)))
+        .join('  ')
+        .trimEnd(),
+    );
+  }
+}
+
+const SEVERITIES: Readonly<Record<Severity_Value, string>> = {
+  [Severity_Value.INFO]: 'note',
+  [Severity_Value.WARNING]: 'warning',
+  [Severity_Value.ERROR]: 'error',
+};
+
+/** Findings for people, at most `limit` of them. */
+export function printFindings(findings: readonly Finding[], limit = 20): void {
+  for (const { severity, code, object, message, hint, snapshots } of findings.slice(0, limit)) {
+    const what = object === '' ? '' : ` "${plain(object)}"`;
+    say(`${SEVERITIES[severity]} ${code}${what}: ${plain(message)}`);
+    if (snapshots.length > 0) {
+      const more = snapshots.length > 10 ? ` and ${snapshots.length - 10} more` : '';
+      say(
+        `  concerns: ${snapshots
+          .slice(0, 10)
+          .map((id) => id.slice(0, 12))
+          .join(', ')}${more}`,
+      );
+    }
+    if (hint !== '') say(`  hint: ${hint}`);
+  }
+  if (findings.length > limit) say(`and ${findings.length - limit} more findings (all with --json)`);
+}
+
+/** Writes an error for people, and with `json` for programs too. */
+export function printError({ code, message, hint }: LightkeeperError, json: boolean): void {
+  process.stderr.write(`error: ${plain(message)}\n`);
+  if (hint !== '') process.stderr.write(`hint: ${plain(hint)}\n`);
+  if (json) process.stdout.write(`${JSON.stringify({ error: { code, message, hint } })}\n`);
+}
+
+/** Draws progress on a terminal's standard error; does nothing elsewhere. */
+export function progressLine(): { show: (progress: Progress) => void; end: () => void } {
+  if (!process.stderr.isTTY) return { show: () => {}, end: () => {} };
+  const startedMs = performance.now();
+  return {
+    show: ({ phase, doneBytes, totalBytes }) => {
+      const done = Number(doneBytes);
+      const total = Number(totalBytes);
+      const seconds = (performance.now() - startedMs) / 1000;
+      const rate = seconds > 0 ? done / seconds : 0;
+      const left = total > done && rate > 0 ? `, ${durationText(((total - done) / rate) * 1000)} left` : '';
+      const of = total > 0 ? ` of ${sizeText(total)}` : '';
+      process.stderr.write(`\r\x1b[K${phase}: ${sizeText(done)}${of}, ${sizeText(rate)}/s${left}`);
+    },
+    end: () => process.stderr.write('\r\x1b[K'),
+  };
+}

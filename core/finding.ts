@@ -1,0 +1,38 @@
+import { create } from '@bufbuild/protobuf';
+import { type Finding, FindingSchema, Severity_Value } from '../gen/lightkeeper/v1/types_pb.ts';
+
+/** Makes a finding. `code` is a word of docs/errors.md, `object` what it concerns. */
+export function finding(
+  code: string,
+  severity: Severity_Value,
+  object: string,
+  text: { message: string; hint?: string; count?: number; snapshots?: string[] },
+): Finding {
+  return create(FindingSchema, {
+    code,
+    severity,
+    object,
+    message: text.message,
+    hint: text.hint ?? '',
+    count: text.count ?? 1,
+    snapshots: text.snapshots ?? [],
+  });
+}
+
+/** A finding of something that is wrong now. */
+export function errorFinding(
+  code: string,
+  object: string,
+  text: { message: string; hint?: string; count?: number; snapshots?: string[] },
+): Finding {
+  return finding(code, Severity_Value.ERROR, object, text);
+}
+
+/** A finding of something that was left out or may become wrong. */
+export function warning(
+  code: string,
+  object: string,
+  text: { message: string; hint?: string; count?: number; snapshots?: string[] },
+): Finding {
+  return finding(code, Severity_Value.WARNING, object, text);
+}

@@ -1,0 +1,152 @@
+import { create, fromBinary } from '@bufbuild/protobuf';
+import { timestampFromMs, timestampMs } from '@bufbuild/protobuf/wkt';
+import {
+  type Annotation,
+  type FileEntry,
+  FileListSchema,
+  FileType_Value,
+  type ListRoot,
+  type Manifest,
+  ManifestSchema,
+  type SnapshotRecord,
+  SnapshotRecordSchema,
+} from '../gen/lightkeeper/v1/types_pb.ts';
+import { LightkeeperError } from './errors.ts';
+import { LIST_DEPTH_MAX, NODE_REF_BYTES } from './list.ts';
+import { type BytePath, checkPath, pathFromBytes } from './path.ts';
+import { hex } from './unit.ts';
+
+/** The format of manifests that this version writes, and the newest that it reads. */
+export const MANIFEST_FORMAT = 1;
+/** Hex digits of a snapshot id. */
+export const SNAPSHOT_ID_DIGITS = 32;
+/** Findings kept in a manifest; the rest is counted. */
+export const MANIFEST_FINDINGS_MAX = 1000;
+
+const GRAPH_ID = /^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$/;
+
+/** Refuses a name that is not a graph id. */
+export function checkGraphId(graphId: string): void {
+  if (GRAPH_ID.test(graphId)) return;
+  throw new LightkeeperError(
+    'INVALID_ARGUMENT',
+    `Cannot use "${graphId}" as a graph id: it has other characters`,
+    {
+      hint: 'use letters, digits, ".", "_" and "-", at most 128, the first a letter or digit',
+    },
+  );
+}
+
+/** The graph id that a directory's name makes: other characters become "-". */
+export function graphIdOf(directoryName: string): string {
+  const id = directoryName
+    .replace(/[^A-Za-z0-9._-]/g, '-')
+    .replace(/^[^A-Za-z0-9]+/, '')
+    .slice(0, 128);
+  return id === '' ? 'graph' : id;
+}
+
+/** The id that people use, from the digest of a manifest. */
+export function snapshotIdOf(digest: Uint8Array): string {
+  return hex(digest).slice(0, SNAPSHOT_ID_DIGITS);
+}
+
+function checkRoot(root: ListRoot | undefined, what: string): void {
+  if (root === undefined || root.depth > LIST_DEPTH_MAX || root.entries.length % NODE_REF_BYTES !== 0) {
+    throw new LightkeeperError('DAMAGED', `Cannot read a manifest: ${what} is not a list`);
+  }
+}
+
+/** Reads a manifest as it is stored; refuses formats that it does not know and values that cannot be. */
+export function parseManifest(bytes: Uint8Array): Manifest {
+  let manifest: Manifest;
+  try {
+    manifest = fromBinary(ManifestSchema, bytes);
+  } catch (error) {
+    throw new LightkeeperError('DAMAGED', 'Cannot read a manifest: it does not parse', { cause: error });
+  }
+  if (manifest.format > MANIFEST_FORMAT) {
+    throw new LightkeeperError('TOO_NEW', `Cannot read a manifest: it has format ${manifest.format}`, {
+      hint: 'use the version of Lightkeeper that wrote it, or a newer one',
+    });
+  }
+  if (manifest.format !== MANIFEST_FORMAT || !GRAPH_ID.test(manifest.graphId)) {
+    throw new LightkeeperError('DAMAGED', 'Cannot read a manifest: it names no graph');
+  }
+  const digestLengths = manifest.parentDigest.length === 0 || manifest.parentDigest.length === 32;
+  if (!digestLengths || manifest.mintId.length !== 16 || manifest.capturedAt === undefined) {
+    throw new LightkeeperError('DAMAGED', 'Cannot read a manifest: its position is not whole');
+  }
+  checkRoot(manifest.files, 'its list of files');
+  return manifest;
+}
+
+/** Reads a piece of the list of files; its paths are safe to follow, and in order after `previous`. */
+export function parseFileList(bytes: Uint8Array, previous: BytePath): FileEntry[] {
+  let files: FileEntry[];
+  try {
+    files = fromBinary(FileListSchema, bytes).files;
+  } catch (error) {
+    throw new LightkeeperError('DAMAGED', 'Cannot read a list of files: it does not parse', { cause: error });
+  }
+  let last = previous;
+  for (const file of files) {
+    const path = pathFromBytes(file.path);
+    checkPath(path);
+    if (path <= last)
+      throw new LightkeeperError('DAMAGED', 'Cannot read a list of files: it is out of order');
+    if (file.type === FileType_Value.REGULAR) checkRoot(file.content, 'a file');
+    if (file.type === FileType_Value.HARD_LINK) checkPath(pathFromBytes(file.target));
+    last = path;
+  }
+  return files;
+}
+
+/** Milliseconds since 1970 at which a snapshot was captured. */
+export function capturedMs(manifest: Manifest): number {
+  return manifest.capturedAt === undefined ? 0 : timestampMs(manifest.capturedAt);
+}
+
+/**
+ * When a snapshot may say that it was captured: a history never goes back, whatever the clock does.
+ */
+export function captureTime(nowMs: number, parentMs: number | undefined): ReturnType<typeof timestampFromMs> {
+  return timestampFromMs(parentMs === undefined ? nowMs : Math.max(nowMs, parentMs + 1));
+}
+
+/** A record that knows nothing but a digest. */
+export function emptyRecord(digest: Uint8Array): SnapshotRecord {
+  return create(SnapshotRecordSchema, { digest });
+}
+
+/**
+ * Adds what an annotation says to a record. Of two of a kind the one with the higher counter wins, in whatever
+ * order they come; a deletion is never undone.
+ */
+export function annotate(record: SnapshotRecord, annotation: Annotation): void {
+  const { counter, what } = annotation;
+  switch (what.case) {
+    case 'measured':
+      if (counter < record.measuredCounter) return;
+      record.measured = what.value;
+      record.measuredCounter = counter;
+      return;
+    case 'tagged':
+      if (counter < record.taggedCounter) return;
+      record.tags = { ...what.value.tags };
+      record.taggedCounter = counter;
+      return;
+    case 'pinned':
+      if (counter < record.pinnedCounter) return;
+      record.pinned = what.value.pinned;
+      record.pinnedCounter = counter;
+      return;
+    case 'deleted':
+      record.deleted = true;
+      if (counter > record.deletedCounter) record.deletedCounter = counter;
+      return;
+    case undefined:
+      // Of a newer version: it may add what this one does not know, never change what it does.
+      return;
+  }
+}

@@ -1,0 +1,112 @@
+import { LightkeeperError } from './errors.ts';
+
+/** Longest path that a manifest may hold, in bytes. */
+export const PATH_BYTES_MAX = 4096;
+/** Longest name between two slashes, in bytes. */
+export const NAME_BYTES_MAX = 255;
+
+/**
+ * A path inside this project is a string with one character a byte (latin1): any file name fits, two of them
+ * compare bytewise, and they are small. `pathBytes` and `pathFromBytes` are the two ways across.
+ */
+export type BytePath = string;
+
+/** The bytes of a path, for the file system and for messages. */
+export function pathBytes(path: BytePath): Buffer {
+  return Buffer.from(path, 'latin1');
+}
+
+/** The path that these bytes are. */
+export function pathFromBytes(bytes: Uint8Array): BytePath {
+  return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString('latin1');
+}
+
+/** Why a path from a manifest must not be followed, or undefined if it may. */
+export function pathProblem(path: BytePath): string | undefined {
+  if (path.length === 0) return 'it is empty';
+  if (path.length > PATH_BYTES_MAX) return `it is longer than ${PATH_BYTES_MAX} bytes`;
+  if (path.includes('\0')) return 'it holds a NUL byte';
+  for (const name of path.split('/')) {
+    if (name === '') return 'it is absolute or holds an empty name';
+    if (name === '.' || name === '..') return 'it leaves its folder';
+    if (name.length > NAME_BYTES_MAX) return `it holds a name longer than ${NAME_BYTES_MAX} bytes`;
+  }
+  return undefined;
+}
+
+/** Refuses a path that could leave the directory that it is restored to. */
+export function checkPath(path: BytePath): void {
+  const problem = pathProblem(path);
+  if (problem !== undefined) {
+    throw new LightkeeperError('DAMAGED', `Cannot use the path "${pathText(path)}": ${problem}`);
+  }
+}
+
+/** Length of the UTF-8 sequence that begins at `i`, or 0 if there is none (RFC 3629). */
+function sequenceLength(path: BytePath, i: number): number {
+  const first = path.charCodeAt(i);
+  if (first < 0x80) return 1;
+  const length = first < 0xc2 ? 0 : first < 0xe0 ? 2 : first < 0xf0 ? 3 : first < 0xf5 ? 4 : 0;
+  if (length === 0 || i + length > path.length) return 0;
+  for (let k = 1; k < length; k++) if ((path.charCodeAt(i + k) & 0xc0) !== 0x80) return 0;
+  const second = path.charCodeAt(i + 1);
+  const overlong = (first === 0xe0 && second < 0xa0) || (first === 0xf0 && second < 0x90);
+  const surrogate = first === 0xed && second >= 0xa0;
+  const beyond = first === 0xf4 && second >= 0x90;
+  return overlong || surrogate || beyond ? 0 : length;
+}
+
+/** Whether the bytes of a path are UTF-8. */
+export function isUtf8(path: BytePath): boolean {
+  for (let i = 0; i < path.length; ) {
+    const length = sequenceLength(path, i);
+    if (length === 0) return false;
+    i += length;
+  }
+  return true;
+}
+
+/** A path as people and JSON see it: UTF-8 as it is, other bytes and the backslash as `\xNN`. */
+export function pathText(path: BytePath): string {
+  let text = '';
+  for (let i = 0; i < path.length; ) {
+    const length = path[i] === '\\' ? 0 : sequenceLength(path, i);
+    if (length === 0) {
+      text += `\\x${path.charCodeAt(i).toString(16).padStart(2, '0')}`;
+      i += 1;
+    } else {
+      text += Buffer.from(path.slice(i, i + length), 'latin1').toString('utf8');
+      i += length;
+    }
+  }
+  return text;
+}
+
+/** A path written as `pathText` writes it, or plainly, back to its bytes. */
+export function pathFromText(text: string): BytePath {
+  const bytes = Buffer.from(text, 'utf8').toString('latin1');
+  return bytes.replace(/\\x([0-9a-f]{2})/g, (_, digits: string) =>
+    String.fromCharCode(Number.parseInt(digits, 16)),
+  );
+}
+
+/**
+ * A test for paths from a pattern: `*` and `?` stay within a name, `**` does not, everything else is itself. A
+ * pattern without a slash is tried on the last name too, and a match of a folder is a match of all below it.
+ */
+export function pathMatcher(pattern: string): (path: BytePath) => boolean {
+  const source = pathFromText(pattern.replace(/^\.?\/+|\/+$/g, ''));
+  let regex = '';
+  for (let i = 0; i < source.length; i++) {
+    const character = source[i] as string;
+    if (character === '*' && source[i + 1] === '*') {
+      const slash = source[i + 2] === '/';
+      regex += slash ? '(?:[^]*/)?' : '[^]*';
+      i += slash ? 2 : 1;
+    } else if (character === '*') regex += '[^/]*';
+    else if (character === '?') regex += '[^/]';
+    else regex += character.replace(/[\\^$.|+()[\]{}]/g, '\\$&');
+  }
+  const whole = new RegExp(`^${source.includes('/') ? '' : '(?:[^]*/)?'}${regex}(?:/[^]*)?$`);
+  return (path) => whole.test(path);
+}

@@ -1,0 +1,207 @@
+import {
+  type Document,
+  documentOf,
+  type Entity,
+  filePathOf,
+  firstChunkId,
+  ingestedAt,
+  type Origin,
+  pairVector,
+  type Relation,
+  SEPARATOR,
+  shapeOf,
+  sharedVector,
+} from './document.ts';
+import { keywords, SHARED_NAMES, sentence, sharedName } from './prose.ts';
+import { mix, random } from './random.ts';
+
+/** All that the files of a directory depend on. */
+export interface Contents {
+  readonly seed: number;
+  /** Dimensions of a vector. */
+  readonly dimension: number;
+  /** Whether vdb rows have a `vector` field; LightRAG before 1.4.7 wrote the matrix alone. */
+  readonly vectorField: boolean;
+  /** How many documents were ever ingested: they are numbered from 1. */
+  readonly ingested: number;
+  /** The numbers of those that were deleted since. */
+  readonly deleted: readonly number[];
+  /** For each query asked through `growCache`, how many documents were ingested then. */
+  readonly queries: readonly number[];
+}
+
+/** `Contents` with what is known about the entities that documents share. */
+export interface Corpus extends Contents {
+  readonly isDeleted: ReadonlySet<number>;
+  /** By the number of the shared entity. */
+  readonly shared: readonly Merged[];
+  /** By half the number of either end. */
+  readonly pairs: readonly Merged[];
+}
+
+/** Something that several documents speak of. A deletion does not move it, so deleted documents count for its place. */
+interface Merged {
+  /** The document that spoke of it first, 0 for none. */
+  first: number;
+  /** The document that spoke of it last, 0 for none. */
+  last: number;
+  /** The documents that speak of it and are there. */
+  readonly mentions: number[];
+}
+
+/** LightRAG asks a model for a summary instead of joining more descriptions than this. */
+const DESCRIPTIONS_MAX = 6;
+const FILE_PATHS_MAX = 3;
+
+/** Finds who speaks of what: the only part of a corpus that is held in memory, some bytes a document. */
+export function corpusOf(contents: Contents): Corpus {
+  const nobody = (): Merged => ({ first: 0, last: 0, mentions: [] });
+  const shared = Array.from({ length: SHARED_NAMES }, nobody);
+  const pairs = Array.from({ length: SHARED_NAMES / 2 }, nobody);
+  const isDeleted = new Set(contents.deleted);
+  for (let number = 1; number <= contents.ingested; number += 1) {
+    const indices = shapeOf(contents.seed, number).shared;
+    const merged = indices.map((index) => shared[index] as Merged);
+    if (indices.length === 2) merged.push(pairs[pairIndex(indices)] as Merged);
+    for (const one of merged) {
+      one.first ||= number;
+      one.last = number;
+      if (!isDeleted.has(number)) one.mentions.push(number);
+    }
+  }
+  return { ...contents, isDeleted, shared, pairs };
+}
+
+/** Rows of the three vdb files. */
+export interface RowCounts {
+  readonly chunks: number;
+  readonly entities: number;
+  readonly relationships: number;
+}
+
+/** How many rows each vdb file has. */
+export function rowCounts(contents: Contents): RowCounts {
+  const { isDeleted, shared, pairs } = corpusOf(contents);
+  let chunks = 0;
+  for (let number = 1; number <= contents.ingested; number += 1) {
+    if (!isDeleted.has(number)) chunks += shapeOf(contents.seed, number).chunkCount;
+  }
+  const alive = (merged: readonly Merged[]): number => merged.filter((one) => one.mentions.length > 0).length;
+  return { chunks, entities: chunks + alive(shared), relationships: chunks + alive(pairs) };
+}
+
+/** The documents that are there, oldest first. */
+export function* documents(corpus: Corpus): Generator<Document> {
+  for (let number = 1; number <= corpus.ingested; number += 1) {
+    if (!corpus.isDeleted.has(number)) yield documentOf(corpus.seed, number);
+  }
+}
+
+/** All entities, in the order in which they came: a merged one stays where it was. */
+export function* entities(corpus: Corpus): Generator<Entity> {
+  for (let number = 1; number <= corpus.ingested; number += 1) {
+    for (const index of sharedSince(corpus, number)) yield sharedEntity(corpus, index);
+    if (!corpus.isDeleted.has(number)) yield* documentOf(corpus.seed, number).entities;
+  }
+}
+
+/**
+ * All relations, in the order in which they came. LightRAG deletes the row of a merged relation and adds it
+ * again, so in the vdb file it is where its `last` document put it, elsewhere where its `first` did.
+ */
+export function* relations(corpus: Corpus, place: 'first' | 'last'): Generator<Relation> {
+  for (let number = 1; number <= corpus.ingested; number += 1) {
+    if (!corpus.isDeleted.has(number)) yield* documentOf(corpus.seed, number).relations;
+    const { shared } = shapeOf(corpus.seed, number);
+    const pair = shared.length === 2 ? corpus.pairs[pairIndex(shared)] : undefined;
+    if (pair?.[place] === number && pair.mentions.length > 0) yield sharedRelation(corpus, pairIndex(shared));
+  }
+}
+
+/** All relations in networkx's order: node by node, the neighbours that were not seen before. */
+export function* edges(corpus: Corpus): Generator<Relation> {
+  for (let number = 1; number <= corpus.ingested; number += 1) {
+    for (const index of sharedSince(corpus, number)) yield* sharedEdges(corpus, index);
+    if (!corpus.isDeleted.has(number)) yield* documentOf(corpus.seed, number).relations.slice(1);
+  }
+}
+
+/** The relation between the two shared entities of a document that speaks of both. */
+export function pairEnds(corpus: Corpus, indices: readonly number[]): [string, string] {
+  const ranked = [...indices].sort((a, b) => rank(corpus, a) - rank(corpus, b));
+  return ranked.map((index) => sharedName(index).name) as [string, string];
+}
+
+function* sharedEdges(corpus: Corpus, index: number): Generator<Relation> {
+  const isFirst = rank(corpus, index) < rank(corpus, index ^ 1);
+  if (isFirst && corpus.pairs[index >> 1]?.mentions.length) yield sharedRelation(corpus, index >> 1);
+  for (const number of corpus.shared[index]?.mentions ?? []) {
+    if (shapeOf(corpus.seed, number).shared[0] === index) {
+      yield documentOf(corpus.seed, number).relations[0] as Relation;
+    }
+  }
+}
+
+/** The shared entities that came with document `number` and are still spoken of. */
+function sharedSince(corpus: Corpus, number: number): number[] {
+  return shapeOf(corpus.seed, number).shared.filter((index) => {
+    const merged = corpus.shared[index] as Merged;
+    return merged.first === number && merged.mentions.length > 0;
+  });
+}
+
+const pairIndex = (indices: readonly number[]): number => (indices[0] as number) >> 1;
+
+/** Where a shared entity is among the nodes; of two that came together the one named first is first. */
+function rank(corpus: Corpus, index: number): number {
+  const { first } = corpus.shared[index] as Merged;
+  if (first === 0) return Number.POSITIVE_INFINITY;
+  return first + shapeOf(corpus.seed, first).shared.indexOf(index) / 2;
+}
+
+function sharedEntity(corpus: Corpus, index: number): Entity {
+  const merged = corpus.shared[index] as Merged;
+  const { mentions } = merged;
+  const { name, language } = sharedName(index);
+  return {
+    name,
+    type: 'organization',
+    description: mergedDescription(mentions, (number) =>
+      sentence(language, 'entity', random(mix(corpus.seed, index, number)), name),
+    ),
+    ...mergedOrigin(corpus, merged),
+    vector: sharedVector(corpus.seed, index, mentions.length),
+  };
+}
+
+function sharedRelation(corpus: Corpus, index: number): Relation {
+  const merged = corpus.pairs[index] as Merged;
+  const { mentions } = merged;
+  const ends = pairEnds(corpus, [index * 2, index * 2 + 1]);
+  const choose = random(mix(corpus.seed, index));
+  return {
+    ends,
+    keywords: keywords('en', choose),
+    description: mergedDescription(mentions, (number) =>
+      sentence('en', 'relation', random(mix(corpus.seed, index, number)), ...ends),
+    ),
+    weight: mentions.length,
+    ...mergedOrigin(corpus, merged),
+    vector: pairVector(corpus.seed, index, mentions.length),
+  };
+}
+
+/** What each document says of it, or one summary in the words of the latest. */
+function mergedDescription(mentions: readonly number[], describe: (number: number) => string): string {
+  if (mentions.length <= DESCRIPTIONS_MAX) return mentions.map(describe).join(SEPARATOR);
+  return mentions.slice(-2).map(describe).join(' ');
+}
+
+function mergedOrigin(corpus: Corpus, { first, last, mentions }: Merged): Omit<Origin, 'vector'> {
+  return {
+    sources: mentions.map((number) => firstChunkId(corpus.seed, number)),
+    filePath: mentions.slice(0, FILE_PATHS_MAX).map(filePathOf).join(SEPARATOR),
+    createdAt: ingestedAt(corpus.seed, mentions.at(-1) as number),
+    isMerged: first !== last,
+  };
+}

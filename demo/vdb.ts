@@ -1,0 +1,103 @@
+import { hash } from 'node:crypto';
+import { deflateSync } from 'node:zlib';
+import { type Corpus, documents, entities, relations } from './corpus.ts';
+import { joinedSources } from './document.ts';
+import { fillUnitVector, roundToHalf, type VectorKey } from './random.ts';
+
+/** A row and which vector it has; the fields are in the order in which LightRAG writes them. */
+interface Row {
+  readonly id: string;
+  /** Unix seconds. */
+  readonly createdAt: number;
+  readonly fields: Readonly<Record<string, string>>;
+  readonly vector: VectorKey;
+}
+
+/** Rows of the matrix encoded together: a multiple of three, so that no group but the last needs padding. */
+const MATRIX_GROUP_ROWS = 12;
+/** Enough for one row's output up to 2,000 dimensions: the default would be allocated and wasted for each row. */
+const DEFLATE_PIECE_BYTES = 4096;
+
+/** The text of a `vdb_*.json` file, piece by piece, as Python's json.dump writes it. */
+export function* vdbFile(corpus: Corpus, rows: () => Iterable<Row>): Generator<string> {
+  yield `{"embedding_dim": ${corpus.dimension}, "data": [`;
+  yield* dataText(corpus, rows());
+  yield '], "matrix": "';
+  yield* matrixText(corpus.dimension, rows());
+  yield '"}';
+}
+
+export function* chunkRows(corpus: Corpus): Generator<Row> {
+  for (const document of documents(corpus)) {
+    for (const { id, content, vector } of document.chunks) {
+      const fields = { content, full_doc_id: document.id, file_path: document.filePath };
+      yield { id, createdAt: document.createdAt, fields, vector };
+    }
+  }
+}
+
+export function* entityRows(corpus: Corpus): Generator<Row> {
+  for (const { name, description, sources, filePath, createdAt, vector } of entities(corpus)) {
+    const fields = {
+      entity_name: name,
+      content: `${name}\n${description}`,
+      source_id: joinedSources(sources),
+      file_path: filePath,
+    };
+    yield { id: `ent-${hash('md5', name)}`, createdAt, fields, vector };
+  }
+}
+
+export function* relationRows(corpus: Corpus): Generator<Row> {
+  for (const relation of relations(corpus, 'last')) {
+    const [source, target] = [...relation.ends].sort() as [string, string];
+    const fields = {
+      src_id: source,
+      tgt_id: target,
+      source_id: joinedSources(relation.sources),
+      content: `${relation.keywords}\t${source}\n${target}\n${relation.description}`,
+      file_path: relation.filePath,
+    };
+    const { createdAt, vector } = relation;
+    yield { id: `rel-${hash('md5', source + target)}`, createdAt, fields, vector };
+  }
+}
+
+function* dataText({ dimension, vectorField }: Corpus, rows: Iterable<Row>): Generator<string> {
+  const vector = new Float32Array(dimension);
+  const half = new Uint16Array(dimension);
+  let separator = '{';
+  for (const row of rows) {
+    yield separator + rowText(row);
+    separator = '}, {';
+    if (!vectorField) continue;
+    fillUnitVector(vector, row.vector);
+    roundToHalf(vector, half);
+    yield `, "vector": "${deflateSync(half, { chunkSize: DEFLATE_PIECE_BYTES }).toString('base64')}"`;
+  }
+  if (separator !== '{') yield '}';
+}
+
+/** The inside of a row up to its vector, with the separators of Python's json. */
+function rowText({ id, createdAt, fields }: Row): string {
+  let text = `"__id__": "${id}", "__created_at__": ${createdAt}`;
+  for (const name in fields) text += `, "${name}": ${JSON.stringify(fields[name])}`;
+  return text;
+}
+
+function* matrixText(dimension: number, rows: Iterable<Row>): Generator<string> {
+  const group = new Float32Array(dimension * MATRIX_GROUP_ROWS);
+  let used = 0;
+  for (const row of rows) {
+    fillUnitVector(group.subarray(used, used + dimension), row.vector);
+    used += dimension;
+    if (used < group.length) continue;
+    yield base64Of(group);
+    used = 0;
+  }
+  if (used > 0) yield base64Of(group.subarray(0, used));
+}
+
+function base64Of({ buffer, byteOffset, byteLength }: Float32Array): string {
+  return Buffer.from(buffer, byteOffset, byteLength).toString('base64');
+}
