@@ -1,7 +1,6 @@
-import { createHash } from 'node:crypto';
 import { readSync } from 'node:fs';
 import { cutLength, UNIT_BYTES_MAX } from '../core/boundaries.ts';
-import { UNIT_ID_BYTES } from '../core/unit.ts';
+import { UNIT_ID_BYTES, unitIdInPlace } from '../core/unit.ts';
 import { UnitKind_Value } from '../gen/lightkeeper/v1/types_pb.ts';
 
 /** Bytes of a file that are read, cut and hashed in one step. */
@@ -95,13 +94,18 @@ export interface BlockRequest {
   readonly hint: number;
 }
 
+const HEADROOM_BYTES = 8;
 const MAX_UNITS = Math.ceil(BLOCK_BUFFER_BYTES / 4096) + 4096;
 
 /** Reads, cuts and hashes blocks. One for each thread and block buffer. */
 export class Cutter {
+  /** Where a block is read to. */
   readonly buffer: Buffer;
+  /** The same memory, for the search of cuts. */
+  readonly #plain: Uint8Array;
+  /** The same memory with room before it that hashing borrows. */
+  readonly #room: Buffer;
   readonly #gear: Int32Array;
-  readonly #prefix = Buffer.from([UnitKind_Value.BYTES, 1, 0, 0, 0, 0]);
   readonly #lengths = new Uint32Array(MAX_UNITS);
   readonly #ids = Buffer.alloc(MAX_UNITS * UNIT_ID_BYTES);
   readonly #known = new Uint8Array(MAX_UNITS);
@@ -109,15 +113,13 @@ export class Cutter {
 
   constructor(gear: Int32Array) {
     this.#gear = gear;
-    this.buffer = Buffer.allocUnsafeSlow(BLOCK_BUFFER_BYTES);
+    this.#room = Buffer.allocUnsafeSlow(HEADROOM_BYTES + BLOCK_BUFFER_BYTES);
+    this.buffer = this.#room.subarray(HEADROOM_BYTES);
+    this.#plain = new Uint8Array(this.#room.buffer, HEADROOM_BYTES, BLOCK_BUFFER_BYTES);
   }
 
   #hash(start: number, length: number): Buffer {
-    this.#prefix.writeUInt32LE(length, 2);
-    return createHash('sha256')
-      .update(this.#prefix)
-      .update(this.buffer.subarray(start, start + length))
-      .digest();
+    return unitIdInPlace(UnitKind_Value.BYTES, this.#room, HEADROOM_BYTES + start, length);
   }
 
   #put(length: number, id: Buffer, known: boolean): void {
@@ -177,7 +179,7 @@ export class Cutter {
     const cuts: number[] = [];
     let at = 0;
     while (at < filled && (at < BLOCK_BYTES || atEnd)) {
-      const length = cutLength(this.#gear, this.buffer, at, filled, atEnd);
+      const length = cutLength(this.#gear, this.#plain, at, filled, atEnd);
       if (length === 0) break;
       cuts.push(length);
       at += length;
@@ -209,7 +211,7 @@ export class Cutter {
           }
         } else if (at + length > filled && !atEnd) break;
       }
-      const length = cutLength(this.#gear, this.buffer, at, filled, atEnd);
+      const length = cutLength(this.#gear, this.#plain, at, filled, atEnd);
       if (length === 0) break;
       const id = this.#hash(at, length);
       const place = findHint(hints, id, 0);
@@ -230,7 +232,7 @@ export class Cutter {
     const before = this.#units;
     const end = start + length;
     for (let at = start; at < end; ) {
-      const unit = cutLength(this.#gear, this.buffer, at, end, true);
+      const unit = cutLength(this.#gear, this.#plain, at, end, true);
       this.#put(unit, this.#hash(at, unit), false);
       at += unit;
     }

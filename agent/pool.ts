@@ -3,7 +3,16 @@ import { Worker } from 'node:worker_threads';
 import { must } from '../core/assert.ts';
 import { type ErrorCode, LightkeeperError } from '../core/errors.ts';
 import { builtFile } from '../host/built.ts';
-import { OUT_BYTES, OUT_SLOTS, type OutFrame, SLOTS, type Task, type TaskResults, Work } from './work.ts';
+import {
+  OUT_BYTES,
+  OUT_SLOTS,
+  type OutFrame,
+  SLOTS,
+  type Task,
+  type TaskResults,
+  Work,
+  type WorkSettings,
+} from './work.ts';
 import type { WorkerSetup } from './worker.ts';
 
 /** Below this many bytes the work is done in the caller's thread: starting another takes longer. */
@@ -45,10 +54,10 @@ class ThreadHand implements Hand {
   #writing: Promise<void> = Promise.resolve();
   #failure: unknown;
 
-  constructor(chunkerSeed: bigint, sink: FrameSink) {
+  constructor(settings: WorkSettings, sink: FrameSink) {
     this.#sink = sink;
     this.#setup = {
-      chunkerSeed,
+      ...settings,
       out: new SharedArrayBuffer(OUT_SLOTS * OUT_BYTES),
       busy: new Int32Array(new SharedArrayBuffer(OUT_SLOTS * 4)),
     };
@@ -117,8 +126,8 @@ class OwnHand implements Hand {
   #early: Early | undefined;
   #frames: Promise<void>[] = [];
 
-  constructor(chunkerSeed: bigint, sink: FrameSink) {
-    this.#work = new Work(chunkerSeed, {
+  constructor(settings: WorkSettings, sink: FrameSink) {
+    this.#work = new Work(settings, {
       early: (next, hint) => this.#early?.(next, hint),
       frameBuffer: () => Buffer.allocUnsafeSlow(OUT_BYTES),
       frame: (frame) => this.#frames.push(sink(frame)),
@@ -161,10 +170,11 @@ export class Pool {
         : bytes < SINGLE_BYTES
           ? 1
           : Math.min(WORKERS_MAX, Math.max(1, availableParallelism()));
+    const settings = { chunkerSeed: options.chunkerSeed, bulk: bytes >= SINGLE_BYTES };
     this.#hands =
       threads === 0
-        ? [new OwnHand(options.chunkerSeed, sink)]
-        : Array.from({ length: threads }, () => new ThreadHand(options.chunkerSeed, sink));
+        ? [new OwnHand(settings, sink)]
+        : Array.from({ length: threads }, () => new ThreadHand(settings, sink));
     const slots = threads === 0 ? 1 : SLOTS;
     for (let slot = 0; slot < slots; slot++) for (const hand of this.#hands) this.#free.push({ hand, slot });
   }

@@ -56,6 +56,8 @@ export class Reader {
   readonly #trusted: boolean;
   readonly #onBytes: (bytes: number) => void;
   readonly #signal: AbortSignal | undefined;
+  readonly #keeping = new Set<Promise<void>>();
+  #failure: { error: unknown } | undefined;
 
   constructor(parts: {
     store: Store;
@@ -96,6 +98,8 @@ export class Reader {
       } else await this.#readSmall(batch, outcome);
       await this.#ingest.flushPieces();
     });
+    await Promise.all(this.#keeping);
+    if (this.#failure !== undefined) throw this.#failure.error;
     await this.#pool.flush();
     return outcome;
   }
@@ -163,7 +167,16 @@ export class Reader {
       const answers = await this.#ingest.claim(ids);
       for (const [k, i] of asked.entries()) fresh[i] = answers[k] as number;
     }
-    await lease.hand.run({ op: 'keep', slot: lease.slot, fresh });
+    // A hand does its tasks in order, so the block buffer may be leased again before this one is done.
+    const kept: Promise<void> = lease.hand
+      .run({ op: 'keep', slot: lease.slot, fresh })
+      .catch((error: unknown) => {
+        this.#failure ??= { error };
+      })
+      .then(() => {
+        this.#keeping.delete(kept);
+      });
+    this.#keeping.add(kept);
   }
 
   #list(block: CutBlock, from: number, count: number): ListRoot {

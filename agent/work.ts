@@ -6,6 +6,7 @@ import { type Codec_Value, UnitKind_Value } from '../gen/lightkeeper/v1/types_pb
 import { effectSync } from '../host/disk.ts';
 import { BLOCK_BUFFER_BYTES, type CutBlock, Cutter, type Hints } from './chunk.ts';
 import {
+  DECODE_HEADROOM_BYTES,
   decodeFrame,
   encodeFrame,
   FRAME_RAW_BYTES,
@@ -95,11 +96,19 @@ export interface Outlet {
   frame(frame: OutFrame): void;
 }
 
+/** What does not change during the work. */
+export interface WorkSettings {
+  readonly chunkerSeed: bigint;
+  /** There is a lot of it: speed before size. */
+  readonly bulk: boolean;
+}
+
 /** The work itself, the same in a thread and in the caller's own. */
 export class Work {
   readonly #outlet: Outlet;
   readonly #cutters: Cutter[] = [];
   readonly #gear: Int32Array;
+  readonly #bulk: boolean;
   readonly #blocks = new Map<number, CutBlock>();
   #raw: Buffer | undefined;
   #scratch: Buffer | undefined;
@@ -107,8 +116,9 @@ export class Work {
   #ids: Uint8Array[] = [];
   #lengths: number[] = [];
 
-  constructor(chunkerSeed: bigint, outlet: Outlet) {
+  constructor({ chunkerSeed, bulk }: WorkSettings, outlet: Outlet) {
     this.#gear = gearTable(chunkerSeed);
+    this.#bulk = bulk;
     this.#outlet = outlet;
   }
 
@@ -185,9 +195,15 @@ export class Work {
     const ids = Buffer.concat(this.#ids);
     const lengths = this.#lengths;
     const bytes = this.#raw.subarray(0, this.#rawBytes);
-    const { length, codec } = encodeFrame(out, { kind: UnitKind_Value.BYTES, ids, lengths, bytes });
+    const { length, codec } = encodeFrame(out, {
+      kind: UnitKind_Value.BYTES,
+      ids,
+      lengths,
+      bytes,
+      bulk: this.#bulk,
+    });
     const frame = out.subarray(0, length);
-    this.#scratch ??= Buffer.allocUnsafeSlow(FRAME_BUFFER_BYTES);
+    this.#scratch ??= Buffer.allocUnsafeSlow(DECODE_HEADROOM_BYTES + FRAME_BUFFER_BYTES);
     proveFrame(frame, this.#scratch);
     this.#ids = [];
     this.#lengths = [];

@@ -1,10 +1,9 @@
 import { parentPort, workerData } from 'node:worker_threads';
 import { must } from '../core/assert.ts';
-import { OUT_BYTES, OUT_SLOTS, portable, type Task, Work } from './work.ts';
+import { OUT_BYTES, OUT_SLOTS, portable, type Task, Work, type WorkSettings } from './work.ts';
 
 /** What a worker is started with. */
-export interface WorkerSetup {
-  readonly chunkerSeed: bigint;
+export interface WorkerSetup extends WorkSettings {
   /** Room for `OUT_SLOTS` encoded frames. */
   readonly out: SharedArrayBuffer;
   /** One word a slot: 1 while the frame in it has not been written yet. */
@@ -24,7 +23,7 @@ function freeSlot(): number {
   }
 }
 
-const work = new Work(setup.chunkerSeed, {
+const work = new Work(setup, {
   early: (next, nextHint) => port.postMessage({ call, early: { next, nextHint } }),
   frameBuffer: () => {
     slot = freeSlot();

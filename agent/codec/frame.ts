@@ -1,7 +1,7 @@
 import { crc32 } from 'node:zlib';
 import { create, fromBinary, toBinary } from '@bufbuild/protobuf';
 import { LightkeeperError } from '../../core/errors.ts';
-import { sameBytes, UNIT_ID_BYTES, unitId } from '../../core/unit.ts';
+import { UNIT_ID_BYTES, unitIdInPlace } from '../../core/unit.ts';
 import {
   Codec_Value,
   type FrameHeader,
@@ -31,6 +31,8 @@ export interface FrameContent {
   readonly bytes: Uint8Array;
   /** Keeps the bytes as they are, so that the frame's length does not depend on them. */
   readonly raw?: boolean;
+  /** One of many frames: speed before size. */
+  readonly bulk?: boolean;
 }
 
 /** Most bytes that a frame of `units` units and `rawBytes` bytes can take. */
@@ -52,19 +54,21 @@ export function encodeFrame(out: Buffer, content: FrameContent): { length: numbe
         unitLengths: [...content.lengths],
       }),
     );
-  // The header's length depends on the body's by a few bytes: the body is made behind the longest header.
-  const bodyAt = FRAME_PREFIX_BYTES + header(Codec_Value.ZSTD, 0xffffffff).length;
-  let stored =
-    content.raw === true ? content.bytes.length : compressInto(out.subarray(bodyAt), content.bytes);
+  // Zero values are left out, so this length holds for a stored length that is none.
+  let bodyAt = FRAME_PREFIX_BYTES + header(Codec_Value.ZSTD, 1).length;
   let codec = Codec_Value.ZSTD;
+  let stored =
+    content.raw === true
+      ? content.bytes.length
+      : compressInto(out.subarray(bodyAt), content.bytes, { bulk: content.bulk === true });
   if (stored >= content.bytes.length) {
-    out.set(content.bytes, bodyAt);
-    stored = content.bytes.length;
     codec = Codec_Value.RAW;
+    stored = content.bytes.length;
+    bodyAt = FRAME_PREFIX_BYTES + header(codec, stored).length;
+    out.set(content.bytes, bodyAt);
   }
   const head = header(codec, stored);
   out.set(head, FRAME_PREFIX_BYTES);
-  out.copyWithin(FRAME_PREFIX_BYTES + head.length, bodyAt, bodyAt + stored);
   out.writeUInt32LE(MAGIC, 0);
   out.writeUInt32LE(head.length, 4);
   out.writeUInt32LE(stored, 8);
@@ -73,8 +77,10 @@ export function encodeFrame(out: Buffer, content: FrameContent): { length: numbe
   return { length, codec };
 }
 
+/** Over what says how to read the frame; the units in it are proven by their ids. */
 function checksum(frame: Buffer): number {
-  return crc32(frame.subarray(FRAME_PREFIX_BYTES), crc32(frame.subarray(0, 12)));
+  const headEnd = FRAME_PREFIX_BYTES + frame.readUInt32LE(4);
+  return crc32(frame.subarray(FRAME_PREFIX_BYTES, headEnd), crc32(frame.subarray(0, 12)));
 }
 
 /** A frame whose checksum and header have been read; its streams are still encoded. */
@@ -145,28 +151,39 @@ export function decodeFrame(frame: ParsedFrame, out: Uint8Array): void {
   else out.set(frame.body);
 }
 
-/** Checks that every unit of a decoded frame hashes to its id; answers the places of those that do not. */
-export function unitsThatDiffer(frame: ParsedFrame, decoded: Uint8Array): number[] {
+/** Bytes that must be free before a decoded frame whose units are to be hashed. */
+export const DECODE_HEADROOM_BYTES = 8;
+
+/** A buffer for a frame's decoded bytes, and the room before them that hashing needs. */
+export function decodeRoom(length: number): { room: Buffer; decoded: Buffer } {
+  const room = Buffer.allocUnsafe(DECODE_HEADROOM_BYTES + length);
+  return { room, decoded: room.subarray(DECODE_HEADROOM_BYTES) };
+}
+
+/**
+ * Checks that every unit of a decoded frame hashes to its id; answers the places of those that do not. The
+ * frame was decoded to `room` from `DECODE_HEADROOM_BYTES` on.
+ */
+export function unitsThatDiffer({ header }: ParsedFrame, room: Buffer): number[] {
   const wrong: number[] = [];
-  let at = 0;
-  for (const [i, length] of frame.header.unitLengths.entries()) {
-    const id = unitId(frame.header.kind, decoded.subarray(at, at + length));
-    if (!sameBytes(id, frame.header.unitIds.subarray(i * UNIT_ID_BYTES, (i + 1) * UNIT_ID_BYTES)))
-      wrong.push(i);
+  const ids = Buffer.from(header.unitIds.buffer, header.unitIds.byteOffset, header.unitIds.byteLength);
+  let at = DECODE_HEADROOM_BYTES;
+  for (const [i, length] of header.unitLengths.entries()) {
+    const id = unitIdInPlace(header.kind, room, at, length);
+    if (id.compare(ids, i * UNIT_ID_BYTES, (i + 1) * UNIT_ID_BYTES) !== 0) wrong.push(i);
     at += length;
   }
   return wrong;
 }
 
 /**
- * Proves a frame that was just encoded: decodes it into `scratch` and hashes every unit. Nothing may count as
- * stored before.
+ * Proves a frame that was just encoded: decodes it into `room`, behind the headroom, and hashes every unit.
+ * Nothing may count as stored before.
  */
-export function proveFrame(frame: Buffer, scratch: Uint8Array): void {
+export function proveFrame(frame: Buffer, room: Buffer): void {
   const parsed = parseFrame(frame);
-  const decoded = scratch.subarray(0, parsed.decodedLength);
-  decodeFrame(parsed, decoded);
-  if (unitsThatDiffer(parsed, decoded).length > 0) {
+  decodeFrame(parsed, room.subarray(DECODE_HEADROOM_BYTES, DECODE_HEADROOM_BYTES + parsed.decodedLength));
+  if (unitsThatDiffer(parsed, room).length > 0) {
     throw new LightkeeperError('INTERNAL', 'Cannot store a frame: it does not decode to what was captured', {
       hint: 'nothing was stored; check the memory of this machine',
     });

@@ -14,7 +14,14 @@ import {
   type SnapshotRecord,
   UnitKind_Value,
 } from '../../gen/lightkeeper/v1/types_pb.ts';
-import { encodeFrame, FRAME_RAW_BYTES, FRAME_UNITS_MAX, frameCap, proveFrame } from '../codec/frame.ts';
+import {
+  decodeRoom,
+  encodeFrame,
+  FRAME_RAW_BYTES,
+  FRAME_UNITS_MAX,
+  frameCap,
+  proveFrame,
+} from '../codec/frame.ts';
 import { type IndexBatch, recordKey, sideKey } from './index.ts';
 import { PACK_BYTES } from './pack.ts';
 import type { Store } from './store.ts';
@@ -34,7 +41,7 @@ export function readyFrame(
   kind: UnitKind_Value,
   units: readonly Uint8Array[],
   ids: readonly Uint8Array[],
-  options: { raw?: boolean } = {},
+  options: { raw?: boolean; bulk?: boolean } = {},
 ): ReadyFrame {
   const bytes = Buffer.concat(units);
   const lengths = units.map((unit) => unit.length);
@@ -42,7 +49,7 @@ export function readyFrame(
   const out = Buffer.alloc(frameCap(units.length, bytes.length));
   const { length, codec } = encodeFrame(out, content);
   const frame = out.subarray(0, length);
-  proveFrame(frame, Buffer.alloc(bytes.length));
+  proveFrame(frame, decodeRoom(bytes.length).room);
   return { kind, ids: content.ids, lengths, codec, bytes: frame };
 }
 
@@ -82,16 +89,17 @@ export class Ingest {
    */
   async claim(ids: Uint8Array): Promise<Uint8Array> {
     const count = ids.length / UNIT_ID_BYTES;
+    const all = Buffer.from(ids.buffer, ids.byteOffset, ids.byteLength);
     const fresh = new Uint8Array(count);
     const asked: number[] = [];
     const wanted: Buffer[] = [];
     for (let i = 0; i < count; i++) {
-      const id = Buffer.from(ids.subarray(i * UNIT_ID_BYTES, (i + 1) * UNIT_ID_BYTES));
-      const name = id.toString('latin1');
+      const at = i * UNIT_ID_BYTES;
+      const name = all.toString('latin1', at, at + UNIT_ID_BYTES);
       if (this.#pending.has(name)) continue;
       this.#pending.add(name);
       asked.push(i);
-      wanted.push(id);
+      wanted.push(all.subarray(at, at + UNIT_ID_BYTES));
     }
     const found = await this.#store.index.locate(wanted);
     for (const [k, i] of asked.entries()) {
@@ -180,7 +188,11 @@ export class Ingest {
         ) {
           bytes += (open.units[to] as Buffer).length;
         }
-        await this.#appendMeta(readyFrame(kind, open.units.slice(from, to), open.ids.slice(from, to)));
+        // Ids do not compress: no effort is spent on trying.
+        const options = { bulk: kind === UnitKind_Value.LIST };
+        await this.#appendMeta(
+          readyFrame(kind, open.units.slice(from, to), open.ids.slice(from, to), options),
+        );
         from = to;
       }
     }

@@ -12,7 +12,7 @@ import {
   PositionEntrySchema,
   UnitKind_Value,
 } from '../../gen/lightkeeper/v1/types_pb.ts';
-import { decodeFrame, parseFrame, unitsThatDiffer } from '../codec/frame.ts';
+import { decodeFrame, decodeRoom, parseFrame, unitsThatDiffer } from '../codec/frame.ts';
 import { type IndexBatch, recordKey, sideKey } from './index.ts';
 import {
   PACK_HEADER_BYTES,
@@ -140,9 +140,9 @@ async function enterRecords(store: Store, packId: string, frames: readonly Frame
 /** The units of one frame, each hashed. */
 export async function readFrameUnits(packs: PackStore, packId: string, info: FrameInfo): Promise<Buffer[]> {
   const parsed = parseFrame(await packs.get(packId, info.offset, info.length));
-  const decoded = Buffer.alloc(parsed.decodedLength);
+  const { room, decoded } = decodeRoom(parsed.decodedLength);
   decodeFrame(parsed, decoded);
-  if (parsed.header.kind !== info.kind || unitsThatDiffer(parsed, decoded).length > 0) {
+  if (parsed.header.kind !== info.kind || unitsThatDiffer(parsed, room).length > 0) {
     throw new LightkeeperError(
       'DAMAGED',
       `Cannot read pack "${packId}": a unit in it does not hash to its id`,

@@ -2,7 +2,7 @@ import { closeSync, fstatSync, openSync, readSync } from 'node:fs';
 import { normalise, systemCode } from '../../core/errors.ts';
 import { hex, sameBytes, UNIT_ID_BYTES } from '../../core/unit.ts';
 import type { FrameInfo } from '../../gen/lightkeeper/v1/types_pb.ts';
-import { decodeFrame, parseFrame, unitsThatDiffer } from '../codec/frame.ts';
+import { decodeFrame, decodeRoom, parseFrame, unitsThatDiffer } from '../codec/frame.ts';
 import {
   PACK_HEADER_BYTES,
   PACK_TRAILER_BYTES,
@@ -95,9 +95,9 @@ function readTable(fd: number, size: number): FrameInfo[] {
 /** Answers how many units a frame has; throws if one of them is not what its id says. */
 function proveUnits(fd: number, info: FrameInfo): number {
   const frame = parseFrame(readAt(fd, info.offset, info.length));
-  const decoded = Buffer.allocUnsafe(frame.decodedLength);
+  const { room, decoded } = decodeRoom(frame.decodedLength);
   decodeFrame(frame, decoded);
-  const wrong = unitsThatDiffer(frame, decoded);
+  const wrong = unitsThatDiffer(frame, room);
   if (wrong.length > 0 || !sameBytes(frame.header.unitIds, info.unitIds)) {
     throw new Error(`${wrong.length} units of the frame at ${info.offset} do not hash to their ids`);
   }
@@ -123,9 +123,9 @@ export function* goodFrames(fd: number, size: number): Generator<GoodFrame> {
   for (const { offset, length } of frameExtents(fd, size)) {
     try {
       const frame = parseFrame(readAt(fd, offset, length));
-      const decoded = Buffer.allocUnsafe(frame.decodedLength);
+      const { room, decoded } = decodeRoom(frame.decodedLength);
       decodeFrame(frame, decoded);
-      const wrong = new Set(unitsThatDiffer(frame, decoded));
+      const wrong = new Set(unitsThatDiffer(frame, room));
       const ids: string[] = [];
       const units: Buffer[] = [];
       let at = 0;

@@ -15,7 +15,7 @@ import {
   UnitKind_Value,
 } from '../../gen/lightkeeper/v1/types_pb.ts';
 import { makeDir, removeTree } from '../../host/disk.ts';
-import { decodeFrame, type ParsedFrame, parseFrame, unitsThatDiffer } from '../codec/frame.ts';
+import { decodeFrame, decodeRoom, type ParsedFrame, parseFrame, unitsThatDiffer } from '../codec/frame.ts';
 import { newConfig, readConfig, writeConfig } from './config.ts';
 import { DirectoryPacks } from './directory.ts';
 import { StoreIndex, type UnitLocation } from './index.ts';
@@ -306,9 +306,9 @@ function missingUnit(id: Uint8Array): LightkeeperError {
 
 function decodeWhole(bytes: Buffer): DecodedFrame {
   const parsed = parseFrame(bytes);
-  const decoded = Buffer.alloc(parsed.decodedLength);
+  const { room, decoded } = decodeRoom(parsed.decodedLength);
   decodeFrame(parsed, decoded);
-  if (unitsThatDiffer(parsed, decoded).length > 0) {
+  if (unitsThatDiffer(parsed, room).length > 0) {
     throw new LightkeeperError('DAMAGED', 'Cannot read a frame: a unit in it does not hash to its id');
   }
   const starts: number[] = [];
