@@ -57,6 +57,7 @@ export class Reader {
   readonly #onBytes: (bytes: number) => void;
   readonly #signal: AbortSignal | undefined;
   readonly #keeping = new Set<Promise<void>>();
+  #reading: Promise<void> = Promise.resolve();
   #failure: { error: unknown } | undefined;
 
   constructor(parts: {
@@ -208,7 +209,8 @@ export class Reader {
         return;
       }
       const hints = await this.#hints(previous);
-      const content = await this.#readBlocks(fd, Number(before.size), hints);
+      const read = () => this.#readBlocks(fd, Number(before.size), hints);
+      const content = await (hints === undefined ? this.#oneByOne(read) : read());
       const after = await statFile(fd, { bigint: true });
       const stable =
         after.size === before.size && after.mtimeNs === before.mtimeNs && after.ctimeNs === before.ctimeNs;
@@ -225,6 +227,20 @@ export class Reader {
     } finally {
       await closeFile(fd);
     }
+  }
+
+  /**
+   * New files are read one after another, so that a frame holds units of one file: a restore that goes file by
+   * file would decode a mixed one again and again. A file that is mostly known makes few units.
+   */
+  async #oneByOne<T>(read: () => Promise<T>): Promise<T> {
+    const before = this.#reading;
+    let done: () => void = () => {};
+    this.#reading = new Promise((resolve) => {
+      done = resolve;
+    });
+    await before;
+    return await read().finally(done);
   }
 
   async #hints(previous: FileEntry | undefined): Promise<Hints | undefined> {

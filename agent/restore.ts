@@ -20,7 +20,7 @@ import { type BytePath, pathFromBytes, pathMatcher, pathText } from '../core/pat
 import { hex } from '../core/unit.ts';
 import { type FileEntry, FileType_Value, type Finding } from '../gen/lightkeeper/v1/types_pb.ts';
 import { createFile, effect, makeDir, removeFile, removeTree, syncDir, writeAt } from '../host/disk.ts';
-import { eachInPool, Pool } from './pool.ts';
+import { type Lease, Pool } from './pool.ts';
 import { below } from './scan.ts';
 import { type Found, idOf } from './select.ts';
 import type { UnitLocation } from './store/index.ts';
@@ -143,11 +143,15 @@ async function checkSpace(order: RestoreOrder, bytes: number): Promise<void> {
 interface OpenFile {
   readonly handle: FileHandle;
   readonly entry: FileEntry;
+  /** Writes that have been asked for and are not done. */
+  pending: number;
+  /** Nothing more will be asked for. */
+  whole: boolean;
 }
 
 interface Wanted {
   readonly id: Buffer;
-  readonly fd: number;
+  readonly file: OpenFile;
   readonly position: number;
 }
 
@@ -161,7 +165,9 @@ class Restore {
   readonly #findings: Finding[] = [];
   readonly #packPaths = new Map<number, string>();
   #window: Wanted[] = [];
-  #open: OpenFile[] = [];
+  readonly #open = new Set<OpenFile>();
+  readonly #running = new Set<Promise<void>>();
+  #failure: { error: unknown } | undefined;
   #bytes = 0;
   #files = 0;
   /** Many files are synced in one go at the end, where the machine can. */
@@ -187,6 +193,7 @@ class Restore {
       await this.#finish();
       return { files: this.#files, bytes: this.#bytes, findings: this.#findings };
     } catch (error) {
+      await Promise.all(this.#running);
       for (const { handle } of this.#open) await handle.close();
       // What was written so far is ours alone: in a directory that was there before it stays for a look.
       if (!this.#there) await removeTree('restore:abandon', this.#base.toString());
@@ -225,7 +232,8 @@ class Restore {
       } else if (entry.type === FileType_Value.REGULAR) await this.#beginFile(entry);
       else this.#links.push(entry);
     }
-    await this.#flush();
+    await this.#dispatch();
+    await this.#drain(0);
   }
 
   /** Folders above a file that was asked for by its path need not have been asked for themselves. */
@@ -269,13 +277,15 @@ class Restore {
         throw this.#collision('file', path, error);
       },
     );
-    this.#open.push({ handle, entry });
+    const file: OpenFile = { handle, entry, pending: 0, whole: false };
+    this.#open.add(file);
     this.#files += 1;
     let position = 0;
     for await (const { id, span } of this.#store.units(entry.content)) {
-      this.#window.push({ id, fd: handle.fd, position });
+      this.#window.push({ id, file, position });
+      file.pending += 1;
       position += span;
-      if (this.#window.length >= WINDOW_UNITS) await this.#flushUnits();
+      if (this.#window.length >= WINDOW_UNITS) await this.#dispatch();
     }
     if (BigInt(position) !== entry.size) {
       throw new LightkeeperError(
@@ -283,11 +293,16 @@ class Restore {
         `Cannot restore "${pathText(path)}": its units do not add up to its size`,
       );
     }
-    if (this.#open.length >= OPEN_FILES_MAX) await this.#flush();
+    file.whole = true;
+    if (file.pending === 0) this.#background(this.#settle(file));
+    if (this.#open.size >= OPEN_FILES_MAX) {
+      await this.#dispatch();
+      await this.#drain(OPEN_FILES_MAX / 2);
+    }
   }
 
-  /** Writes the units of the window, each frame decoded once. */
-  async #flushUnits(): Promise<void> {
+  /** Has the units of the window written, each frame decoded once; goes on before they are. */
+  async #dispatch(): Promise<void> {
     const units = this.#window;
     this.#window = [];
     const frames = new Map<string, { location: UnitLocation; wanted: { place: number; unit: Wanted }[] }>();
@@ -303,25 +318,59 @@ class Restore {
         frame.wanted.push({ place: location.place, unit });
       }
     }
-    await eachInPool(this.#pool, frames.values(), async ({ location, wanted: places }) => {
-      const { bytes } = await this.#pool.run({
-        op: 'restore',
-        path: await this.#packPath(location.pack),
-        offset: location.frameOffset,
-        length: location.frameLength,
-        targets: targets(places),
-      });
-      this.#bytes += bytes;
-      this.#order.onProgress?.('writing', this.#bytes, this.#totals.bytes);
-    });
+    for (const { location, wanted: places } of frames.values()) {
+      if (this.#failure !== undefined) throw this.#failure.error;
+      this.#order.signal?.throwIfAborted();
+      const lease = await this.#pool.lease();
+      this.#background(this.#writeFrame(location, places, lease).finally(() => lease.release()));
+    }
   }
 
-  #missing(unit: Wanted): LightkeeperError {
-    const file = this.#open.find(({ handle }) => handle.fd === unit.fd)?.entry;
-    const name = file === undefined ? '' : pathText(pathFromBytes(file.path));
+  async #writeFrame(
+    location: UnitLocation,
+    places: { place: number; unit: Wanted }[],
+    lease: Lease,
+  ): Promise<void> {
+    const { bytes } = await lease.hand.run({
+      op: 'restore',
+      path: await this.#packPath(location.pack),
+      offset: location.frameOffset,
+      length: location.frameLength,
+      targets: targets(places),
+    });
+    this.#bytes += bytes;
+    this.#order.onProgress?.('writing', this.#bytes, this.#totals.bytes);
+    // Which files are complete now is decided at once: while one is settled, others go on.
+    const complete: OpenFile[] = [];
+    for (const { unit } of places) {
+      unit.file.pending -= 1;
+      if (unit.file.whole && unit.file.pending === 0) complete.push(unit.file);
+    }
+    for (const file of complete) await this.#settle(file);
+  }
+
+  /** Work that goes on beside; the first that fails ends the restore. */
+  #background(work: Promise<void>): void {
+    const running: Promise<void> = work
+      .catch((error: unknown) => {
+        this.#failure ??= { error };
+      })
+      .finally(() => this.#running.delete(running));
+    this.#running.add(running);
+  }
+
+  /** Waits until at most `open` files are open. */
+  async #drain(open: number): Promise<void> {
+    while (this.#running.size > 0 && (this.#open.size > open || open === 0))
+      await Promise.race(this.#running);
+    if (this.#failure !== undefined) throw this.#failure.error;
+  }
+
+  #missing({ id, file }: Wanted): LightkeeperError {
+    const name = pathText(pathFromBytes(file.entry.path));
     return new LightkeeperError(
       'DAMAGED',
-      `Cannot restore "${name}": no pack has unit ${hex(unit.id).slice(0, 16)}…`,
+      `Cannot restore "${name}": no pack has unit ${hex(id).slice(0, 16)}…`,
       {
         hint: 'run lightkeeper verify to see what is concerned, then lightkeeper repair; other points may be whole',
       },
@@ -338,18 +387,9 @@ class Restore {
     return path;
   }
 
-  /** Writes the window and completes the files that are open. */
-  async #flush(): Promise<void> {
-    await this.#flushUnits();
-    const files = this.#open;
-    this.#open = [];
-    for (const { handle, entry } of files) {
-      await this.#settle(handle, entry);
-      await handle.close();
-    }
-  }
-
-  async #settle(handle: FileHandle, entry: FileEntry): Promise<void> {
+  /** Completes a file all of whose bytes are written. */
+  async #settle(file: OpenFile): Promise<void> {
+    const { handle, entry } = file;
     // The owner first: a change of owner takes set-user-id bits away.
     await this.#own(entry);
     await handle.chmod(entry.mode);
@@ -358,6 +398,8 @@ class Restore {
     if (!this.#syncAtEnd) {
       await effect({ label: 'restore:sync', op: 'sync', path: '' }, () => handle.sync());
     }
+    await handle.close();
+    this.#open.delete(file);
   }
 
   async #own(entry: FileEntry): Promise<void> {
@@ -456,7 +498,7 @@ function targets(wantedPlaces: readonly { place: number; unit: Wanted }[]): Rest
   const positions = new Float64Array(wantedPlaces.length);
   for (const [i, { place, unit }] of wantedPlaces.entries()) {
     places[i] = place;
-    fds[i] = unit.fd;
+    fds[i] = unit.file.handle.fd;
     positions[i] = unit.position;
   }
   return { places, fds, positions };

@@ -1,7 +1,7 @@
 import { closeSync, constants, fstatSync, openSync, readSync, writeSync } from 'node:fs';
 import { gearTable } from '../core/boundaries.ts';
 import { ioError, LightkeeperError, normalise } from '../core/errors.ts';
-import { UNIT_ID_BYTES, unitId } from '../core/unit.ts';
+import { UNIT_ID_BYTES, unitId, unitIdInPlace } from '../core/unit.ts';
 import { type Codec_Value, UnitKind_Value } from '../gen/lightkeeper/v1/types_pb.ts';
 import { effectSync } from '../host/disk.ts';
 import { BLOCK_BUFFER_BYTES, type CutBlock, Cutter, type Hints } from './chunk.ts';
@@ -112,6 +112,7 @@ export class Work {
   readonly #blocks = new Map<number, CutBlock>();
   #raw: Buffer | undefined;
   #scratch: Buffer | undefined;
+  #encoded: Buffer | undefined;
   #rawBytes = 0;
   #ids: Uint8Array[] = [];
   #lengths: number[] = [];
@@ -213,18 +214,18 @@ export class Work {
 
   /** Writes units of one frame to files, then reads back what was written and hashes that. */
   #restore(task: Extract<Task, { op: 'restore' }>): { bytes: number } {
-    const frame = parseFrame(readWhole(task.path, task.offset, task.length));
-    const decoded = this.#room(frame.decodedLength);
+    const frame = parseFrame(this.#readFrame(task.path, task.offset, task.length));
+    const decoded = this.#decodeBuffer(frame.decodedLength);
     decodeFrame(frame, decoded);
     const { unitLengths, unitIds, kind } = frame.header;
+    const ids = Buffer.from(unitIds.buffer, unitIds.byteOffset, unitIds.byteLength);
     const starts = new Float64Array(unitLengths.length + 1);
     for (const [i, length] of unitLengths.entries()) starts[i + 1] = (starts[i] as number) + length;
     const { places, fds, positions } = task.targets;
     let bytes = 0;
     for (let from = 0; from < places.length; ) {
       const to = runEnd(task.targets, starts, from);
-      const place = places[from] as number;
-      const start = starts[place];
+      const start = starts[places[from] as number];
       const end = starts[(places[to - 1] as number) + 1];
       if (start === undefined || end === undefined)
         throw new LightkeeperError('DAMAGED', 'Cannot restore: a frame is cut');
@@ -233,17 +234,17 @@ export class Work {
       effectSync({ label: 'restore:write', op: 'write', path: '' }, () =>
         writeWhole(fd, decoded.subarray(start, end), position),
       );
-      const back = readBack(fd, end - start, position);
+      const room = this.#readBack(fd, end - start, position);
       for (let i = from; i < to; i++) {
         const unit = places[i] as number;
-        const unitStart = (starts[unit] as number) - start;
-        const id = unitIds.subarray(unit * UNIT_ID_BYTES, (unit + 1) * UNIT_ID_BYTES);
-        const length = unitLengths[unit] as number;
-        if (!unitId(kind, back.subarray(unitStart, unitStart + length)).equals(id)) {
-          throw wrongBytes(
-            unitId(kind, decoded.subarray(start + unitStart, start + unitStart + length)).equals(id),
-          );
-        }
+        const at = (starts[unit] as number) - start;
+        const id = unitIdInPlace(kind, room, DECODE_HEADROOM_BYTES + at, unitLengths[unit] as number);
+        if (id.compare(ids, unit * UNIT_ID_BYTES, (unit + 1) * UNIT_ID_BYTES) === 0) continue;
+        const inStore = unitId(
+          kind,
+          decoded.subarray(start + at, start + at + (unitLengths[unit] as number)),
+        );
+        throw wrongBytes(inStore.compare(ids, unit * UNIT_ID_BYTES, (unit + 1) * UNIT_ID_BYTES) === 0);
       }
       bytes += end - start;
       from = to;
@@ -251,10 +252,30 @@ export class Work {
     return { bytes };
   }
 
-  #room(length: number): Buffer {
+  /** Buffers of this thread, used again for each frame: fresh ones would cost more than the work on them. */
+  #decodeBuffer(length: number): Buffer {
     if (length > FRAME_BUFFER_BYTES) return Buffer.allocUnsafe(length);
     this.#raw ??= Buffer.allocUnsafeSlow(FRAME_BUFFER_BYTES);
     return this.#raw.subarray(0, length);
+  }
+
+  #readFrame(path: string, offset: number, length: number): Buffer {
+    if (length > OUT_BYTES) return readWhole(path, offset, Buffer.allocUnsafe(length));
+    this.#encoded ??= Buffer.allocUnsafeSlow(OUT_BYTES);
+    return readWhole(path, offset, this.#encoded.subarray(0, length));
+  }
+
+  /** What was written, behind the headroom that hashing needs. */
+  #readBack(fd: number, length: number, position: number): Buffer {
+    this.#scratch ??= Buffer.allocUnsafeSlow(DECODE_HEADROOM_BYTES + FRAME_BUFFER_BYTES);
+    const fits = DECODE_HEADROOM_BYTES + length <= this.#scratch.length;
+    const room = fits ? this.#scratch : Buffer.allocUnsafe(DECODE_HEADROOM_BYTES + length);
+    if (
+      readInto(fd, room.subarray(DECODE_HEADROOM_BYTES, DECODE_HEADROOM_BYTES + length), position) < length
+    ) {
+      throw new LightkeeperError('IO', 'Cannot restore: the disk lost what was written');
+    }
+    return room;
   }
 }
 
@@ -312,7 +333,7 @@ function readSmall(buffer: Buffer, at: number, path: Buffer): Omit<SmallFileResu
   }
 }
 
-function readWhole(path: string, offset: number, length: number): Buffer {
+function readWhole(path: string, offset: number, into: Buffer): Buffer {
   let fd: number;
   try {
     fd = openSync(path, 'r');
@@ -323,10 +344,9 @@ function readWhole(path: string, offset: number, length: number): Buffer {
     });
   }
   try {
-    const bytes = Buffer.allocUnsafe(length);
-    if (readInto(fd, bytes, offset) < length)
+    if (readInto(fd, into, offset) < into.length)
       throw new LightkeeperError('DAMAGED', `Cannot read "${path}": it is cut`);
-    return bytes;
+    return into;
   } catch (error) {
     throw ioError('read', path, error);
   } finally {
@@ -342,13 +362,6 @@ function readInto(fd: number, bytes: Buffer, position: number): number {
     done += read;
   }
   return done;
-}
-
-function readBack(fd: number, length: number, position: number): Buffer {
-  const bytes = Buffer.allocUnsafe(length);
-  if (readInto(fd, bytes, position) < length)
-    throw new LightkeeperError('IO', 'Cannot restore: the disk lost what was written');
-  return bytes;
 }
 
 function writeWhole(fd: number, bytes: Buffer, position: number): void {
