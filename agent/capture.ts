@@ -34,6 +34,8 @@ import type { Store } from './store/store.ts';
 
 /** Captures that start over because something changed, before one is taken as it is. */
 const RETRIES = 3;
+/** Longer than the clock of a filesystem needs to tell two writes apart. */
+const RETRY_WAIT_MIN_MS = 25;
 const RESERVE_BYTES_MIN = 1024 ** 3;
 
 /** What one capture is asked. */
@@ -106,7 +108,7 @@ class Capture {
 
   async run(): Promise<CaptureResult> {
     const { graphId } = this.#request;
-    const previous = await loadPrevious(this.#store, graphId);
+    const previous = await loadPrevious(this.#store, graphId, this.#request.dir);
     if (previous !== undefined) this.#trusted = await this.#store.trusts(graphId, previous.record.digest);
     const options = this.#scanOptions();
     let settled = await waitUntilQuiet(this.#request, () => scan(this.#request.dir, options));
@@ -121,7 +123,8 @@ class Capture {
         return await this.#commit(result, previous, CutMethod_Value.SETTLED, attempt);
       }
       if (torn) return await this.#commit(result, previous, CutMethod_Value.TORN, attempt);
-      await sleep(this.#request.quietMs * 2 ** attempt, undefined, signalOption(this.#request.signal));
+      const waitMs = Math.max(this.#request.quietMs, RETRY_WAIT_MIN_MS) * 2 ** attempt;
+      await sleep(waitMs, undefined, signalOption(this.#request.signal));
       settled = await waitUntilQuiet(this.#request, () => scan(this.#request.dir, options));
     }
   }

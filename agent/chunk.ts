@@ -111,11 +111,12 @@ export class Cutter {
   readonly #known = new Uint8Array(MAX_UNITS);
   #units = 0;
 
-  constructor(gear: Int32Array) {
+  /** `capacity` bytes at most are read at once; no more than `BLOCK_BUFFER_BYTES` are of use. */
+  constructor(gear: Int32Array, capacity: number) {
     this.#gear = gear;
-    this.#room = Buffer.allocUnsafeSlow(HEADROOM_BYTES + BLOCK_BUFFER_BYTES);
+    this.#room = Buffer.allocUnsafeSlow(HEADROOM_BYTES + capacity);
     this.buffer = this.#room.subarray(HEADROOM_BYTES);
-    this.#plain = new Uint8Array(this.#room.buffer, HEADROOM_BYTES, BLOCK_BUFFER_BYTES);
+    this.#plain = new Uint8Array(this.#room.buffer, HEADROOM_BYTES, capacity);
   }
 
   #hash(start: number, length: number): Buffer {
@@ -158,7 +159,7 @@ export class Cutter {
    */
   cutBlock(request: BlockRequest, early: (next: number, nextHint: number) => void): CutBlock {
     this.#units = 0;
-    const wanted = Math.min(BLOCK_BUFFER_BYTES, Math.max(0, request.size - request.position));
+    const wanted = Math.min(this.buffer.length, Math.max(0, request.size - request.position));
     const filled = this.#fill(request.fd, request.position, wanted);
     const atEnd = filled < wanted || request.position + filled >= request.size;
     const { hints, hint } = request;

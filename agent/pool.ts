@@ -129,7 +129,7 @@ class OwnHand implements Hand {
   constructor(settings: WorkSettings, sink: FrameSink) {
     this.#work = new Work(settings, {
       early: (next, hint) => this.#early?.(next, hint),
-      frameBuffer: () => Buffer.allocUnsafeSlow(OUT_BYTES),
+      frameBuffer: (length) => Buffer.allocUnsafeSlow(length),
       frame: (frame) => this.#frames.push(sink(frame)),
     });
   }
@@ -170,7 +170,7 @@ export class Pool {
         : bytes < SINGLE_BYTES
           ? 1
           : Math.min(WORKERS_MAX, Math.max(1, availableParallelism()));
-    const settings = { chunkerSeed: options.chunkerSeed, bulk: bytes >= SINGLE_BYTES };
+    const settings = { chunkerSeed: options.chunkerSeed, bulk: bytes >= SINGLE_BYTES, bytes };
     this.#hands =
       threads === 0
         ? [new OwnHand(settings, sink)]

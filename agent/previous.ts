@@ -1,5 +1,6 @@
 import { readNodeRefs } from '../core/list.ts';
 import { pathFromBytes } from '../core/path.ts';
+import { sameBytes } from '../core/unit.ts';
 import { type FileEntry, FileType_Value, type SnapshotRecord } from '../gen/lightkeeper/v1/types_pb.ts';
 import type { Entry } from './scan.ts';
 import type { Store } from './store/store.ts';
@@ -34,22 +35,29 @@ export async function newestRecord(store: Store, graphId: string): Promise<Snaps
   return undefined;
 }
 
-/** Loads what a capture compares with; undefined for a graph without a snapshot. */
-export async function loadPrevious(store: Store, graphId: string): Promise<PreviousState | undefined> {
+/** Loads what a capture of `dir` compares with; undefined for a graph without a snapshot. */
+export async function loadPrevious(
+  store: Store,
+  graphId: string,
+  dir: Uint8Array,
+): Promise<PreviousState | undefined> {
   const record = await newestRecord(store, graphId);
   const files = record?.manifest?.files;
   if (record === undefined || files === undefined) return undefined;
   const count = readNodeRefs(files.entries).reduce((sum, { span }) => sum + span, 0);
-  return { record, count, matcher: () => matcher(store, graphId, record) };
+  return { record, count, matcher: () => matcher(store, graphId, record, dir) };
 }
 
 async function matcher(
   store: Store,
   graphId: string,
   record: SnapshotRecord,
+  dir: Uint8Array,
 ): Promise<(entry: Entry) => Promise<Match | undefined>> {
   const files = store.files(record.manifest?.files)[Symbol.asyncIterator]();
   const times = new ChangeTimes(store, graphId, record.digest);
+  // Equal times mean nothing between the files of two directories.
+  const sameDir = sameBytes(record.manifest?.source?.dir ?? new Uint8Array(), dir);
   let next = await files.next();
   let place = 0;
   return async (entry) => {
@@ -58,7 +66,7 @@ async function matcher(
       place += 1;
     }
     if (next.done === true || pathFromBytes(next.value.path) !== entry.path) return undefined;
-    return compare(entry, next.value, await times.at(place));
+    return compare(entry, next.value, sameDir ? await times.at(place) : undefined);
   };
 }
 

@@ -34,7 +34,7 @@ import { restore } from './restore.ts';
 import { type Found, idOf, isThere, isTorn, selectSnapshot } from './select.ts';
 import { Ingest } from './store/ingest.ts';
 import { checkClock, collect, markDeleted, newestMs, planCollection } from './store/prune.ts';
-import { enterAnnotation } from './store/reconcile.ts';
+import { enterAnnotation, reconcile } from './store/reconcile.ts';
 import { repairStore } from './store/repair.ts';
 import type { Store } from './store/store.ts';
 import { verifyStore } from './store/verify.ts';
@@ -223,6 +223,9 @@ export class StoreService {
       request.snapshotId === ''
         ? undefined
         : (await selectSnapshot(this.store, request.snapshotId, request.graphId)).record;
+    // The index is a cache, and may have lost something without a word: the packs say what there is.
+    if (only === undefined && !this.store.readOnly)
+      await this.store.exclusively(() => reconcile(this.store, { all: true }));
     const result = await verifyStore(this.store, {
       bytes: request.level === VerifyLevel_Value.BYTES,
       onProgress,
@@ -387,7 +390,10 @@ export class StoreService {
     const status = create(GetStatusResponseSchema, { store: this.store.root });
     for (const graphId of [...graphs].sort()) {
       const dir = guarded.find((guard) => guard.graphId === graphId)?.dir ?? '';
-      status.graphs.push(await this.graphStatus(graphId, dir));
+      const graph = await this.graphStatus(graphId, dir);
+      for await (const [, record] of this.store.index.records({ graphId }))
+        if (isThere(record)) graph.snapshots += 1;
+      status.graphs.push(graph);
     }
     return status;
   }
@@ -395,12 +401,7 @@ export class StoreService {
   /** How a graph stands: its newest usable point and what would be lost now. */
   async graphStatus(graphId: string, dir: string) {
     const status = create(GraphStatusSchema, { graphId, dir, findings: [...this.store.findings] });
-    let usable: Found | undefined;
-    for await (const [, record] of this.store.index.records({ graphId })) {
-      if (!isThere(record)) continue;
-      status.snapshots += 1;
-      if (usable === undefined && !isTorn(record.manifest)) usable = record;
-    }
+    const usable = await this.#newestUsable(graphId);
     if (usable === undefined) return status;
     status.lastUsableId = idOf(usable);
     if (usable.manifest.capturedAt !== undefined) status.lastUsableAt = usable.manifest.capturedAt;
@@ -408,6 +409,13 @@ export class StoreService {
     status.confirmedAt = timestampFromMs(confirmedMs);
     status.rpoMs = BigInt(Math.max(0, Math.round(now() - confirmedMs)));
     return status;
+  }
+
+  async #newestUsable(graphId: string): Promise<Found | undefined> {
+    for await (const [, record] of this.store.index.records({ graphId })) {
+      if (isThere(record) && !isTorn(record.manifest)) return record;
+    }
+    return undefined;
   }
 }
 

@@ -12,7 +12,7 @@ import {
   type Snapshot,
 } from '../gen/lightkeeper/v1/agent_pb.ts';
 import { Grade_Value } from '../gen/lightkeeper/v1/types_pb.ts';
-import { now } from '../host/clock.ts';
+import { monotonic, now } from '../host/clock.ts';
 import { serveHttp } from './http.ts';
 import { serveStore } from './main.ts';
 import { AgentMetrics } from './metrics.ts';
@@ -29,6 +29,8 @@ const FIRST_PRUNE_MS = 60 * 1000;
 const CONFIRM_EVERY_MS = 5000;
 /** How long the last snapshot waits for the directory to come to rest. */
 const LAST_SETTLE_MS = 5000;
+/** Counting goes over every record of the store: scrapes in between get the last figures. */
+const COUNT_EVERY_MS = 30_000;
 
 /** What `up` is told. */
 export interface UpOptions {
@@ -82,6 +84,9 @@ class Agent {
   readonly #metrics = new AgentMetrics();
   readonly #service: StoreService;
   #confirmedMs = 0;
+  /** The first look is told of even if it finds nothing new: the directory is protected from then on. */
+  #told = false;
+  #countedMs = Number.NEGATIVE_INFINITY;
   #failure: LightkeeperError | undefined;
 
   constructor(store: Store, graphId: string, options: UpOptions, events: UpEvents) {
@@ -106,7 +111,7 @@ class Agent {
     const { port } = http;
     this.#events.started({ graphId: this.#graphId, store: this.#store.root, port, socket: served.socket });
     const handlers = {
-      capture: () => this.#capture(0),
+      capture: () => this.#capture(0, signal),
       confirm: () => this.#confirm(),
       failed: (error: LightkeeperError) => this.#fail(error),
     };
@@ -128,7 +133,7 @@ class Agent {
   }
 
   /** Answers whether the directory now has a usable point that equals it. */
-  async #capture(settleTimeoutMs: number): Promise<boolean> {
+  async #capture(settleTimeoutMs: number, signal?: AbortSignal): Promise<boolean> {
     const request = create(CreateSnapshotRequestSchema, {
       dir: this.#options.dir,
       graphId: this.#graphId,
@@ -136,7 +141,7 @@ class Agent {
       exclude: [...this.#options.exclude],
       ...(this.#options.reserveBytes === undefined ? {} : { diskReserveBytes: this.#options.reserveBytes }),
     });
-    const snapshot = await this.#service.snapshot(request, () => {});
+    const snapshot = await this.#service.snapshot(request, () => {}, signal);
     this.#failure = undefined;
     return snapshot.grade !== Grade_Value.TORN;
   }
@@ -165,19 +170,24 @@ class Agent {
     }
     this.#metrics.role.set({ graph_id }, 2);
     this.#metrics.epoch.set({ graph_id }, Number(snapshot.position?.epoch ?? 1n));
+    if (snapshot.unchanged && this.#told) return;
+    this.#told = true;
+    this.#events.snapshot(snapshot);
     if (snapshot.unchanged) return;
     this.#metrics.snapshots.inc({ graph_id, grade: Grade_Value[snapshot.grade] });
     this.#metrics.sizeBytes.set({ graph_id }, Number(snapshot.rawBytes));
     this.#metrics.storedBytes.inc({ graph_id }, Number(snapshot.storedBytes));
     this.#metrics.duration.observe({ graph_id }, snapshot.durationMs / 1000);
-    this.#events.snapshot(snapshot);
   }
 
   async #metricsText(): Promise<string> {
-    const stats = await this.#service.stats('');
-    this.#metrics.units.set(Number(stats.units));
-    this.#metrics.packs.set(stats.packs);
-    this.#metrics.dedupRatio.set(stats.dedupRatio);
+    if (monotonic() - this.#countedMs >= COUNT_EVERY_MS) {
+      this.#countedMs = monotonic();
+      const stats = await this.#service.stats('');
+      this.#metrics.units.set(Number(stats.units));
+      this.#metrics.packs.set(stats.packs);
+      this.#metrics.dedupRatio.set(stats.dedupRatio);
+    }
     return await this.#metrics.registry.metrics();
   }
 

@@ -1,5 +1,5 @@
 import { closeSync, constants, fstatSync, openSync, readSync, writeSync } from 'node:fs';
-import { gearTable } from '../core/boundaries.ts';
+import { gearTable, UNIT_BYTES_MAX } from '../core/boundaries.ts';
 import { ioError, LightkeeperError, normalise } from '../core/errors.ts';
 import { UNIT_ID_BYTES, unitId, unitIdInPlace } from '../core/unit.ts';
 import { type Codec_Value, UnitKind_Value } from '../gen/lightkeeper/v1/types_pb.ts';
@@ -24,6 +24,7 @@ export const OUT_SLOTS = 3;
 export const BATCH_FILES_MAX = 256;
 
 const FRAME_UNITS = 16_384;
+const SPARE_BYTES = 2 * UNIT_BYTES_MAX;
 const FRAME_BUFFER_BYTES = FRAME_RAW_BYTES + 64 * 1024;
 /** Bytes of the longest frame that capture makes. */
 export const OUT_BYTES = frameCap(FRAME_UNITS, FRAME_BUFFER_BYTES);
@@ -91,8 +92,8 @@ export interface OutFrame {
 /** How a worker's results leave it; in a thread these are messages. */
 export interface Outlet {
   early(next: number, nextHint: number): void;
-  /** A buffer of `OUT_BYTES` for the next frame; waits for one to be free. */
-  frameBuffer(): Buffer;
+  /** A buffer of `length` bytes, at most `OUT_BYTES`, for the next frame; waits for one to be free. */
+  frameBuffer(length: number): Buffer;
   frame(frame: OutFrame): void;
 }
 
@@ -101,6 +102,8 @@ export interface WorkSettings {
   readonly chunkerSeed: bigint;
   /** There is a lot of it: speed before size. */
   readonly bulk: boolean;
+  /** About how many bytes there are: buffers are not made larger. */
+  readonly bytes: number;
 }
 
 /** The work itself, the same in a thread and in the caller's own. */
@@ -109,6 +112,7 @@ export class Work {
   readonly #cutters: Cutter[] = [];
   readonly #gear: Int32Array;
   readonly #bulk: boolean;
+  readonly #bytes: number;
   readonly #blocks = new Map<number, CutBlock>();
   #raw: Buffer | undefined;
   #scratch: Buffer | undefined;
@@ -117,9 +121,10 @@ export class Work {
   #ids: Uint8Array[] = [];
   #lengths: number[] = [];
 
-  constructor({ chunkerSeed, bulk }: WorkSettings, outlet: Outlet) {
+  constructor({ chunkerSeed, bulk, bytes }: WorkSettings, outlet: Outlet) {
     this.#gear = gearTable(chunkerSeed);
     this.#bulk = bulk;
+    this.#bytes = bytes;
     this.#outlet = outlet;
   }
 
@@ -147,7 +152,7 @@ export class Work {
   #cutter(slot: number): Cutter {
     const known = this.#cutters[slot];
     if (known !== undefined) return known;
-    const cutter = new Cutter(this.#gear);
+    const cutter = new Cutter(this.#gear, Math.min(BLOCK_BUFFER_BYTES, this.#bytes + SPARE_BYTES));
     this.#cutters[slot] = cutter;
     return cutter;
   }
@@ -175,7 +180,7 @@ export class Work {
     if (block === undefined) return null;
     this.#blocks.delete(slot);
     const { buffer } = this.#cutter(slot);
-    this.#raw ??= Buffer.allocUnsafeSlow(FRAME_BUFFER_BYTES);
+    this.#raw ??= Buffer.allocUnsafeSlow(this.#frameBytes);
     let at = 0;
     for (const [i, length] of block.lengths.entries()) {
       if (fresh[i] === 1) {
@@ -183,16 +188,23 @@ export class Work {
         this.#rawBytes += length;
         this.#ids.push(block.ids.slice(i * UNIT_ID_BYTES, (i + 1) * UNIT_ID_BYTES));
         this.#lengths.push(length);
-        if (this.#rawBytes >= FRAME_RAW_BYTES || this.#lengths.length >= FRAME_UNITS) this.#flushFrame();
+        const full = this.#rawBytes + UNIT_BYTES_MAX > this.#raw.length;
+        if (full || this.#rawBytes >= FRAME_RAW_BYTES || this.#lengths.length >= FRAME_UNITS)
+          this.#flushFrame();
       }
       at += length;
     }
     return null;
   }
 
+  /** New units are at most all bytes that there are; a file may have grown since they were counted. */
+  get #frameBytes(): number {
+    return Math.min(FRAME_BUFFER_BYTES, 2 * this.#bytes + SPARE_BYTES);
+  }
+
   #flushFrame(): void {
     if (this.#lengths.length === 0 || this.#raw === undefined) return;
-    const out = this.#outlet.frameBuffer();
+    const out = this.#outlet.frameBuffer(frameCap(this.#lengths.length, this.#rawBytes));
     const ids = Buffer.concat(this.#ids);
     const lengths = this.#lengths;
     const bytes = this.#raw.subarray(0, this.#rawBytes);
@@ -204,7 +216,7 @@ export class Work {
       bulk: this.#bulk,
     });
     const frame = out.subarray(0, length);
-    this.#scratch ??= Buffer.allocUnsafeSlow(DECODE_HEADROOM_BYTES + FRAME_BUFFER_BYTES);
+    this.#scratch ??= Buffer.allocUnsafeSlow(DECODE_HEADROOM_BYTES + this.#frameBytes);
     proveFrame(frame, this.#scratch);
     this.#ids = [];
     this.#lengths = [];
@@ -254,22 +266,19 @@ export class Work {
 
   /** Buffers of this thread, used again for each frame: fresh ones would cost more than the work on them. */
   #decodeBuffer(length: number): Buffer {
-    if (length > FRAME_BUFFER_BYTES) return Buffer.allocUnsafe(length);
-    this.#raw ??= Buffer.allocUnsafeSlow(FRAME_BUFFER_BYTES);
+    this.#raw = roomy(this.#raw, length);
     return this.#raw.subarray(0, length);
   }
 
   #readFrame(path: string, offset: number, length: number): Buffer {
-    if (length > OUT_BYTES) return readWhole(path, offset, Buffer.allocUnsafe(length));
-    this.#encoded ??= Buffer.allocUnsafeSlow(OUT_BYTES);
+    this.#encoded = roomy(this.#encoded, length);
     return readWhole(path, offset, this.#encoded.subarray(0, length));
   }
 
   /** What was written, behind the headroom that hashing needs. */
   #readBack(fd: number, length: number, position: number): Buffer {
-    this.#scratch ??= Buffer.allocUnsafeSlow(DECODE_HEADROOM_BYTES + FRAME_BUFFER_BYTES);
-    const fits = DECODE_HEADROOM_BYTES + length <= this.#scratch.length;
-    const room = fits ? this.#scratch : Buffer.allocUnsafe(DECODE_HEADROOM_BYTES + length);
+    this.#scratch = roomy(this.#scratch, DECODE_HEADROOM_BYTES + length);
+    const room = this.#scratch;
     if (
       readInto(fd, room.subarray(DECODE_HEADROOM_BYTES, DECODE_HEADROOM_BYTES + length), position) < length
     ) {
@@ -277,6 +286,12 @@ export class Work {
     }
     return room;
   }
+}
+
+/** The buffer if it is long enough, else a longer one: half as much again, so that few are made. */
+function roomy(buffer: Buffer | undefined, length: number): Buffer {
+  if (buffer !== undefined && buffer.length >= length) return buffer;
+  return Buffer.allocUnsafeSlow(Math.ceil(length * 1.5));
 }
 
 function wrongBytes(storeIsRight: boolean): LightkeeperError {

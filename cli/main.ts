@@ -1,3 +1,4 @@
+#!/usr/bin/env node
 import { Command, CommanderError } from 'commander';
 import { LightkeeperError, normalise } from '../core/errors.ts';
 import { version } from '../host/version.ts';
@@ -71,7 +72,8 @@ function usageError(error: CommanderError): LightkeeperError {
 }
 
 async function run(args: readonly string[]): Promise<void> {
-  const word = args.find((argument) => !argument.startsWith('-'));
+  const words = args.filter((argument) => !argument.startsWith('-'));
+  const word = words[0] === 'help' ? (words[1] ?? 'help') : words[0];
   if ((LATER as readonly string[]).includes(word ?? '')) {
     throw new LightkeeperError('UNIMPLEMENTED', `Cannot run "${word}": not in this version`, {
       hint: 'run lightkeeper --help for what there is',
@@ -92,10 +94,15 @@ async function run(args: readonly string[]): Promise<void> {
   await program.parseAsync(args, { from: 'user' });
 }
 
+/** The answer is out: what comes now must not print a second one. */
+let answered = false;
+
 async function main(args: readonly string[]): Promise<void> {
   try {
     await run(args);
+    answered = true;
   } catch (error) {
+    answered = true;
     if (error instanceof CommanderError && error.exitCode === 0) return;
     const failure = error instanceof CommanderError ? usageError(error) : normalise(error);
     printError(failure, args.includes('--json'));
@@ -107,7 +114,12 @@ async function main(args: readonly string[]): Promise<void> {
 for (const signal of ['SIGINT', 'SIGTERM'] as const) {
   process.on(signal, () => {
     // A daemon has listeners of its own and ends by itself; a command just ends: what it had not published is not there.
-    if (process.listenerCount(signal) === 1) process.exit(EXIT.interrupted);
+    if (process.listenerCount(signal) !== 1) return;
+    const failure = new LightkeeperError('CANCELLED', 'Cannot finish: it was interrupted', {
+      hint: 'run it again: what was not published is not there',
+    });
+    if (!answered) printError(failure, process.argv.includes('--json'));
+    process.exit(EXIT.interrupted);
   });
 }
 process.stdout.on('error', (error: NodeJS.ErrnoException) => {

@@ -69,6 +69,18 @@ export function duration(text: string): number {
   return parseDuration(text);
 }
 
+/** What a wait can be at most: its milliseconds travel as 32 bits. */
+const WAIT_MS_MAX = 2 ** 32 - 1;
+
+/** Milliseconds of a time to wait. */
+export function waitDuration(text: string): number {
+  const ms = parseDuration(text);
+  if (ms <= WAIT_MS_MAX) return ms;
+  throw new LightkeeperError('INVALID_ARGUMENT', `Cannot wait "${text}": it is longer than 49 days`, {
+    hint: 'give a shorter time, for instance 30s',
+  });
+}
+
 /** `key=value` pairs as a map. */
 export function tagMap(pairs: readonly string[] | undefined): Record<string, string> {
   const tags: Record<string, string> = {};

@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto';
 
 /** Shortest unit of file bytes, except at the end of a file. */
-export const UNIT_BYTES_MIN = 8 * 1024;
+export const UNIT_BYTES_MIN = 6 * 1024;
 /** Up to here a cut needs more zero bits than beyond: lengths gather round this one. */
 export const UNIT_BYTES_NORMAL = 16 * 1024;
 /** Longest unit of file bytes. */

@@ -2,12 +2,15 @@ import { create, fromBinary } from '@bufbuild/protobuf';
 import { timestampFromMs, timestampMs } from '@bufbuild/protobuf/wkt';
 import {
   type Annotation,
+  AnnotationSchema,
   type FileEntry,
   FileListSchema,
   FileType_Value,
   type ListRoot,
   type Manifest,
   ManifestSchema,
+  type PositionEntry,
+  PositionEntrySchema,
   type SnapshotRecord,
   SnapshotRecordSchema,
 } from '../gen/lightkeeper/v1/types_pb.ts';
@@ -23,6 +26,9 @@ export const SNAPSHOT_ID_DIGITS = 32;
 /** Findings kept in a manifest; the rest is counted. */
 export const MANIFEST_FINDINGS_MAX = 1000;
 
+const DIGEST_BYTES = 32;
+const STORE_ID_BYTES = 16;
+const MINT_ID_BYTES = 16;
 const GRAPH_ID = /^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$/;
 
 /** Refuses a name that is not a graph id. */
@@ -81,6 +87,36 @@ export function parseManifest(bytes: Uint8Array): Manifest {
   return manifest;
 }
 
+/** Reads an annotation as it is stored. */
+export function parseAnnotation(bytes: Uint8Array): Annotation {
+  let annotation: Annotation;
+  try {
+    annotation = fromBinary(AnnotationSchema, bytes);
+  } catch (error) {
+    throw new LightkeeperError('DAMAGED', 'Cannot read an annotation: it does not parse', { cause: error });
+  }
+  if (annotation.digest.length !== DIGEST_BYTES || annotation.storeId.length !== STORE_ID_BYTES) {
+    throw new LightkeeperError('DAMAGED', 'Cannot read an annotation: it is about no snapshot');
+  }
+  return annotation;
+}
+
+/** Reads a position as it is stored. */
+export function parsePosition(bytes: Uint8Array): PositionEntry {
+  let entry: PositionEntry;
+  try {
+    entry = fromBinary(PositionEntrySchema, bytes);
+  } catch (error) {
+    throw new LightkeeperError('DAMAGED', 'Cannot read a position: it does not parse', { cause: error });
+  }
+  const { graphId, mintId, digest, parentDigest } = entry;
+  const digests = digest.length === DIGEST_BYTES && [0, DIGEST_BYTES].includes(parentDigest.length);
+  if (!GRAPH_ID.test(graphId) || mintId.length !== MINT_ID_BYTES || !digests) {
+    throw new LightkeeperError('DAMAGED', 'Cannot read a position: it is not whole');
+  }
+  return entry;
+}
+
 /** Reads a piece of the list of files; its paths are safe to follow, and in order after `previous`. */
 export function parseFileList(bytes: Uint8Array, previous: BytePath): FileEntry[] {
   let files: FileEntry[];
@@ -95,6 +131,11 @@ export function parseFileList(bytes: Uint8Array, previous: BytePath): FileEntry[
     checkPath(path);
     if (path <= last)
       throw new LightkeeperError('DAMAGED', 'Cannot read a list of files: it is out of order');
+    if (FileType_Value[file.type] === undefined)
+      throw new LightkeeperError(
+        'DAMAGED',
+        `Cannot read a list of files: there is no file type ${file.type}`,
+      );
     if (file.type === FileType_Value.REGULAR) checkRoot(file.content, 'a file');
     if (file.type === FileType_Value.HARD_LINK) checkPath(pathFromBytes(file.target));
     last = path;

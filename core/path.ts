@@ -90,6 +90,10 @@ export function pathFromText(text: string): BytePath {
   );
 }
 
+const SEQUENCE = '[\\xc2-\\xdf][\\x80-\\xbf]|[\\xe0-\\xef][\\x80-\\xbf]{2}|[\\xf0-\\xf4][\\x80-\\xbf]{3}';
+/** What `?` stands for: a character, of however many bytes, or a byte that is none. */
+const CHARACTER = `(?:${SEQUENCE}|(?!${SEQUENCE})[^/])`;
+
 /**
  * A test for paths from a pattern: `*` and `?` stay within a name, `**` does not, everything else is itself. A
  * pattern without a slash is tried on the last name too, and a match of a folder is a match of all below it.
@@ -104,7 +108,7 @@ export function pathMatcher(pattern: string): (path: BytePath) => boolean {
       regex += slash ? '(?:[^]*/)?' : '[^]*';
       i += slash ? 2 : 1;
     } else if (character === '*') regex += '[^/]*';
-    else if (character === '?') regex += '[^/]';
+    else if (character === '?') regex += CHARACTER;
     else regex += character.replace(/[\\^$.|+()[\]{}]/g, '\\$&');
   }
   const whole = new RegExp(`^${source.includes('/') ? '' : '(?:[^]*/)?'}${regex}(?:/[^]*)?$`);

@@ -23,25 +23,27 @@ const SIZES: Readonly<Record<string, number>> = {
 };
 
 function parse(text: string, units: Readonly<Record<string, number>>, what: string, example: string): number {
-  const [, digits, unit] = /^([0-9]+(?:\.[0-9]+)?)\s*([a-z]*)$/i.exec(text.trim()) ?? [];
-  const factor = unit === undefined ? undefined : units[unit.toLowerCase()];
-  if (digits !== undefined && Number(digits) === 0 && unit === '') return 0;
-  if (digits === undefined || factor === undefined) {
+  const [, digits = '', unit = ''] = /^([0-9]+(?:\.[0-9]+)?)\s*([a-z]*)$/i.exec(text.trim()) ?? [];
+  if (digits !== '' && Number(digits) === 0 && unit === '') return 0;
+  const name = unit.toLowerCase();
+  const factor = Object.hasOwn(units, name) ? units[name] : undefined;
+  const value = digits === '' || factor === undefined ? undefined : Math.round(Number(digits) * factor);
+  if (value === undefined || !Number.isSafeInteger(value)) {
     throw new LightkeeperError('INVALID_ARGUMENT', `Cannot use "${text}" as ${what}`, {
       hint: `write it like ${example}`,
     });
   }
-  return Number(digits) * factor;
+  return value;
 }
 
 /** Milliseconds from "300ms", "30s", "5m", "2h", "30d" or "1w". */
 export function parseDuration(text: string): number {
-  return Math.round(parse(text, DURATIONS, 'a duration', '300ms, 30s, 2h or 30d'));
+  return parse(text, DURATIONS, 'a duration', '300ms, 30s, 2h or 30d');
 }
 
 /** Bytes from "1GiB", "500MB" or "0". */
 export function parseSize(text: string): number {
-  return Math.round(parse(text, SIZES, 'a size', '1GiB or 500MB'));
+  return parse(text, SIZES, 'a size', '1GiB or 500MB');
 }
 
 /** Bytes for people: "3.9 MB". */
@@ -49,18 +51,19 @@ export function sizeText(bytes: number): string {
   const units = ['B', 'kB', 'MB', 'GB', 'TB', 'PB'];
   let value = bytes;
   let unit = 0;
-  while (value >= 1000 && unit < units.length - 1) {
+  // What would round to a thousand is one of the next unit.
+  while (value >= (unit === 0 ? 1000 : 999.5) && unit < units.length - 1) {
     value /= 1000;
     unit += 1;
   }
-  return unit === 0 ? `${value} B` : `${value >= 100 ? value.toFixed(0) : value.toFixed(1)} ${units[unit]}`;
+  return unit === 0 ? `${value} B` : `${value >= 99.95 ? value.toFixed(0) : value.toFixed(1)} ${units[unit]}`;
 }
 
 /** A duration for people: "45 ms", "2.1 s", "3 min", "5 h", "2 d". */
 export function durationText(ms: number): string {
-  if (ms < 1000) return `${Math.round(ms)} ms`;
-  if (ms < 60_000) return `${(ms / 1000).toFixed(1)} s`;
-  if (ms < 3_600_000) return `${Math.round(ms / 60_000)} min`;
-  if (ms < 48 * 3_600_000) return `${Math.round(ms / 3_600_000)} h`;
+  if (ms < 999.5) return `${Math.round(ms)} ms`;
+  if (ms < 59_950) return `${(ms / 1000).toFixed(1)} s`;
+  if (ms < 59.5 * 60_000) return `${Math.round(ms / 60_000)} min`;
+  if (ms < 47.5 * 3_600_000) return `${Math.round(ms / 3_600_000)} h`;
   return `${Math.round(ms / 86_400_000)} d`;
 }

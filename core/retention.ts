@@ -59,8 +59,9 @@ function buckets(policy: RetentionPolicy): Bucket[] {
 
 function tagged(tags: Readonly<Record<string, string>>, wanted: string): boolean {
   const equals = wanted.indexOf('=');
-  if (equals < 0) return wanted in tags;
-  return tags[wanted.slice(0, equals)] === wanted.slice(equals + 1);
+  const key = equals < 0 ? wanted : wanted.slice(0, equals);
+  if (!Object.hasOwn(tags, key)) return false;
+  return equals < 0 || tags[key] === wanted.slice(equals + 1);
 }
 
 /**

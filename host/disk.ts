@@ -1,3 +1,4 @@
+import { writeSync } from 'node:fs';
 import {
   constants,
   type FileHandle,
@@ -19,9 +20,9 @@ import { ioError, LightkeeperError, systemCode } from '../core/errors.ts';
  */
 export interface Effect {
   readonly label: string;
-  readonly op: 'create' | 'write' | 'sync' | 'rename' | 'syncDir' | 'remove' | 'mkdir' | 'other';
+  readonly op: 'create' | 'write' | 'sync' | 'rename' | 'link' | 'syncDir' | 'remove' | 'mkdir' | 'other';
   readonly path: string | Buffer;
-  /** The new name, for `rename`. */
+  /** The new name, for `rename` and `link`. */
   readonly to?: string;
   /** For `write`. */
   readonly position?: number;
@@ -45,11 +46,17 @@ export function watchEffects(next: EffectWatcher): () => void {
 /**
  * `kill:before:LABEL:N` or `kill:after:LABEL:N`: the process kills itself at the N-th effect of that label;
  * `fail:CODE:LABEL:N`: that effect and all later ones of the label fail with that code. `*` is any label;
- * `trace:FILE-DESCRIPTOR` is not a fault: each label is written there.
+ * `trace:FILE-DESCRIPTOR` is not a fault: the label of each effect is written there, a line each, before it
+ * happens.
  */
 function faultFromEnvironment(spec: string | undefined): EffectWatcher | undefined {
   if (spec === undefined || spec === '') return undefined;
   const [kind = '', second = '', ...rest] = spec.split(':');
+  if (kind === 'trace') {
+    return (phase, { label }) => {
+      if (phase === 'before') writeSync(Number(second), `${label}\n`);
+    };
+  }
   const nth = Number(rest.pop() ?? '1');
   const label = rest.join(':');
   let seen = 0;

@@ -7,14 +7,17 @@ import { type StoreConfig, StoreConfigSchema } from '../../gen/lightkeeper/v1/ty
 import { replaceFile } from '../../host/disk.ts';
 
 const STORE_FORMAT = 1;
+const STORE_ID_BYTES = 16;
 const COPIES = ['config', 'config.copy'] as const;
 const TOO_NEW_HINT = 'use the version of Lightkeeper that wrote this store, or a newer one';
 
 /** What was read of a store's two config files. */
 export interface ConfigRead {
   readonly config: StoreConfig;
-  /** The copies that are missing or damaged. */
+  /** The copies that are damaged. */
   readonly bad: readonly string[];
+  /** The copies that are not there: whoever made the store was stopped in between. */
+  readonly missing: readonly string[];
 }
 
 function encode(config: StoreConfig): Buffer {
@@ -27,7 +30,13 @@ function decode(bytes: Buffer): StoreConfig | undefined {
   if (sum !== `sha256 ${createHash('sha256').update(line).digest('hex')}`) return undefined;
   // A flip in the last line feed leaves both lines whole and is damage all the same.
   if (!bytes.equals(Buffer.from(`${line}\n${sum}\n`))) return undefined;
-  return fromJsonString(StoreConfigSchema, line, { ignoreUnknownFields: true });
+  try {
+    const config = fromJsonString(StoreConfigSchema, line, { ignoreUnknownFields: true });
+    return config.storeId.length === STORE_ID_BYTES ? config : undefined;
+  } catch {
+    // Not JSON, or not a config: no more use than one whose sum does not hold.
+    return undefined;
+  }
 }
 
 function check(root: string, config: StoreConfig): void {
@@ -42,19 +51,22 @@ function check(root: string, config: StoreConfig): void {
 export async function readConfig(root: string): Promise<ConfigRead | undefined> {
   let config: StoreConfig | undefined;
   const bad: string[] = [];
-  let found = 0;
+  const missing: string[] = [];
   for (const name of COPIES) {
     const bytes = await readFile(join(root, name)).catch((error) => {
       if (systemCode(error) === 'ENOENT') return undefined;
       throw ioError('read', join(root, name), error);
     });
-    if (bytes !== undefined) found += 1;
-    const read = bytes === undefined ? undefined : decode(bytes);
+    if (bytes === undefined) {
+      missing.push(name);
+      continue;
+    }
+    const read = decode(bytes);
     if (read === undefined) bad.push(name);
     config ??= read;
   }
   if (config === undefined) {
-    if (found === 0) return undefined;
+    if (missing.length === COPIES.length) return undefined;
     throw new LightkeeperError(
       'DAMAGED',
       `Cannot open the store "${root}": both copies of its config are damaged`,
@@ -64,7 +76,7 @@ export async function readConfig(root: string): Promise<ConfigRead | undefined> 
     );
   }
   check(root, config);
-  return { config, bad };
+  return { config, bad, missing };
 }
 
 /** Writes both copies. */
@@ -73,6 +85,6 @@ export async function writeConfig(root: string, config: StoreConfig): Promise<vo
 }
 
 /** A new store's config, or that of a store whose id is known from its packs. */
-export function newConfig(storeId: Uint8Array = randomBytes(16)): StoreConfig {
+export function newConfig(storeId: Uint8Array = randomBytes(STORE_ID_BYTES)): StoreConfig {
   return create(StoreConfigSchema, { format: STORE_FORMAT, storeId, unitId: 'sha256' });
 }

@@ -1,5 +1,6 @@
 import { randomBytes } from 'node:crypto';
-import { type FileHandle, lstat, open, readdir, rename, stat } from 'node:fs/promises';
+import { constants } from 'node:fs';
+import { copyFile, type FileHandle, link, lstat, open, readdir, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { ioError, LightkeeperError, systemCode } from '../../core/errors.ts';
 import { createFile, effect, makeDir, removeFile, renameFile, syncDir } from '../../host/disk.ts';
@@ -8,6 +9,24 @@ import type { PackHead, PackStore, SpooledPack } from './packs.ts';
 const PACK_NAME = /^[0-9a-f]{64}\.pack$/;
 /** Packs whose file stays open for readers. */
 const OPEN_FILES_MAX = 32;
+
+/** Gives a file a second name; where that cannot be, a copy. */
+async function keep(from: string, to: string): Promise<void> {
+  try {
+    await link(from, to);
+  } catch (error) {
+    if (!['EPERM', 'ENOTSUP', 'EOPNOTSUPP', 'EMLINK', 'ENOSYS'].includes(systemCode(error) ?? ''))
+      throw error;
+    await copyFile(from, to, constants.COPYFILE_EXCL);
+    const copy = await open(to, 'r');
+    await copy.sync().finally(() => copy.close());
+  }
+}
+
+async function sameFile(a: string, b: string): Promise<boolean> {
+  const [one, other] = await Promise.all([a, b].map((path) => lstat(path).catch(() => undefined)));
+  return one !== undefined && one.ino === other?.ino && one.dev === other.dev;
+}
 
 /** Keeps packs in `ROOT/packs/ab/<id>.pack`, writing them first to `ROOT/tmp`. */
 export class DirectoryPacks implements PackStore {
@@ -39,15 +58,11 @@ export class DirectoryPacks implements PackStore {
       this.#shards.add(shard);
     }
     const there = await this.head(packId);
-    // A pack of that name with another length is a damaged one: the good one takes its place.
-    if (there?.size === spooled.size) {
-      await removeFile('store:pack:discard', spooled.path);
-      return false;
-    }
+    // One of that name holds the same bytes or is damaged: either way the good one takes its place.
     await this.#forget(packId);
     await renameFile('store:pack:rename', spooled.path, this.localPath(packId));
     await syncDir('store:pack:publish', this.#shardPath(shard));
-    return true;
+    return there?.size !== spooled.size;
   }
 
   async get(packId: string, offset: number, length: number): Promise<Buffer> {
@@ -155,16 +170,33 @@ export class DirectoryPacks implements PackStore {
     await removeFile('store:pack:remove', this.localPath(packId));
   }
 
-  /** Moves a damaged pack out of the way, for people to look at. */
+  /**
+   * Gives a damaged pack a second name in the quarantine, for people to look at; answers it. What is saved from
+   * the pack may be a pack of the same name: the damaged one leaves its place only after that, with `evict`.
+   */
   async quarantine(packId: string): Promise<string> {
-    await this.#forget(packId);
-    await makeDir('store:quarantine:create', join(this.#root, 'quarantine'));
-    const to = join(this.#root, 'quarantine', `${packId}.pack`);
+    const folder = join(this.#root, 'quarantine');
+    await makeDir('store:quarantine:create', folder);
     const from = this.localPath(packId);
-    await effect({ label: 'store:pack:quarantine', op: 'rename', path: from, to }, () => rename(from, to));
-    await syncDir('store:quarantine:sync', join(this.#root, 'quarantine'));
-    await syncDir('store:quarantine:sync', this.#shardPath(packId.slice(0, 2)));
-    return to;
+    for (let n = 0; ; n++) {
+      const to = join(folder, n === 0 ? `${packId}.pack` : `${packId}.${n}.pack`);
+      if (await sameFile(from, to)) return to;
+      try {
+        await effect({ label: 'store:pack:quarantine', op: 'link', path: from, to }, () => keep(from, to));
+      } catch (error) {
+        if (systemCode(error) === 'EEXIST') continue;
+        throw ioError('keep', to, error);
+      }
+      await syncDir('store:quarantine:sync', folder);
+      return to;
+    }
+  }
+
+  /** Takes a damaged pack out of its place: `quarantine` has its bytes. */
+  async evict(packId: string): Promise<void> {
+    await this.#forget(packId);
+    await removeFile('store:pack:evict', this.localPath(packId));
+    await syncDir('store:pack:evicted', this.#shardPath(packId.slice(0, 2)));
   }
 
   async close(): Promise<void> {

@@ -126,6 +126,8 @@ export function graphOfKey(recordAt: Buffer): string {
 export class StoreIndex {
   readonly #db: Db;
   #nextPack = 0;
+  /** Packs that were found to have a record. */
+  readonly #known = new Set<number>();
 
   private constructor(db: Db) {
     this.#db = db;
@@ -168,14 +170,24 @@ export class StoreIndex {
     await this.#db.close();
   }
 
+  /** Whether nothing has been entered yet. */
+  async isEmpty(): Promise<boolean> {
+    return (await this.#db.keys({ limit: 1 }).all()).length === 0;
+  }
+
   /** A batch that is held in native memory; `commit` makes it durable. */
   batch(): IndexBatch {
     return this.#db.batch() as IndexBatch;
   }
 
+  /** Writes a batch that may be lost in a power loss: the packs say the same. */
+  async write(label: string, batch: IndexBatch): Promise<void> {
+    await effect({ label, op: 'other', path: 'index' }, () => batch.write());
+  }
+
   /** Writes a batch, synced: when this returns it survives a power loss. */
   async commit(label: string, batch: IndexBatch): Promise<void> {
-    await effect({ label, op: 'other', path: '' }, () => batch.write({ sync: true }));
+    await effect({ label, op: 'other', path: 'index' }, () => batch.write({ sync: true }));
   }
 
   // ----- units -----
@@ -183,22 +195,32 @@ export class StoreIndex {
   /** Where units are; undefined for those that the index does not know. */
   async locate(ids: readonly Buffer[]): Promise<(UnitLocation | undefined)[]> {
     const values = await this.#db.getMany(ids.map((id) => key('u', id)));
-    return values.map((value) => (value === undefined ? undefined : decodeLocation(value)));
+    return values.map((value) => this.#believed(value));
   }
 
   /** As `locate`, for one unit and without waiting. */
   locateSync(id: Uint8Array): UnitLocation | undefined {
-    const value = this.#db.getSync(key('u', id));
-    return value === undefined ? undefined : decodeLocation(value);
+    return this.#believed(this.#db.getSync(key('u', id)));
+  }
+
+  /** An entry is only believed if its pack has a record: damage of the index may take one and leave the other. */
+  #believed(value: Buffer | undefined): UnitLocation | undefined {
+    if (value === undefined) return undefined;
+    const location = decodeLocation(value);
+    if (this.#known.has(location.pack)) return location;
+    if (this.#db.getSync(key('p', u32(location.pack))) === undefined) return undefined;
+    this.#known.add(location.pack);
+    return location;
   }
 
   /**
-   * Enters a published pack: its units first, in bounded batches, its own record last, so that a record means
-   * that the units are there. Answers the pack's number.
+   * Enters a published pack: its units first, in bounded batches, its own record in `last`, which the caller
+   * writes, so that a record means that the units are there. Answers the pack's number.
    */
   async enterPack(
     { packId, kind, size }: Pick<PackRecord, 'packId' | 'kind' | 'size'>,
     frames: readonly FrameInfo[],
+    last: IndexBatch,
   ): Promise<number> {
     const record = create(PackRecordSchema, { packId, kind, size, ...countUnits(frames) });
     const known = await this.packNumber(record.packId);
@@ -221,18 +243,18 @@ export class StoreIndex {
         );
         ordinal += 1;
         if (batch.length >= BATCH_ENTRIES) {
-          await batch.write();
+          await this.write('index:units', batch);
           batch = this.batch();
         }
       }
     }
-    batch.put(key('p', u32(pack)), Buffer.from(toBinary(PackRecordSchema, record)));
-    batch.put(key('P', record.packId), u32(pack));
-    await effect({ label: 'index:pack', op: 'other', path: '' }, () => batch.write());
+    await this.write('index:units', batch);
+    last.put(key('p', u32(pack)), Buffer.from(toBinary(PackRecordSchema, record)));
+    last.put(key('P', record.packId), u32(pack));
     return pack;
   }
 
-  /** Removes the entries of a pack, those of its units that still point to it included; synced. */
+  /** Removes the entries of a pack, those of its units that still point to it included; `sync` makes it durable. */
   async removePack(pack: number, frames: readonly FrameInfo[]): Promise<void> {
     const record = await this.pack(pack);
     let batch = this.batch();
@@ -242,15 +264,27 @@ export class StoreIndex {
         if (this.locateSync(id)?.pack !== pack) continue;
         batch.del(key('u', id));
         if (batch.length >= BATCH_ENTRIES) {
-          await batch.write();
+          await this.write('index:units', batch);
           batch = this.batch();
         }
       }
     }
     batch.del(key('p', u32(pack)));
     batch.del(key('l', u32(pack)));
-    if (record !== undefined) batch.del(key('P', record.packId));
-    await this.commit('index:pack-remove', batch);
+    if (record !== undefined) {
+      batch.del(key('P', record.packId));
+      // Should the file outlive this, the next open must find it: its folder is to be listed again.
+      batch.del(key('d', hex(record.packId).slice(0, 2)));
+    }
+    await this.write('index:pack-remove', batch);
+    this.#known.delete(pack);
+  }
+
+  /** Makes all that was written before durable. */
+  async sync(): Promise<void> {
+    const batch = this.batch();
+    batch.put(key('m', 'synced'), Buffer.alloc(0));
+    await this.commit('index:sync', batch);
   }
 
   // ----- packs -----

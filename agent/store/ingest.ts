@@ -73,6 +73,8 @@ export class Ingest {
   readonly #pieces = new Map<UnitKind_Value, { units: Buffer[]; ids: Buffer[]; bytes: number }>();
   #appending: Promise<void> = Promise.resolve();
   #failure: unknown;
+  /** A pack was on its way to its name: should this fail, it may be there without the index knowing it. */
+  #published = false;
   storedBytes = 0;
   newBytes = 0;
   newUnits = 0;
@@ -141,9 +143,13 @@ export class Ingest {
   }
 
   async #publish(writer: PackWriter): Promise<void> {
+    this.#published = true;
     const pack = await writer.publish();
     this.storedBytes += pack.size;
-    await this.#enter(pack);
+    const batch = this.#store.index.batch();
+    const number = await this.#enter(pack, batch);
+    await this.#store.index.write('index:pack', batch);
+    await this.#found(number);
     for (const frame of pack.frames) {
       const ids = Buffer.from(frame.unitIds);
       for (let at = 0; at < ids.length; at += UNIT_ID_BYTES) {
@@ -152,10 +158,20 @@ export class Ingest {
     }
   }
 
-  async #enter(pack: PublishedPack): Promise<void> {
+  /**
+   * Enters a pack; `last` takes what makes it known. Until that is written, a reader of the packs enters it
+   * again with all that it says: so `last` must hold everything that the pack adds to other entries.
+   */
+  async #enter(pack: PublishedPack, last: IndexBatch): Promise<number> {
     const { packId, kind, frames } = pack;
     this.#store.touched.add(packId.toString('hex', 0, 1));
-    await this.#store.index.enterPack({ packId, kind, size: BigInt(pack.size) }, frames);
+    return await this.#store.index.enterPack({ packId, kind, size: BigInt(pack.size) }, frames, last);
+  }
+
+  /** A pack that was missing or damaged is there again if it has just been written. */
+  async #found(pack: number): Promise<void> {
+    if (!this.#store.lost.delete(pack)) return;
+    await this.#store.index.setLost(pack, false);
   }
 
   // ----- list pieces -----
@@ -295,9 +311,10 @@ export class Ingest {
     more: ((batch: IndexBatch, digest: Uint8Array) => void) | undefined,
   ): Promise<void> {
     const manifest = must(record.manifest, 'a manifest');
-    await this.#publishMeta();
+    const pack = await this.#publishMeta();
     const index = this.#store.index;
     const batch = index.batch();
+    const number = await this.#enter(pack, batch);
     await index.raiseCounter(batch, counter);
     const side = manifest.sequence === 0n;
     const at = side
@@ -307,13 +324,14 @@ export class Ingest {
     if (!side) index.putHead(batch, position);
     more?.(batch, record.digest);
     await index.commit('index:commit', batch);
+    await this.#found(number);
   }
 
   async #publishMeta(): Promise<PublishedPack> {
     const writer = must(this.#meta, 'a meta pack');
     this.#meta = undefined;
+    this.#published = true;
     const pack = await writer.publish();
-    await this.#enter(pack);
     this.#pending.clear();
     return pack;
   }
@@ -341,16 +359,18 @@ export class Ingest {
         .map((annotation) => toBinary(AnnotationSchema, annotation));
       await this.#appendMeta(recordFrame(UnitKind_Value.ANNOTATION, bytes));
     }
-    await this.#publishMeta();
+    const pack = await this.#publishMeta();
     const index = this.#store.index;
     const last = index.batch();
     for (const annotation of numbered) {
       const batch = index.batch();
       await apply(batch, annotation);
-      await batch.write();
+      await index.write('index:annotation', batch);
     }
+    const number = await this.#enter(pack, last);
     await index.raiseCounter(last, counter);
     await index.commit('index:annotate', last);
+    await this.#found(number);
   }
 
   /** Publishes what has gathered as it is, without a snapshot; answers the bytes written. */
@@ -362,12 +382,21 @@ export class Ingest {
         await this.#appendMeta(recordFrame(kind, units.slice(from, from + 1000)));
       }
     }
-    const meta = this.#meta === undefined ? 0 : (await this.#publishMeta()).size;
-    return this.storedBytes + meta;
+    return this.storedBytes + (this.#meta === undefined ? 0 : await this.#finishMeta());
+  }
+
+  async #finishMeta(): Promise<number> {
+    const pack = await this.#publishMeta();
+    const batch = this.#store.index.batch();
+    const number = await this.#enter(pack, batch);
+    await this.#store.index.write('index:pack', batch);
+    await this.#found(number);
+    return pack.size;
   }
 
   /** Throws away what has not been published. */
   async abandon(): Promise<void> {
+    if (this.#published) this.#store.stale = true;
     await this.#appending;
     await Promise.allSettled(this.#publishing);
     const open = [this.#data, this.#meta];

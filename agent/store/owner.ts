@@ -92,7 +92,7 @@ async function lock(root: string, folder: string): Promise<Level> {
 function inUse(root: string, holder: Holder | undefined, cause: unknown): LightkeeperError {
   const who = holder === undefined ? 'another process' : `process ${holder.pid} on ${holder.host}`;
   return new LightkeeperError('IN_USE', `Cannot open the store "${root}": ${who} has it`, {
-    hint: 'ask that process (its socket is used by itself where it can be reached), or stop it',
+    hint: 'name another store with --store (or --state), or stop that process',
     cause,
   });
 }

@@ -1,12 +1,10 @@
 import { dirname } from 'node:path';
-import { fromBinary } from '@bufbuild/protobuf';
 import { must } from '../../core/assert.ts';
 import { LightkeeperError } from '../../core/errors.ts';
-import { capturedMs, snapshotIdOf } from '../../core/manifest.ts';
+import { capturedMs, parseAnnotation, snapshotIdOf } from '../../core/manifest.ts';
 import { type PackLife, type PackPlan, planPacks } from '../../core/reachability.ts';
 import { hex, UNIT_ID_BYTES } from '../../core/unit.ts';
 import {
-  AnnotationSchema,
   type FrameInfo,
   PackKind_Value,
   type SnapshotRecord,
@@ -200,7 +198,7 @@ class Rewriter {
    * would bring the snapshot back otherwise.
    */
   async #annotationAlive(bytes: Uint8Array): Promise<boolean> {
-    const { digest, counter, what } = fromBinary(AnnotationSchema, bytes);
+    const { digest, counter, what } = parseAnnotation(bytes);
     const [at] = await this.#store.index.recordsByPrefix(snapshotIdOf(digest));
     const record = at === undefined ? undefined : await this.#store.index.record(at);
     if (record === undefined) return false;
@@ -229,6 +227,7 @@ async function removePacks(store: Store, old: readonly PackLife[]): Promise<void
     const { frames } = await readPackTable(store.packs, packId, size);
     await store.index.removePack(pack, frames);
   }
+  await store.index.sync();
   store.dropFrames();
   const folders = new Set<string>();
   for (const { pack, packId } of old) {
@@ -252,7 +251,7 @@ async function forgetDeleted(store: Store): Promise<void> {
       // Should a pack with the manifest come back, it comes back as deleted.
       delete record.manifest;
       store.index.putStrayAnnotations(batch, record);
-      await batch.write();
+      await store.index.write('index:forget', batch);
     }
   }
 }

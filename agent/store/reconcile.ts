@@ -1,13 +1,21 @@
-import { fromBinary } from '@bufbuild/protobuf';
+import { create } from '@bufbuild/protobuf';
 import { LightkeeperError, normalise } from '../../core/errors.ts';
 import { errorFinding } from '../../core/finding.ts';
-import { annotate, capturedMs, emptyRecord, parseManifest, snapshotIdOf } from '../../core/manifest.ts';
+import {
+  annotate,
+  capturedMs,
+  emptyRecord,
+  parseAnnotation,
+  parseManifest,
+  parsePosition,
+  snapshotIdOf,
+} from '../../core/manifest.ts';
 import { hex, sha256, unitId } from '../../core/unit.ts';
 import {
   type Annotation,
-  AnnotationSchema,
   type FrameInfo,
   PackKind_Value,
+  type PackRecord,
   type PositionEntry,
   PositionEntrySchema,
   UnitKind_Value,
@@ -48,18 +56,33 @@ export async function readPackTable(
 
 /**
  * Makes the index agree with the packs that are there: enters those that it does not know, marks those that
- * are gone. Shards that have not changed since we last wrote there are not listed.
+ * are gone. Shards that have not changed since we last wrote there are only listed with `all`.
  */
-export async function reconcile(store: Store): Promise<void> {
+export async function reconcile(store: Store, options: { all?: boolean } = {}): Promise<void> {
+  store.stale = false;
+  // An index that has just been made cannot say what is missing: the next capture is to ask for every unit.
+  const fresh = await store.index.isEmpty();
   for (const pack of await store.index.lostPacks()) store.lost.add(pack);
   const stamps = await store.index.shardStamps(SHARDS);
   for (const [i, shard] of SHARDS.entries()) {
     const now = await store.packs.shardStamp(shard);
-    if (now === stamps[i] || (now === 'none' && stamps[i] === undefined)) continue;
-    if (await reconcileShard(store, shard)) await stampShard(store, shard);
-    else store.unsound.add(shard);
+    const changed = now !== stamps[i] && !(now === 'none' && stamps[i] === undefined);
+    if (!changed && options.all !== true) continue;
+    forgetFindings(store, shard);
+    if (await reconcileShard(store, shard)) {
+      store.unsound.delete(shard);
+      if (changed) await stampShard(store, shard);
+    } else store.unsound.add(shard);
   }
-  if (store.unsound.size > 0) await store.index.distrust();
+  if (store.unsound.size > 0 || (fresh && !(await store.index.isEmpty()))) await store.index.distrust();
+}
+
+/** What was found in a shard before: it is looked at again. */
+function forgetFindings(store: Store, shard: string): void {
+  const kept = store.findings.filter(
+    ({ code, object }) => !(code === 'pack_damaged' || code === 'pack_missing') || !object.startsWith(shard),
+  );
+  store.findings.splice(0, store.findings.length, ...kept);
 }
 
 /** Answers whether all of the shard could be read. */
@@ -113,7 +136,18 @@ function proveReturned(store: Store, packId: string): void {
 export async function enterPack(store: Store, packId: string, size: number): Promise<void> {
   const { kind, frames } = await readPackTable(store.packs, packId, size);
   if (kind === PackKind_Value.META) await enterRecords(store, packId, frames);
-  await store.index.enterPack({ packId: Buffer.from(packId, 'hex'), kind, size: BigInt(size) }, frames);
+  await enterUnits(store, { packId: Buffer.from(packId, 'hex'), kind, size: BigInt(size) }, frames);
+}
+
+/** Enters what a pack holds, but for the records in it. */
+export async function enterUnits(
+  store: Store,
+  pack: Pick<PackRecord, 'packId' | 'kind' | 'size'>,
+  frames: readonly FrameInfo[],
+): Promise<void> {
+  const batch = store.index.batch();
+  await store.index.enterPack(pack, frames, batch);
+  await store.index.write('index:pack', batch);
 }
 
 const RECORD_KINDS: ReadonlySet<UnitKind_Value> = new Set([
@@ -129,10 +163,9 @@ async function enterRecords(store: Store, packId: string, frames: readonly Frame
       // Entries are written one by one: each may build on the one before it.
       const batch = store.index.batch();
       if (info.kind === UnitKind_Value.MANIFEST) await enterManifest(store, batch, bytes);
-      else if (info.kind === UnitKind_Value.POSITION) {
-        await enterPosition(store, batch, fromBinary(PositionEntrySchema, bytes));
-      } else await enterAnnotation(store, batch, fromBinary(AnnotationSchema, bytes));
-      await batch.write();
+      else if (info.kind === UnitKind_Value.POSITION) await enterPosition(store, batch, parsePosition(bytes));
+      else await enterAnnotation(store, batch, parseAnnotation(bytes));
+      await store.index.write('index:record', batch);
     }
   }
 }
@@ -171,6 +204,10 @@ export async function enterManifest(store: Store, batch: IndexBatch, bytes: Uint
   record.manifestUnitId = unitId(UnitKind_Value.MANIFEST, bytes);
   store.index.removeStrayAnnotations(batch, digest);
   store.index.putRecord(batch, at, record, snapshotIdOf(digest));
+  const { graphId, epoch, mintId, sequence, parentDigest } = manifest;
+  // The position goes with its manifest, but it may be what was damaged.
+  const position = { graphId, epoch, mintId, sequence, digest, parentDigest };
+  if (sequence > 0n) await enterPosition(store, batch, create(PositionEntrySchema, position));
 }
 
 /** Advances a graph's head to a position if it is beyond it. */
@@ -210,7 +247,7 @@ async function stampShard(store: Store, shard: string): Promise<void> {
   if (stamp === undefined) return;
   const batch = store.index.batch();
   store.index.putShardStamp(batch, shard, stamp);
-  await batch.write();
+  await store.index.write('index:stamp', batch);
 }
 
 /**
@@ -218,6 +255,8 @@ async function stampShard(store: Store, shard: string): Promise<void> {
  * in which something is wrong is listed, and reported, at every open.
  */
 export async function stampShards(store: Store): Promise<void> {
+  // After a failure the index may not know all that is there: the next open is to look.
+  if (store.stale) return;
   for (const shard of store.touched) if (!store.unsound.has(shard)) await stampShard(store, shard);
   store.touched.clear();
 }

@@ -8,6 +8,7 @@ import { newConfig, readConfig, writeConfig } from './config.ts';
 import { DirectoryPacks } from './directory.ts';
 import { Ingest, readyFrame } from './ingest.ts';
 import { PACK_HEADER_BYTES, parsePackHeader } from './pack.ts';
+import { reconcile } from './reconcile.ts';
 import { goodFrames, verifyPack } from './scrub.ts';
 import type { Store } from './store.ts';
 import { verifyStore } from './verify.ts';
@@ -57,14 +58,16 @@ export async function repairStore(
   const findings: Finding[] = [];
   const progress = options.onProgress ?? (() => {});
   if (options.dryRun) {
+    await reconcile(store, { all: true });
     const { findings: found } = await verifyStore(store, { bytes: true, onProgress: progress });
     return { rebuilt: 0, healed: 0, quarantined: 0, unhealed: countMissing(found), findings: found };
   }
   const read = await readConfig(store.root);
-  if (read !== undefined && read.bad.length > 0) {
+  const lacking = [...(read?.bad ?? []), ...(read?.missing ?? [])];
+  if (read !== undefined && lacking.length > 0) {
     await writeConfig(store.root, read.config);
     findings.push(
-      warning('config_damaged', read.bad.join(', '), {
+      warning('config_damaged', lacking.join(', '), {
         message: 'a copy of the store config was damaged and has been written again',
       }),
     );
@@ -99,9 +102,12 @@ async function setDamagedAside(
     if (report.problem === undefined || report.missing) continue;
     if (report.tooNew)
       throw new LightkeeperError('TOO_NEW', `Cannot repair: pack "${packId}" is of a newer version`);
+    const to = await store.packs.quarantine(packId);
     const saved = await salvage(store, packId);
     healed += saved;
-    const to = await store.packs.quarantine(packId);
+    // Where every unit could be saved, they may have made the very pack that this one was.
+    const mended = verifyPack(store.packs.localPath(packId), packId).problem === undefined;
+    if (!mended) await store.packs.evict(packId);
     quarantined += 1;
     findings.push(
       errorFinding('pack_quarantined', packId, {

@@ -53,6 +53,8 @@ export class Store {
   readonly lost = new Set<number>();
   /** Shards that this process has written to. */
   readonly touched = new Set<string>();
+  /** A change failed after it may have published a pack: the index is compared with the packs before the next. */
+  stale = false;
   /** Shards with packs that are missing or do not read. */
   readonly unsound = new Set<string>();
   readonly readOnly: boolean;
@@ -112,6 +114,8 @@ export class Store {
     if (read === undefined) await writeConfig(root, config);
     const packs = new DirectoryPacks(root);
     if (owner !== undefined) {
+      if (read !== undefined && read.bad.length === 0 && read.missing.length > 0)
+        await writeConfig(root, config);
       await removeTree('store:tmp:clear', join(root, 'tmp'));
       await makeDir('store:tmp:create', join(root, 'tmp'));
       await makeDir('store:packs:create', join(root, 'packs'));
@@ -151,8 +155,12 @@ export class Store {
   /** Throws the index away and makes it again from the packs. */
   async rebuildIndex(): Promise<void> {
     await this.#index.close();
-    await removeTree('store:index:clear', this.#indexPath);
-    this.#index = await StoreIndex.open(this.#indexPath);
+    this.stale = true;
+    try {
+      await removeTree('store:index:clear', this.#indexPath);
+    } finally {
+      this.#index = await openIndex(this.#indexPath, true);
+    }
     this.condemned.clear();
     this.lost.clear();
     this.unsound.clear();
@@ -200,9 +208,19 @@ export class Store {
     });
     await before;
     try {
+      if (this.stale) await this.#catchUp();
       return await run();
     } finally {
       done();
+    }
+  }
+
+  async #catchUp(): Promise<void> {
+    try {
+      await reconcile(this);
+    } catch (error) {
+      this.stale = true;
+      throw error;
     }
   }
 

@@ -5,7 +5,7 @@ import { hex, UNIT_ID_BYTES } from '../../core/unit.ts';
 import type { Finding } from '../../gen/lightkeeper/v1/types_pb.ts';
 import { eachInPool, Pool } from '../pool.ts';
 import type { Found } from '../select.ts';
-import { readPackTable } from './reconcile.ts';
+import { enterUnits, readPackTable } from './reconcile.ts';
 import type { PackReport } from './scrub.ts';
 import type { Store } from './store.ts';
 import { Walker } from './walk.ts';
@@ -28,6 +28,12 @@ export interface Verified {
   readonly findings: Finding[];
 }
 
+interface WantedPack {
+  readonly pack: number;
+  readonly packId: string;
+  readonly size: number;
+}
+
 interface BadPack {
   readonly packId: string;
   readonly problem: string;
@@ -43,12 +49,17 @@ export async function verifyStore(store: Store, order: VerifyOrder): Promise<Ver
   const endRead = store.beginRead();
   try {
     const needed = order.only === undefined ? undefined : await packsOf(store, order.only);
-    const { bad, packs, bytes } = await checkPacks(store, order, needed);
-    for (const [pack] of bad) await markLost(store, pack);
+    const { bad, sound, packs, bytes } = await checkPacks(store, order, needed);
+    for (const [pack] of bad) await markLost(store, pack, true);
+    if (order.bytes)
+      for (const { pack } of sound) if (store.lost.has(pack)) await markLost(store, pack, false);
     const findings = [
       ...store.findings.filter(({ code }) => code !== 'pack_missing' && code !== 'pack_damaged'),
     ];
-    const { snapshots, concerned, broken } = await walkSnapshots(store, order, bad);
+    let walked = await walkSnapshots(store, order, bad);
+    if (order.bytes && walked.broken.length > 0 && (await enterForgotten(store, sound)))
+      walked = await walkSnapshots(store, order, bad);
+    const { snapshots, concerned, broken } = walked;
     if (!store.readOnly) await noteTrust(store, order, bad.size + broken.length + store.unsound.size);
     for (const [pack, { packId, problem, missing }] of bad) {
       const snapshotIds = concerned.get(pack) ?? [];
@@ -94,9 +105,20 @@ async function noteTrust(store: Store, order: VerifyOrder, problems: number): Pr
   else if (order.only === undefined && store.lost.size === 0) await store.index.trust();
 }
 
-async function markLost(store: Store, pack: number): Promise<void> {
-  store.lost.add(pack);
-  if (!store.readOnly) await store.index.setLost(pack, true);
+async function markLost(store: Store, pack: number, lost: boolean): Promise<void> {
+  if (lost) store.lost.add(pack);
+  else store.lost.delete(pack);
+  if (!store.readOnly) await store.index.setLost(pack, lost);
+}
+
+/** Enters units of whole packs that the index has lost; answers whether there were any. */
+async function enterForgotten(store: Store, sound: readonly WantedPack[]): Promise<boolean> {
+  let found = false;
+  for (const { packId, size } of sound) {
+    const { entered } = await checkTable(store, packId, size);
+    if (entered) found = true;
+  }
+  return found;
 }
 
 async function packsOf(store: Store, record: Found): Promise<ReadonlySet<number>> {
@@ -113,12 +135,13 @@ async function checkPacks(
   store: Store,
   order: VerifyOrder,
   needed: ReadonlySet<number> | undefined,
-): Promise<{ bad: Map<number, BadPack>; packs: number; bytes: number }> {
+): Promise<{ bad: Map<number, BadPack>; sound: WantedPack[]; packs: number; bytes: number }> {
   const bad = new Map<number, BadPack>();
+  const sound: WantedPack[] = [];
   let packs = 0;
   let bytes = 0;
   let total = 0;
-  const wanted: { pack: number; packId: string; size: number }[] = [];
+  const wanted: WantedPack[] = [];
   for await (const [pack, record] of store.index.packs()) {
     if (needed !== undefined && !needed.has(pack)) continue;
     wanted.push({ pack, packId: hex(record.packId), size: Number(record.size) });
@@ -134,7 +157,10 @@ async function checkPacks(
       packs += 1;
       bytes += report.bytes;
       order.onProgress?.('checking packs', bytes, total);
-      if (report.problem === undefined) return;
+      if (report.problem === undefined) {
+        sound.push({ pack, packId, size });
+        return;
+      }
       if (report.tooNew)
         throw new LightkeeperError('TOO_NEW', `Cannot verify pack "${packId}": ${report.problem}`);
       const { problem, missing } = report;
@@ -143,12 +169,17 @@ async function checkPacks(
   } finally {
     await pool.close();
   }
-  return { bad, packs, bytes };
+  return { bad, sound, packs, bytes };
 }
 
 /** Proves what can be proven of a pack without reading it: that it is there, and what is in it by its table. */
-async function checkTable(store: Store, packId: string, size: number): Promise<PackReport> {
-  const fine = { bytes: 0, units: 0, problem: undefined, missing: false, tooNew: false, good: [] };
+async function checkTable(
+  store: Store,
+  packId: string,
+  size: number,
+): Promise<PackReport & { readonly entered: boolean }> {
+  const none = { bytes: 0, units: 0, problem: undefined, missing: false, tooNew: false, good: [] };
+  const fine = { ...none, entered: false };
   const head = await store.packs.head(packId);
   if (head === undefined) return { ...fine, problem: 'it is missing', missing: true };
   if (head.size !== size) return { ...fine, problem: `it has ${head.size} bytes instead of ${size}` };
@@ -157,8 +188,8 @@ async function checkTable(store: Store, packId: string, size: number): Promise<P
     if (frames.every(({ unitIds }) => indexKnows(store, unitIds))) return fine;
     // The index is a cache: it has lost entries, the pack has them.
     if (store.readOnly) return { ...fine, problem: 'the index does not know all of its units' };
-    await store.index.enterPack({ packId: Buffer.from(packId, 'hex'), kind, size: BigInt(size) }, frames);
-    return fine;
+    await enterUnits(store, { packId: Buffer.from(packId, 'hex'), kind, size: BigInt(size) }, frames);
+    return { ...fine, entered: true };
   } catch (error) {
     const { code, message } = normalise(error);
     if (code !== 'DAMAGED' && code !== 'TOO_NEW' && code !== 'NOT_FOUND') throw error;

@@ -47,7 +47,12 @@ export class PackWriter {
 
   static async begin(packs: PackStore, kind: PackKind_Value, storeId: Uint8Array): Promise<PackWriter> {
     const writer = new PackWriter(packs, kind, await packs.spool());
-    await writer.#put(encodePackHeader(kind, storeId));
+    try {
+      await writer.#put(encodePackHeader(kind, storeId));
+    } catch (error) {
+      await writer.discard();
+      throw error;
+    }
     return writer;
   }
 
@@ -89,21 +94,24 @@ export class PackWriter {
     const { end, packId } = encodePackEnd(this.#frames, this.#length, this.#hash, {
       raw: this.#kind === PackKind_Value.META,
     });
+    const size = this.#length + end.length;
     try {
       await writeAt(`store:${this.#label}:end`, this.#path, this.#file, end, this.#length);
       await syncFile(`store:${this.#label}:sync`, this.#path, this.#file);
-    } finally {
       await this.#file.close();
+      await this.#packs.putIfAbsent(packId.toString('hex'), { path: this.#path, size });
+    } catch (error) {
+      // On a full disk what is left of it would be in the way of the next attempt.
+      await this.discard();
+      throw error;
     }
-    const size = this.#length + end.length;
-    await this.#packs.putIfAbsent(packId.toString('hex'), { path: this.#path, size });
     return { packId, kind: this.#kind, size, frames: this.#frames };
   }
 
-  /** Throws the pack away. */
+  /** Throws the pack away. Never fails: what cannot be removed now is removed by the next owner. */
   async discard(): Promise<void> {
-    await this.#file.close();
-    await removeFile('store:pack:discard', this.#path);
+    await this.#file.close().catch(() => {});
+    await removeFile('store:pack:discard', this.#path).catch(() => {});
   }
 }
 

@@ -53,7 +53,9 @@ async function verify(options: CommonOptions & { snapshot?: string; level: strin
 
 async function repair(options: CommonOptions & { dryRun?: boolean; from?: string }): Promise<void> {
   if (options.from !== undefined) {
-    throw new LightkeeperError('UNIMPLEMENTED', 'Cannot repair from a peer: not in this version');
+    throw new LightkeeperError('UNIMPLEMENTED', 'Cannot repair from a peer: not in this version', {
+      hint: 'leave --from out: repair saves what this store still has',
+    });
   }
   const dryRun = options.dryRun ?? false;
   const result = await withStore(storeOf(options), { recover: !dryRun }, (client) =>

@@ -6,12 +6,12 @@ import { EXIT } from '../exit.ts';
 import {
   type CommonOptions,
   collect,
-  duration,
   pathArgument,
   required,
   reserveOption,
   storeOf,
   tagMap,
+  waitDuration,
   withCommon,
 } from '../options.ts';
 import { printFindings, printJson, say } from '../print.ts';
@@ -39,19 +39,20 @@ export function addSnapshot(program: Command): void {
     .option(
       '--settle-timeout <duration>',
       'how long to wait for the directory to come to rest (default: 30s)',
-      duration,
+      waitDuration,
     )
-    .option('--quiet <duration>', 'how long nothing may have changed (default: 300ms)', duration)
+    .option('--quiet <duration>', 'how long nothing may have changed (default: 300ms)', waitDuration)
     .option('--exclude <pattern>', 'names to leave out; may be given several times', collect)
     .addOption(reserveOption())
     .action(async (options: SnapshotOptions) => {
       const dir = pathArgument(required(options.dir, '--dir'));
+      const tags = tagMap(options.tag);
       const snapshot = await withStore(storeOf(options), { create: true }, (client) =>
         lastOf(
           client.createSnapshot({
             dir,
             graphId: options.graph ?? '',
-            tags: tagMap(options.tag),
+            tags,
             description: options.description ?? '',
             settleTimeoutMs: options.settleTimeout === undefined ? 0 : Math.max(1, options.settleTimeout),
             exclude: options.exclude ?? [],

@@ -1,9 +1,11 @@
 import { resolve } from 'node:path';
+import { timestampMs } from '@bufbuild/protobuf/wkt';
 import type { Command } from 'commander';
 import { LightkeeperError } from '../../core/errors.ts';
 import { durationText, sizeText } from '../../core/quantity.ts';
 import type { Snapshot } from '../../gen/lightkeeper/v1/agent_pb.ts';
 import { Grade_Value } from '../../gen/lightkeeper/v1/types_pb.ts';
+import { now } from '../../host/clock.ts';
 import { collect, defaultState, defaultStore, pathArgument, required, reserveOption } from '../options.ts';
 import { plain, printError, say, timeText } from '../print.ts';
 import { snapshotLine } from './snapshot.ts';
@@ -115,6 +117,9 @@ async function run(flags: UpFlags): Promise<void> {
   say('stopped');
 }
 
+/** What a loss of the directory would cost at this moment. */
 function rpoText(snapshot: Snapshot): string {
-  return durationText(snapshot.durationMs);
+  return snapshot.confirmedAt === undefined
+    ? '-'
+    : durationText(Math.max(0, now() - timestampMs(snapshot.confirmedAt)));
 }
