@@ -1,15 +1,17 @@
 // Bundles the program: one start file, its lazily loaded parts, and the worker. Start-up time is why
 // it is a bundle: resolving some two hundred small modules costs more than the program itself.
-import { chmod, readFile, rm } from 'node:fs/promises';
+import { chmod, readFile, rename, rm } from 'node:fs/promises';
 import { build } from 'esbuild';
 
 const { version, dependencies } = JSON.parse(await readFile('package.json', 'utf8'));
 const native = Object.keys(dependencies).filter((name) => ['level', 'zstd-napi'].includes(name));
 
-await rm('dist', { recursive: true, force: true });
+// Built beside and then swapped, so that a program that starts meanwhile finds the old files or the new.
+const fresh = `.dist-new-${process.pid}`;
+const stale = `.dist-old-${process.pid}`;
 await build({
   entryPoints: { lightkeeper: 'cli/main.ts', worker: 'agent/worker.ts' },
-  outdir: 'dist',
+  outdir: fresh,
   bundle: true,
   splitting: true,
   format: 'esm',
@@ -24,4 +26,9 @@ await build({
   },
   logLevel: 'warning',
 });
-await chmod('dist/lightkeeper.js', 0o755);
+await chmod(`${fresh}/lightkeeper.js`, 0o755);
+await rename('dist', stale).catch((error) => {
+  if (error.code !== 'ENOENT') throw error;
+});
+await rename(fresh, 'dist');
+await rm(stale, { recursive: true, force: true });

@@ -1,0 +1,78 @@
+import assert from 'node:assert/strict';
+import { existsSync, mkdirSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import { BUILT, killGroup, lightkeeper, start, told } from './support/command.ts';
+import { fillGraph } from './support/fill.ts';
+import { freshPlace, until } from './support/place.ts';
+
+const ROOT = join(import.meta.dirname, '..');
+const README = readFileSync(join(ROOT, 'README.md'), 'utf8');
+
+/** The text of the fenced blocks of a kind. */
+function blocks(kind: string): string[] {
+  return [...README.matchAll(new RegExp(`\`\`\`${kind}\\n([\\s\\S]*?)\`\`\``, 'g'))].map(
+    ([, text]) => text ?? '',
+  );
+}
+
+test('every npx lightkeeper line of the README works beside a running up', async (t) => {
+  const place = await freshPlace(t);
+  const dir = join(place, 'rag_storage');
+  mkdirSync(dir);
+  fillGraph(dir);
+  const env = { XDG_RUNTIME_DIR: place, LIGHTKEEPER_STATE: join(place, 'state') };
+  const agent = start([process.execPath, BUILT, 'up', '--dir', dir, '--http', '127.0.0.1:0'], { env });
+  t.after(() => killGroup(agent));
+  let printed = '';
+  agent.stdout?.on('data', (data: Buffer) => {
+    printed += data.toString();
+  });
+  await until('the first snapshot', () => / snapshot [0-9a-f]{12}/.test(printed));
+  const lines = blocks('sh')
+    .flatMap((block) => block.split('\n'))
+    .filter((line) => line.startsWith('npx lightkeeper '));
+  assert.ok(lines.length >= 5, 'the README shows commands');
+  for (const line of lines) {
+    const words = line.replaceAll('/data/', `${place}/`).split(' ').slice(2);
+    const ended = await lightkeeper(words, { env });
+    assert.equal(ended.code, 0, `${line}\n${told(ended)}`);
+  }
+  agent.kill('SIGTERM');
+  await until('the end of the agent', () => agent.exitCode !== null);
+  assert.equal(agent.exitCode, 0);
+});
+
+test('the demo prints what the README shows, figures apart', async () => {
+  const ended = await lightkeeper(['demo']);
+  assert.equal(ended.code, 0, told(ended));
+  const shape = (line: string) =>
+    line
+      .replace(/[0-9a-f]{12,64}/g, '#')
+      .replace(/[0-9]+(?:\.[0-9]+)?/g, '#')
+      .replace(/# (?:B|kB|MB|GB|ms|s|min)\b/g, '#')
+      .replace(/\s+/g, ' ');
+  const printed = new Set(ended.stdout.split('\n').map(shape));
+  const [, shown = ''] = /```\n(1\. A LightRAG[\s\S]*?)```/.exec(README) ?? [];
+  const lines = shown.split('\n').filter((line) => line.trim() !== '' && !line.includes('…'));
+  assert.ok(lines.length >= 10);
+  for (const line of lines)
+    assert.ok(printed.has(shape(line)), `the demo does not print: ${line}\n${ended.stdout}`);
+});
+
+test('every npm script that the README names exists', () => {
+  const { scripts } = JSON.parse(readFileSync(join(ROOT, 'package.json'), 'utf8')) as {
+    scripts: Record<string, string>;
+  };
+  const named = [...README.matchAll(/npm (?:run )?([a-z]+)/g)]
+    .map(([, name]) => name ?? '')
+    .filter((name) => name !== 'ci');
+  assert.ok(named.length > 0);
+  for (const name of named) assert.ok(name in scripts, name);
+});
+
+test('every document that the README links to exists', () => {
+  for (const [, path] of README.matchAll(/\]\((docs\/[^)]+)\)/g)) {
+    assert.ok(existsSync(join(ROOT, path ?? '')), path);
+  }
+});

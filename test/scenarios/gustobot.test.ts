@@ -1,0 +1,84 @@
+import assert from 'node:assert/strict';
+import { execFile } from 'node:child_process';
+import { cp, readdir, readFile, rename, rm } from 'node:fs/promises';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import { promisify } from 'node:util';
+import { Case, type Snapshot } from '../support/answers.ts';
+import { answerOf, BUILT, killGroup, lightkeeper, start, told } from '../support/command.ts';
+import { freshPlace, until } from '../support/place.ts';
+import { assertSameTree, lookAt } from '../support/tree.ts';
+
+// Node's own cp keeps times to the millisecond only.
+const copy = promisify(execFile);
+const FIXTURES = join(import.meta.dirname, '../../../shared/fixtures');
+const STATES = (await readdir(FIXTURES).catch(() => []))
+  .filter((name) => name.startsWith('gustobot@'))
+  .sort();
+const skip = STATES.length === 0 ? 'the gustobot fixtures are not on this machine' : false;
+
+test('ten real states in one store restore to equal trees', { skip }, async (t) => {
+  const place = await freshPlace(t);
+  const graph = new Case(join(place, 'gustobot'), join(place, 'store'));
+  const taken: { state: string; snapshotId: string; tree: ReturnType<typeof lookAt> }[] = [];
+  let newInAll = 0;
+  let rawInAll = 0;
+  for (const state of STATES) {
+    await rm(graph.dir, { recursive: true, force: true });
+    await copy('cp', ['-a', join(FIXTURES, state), graph.dir]);
+    const { snapshotId, unchanged, newBytes, rawBytes } = await graph.snapshot();
+    assert.equal(unchanged, false);
+    newInAll += Number(newBytes);
+    rawInAll += Number(rawBytes);
+    taken.push({ state, snapshotId, tree: lookAt(graph.dir) });
+  }
+  assert.ok(newInAll < rawInAll / 2, `${newInAll} new bytes of ${rawInAll}`);
+  for (const { state, snapshotId, tree } of taken) {
+    const to = join(place, 'restored', state);
+    await answerOf(['restore', '--snapshot', snapshotId, '--to', to, '--store', graph.store]);
+    assertSameTree(tree, to);
+  }
+  const verified = await lightkeeper(['verify', '--level', 'bytes', '--store', graph.store]);
+  assert.equal(verified.code, 0, told(verified));
+});
+
+test('up makes a snapshot of every state that is copied over the directory, and ends clean', {
+  skip,
+}, async (t) => {
+  const place = await freshPlace(t);
+  const dir = join(place, 'gustobot');
+  const store = join(place, 'state', 'store');
+  await cp(join(FIXTURES, 'gustobot@10'), dir, { recursive: true });
+  const env = { XDG_RUNTIME_DIR: place };
+  const agent = start(
+    [process.execPath, BUILT, 'up', '--dir', dir, '--state', join(place, 'state'), '--http', '127.0.0.1:0'],
+    { env },
+  );
+  t.after(() => killGroup(agent));
+  let printed = '';
+  agent.stdout?.on('data', (data: Buffer) => {
+    printed += data.toString();
+  });
+  const snapshots = () => printed.split('\n').filter((line) => / snapshot [0-9a-f]{12}:/.test(line)).length;
+  await until('the first snapshot', () => snapshots() === 1);
+  for (const [i, state] of ['gustobot@09', 'gustobot@08'].entries()) {
+    for (const name of await readdir(join(FIXTURES, state))) {
+      await cp(join(FIXTURES, state, name), join(place, 'next'));
+      await rename(join(place, 'next'), join(dir, name));
+    }
+    await until(`a snapshot of ${state}`, () => snapshots() >= i + 2);
+  }
+  const list = await answerOf<{ snapshots: Snapshot[] }>(['list', '--store', store], { env });
+  assert.ok(list.snapshots.length >= 3);
+  const to = join(place, 'restored');
+  await answerOf(['restore', '--snapshot', 'latest', '--to', to, '--store', store], { env });
+  for (const name of await readdir(dir)) {
+    assert.deepEqual(await readFile(join(to, name)), await readFile(join(dir, name)), name);
+  }
+  const beside = await answerOf<Snapshot>(['snapshot', '--dir', dir, '--store', store], { env });
+  assert.equal(beside.unchanged, true);
+  agent.kill('SIGINT');
+  await until('the end of the agent', () => agent.exitCode !== null);
+  assert.equal(agent.exitCode, 0);
+  assert.match(printed, /protected since .*, RPO /);
+});

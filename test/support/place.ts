@@ -1,0 +1,35 @@
+import { execFile } from 'node:child_process';
+import { chmod, mkdtemp } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import type { TestContext } from 'node:test';
+import { promisify } from 'node:util';
+
+const run = promisify(execFile);
+
+/** Removes a folder whatever is in it: paths beyond PATH_MAX, folders that their owner may not enter. */
+export async function removeAll(path: string): Promise<void> {
+  const attempt = () => run('rm', ['-rf', '--one-file-system', path]);
+  // What was unreadable for its owner is made readable once; a second failure is the test's.
+  await attempt().catch(async () => {
+    await run('chmod', ['-R', 'u+rwx', path]).catch(() => {});
+    await attempt();
+  });
+}
+
+/** A new folder that is removed when the test ends. Other users may enter it, not list it. */
+export async function freshPlace(t: TestContext): Promise<string> {
+  const place = await mkdtemp(join(tmpdir(), 'lightkeeper-test-'));
+  await chmod(place, 0o755);
+  t.after(() => removeAll(place));
+  return place;
+}
+
+/** Waits until something is true, looking again and again. */
+export async function until(what: string, holds: () => boolean | Promise<boolean>, ms = 20_000) {
+  const end = performance.now() + ms;
+  while (!(await holds())) {
+    if (performance.now() > end) throw new Error(`waited ${ms} ms in vain for: ${what}`);
+    await new Promise((resolve) => setTimeout(resolve, 20));
+  }
+}
