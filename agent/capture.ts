@@ -1,8 +1,8 @@
 import { randomBytes } from 'node:crypto';
-import { statfs } from 'node:fs/promises';
 import { hostname } from 'node:os';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { create, toBinary } from '@bufbuild/protobuf';
+import { must } from '../core/assert.ts';
 import { LightkeeperError } from '../core/errors.ts';
 import { errorFinding } from '../core/finding.ts';
 import { filesPieceEnds, ListBuilder } from '../core/list.ts';
@@ -27,7 +27,8 @@ import { version } from '../host/version.ts';
 import { Pool } from './pool.ts';
 import { loadPrevious, type PreviousState, packChangeTimes } from './previous.ts';
 import { Reader, type Reading } from './read.ts';
-import { type Entry, firstDifference, type Scan, type ScanOptions, scan } from './scan.ts';
+import { checkReserve } from './reserve.ts';
+import { type Entry, firstDifference, keptTime, type Scan, type ScanOptions, scan } from './scan.ts';
 import { waitUntilQuiet } from './settle.ts';
 import { Ingest, sameFiles } from './store/ingest.ts';
 import type { Store } from './store/store.ts';
@@ -36,7 +37,6 @@ import type { Store } from './store/store.ts';
 const RETRIES = 3;
 /** Longer than the clock of a filesystem needs to tell two writes apart. */
 const RETRY_WAIT_MIN_MS = 25;
-const RESERVE_BYTES_MIN = 1024 ** 3;
 
 /** What one capture is asked. */
 export interface CaptureRequest {
@@ -69,16 +69,30 @@ export interface CaptureResult {
 export async function capture(store: Store, request: CaptureRequest): Promise<CaptureResult> {
   return await store.exclusively(async () => {
     const endRead = store.beginRead();
-    const ingest = new Ingest(store);
     try {
-      return await new Capture(store, ingest, request).run();
-    } catch (error) {
-      await ingest.abandon();
-      throw error;
+      return await captureOnce(store, request);
     } finally {
       endRead();
     }
   });
+}
+
+/**
+ * Captures comparing with the newest snapshot. If that cannot be read, the store has been damaged: the directory
+ * is then captured as if it were new, every unit is asked for, and what is missing is stored again.
+ */
+async function captureOnce(store: Store, request: CaptureRequest, again = false): Promise<CaptureResult> {
+  const ingest = new Ingest(store);
+  const attempt = new Capture(store, ingest, request);
+  try {
+    return await attempt.run();
+  } catch (error) {
+    await ingest.abandon();
+    if (again || !attempt.trusted || !(error instanceof LightkeeperError) || error.code !== 'DAMAGED')
+      throw error;
+    await store.index.distrust();
+    return await captureOnce(store, request, true);
+  }
 }
 
 interface Attempt {
@@ -106,6 +120,10 @@ class Capture {
     this.#request = request;
   }
 
+  get trusted(): boolean {
+    return this.#trusted;
+  }
+
   async run(): Promise<CaptureResult> {
     const { graphId } = this.#request;
     const previous = await loadPrevious(this.#store, graphId, this.#request.dir);
@@ -115,10 +133,9 @@ class Capture {
     for (let attempt = 0; ; attempt++) {
       const torn = attempt === RETRIES || !settled.quiet;
       const result = await this.#attempt(settled.scan, previous, torn);
-      if (result === undefined && previous !== undefined) {
-        return await this.#confirm(previous, settled.scan.findings, attempt);
+      if (result === undefined) {
+        return await this.#confirm(must(previous, 'a newest snapshot'), settled.scan.findings, attempt);
       }
-      if (result === undefined) continue;
       if (result.changed === undefined && settled.quiet) {
         return await this.#commit(result, previous, CutMethod_Value.SETTLED, attempt);
       }
@@ -143,7 +160,7 @@ class Capture {
     const contents = new Map<BytePath, ListRoot>();
     const readings: Reading[] = [];
     let same = previous !== undefined && this.#trusted && before.entries.length === previous.count;
-    const match = previous === undefined ? undefined : await previous.matcher();
+    const match = this.#trusted ? await previous?.matcher() : undefined;
     const links = new Set<string>();
     for (const entry of before.entries) {
       const old = await match?.(entry);
@@ -151,7 +168,7 @@ class Capture {
       if (entry.type !== 'file' || secondName(links, entry)) continue;
       const known = this.#read.get(entry.path);
       if (known !== undefined && sameTimes(known.entry, entry)) contents.set(entry.path, known.content);
-      else if (old?.sameContent === true && old.file.content !== undefined && this.#trusted) {
+      else if (old?.sameContent === true && old.file.content !== undefined) {
         contents.set(entry.path, old.file.content);
       } else readings.push({ entry, previous: old?.file });
     }
@@ -166,7 +183,13 @@ class Capture {
     torn: boolean,
   ): Promise<Attempt> {
     const bytes = readings.reduce((sum, { entry }) => sum + entry.size, 0);
-    await this.#checkReserve(before, bytes);
+    await checkReserve({
+      doing: `take a snapshot of "${this.#request.graphId}"`,
+      place: this.#store.root,
+      bytes,
+      largestBytes: before.largestBytes,
+      reserveBytes: this.#request.reserveBytes,
+    });
     let done = 0;
     const report = (more: number) => {
       done += more;
@@ -202,23 +225,6 @@ class Capture {
     }
   }
 
-  /** An old LightRAG truncates in place: if its disk is full at its next flush, its graph is gone. */
-  async #checkReserve(found: Scan, newBytes: number): Promise<void> {
-    const { reserveBytes } = this.#request;
-    if (reserveBytes === 0n) return;
-    const { bavail, blocks, bsize } = await statfs(this.#store.root);
-    const free = bavail * bsize;
-    const formula = Math.max(RESERVE_BYTES_MIN, 2 * found.largestBytes, 0.05 * blocks * bsize);
-    const reserve = reserveBytes === undefined ? formula : Number(reserveBytes);
-    if (free - newBytes >= reserve) return;
-    throw new LightkeeperError(
-      'REFUSED',
-      `Cannot take a snapshot of "${this.#request.graphId}" as the disk reserve must stay free: ` +
-        `${mib(free)} MiB are free, the snapshot may need ${mib(newBytes)} MiB, ${mib(reserve)} MiB must remain`,
-      { hint: 'free space on the disk of the store, prune, or set --disk-reserve (0 turns this off)' },
-    );
-  }
-
   /** Notes that the directory is equal to its newest snapshot; `kept` where change times must be noted too. */
   async #confirm(
     previous: PreviousState,
@@ -247,7 +253,7 @@ class Capture {
     const findings = [...attempt.scan.findings, ...attempt.findings];
     const torn = cutMethod === CutMethod_Value.TORN;
     if (torn) findings.push(tornFinding(attempt.changed));
-    const { files, totals, kept } = await this.#listFiles(attempt);
+    const { files, totals, kept } = await this.#listFiles(attempt, findings);
     const head = await this.#store.index.head(this.#request.graphId);
     const manifest = this.#manifest({ attempt, files, totals, cutMethod, head, previous, findings });
     if (!torn && previous?.record.manifest !== undefined && sameFiles(previous.record.manifest, manifest)) {
@@ -276,6 +282,7 @@ class Capture {
   /** Writes the list of files, in pieces; answers its root. */
   async #listFiles(
     attempt: Attempt,
+    findings: Finding[],
   ): Promise<{ files: ListRoot; totals: Manifest['totals']; kept: Entry[] }> {
     const list = new ListBuilder((piece) => this.#ingest.addPiece(UnitKind_Value.LIST, piece), 1);
     const totals = { files: 0, directories: 0, symlinks: 0, rawBytes: 0n, units: 0n };
@@ -292,7 +299,10 @@ class Capture {
     for (const entry of attempt.scan.entries) {
       if (attempt.dropped.has(entry.path)) continue;
       const file = fileEntry(entry, attempt.contents.get(entry.path), first);
-      if (file === undefined) continue;
+      if (file === undefined) {
+        findings.push(otherNameFinding(entry.path));
+        continue;
+      }
       kept.push(entry);
       piece.push(file);
       if (file.type === FileType_Value.DIRECTORY) totals.directories += 1;
@@ -352,9 +362,16 @@ function tornFinding(changed: BytePath | undefined): Finding {
       });
 }
 
+function otherNameFinding(path: BytePath): Finding {
+  return errorFinding('unreadable', pathText(path), {
+    message: 'it is another name of a file that could not be read, and is not in the snapshot',
+    hint: 'give the agent the right to read it, or exclude it',
+  });
+}
+
 function metadata(entry: Entry, type: FileType_Value) {
-  const { mode, uid, gid, mtimeNs } = entry;
-  return { path: pathBytes(entry.path), type, mode, uid, gid, mtimeNs };
+  const { mode, uid, gid } = entry;
+  return { path: pathBytes(entry.path), type, mode, uid, gid, mtimeNs: keptTime(entry.mtimeNs) };
 }
 
 /** Whether an inode has been seen under another name before. */
@@ -405,8 +422,4 @@ function sameTimes(a: Entry, b: Entry): boolean {
 
 function signalOption(signal: AbortSignal | undefined): { signal?: AbortSignal } {
   return signal === undefined ? {} : { signal };
-}
-
-function mib(bytes: number): number {
-  return Math.round(bytes / 1024 / 1024);
 }

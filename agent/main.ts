@@ -6,6 +6,7 @@ import { StoreService } from './service.ts';
 import { type Holder, readHolder } from './store/owner.ts';
 import { recoverConfig } from './store/repair.ts';
 import { Store } from './store/store.ts';
+import type { UpEvents, UpOptions } from './up.ts';
 
 /** The calls that a store answers, in this process or over the socket of the agent that holds it. */
 export type AgentClient = Client<typeof AgentService>;
@@ -86,20 +87,10 @@ async function overSocket(holder: Holder, inUse: LightkeeperError) {
   return { client: createClient(AgentService, transport), close };
 }
 
-/** Serves a store's calls on a Unix socket, and tells others of it. */
-export async function serveStore(
-  store: Store,
-  service: StoreService,
-): Promise<{ socket: string; close: () => Promise<void> }> {
-  const { socketPath, serveSocket } = await import('../host/socket.ts');
-  const socket = await socketPath(Buffer.from(store.config.storeId).toString('hex'));
-  const server = await serveSocket(
-    socket,
-    (router) => {
-      router.service(AgentService, service.implementation());
-    },
-    [serverErrors],
-  );
-  await store.listenOn(socket);
-  return { socket, close: server.close };
+export type { UpEvents, UpOptions } from './up.ts';
+
+/** Protects a directory until the signal; see `up.ts`, which is loaded only for this. */
+export async function up(options: UpOptions, events: UpEvents, signal: AbortSignal): Promise<void> {
+  const agent = await import('./up.ts');
+  await agent.up(options, events, signal);
 }

@@ -2,7 +2,7 @@ import { readNodeRefs } from '../core/list.ts';
 import { pathFromBytes } from '../core/path.ts';
 import { sameBytes } from '../core/unit.ts';
 import { type FileEntry, FileType_Value, type SnapshotRecord } from '../gen/lightkeeper/v1/types_pb.ts';
-import type { Entry } from './scan.ts';
+import { type Entry, keptTime } from './scan.ts';
 import type { Store } from './store/store.ts';
 
 /** Change times in one value of the index. */
@@ -75,7 +75,7 @@ function compare(entry: Entry, file: FileEntry, ctimeNs: bigint | undefined): Ma
     entry.mode === file.mode &&
     entry.uid === file.uid &&
     entry.gid === file.gid &&
-    entry.mtimeNs === file.mtimeNs;
+    keptTime(entry.mtimeNs) === file.mtimeNs;
   if (entry.type !== 'file') {
     const type = entry.type === 'dir' ? FileType_Value.DIRECTORY : FileType_Value.SYMLINK;
     const target = entry.target === pathFromBytes(file.target);
@@ -87,7 +87,7 @@ function compare(entry: Entry, file: FileEntry, ctimeNs: bigint | undefined): Ma
   const sameContent =
     file.type === FileType_Value.REGULAR &&
     BigInt(entry.size) === file.size &&
-    entry.mtimeNs === file.mtimeNs &&
+    keptTime(entry.mtimeNs) === file.mtimeNs &&
     entry.ctimeNs === ctimeNs;
   return { file, sameContent, same: sameContent && metadata };
 }
@@ -133,7 +133,8 @@ export function* packChangeTimes(
     const part = entries.slice(from, from + TIMES_A_VALUE);
     const value = Buffer.alloc(DIGEST_BYTES + part.length * 8);
     value.set(digest);
-    for (const [i, { ctimeNs }] of part.entries()) value.writeBigInt64LE(ctimeNs, DIGEST_BYTES + i * 8);
+    for (const [i, { ctimeNs }] of part.entries())
+      value.writeBigInt64LE(keptTime(ctimeNs), DIGEST_BYTES + i * 8);
     yield [from / TIMES_A_VALUE, value];
   }
 }

@@ -10,7 +10,6 @@ import {
   open,
   readdir,
   rename,
-  statfs,
   symlink,
 } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
@@ -21,7 +20,8 @@ import { hex } from '../core/unit.ts';
 import { type FileEntry, FileType_Value, type Finding } from '../gen/lightkeeper/v1/types_pb.ts';
 import { createFile, effect, makeDir, removeFile, removeTree, syncDir, writeAt } from '../host/disk.ts';
 import { type Lease, Pool } from './pool.ts';
-import { below } from './scan.ts';
+import { checkReserve } from './reserve.ts';
+import { below, INCOMPLETE_MARK } from './scan.ts';
 import { type Found, idOf } from './select.ts';
 import type { UnitLocation } from './store/index.ts';
 import type { Store } from './store/store.ts';
@@ -33,9 +33,6 @@ const WINDOW_UNITS = 8192;
 /** Files that are open for writing at once. */
 const OPEN_FILES_MAX = 128;
 const LOCATE_BATCH = 1024;
-const RESERVE_BYTES_MIN = 1024 ** 3;
-/** In a directory that was there before, this file says that its restore has not ended. */
-const INCOMPLETE = '.lightkeeper-incomplete';
 
 /** What a restore is asked. */
 export interface RestoreOrder {
@@ -62,7 +59,12 @@ export async function restore(store: Store, order: RestoreOrder): Promise<Restor
   try {
     const there = await checkTarget(order.to);
     const totals = await count(store, order);
-    await checkSpace(order, totals.bytes);
+    await checkReserve({
+      doing: `restore to "${pathText(pathFromBytes(order.to))}"`,
+      place: Buffer.from(order.to).toString(),
+      bytes: totals.bytes,
+      reserveBytes: order.reserveBytes,
+    });
     if (order.dryRun) return { ...totals, findings: [] };
     return await new Restore(store, order, there, totals).run();
   } finally {
@@ -87,7 +89,7 @@ async function checkTarget(to: Uint8Array): Promise<boolean> {
     }
     const names = await readdir(Buffer.from(to));
     if (names.length === 0) return true;
-    const hint = names.includes(INCOMPLETE)
+    const hint = names.includes(INCOMPLETE_MARK)
       ? 'an earlier restore to it was interrupted: remove what is in it, then restore again'
       : 'name a directory that is absent or empty with --to';
     throw new LightkeeperError('REFUSED', `Cannot restore to "${name}": it is not empty`, { hint });
@@ -116,28 +118,6 @@ async function count(store: Store, order: RestoreOrder): Promise<{ files: number
     });
   }
   return { files, bytes };
-}
-
-async function checkSpace(order: RestoreOrder, bytes: number): Promise<void> {
-  if (order.reserveBytes === 0n) return;
-  let place = Buffer.from(order.to).toString();
-  let found = await statfs(place).catch(() => undefined);
-  while (found === undefined && place !== dirname(place)) {
-    place = dirname(place);
-    found = await statfs(place).catch(() => undefined);
-  }
-  if (found === undefined) return;
-  const free = found.bavail * found.bsize;
-  const formula = Math.max(RESERVE_BYTES_MIN, 0.05 * found.blocks * found.bsize);
-  const reserve = order.reserveBytes === undefined ? formula : Number(order.reserveBytes);
-  if (free - bytes >= reserve) return;
-  const mib = (n: number) => Math.round(n / 1024 / 1024);
-  throw new LightkeeperError(
-    'REFUSED',
-    `Cannot restore to "${pathText(pathFromBytes(order.to))}" as the disk reserve must stay free: ${mib(free)} MiB are free, ` +
-      `the restore needs ${mib(bytes)} MiB, ${mib(reserve)} MiB must remain`,
-    { hint: 'free space, restore to another disk, or set --disk-reserve (0 turns this off)' },
-  );
 }
 
 interface OpenFile {
@@ -211,7 +191,7 @@ class Restore {
       await effect({ label: 'restore:stage', op: 'mkdir', path: this.#base }, () => mkdir(this.#base, 0o700));
       return;
     }
-    const path = join(this.#base.toString(), INCOMPLETE);
+    const path = join(this.#base.toString(), INCOMPLETE_MARK);
     const file = await createFile('restore:mark', path);
     await writeAt('restore:mark', path, file, Buffer.from('A restore to this directory has not ended.\n'), 0);
     await file.close();
@@ -393,7 +373,7 @@ class Restore {
     // The owner first: a change of owner takes set-user-id bits away.
     await this.#own(entry);
     await handle.chmod(entry.mode);
-    const seconds = Number(entry.mtimeNs / 1000n) / 1e6;
+    const seconds = secondsOf(entry);
     await handle.utimes(seconds, seconds);
     if (!this.#syncAtEnd) {
       await effect({ label: 'restore:sync', op: 'sync', path: '' }, () => handle.sync());
@@ -413,7 +393,7 @@ class Restore {
     if (this.#syncAtEnd) await syncFilesystem('restore:sync-all', this.#base);
     const { root } = this.#order.record.manifest;
     if (this.#there) {
-      await removeFile('restore:unmark', join(this.#base.toString(), INCOMPLETE));
+      await removeFile('restore:unmark', join(this.#base.toString(), INCOMPLETE_MARK));
       await syncDir('restore:publish', this.#base.toString());
       return;
     }
@@ -432,7 +412,7 @@ class Restore {
           symlink(Buffer.from(entry.target), target),
         );
         await this.#own(entry);
-        const seconds = Number(entry.mtimeNs / 1000n) / 1e6;
+        const seconds = secondsOf(entry);
         await lutimes(target, seconds, seconds);
         return;
       }
@@ -459,7 +439,7 @@ class Restore {
     try {
       if (process.getuid?.() === 0) await folder.chown(entry.uid, entry.gid);
       await folder.chmod(entry.mode);
-      const seconds = Number(entry.mtimeNs / 1000n) / 1e6;
+      const seconds = secondsOf(entry);
       await folder.utimes(seconds, seconds);
       await effect({ label: 'restore:sync-folder', op: 'sync', path: target }, () => folder.sync());
     } finally {
@@ -480,6 +460,11 @@ class Restore {
       );
     }
   }
+}
+
+/** A time as Node wants it, to the microsecond; as text, because it takes a negative number for "now". */
+function secondsOf({ mtimeNs }: FileEntry): string {
+  return String(Number(mtimeNs / 1000n) / 1e6);
 }
 
 async function publishFolder(from: Buffer, to: Buffer): Promise<void> {

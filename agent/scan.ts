@@ -1,5 +1,5 @@
 import { lstatSync, readdirSync, readlinkSync, realpathSync } from 'node:fs';
-import { sep } from 'node:path';
+import { dirname, sep } from 'node:path';
 import { ioError, LightkeeperError, systemCode } from '../core/errors.ts';
 import { errorFinding, warning } from '../core/finding.ts';
 import {
@@ -7,6 +7,7 @@ import {
   NAME_BYTES_MAX,
   PATH_BYTES_MAX,
   pathBytes,
+  pathFromBytes,
   pathMatcher,
   pathText,
 } from '../core/path.ts';
@@ -49,6 +50,11 @@ export interface Scan {
 /** Temporary siblings that LightRAG writes and renames, and its lock files: never a part of the graph. */
 const NEVER = /(?:^|\/)(?:[^/]+\.tmp\.[0-9]+\.[0-9]+\.[0-9]+|\.lightrag_[^/]*lock)$/;
 const OWN_FOLDER = '.lightkeeper';
+/** In a directory that was there before, this file says that a restore to it has not ended. */
+export const INCOMPLETE_MARK = '.lightkeeper-incomplete';
+/** Times are kept in nanoseconds, in 64 bits: until the year 2262. */
+const TIME_NS_MAX = 2n ** 63n - 1n;
+const TIME_NS_MIN = -(2n ** 63n);
 
 /** Which names of a directory are left out. */
 export function excluder(patterns: readonly string[]): (path: BytePath) => boolean {
@@ -107,11 +113,24 @@ class Scanner {
     if (code === 'ENOENT' || code === 'ENOTDIR') {
       if (path !== '') return;
     }
-    if (path === '') throw ioError('read', pathText(this.#dir.toString()), error);
+    if (path === '') throw ioError('read', pathText(pathFromBytes(this.#dir)), error);
+    if (code === 'ENAMETOOLONG') {
+      this.#tooLong(path);
+      return;
+    }
     this.findings.push(
       errorFinding('unreadable', pathText(path), {
         message: `it cannot be read (${code ?? 'unknown'}) and is not in the snapshot`,
         hint: 'give the agent the right to read it, or exclude it',
+      }),
+    );
+  }
+
+  #tooLong(path: BytePath): void {
+    this.findings.push(
+      errorFinding('path_too_long', pathText(path), {
+        message: 'its path is too long to be kept; nor is what is below it',
+        hint: 'use shorter names, or protect a folder further down by itself',
       }),
     );
   }
@@ -138,10 +157,17 @@ class Scanner {
     if (path === OWN_FOLDER) return false;
     if (stat.ctimeNs > this.newestNs) this.newestNs = stat.ctimeNs;
     if (this.#excluded(path)) return false;
-    if (path.length > PATH_BYTES_MAX || nameBytes > NAME_BYTES_MAX) {
+    if (path === INCOMPLETE_MARK) {
       this.findings.push(
-        errorFinding('path_too_long', pathText(path), { message: 'its path is too long to be kept' }),
+        warning('restore_incomplete', path, {
+          message: 'a restore to this directory was interrupted: files may be missing or cut',
+          hint: 'restore again to another directory; remove this file if all is well',
+        }),
       );
+      return false;
+    }
+    if (path.length > PATH_BYTES_MAX || nameBytes > NAME_BYTES_MAX) {
+      this.#tooLong(path);
       return false;
     }
     return this.#keep(path, stat);
@@ -174,6 +200,14 @@ class Scanner {
         return false;
       }
     }
+    if (stat.mtimeNs !== keptTime(stat.mtimeNs)) {
+      this.findings.push(
+        warning('time_out_of_range', pathText(path), {
+          message: 'its time is before 1677 or after 2262; the nearest that can be kept is kept',
+          hint: 'set its time with touch',
+        }),
+      );
+    }
     this.entries.push(entryOf(path, type, stat, target));
     return type === 'dir';
   }
@@ -199,6 +233,11 @@ function entryOf(
   };
 }
 
+/** The nearest time that can be stored. */
+export function keptTime(ns: bigint): bigint {
+  return ns > TIME_NS_MAX ? TIME_NS_MAX : ns < TIME_NS_MIN ? TIME_NS_MIN : ns;
+}
+
 function statOf(path: Buffer) {
   return lstatSync(path, { bigint: true });
 }
@@ -213,16 +252,14 @@ function identity(path: string): { dev: bigint; ino: bigint } | undefined {
   }
 }
 
-/**
- * Looks at every name below a directory. Names that vanish meanwhile are left out, those that cannot be kept
- * become findings. Refuses a directory that is not there or is none.
- */
-export async function scan(dir: Uint8Array, options: ScanOptions = {}): Promise<Scan> {
-  const started = performance.now();
-  const name = pathText(Buffer.from(dir).toString('latin1'));
-  let rootStat: ReturnType<typeof statOf>;
+/** What the directory itself is; refuses one that is not there, is none, is the store or lies inside it. */
+export function checkDirectory(dir: Uint8Array, store?: string): ReturnType<typeof statOf> {
+  const name = pathText(pathFromBytes(dir));
+  let real: Buffer;
+  let stat: ReturnType<typeof statOf>;
   try {
-    rootStat = lstatSync(realpathSync(Buffer.from(dir), { encoding: 'buffer' }), { bigint: true });
+    real = realpathSync(Buffer.from(dir), { encoding: 'buffer' });
+    stat = statOf(real);
   } catch (error) {
     if (systemCode(error) === 'ENOENT') {
       throw new LightkeeperError('NOT_FOUND', `Cannot read the directory "${name}": it is not there`, {
@@ -232,11 +269,27 @@ export async function scan(dir: Uint8Array, options: ScanOptions = {}): Promise<
     }
     throw ioError('read', name, error);
   }
-  if (!rootStat.isDirectory()) {
-    throw new LightkeeperError('INVALID_ARGUMENT', `Cannot protect "${name}": it is not a directory`, {
-      hint: 'name the working directory with --dir',
-    });
+  const refuse = (state: string, hint: string) =>
+    new LightkeeperError('INVALID_ARGUMENT', `Cannot protect "${name}": ${state}`, { hint });
+  if (!stat.isDirectory()) throw refuse('it is not a directory', 'name the working directory with --dir');
+  const own = store === undefined ? undefined : identity(store);
+  if (own === undefined) return stat;
+  for (let path = real.toString('latin1'); ; path = dirname(path)) {
+    const { dev, ino } = statOf(Buffer.from(path, 'latin1'));
+    if (dev === own.dev && ino === own.ino) {
+      throw refuse('it is the store, or a part of it', 'name another folder with --store');
+    }
+    if (path === dirname(path)) return stat;
   }
+}
+
+/**
+ * Looks at every name below a directory. Names that vanish meanwhile are left out, those that cannot be kept
+ * become findings. Refuses what `checkDirectory` refuses.
+ */
+export async function scan(dir: Uint8Array, options: ScanOptions = {}): Promise<Scan> {
+  const started = performance.now();
+  const rootStat = checkDirectory(dir, options.store);
   const scanner = new Scanner(dir, options);
   scanner.newestNs = rootStat.ctimeNs;
   let turn = 0;

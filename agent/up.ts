@@ -14,9 +14,9 @@ import {
 import { Grade_Value } from '../gen/lightkeeper/v1/types_pb.ts';
 import { monotonic, now } from '../host/clock.ts';
 import { serveHttp } from './http.ts';
-import { serveStore } from './main.ts';
 import { AgentMetrics } from './metrics.ts';
 import { scan } from './scan.ts';
+import { serveStore } from './serve.ts';
 import { StoreService } from './service.ts';
 import { Store } from './store/store.ts';
 import { Watcher } from './watch.ts';
@@ -107,7 +107,7 @@ class Agent {
       readiness: () => this.#readiness(),
       health: () => this.#readiness(),
     });
-    const served = await serveStore(this.#store, this.#service);
+    const served = await serveStore(this.#service);
     const { port } = http;
     this.#events.started({ graphId: this.#graphId, store: this.#store.root, port, socket: served.socket });
     const handlers = {

@@ -115,9 +115,7 @@ for (const signal of ['SIGINT', 'SIGTERM'] as const) {
   process.on(signal, () => {
     // A daemon has listeners of its own and ends by itself; a command just ends: what it had not published is not there.
     if (process.listenerCount(signal) !== 1) return;
-    const failure = new LightkeeperError('CANCELLED', 'Cannot finish: it was interrupted', {
-      hint: 'run it again: what was not published is not there',
-    });
+    const failure = new LightkeeperError('CANCELLED', 'Cannot finish: it was interrupted');
     if (!answered) printError(failure, process.argv.includes('--json'));
     process.exit(EXIT.interrupted);
   });

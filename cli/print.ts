@@ -1,6 +1,6 @@
 import { type DescMessage, type MessageShape, toJson } from '@bufbuild/protobuf';
 import { type Timestamp, timestampMs } from '@bufbuild/protobuf/wkt';
-import type { LightkeeperError } from '../core/errors.ts';
+import type { ErrorCode, LightkeeperError } from '../core/errors.ts';
 import { durationText, sizeText } from '../core/quantity.ts';
 import type { Progress } from '../gen/lightkeeper/v1/agent_pb.ts';
 import { type Finding, Severity_Value } from '../gen/lightkeeper/v1/types_pb.ts';
@@ -72,11 +72,27 @@ export function printFindings(findings: readonly Finding[], limit = 20): void {
   if (findings.length > limit) say(`and ${findings.length - limit} more findings (all with --json)`);
 }
 
+/** The mend where the one who failed knew none. */
+const HINTS: Readonly<Record<ErrorCode, string>> = {
+  INVALID_ARGUMENT: 'run lightkeeper --help',
+  NOT_FOUND: 'check the name',
+  REFUSED: 'do what the message asks for, then run it again',
+  IN_USE: 'wait until the other process is done, or stop it',
+  DAMAGED: 'run lightkeeper verify --level bytes to see what is concerned, then lightkeeper repair',
+  TOO_NEW: 'use the version of Lightkeeper that wrote it, or a newer one',
+  UNIMPLEMENTED: 'run lightkeeper --help for what there is',
+  IO: 'look at that disk and at the rights of this user',
+  CANCELLED: 'run it again: what was not published is not there',
+  DEADLINE: 'run it again, with more time if there is a flag for it',
+  UNAVAILABLE: 'check that the other side runs and can be reached',
+  INTERNAL: 'this is a fault in Lightkeeper: run it with LIGHTKEEPER_DEBUG=1 and report what it says',
+};
+
 /** Writes an error for people, and with `json` for programs too. */
 export function printError({ code, message, hint }: LightkeeperError, json: boolean): void {
-  process.stderr.write(`error: ${plain(message)}\n`);
-  if (hint !== '') process.stderr.write(`hint: ${plain(hint)}\n`);
-  if (json) process.stdout.write(`${JSON.stringify({ error: { code, message, hint } })}\n`);
+  const mend = hint === '' ? HINTS[code] : hint;
+  process.stderr.write(`error: ${plain(message)}\nhint: ${plain(mend)}\n`);
+  if (json) process.stdout.write(`${JSON.stringify({ error: { code, message, hint: mend } })}\n`);
 }
 
 /** Draws progress on a terminal's standard error; does nothing elsewhere. */

@@ -271,7 +271,14 @@ export class Store {
     const record = await this.#index.pack(location.pack);
     if (record === undefined)
       throw new LightkeeperError('DAMAGED', 'Cannot read a unit: its pack is not known');
-    const bytes = await this.packs.get(hex(record.packId), location.frameOffset, location.frameLength);
+    const { frameOffset, frameLength } = location;
+    const bytes = await this.packs
+      .get(hex(record.packId), frameOffset, frameLength)
+      .catch((error: unknown) => {
+        throw error instanceof LightkeeperError && error.code === 'NOT_FOUND'
+          ? new LightkeeperError('DAMAGED', error.message, { hint: error.hint, cause: error })
+          : error;
+      });
     const frame = decodeWhole(bytes);
     this.#frames.set(key, frame);
     this.#frameBytes += frame.bytes.length;

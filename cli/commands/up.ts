@@ -72,7 +72,7 @@ async function run(flags: UpFlags): Promise<void> {
     stop.abort();
   };
   for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, stopNow);
-  const { up } = await import('../../agent/up.ts');
+  const { up } = await import('../../agent/main.ts');
   let since: Snapshot | undefined;
   let failing = '';
   await up(
