@@ -37,6 +37,22 @@ export function fromConnect(error: unknown): LightkeeperError {
   return new LightkeeperError(code as ErrorCode, error.rawMessage, { cause: error });
 }
 
+const LOST: ReadonlySet<Code> = new Set([
+  Code.Unavailable,
+  Code.Canceled,
+  Code.Aborted,
+  Code.Internal,
+  Code.Unknown,
+  Code.DeadlineExceeded,
+]);
+
+/** Whether a call ended without an answer: the other side has gone, or hangs. */
+export function isLost(error: unknown): boolean {
+  return (
+    error instanceof ConnectError && error.findDetails(ErrorDetailSchema).length === 0 && LOST.has(error.code)
+  );
+}
+
 /** Turns errors of calls into those of the wire, on the side that serves. */
 export const serverErrors: Interceptor = (next) => async (request) => {
   try {

@@ -1,7 +1,8 @@
 import { type Client, createClient, createRouterTransport } from '@connectrpc/connect';
 import { LightkeeperError } from '../core/errors.ts';
 import { AgentService } from '../gen/lightkeeper/v1/agent_pb.ts';
-import { fromConnect, serverErrors } from './errors.ts';
+import { fromConnect, isLost, serverErrors } from './errors.ts';
+import { checkDirectory } from './scan.ts';
 import { StoreService } from './service.ts';
 import { type Holder, readHolder } from './store/owner.ts';
 import { recoverConfig } from './store/repair.ts';
@@ -11,12 +12,17 @@ import type { UpEvents, UpOptions } from './up.ts';
 /** The calls that a store answers, in this process or over the socket of the agent that holds it. */
 export type AgentClient = Client<typeof AgentService>;
 
+/** An agent that takes longer to say what there is does not answer at all. */
+const ANSWERS_WITHIN_MS = 10_000;
+
 /** How a store is to be reached. */
 export interface ReachOptions {
   /** Make the store if there is none. */
   readonly create?: boolean;
   /** The call changes nothing: a store that cannot be written to will do. */
   readonly reading?: boolean;
+  /** The directory that is to be protected: refused, before a store is made, if it cannot be. */
+  readonly protects?: Uint8Array;
   /** Write the config again if it is beyond reading. */
   readonly recover?: boolean;
 }
@@ -31,20 +37,28 @@ export async function withStore<T>(
   try {
     return await run(reached.client);
   } catch (error) {
-    throw fromConnect(error);
+    throw isLost(error) ? await reached.lost(error) : fromConnect(error);
   } finally {
     await reached.close();
   }
 }
 
-async function reach(
-  root: string,
-  options: ReachOptions,
-): Promise<{ client: AgentClient; close: () => Promise<void> }> {
+/** A way to a store, whoever holds it. */
+interface Reached {
+  readonly client: AgentClient;
+  readonly close: () => Promise<void>;
+  /** What to say of a call that ended without an answer. */
+  readonly lost: (error: unknown) => Promise<LightkeeperError>;
+}
+
+async function reach(root: string, options: ReachOptions): Promise<Reached> {
   if (options.recover === true) await recoverConfig(root);
   try {
+    const { protects } = options;
+    if (protects !== undefined && (await readHolder(root)) === undefined) checkDirectory(protects, root);
     const store = await openStore(root, options);
-    return { client: inProcess(new StoreService(store)), close: () => store.close() };
+    const lost = (error: unknown) => Promise.resolve(fromConnect(error));
+    return { client: inProcess(new StoreService(store)), close: () => store.close(), lost };
   } catch (error) {
     if (!(error instanceof LightkeeperError) || error.code !== 'IN_USE') throw error;
     const holder = await readHolder(root);
@@ -76,7 +90,7 @@ function inProcess(service: StoreService): AgentClient {
   return createClient(AgentService, transport);
 }
 
-async function overSocket(holder: Holder, inUse: LightkeeperError) {
+async function overSocket(holder: Holder, inUse: LightkeeperError): Promise<Reached> {
   const { connectSocket } = await import('../host/socket.ts');
   const { transport, close } = await connectSocket(holder.socket).catch((error: unknown) => {
     throw new LightkeeperError('IN_USE', inUse.message, {
@@ -84,7 +98,34 @@ async function overSocket(holder: Holder, inUse: LightkeeperError) {
       cause: error,
     });
   });
-  return { client: createClient(AgentService, transport), close };
+  const client = createClient(AgentService, transport);
+  const { pid } = holder;
+  const hangs = (cause: unknown) =>
+    new LightkeeperError('IN_USE', `${inUse.message} and does not answer`, {
+      hint: `look at process ${pid}, or stop it`,
+      cause,
+    });
+  // A process that was halted still has its socket: without a limit the first call would wait for ever.
+  await client
+    .listSnapshots({ pageSize: 1 }, { timeoutMs: ANSWERS_WITHIN_MS })
+    .catch(async (error: unknown) => {
+      if (!isLost(error)) return;
+      await close();
+      throw hangs(error);
+    });
+  const lost = async (error: unknown) => {
+    const again = await connectSocket(holder.socket).catch(() => undefined);
+    if (again === undefined) {
+      const state = `process ${pid}, which had the store, ended meanwhile`;
+      return new LightkeeperError('UNAVAILABLE', `Cannot finish: ${state}`, {
+        hint: 'run it again',
+        cause: error,
+      });
+    }
+    await again.close();
+    return hangs(error);
+  };
+  return { client, close, lost };
 }
 
 export type { UpEvents, UpOptions } from './up.ts';

@@ -26,8 +26,8 @@ const statFile = promisify(fstat) as unknown as (
 ) => Promise<BigIntStats>;
 const closeFile = promisify(close);
 
-/** Beyond this many units of its last capture a file is cut without hints: 4 GiB and 10 MiB of memory. */
-const HINTS_MAX = 262_144 * 4;
+/** Beyond this many units of its last capture (16 GiB, 46 MiB of memory) a file is cut without hints. */
+const HINTS_MAX = 1 << 20;
 /** A file that changed this shortly before it was read may change again without its times showing it. */
 const RACY_NS = 20_000_000n;
 

@@ -39,7 +39,7 @@ export interface Scan {
   /** In order of the paths. */
   readonly entries: readonly Entry[];
   readonly findings: readonly Finding[];
-  /** The newest change time of anything looked at, excluded names included. */
+  /** The newest change time of anything looked at, LightRAG's temporary files and locks included. */
   readonly newestNs: bigint;
   readonly rawBytes: number;
   readonly largestBytes: number;
@@ -55,12 +55,6 @@ export const INCOMPLETE_MARK = '.lightkeeper-incomplete';
 /** Times are kept in nanoseconds, in 64 bits: until the year 2262. */
 const TIME_NS_MAX = 2n ** 63n - 1n;
 const TIME_NS_MIN = -(2n ** 63n);
-
-/** Which names of a directory are left out. */
-export function excluder(patterns: readonly string[]): (path: BytePath) => boolean {
-  const matchers = patterns.map(pathMatcher);
-  return (path) => path === OWN_FOLDER || NEVER.test(path) || matchers.some((matches) => matches(path));
-}
 
 /** The absolute bytes of a path below a directory. */
 export function below(dir: Uint8Array, path: BytePath): Buffer {
@@ -81,12 +75,12 @@ class Scanner {
   readonly findings: Finding[] = [];
   newestNs = 0n;
   readonly #dir: Uint8Array;
-  readonly #excluded: (path: BytePath) => boolean;
+  readonly #exclude: ((path: BytePath) => boolean)[];
   readonly #store: { dev: bigint; ino: bigint } | undefined;
 
   constructor(dir: Uint8Array, options: ScanOptions) {
     this.#dir = dir;
-    this.#excluded = excluder(options.exclude ?? []);
+    this.#exclude = (options.exclude ?? []).map(pathMatcher);
     this.#store = options.store === undefined ? undefined : identity(options.store);
   }
 
@@ -154,9 +148,10 @@ class Scanner {
       );
       return false;
     }
-    if (path === OWN_FOLDER) return false;
+    // A log that somebody left out may grow for ever; a temporary file that grows is a flush under way.
+    if (path === OWN_FOLDER || this.#exclude.some((matches) => matches(path))) return false;
     if (stat.ctimeNs > this.newestNs) this.newestNs = stat.ctimeNs;
-    if (this.#excluded(path)) return false;
+    if (NEVER.test(path)) return false;
     if (path === INCOMPLETE_MARK) {
       this.findings.push(
         warning('restore_incomplete', path, {

@@ -59,17 +59,20 @@ export class StoreService {
   readonly store: Store;
   readonly #guarded: () => readonly Guarded[];
   readonly #onSnapshot: (snapshot: Snapshot, result: CaptureResult) => void;
+  readonly #onRestored: (ms: number) => void;
 
   constructor(
     store: Store,
     options: {
       guarded?: () => readonly Guarded[];
       onSnapshot?: (snapshot: Snapshot, result: CaptureResult) => void;
+      onRestored?: (ms: number) => void;
     } = {},
   ) {
     this.store = store;
     this.#guarded = options.guarded ?? (() => []);
     this.#onSnapshot = options.onSnapshot ?? (() => {});
+    this.#onRestored = options.onRestored ?? (() => {});
   }
 
   /** The calls as the generated service wants them. */
@@ -201,12 +204,14 @@ export class StoreService {
       onProgress,
       ...(signal === undefined ? {} : { signal }),
     });
+    const durationMs = Math.round(monotonic() - began);
+    if (!request.dryRun) this.#onRestored(durationMs);
     return create(RestoreResultSchema, {
       snapshotId: idOf(record),
       to: pathText(pathFromBytes(request.to)),
       files: result.files,
       bytes: BigInt(result.bytes),
-      durationMs: Math.round(monotonic() - began),
+      durationMs,
       verified: !request.dryRun,
       dryRun: request.dryRun,
       findings: [...result.findings],

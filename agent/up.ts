@@ -67,7 +67,7 @@ export async function up(options: UpOptions, events: UpEvents, signal: AbortSign
     options.graphId === '' ? graphIdOf(basename(Buffer.from(options.dir).toString())) : options.graphId;
   checkGraphId(graphId);
   // A directory that is not there is refused before anything is made.
-  await scan(options.dir, { exclude: options.exclude });
+  await scan(options.dir, { exclude: options.exclude, store: options.store });
   const store = await Store.open(options.store, { create: true });
   try {
     await new Agent(store, graphId, options, events).run(signal);
@@ -97,6 +97,7 @@ class Agent {
     this.#service = new StoreService(store, {
       guarded: () => [{ graphId, dir: Buffer.from(options.dir).toString() }],
       onSnapshot: (snapshot, { retries }) => this.#measure(snapshot, retries),
+      onRestored: (ms) => this.#metrics.restoreDuration.observe(ms / 1000),
     });
   }
 
@@ -107,7 +108,10 @@ class Agent {
       readiness: () => this.#readiness(),
       health: () => this.#readiness(),
     });
-    const served = await serveStore(this.#service);
+    const served = await serveStore(this.#service).catch(async (error: unknown) => {
+      await http.close();
+      throw error;
+    });
     const { port } = http;
     this.#events.started({ graphId: this.#graphId, store: this.#store.root, port, socket: served.socket });
     const handlers = {
@@ -176,7 +180,7 @@ class Agent {
     if (snapshot.unchanged) return;
     this.#metrics.snapshots.inc({ graph_id, grade: Grade_Value[snapshot.grade] });
     this.#metrics.sizeBytes.set({ graph_id }, Number(snapshot.rawBytes));
-    this.#metrics.storedBytes.inc({ graph_id }, Number(snapshot.storedBytes));
+    this.#metrics.storedBytes.set({ graph_id }, Number(snapshot.storedBytes));
     this.#metrics.duration.observe({ graph_id }, snapshot.durationMs / 1000);
   }
 

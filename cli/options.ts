@@ -2,7 +2,7 @@ import { homedir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { type Command, Option } from 'commander';
 import { LightkeeperError } from '../core/errors.ts';
-import { parseDuration, parseSize } from '../core/quantity.ts';
+import { parseDuration, parseSize } from '../host/quantity.ts';
 
 /** The state folder where none is named: under /var/lib for root, else under the user's own. */
 export function defaultState(env: NodeJS.ProcessEnv): string {

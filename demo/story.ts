@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { up, withStore } from '../agent/main.ts';
 import { LightkeeperError } from '../core/errors.ts';
-import { durationText, sizeText } from '../core/quantity.ts';
+import { durationText, sizeText } from '../host/quantity.ts';
 import type { Snapshot } from '../gen/lightkeeper/v1/agent_pb.ts';
 import { type Generated, generate, growCache, ingest, rowCounts } from './generate.ts';
 

@@ -1,7 +1,7 @@
 import { chmod, mkdir, stat, unlink } from 'node:fs/promises';
 import { createServer, type Http2Server, type Http2Session } from 'node:http2';
 import { connect, type Socket } from 'node:net';
-import { tmpdir, userInfo } from 'node:os';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { ConnectRouter, Interceptor, Transport } from '@connectrpc/connect';
 import { connectNodeAdapter, createConnectTransport, Http2SessionManager } from '@connectrpc/connect-node';
@@ -14,13 +14,15 @@ const CONNECT_TIMEOUT_MS = 5000;
 /** A short path for the socket of a process that serves `name`, in a folder that only this user can open. */
 export async function socketPath(name: string): Promise<string> {
   const runtime = process.env.XDG_RUNTIME_DIR;
+  // Not os.userInfo: the user of a container often has no name.
+  const own = process.getuid?.() ?? 0;
   const folder =
     runtime === undefined || runtime === ''
-      ? join(tmpdir(), `lightkeeper-${userInfo().uid}`)
+      ? join(tmpdir(), `lightkeeper-${own}`)
       : join(runtime, 'lightkeeper');
   await mkdir(folder, { recursive: true, mode: 0o700 });
   const { uid, mode } = await stat(folder);
-  if (uid !== userInfo().uid || (mode & 0o077) !== 0) {
+  if (uid !== own || (mode & 0o077) !== 0) {
     throw new LightkeeperError('REFUSED', `Cannot listen in "${folder}": others can write to it`, {
       hint: `remove that folder, or set XDG_RUNTIME_DIR to one of your own`,
     });

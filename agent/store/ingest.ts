@@ -75,6 +75,8 @@ export class Ingest {
   #failure: unknown;
   /** A pack was on its way to its name: should this fail, it may be there without the index knowing it. */
   #published = false;
+  /** Names of the packs that this change has written. */
+  readonly written = new Set<string>();
   storedBytes = 0;
   newBytes = 0;
   newUnits = 0;
@@ -164,6 +166,7 @@ export class Ingest {
    */
   async #enter(pack: PublishedPack, last: IndexBatch): Promise<number> {
     const { packId, kind, frames } = pack;
+    this.written.add(packId.toString('hex'));
     this.#store.touched.add(packId.toString('hex', 0, 1));
     return await this.#store.index.enterPack({ packId, kind, size: BigInt(pack.size) }, frames, last);
   }

@@ -1,9 +1,9 @@
 import { randomBytes } from 'node:crypto';
-import { readdir, readFile } from 'node:fs/promises';
+import { access, constants, readdir, readFile } from 'node:fs/promises';
 import { hostname } from 'node:os';
 import { join } from 'node:path';
 import { Level } from 'level';
-import { LightkeeperError, systemCode } from '../../core/errors.ts';
+import { ioError, LightkeeperError, systemCode } from '../../core/errors.ts';
 import { makeDir, removeFile, removeTree, replaceFile } from '../../host/disk.ts';
 
 /** Who has a store open for writing. */
@@ -79,6 +79,8 @@ async function lock(root: string, folder: string): Promise<Level> {
     } catch (error) {
       const cause = error instanceof Error ? error.cause : undefined;
       if (systemCode(cause) === 'LEVEL_LOCKED') throw inUse(root, await readHolder(root), error);
+      const denied = await notWritable(folder);
+      if (denied !== undefined) throw ioError('lock', folder, denied);
       if (attempt === 2)
         throw new LightkeeperError('IO', `Cannot lock "${folder}": ${String(cause)}`, { cause: error });
       // Its content means nothing: a process that was killed may have left it half written.
@@ -87,6 +89,15 @@ async function lock(root: string, folder: string): Promise<Level> {
       }
     }
   }
+}
+
+/** Why this process may not write to the folder or its lock, as the system says it; undefined if it may. */
+async function notWritable(folder: string): Promise<unknown> {
+  for (const path of [folder, join(folder, 'LOCK')]) {
+    const denied = await access(path, constants.W_OK).catch((error: unknown) => error);
+    if (['EROFS', 'EACCES', 'EPERM'].includes(systemCode(denied) ?? '')) return denied;
+  }
+  return undefined;
 }
 
 function inUse(root: string, holder: Holder | undefined, cause: unknown): LightkeeperError {

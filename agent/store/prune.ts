@@ -112,7 +112,10 @@ export async function collect(
     for (const { pack } of old) store.condemned.delete(pack);
     return 0;
   }
-  await removePacks(store, old);
+  // What is alive in an old pack may have made the very same pack again.
+  const gone = old.filter(({ packId }) => !ingest.written.has(packId));
+  for (const { pack } of old) if (!gone.some((life) => life.pack === pack)) store.condemned.delete(pack);
+  await removePacks(store, gone);
   return old.reduce((sum, { size }) => sum + size, 0) - written;
 }
 

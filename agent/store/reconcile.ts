@@ -13,15 +13,17 @@ import {
 import { hex, sha256, unitId } from '../../core/unit.ts';
 import {
   type Annotation,
+  type Finding,
   type FrameInfo,
   PackKind_Value,
   type PackRecord,
   type PositionEntry,
   PositionEntrySchema,
+  type StoreConfig,
   UnitKind_Value,
 } from '../../gen/lightkeeper/v1/types_pb.ts';
 import { decodeFrame, decodeRoom, parseFrame, unitsThatDiffer } from '../codec/frame.ts';
-import { type IndexBatch, recordKey, sideKey } from './index.ts';
+import { type IndexBatch, recordKey, type StoreIndex, sideKey } from './index.ts';
 import {
   PACK_HEADER_BYTES,
   PACK_TRAILER_BYTES,
@@ -31,7 +33,18 @@ import {
 } from './pack.ts';
 import type { PackStore } from './packs.ts';
 import { verifyPack } from './scrub.ts';
-import type { Store } from './store.ts';
+
+/** What this needs of an open store. */
+export interface Holdings {
+  readonly config: StoreConfig;
+  readonly packs: PackStore;
+  readonly index: StoreIndex;
+  readonly findings: Finding[];
+  readonly lost: Set<number>;
+  readonly touched: Set<string>;
+  readonly unsound: Set<string>;
+  stale: boolean;
+}
 
 /** The 256 folders that packs are spread over. */
 export const SHARDS: readonly string[] = Array.from({ length: 256 }, (_, i) =>
@@ -58,7 +71,7 @@ export async function readPackTable(
  * Makes the index agree with the packs that are there: enters those that it does not know, marks those that
  * are gone. Shards that have not changed since we last wrote there are only listed with `all`.
  */
-export async function reconcile(store: Store, options: { all?: boolean } = {}): Promise<void> {
+export async function reconcile(store: Holdings, options: { all?: boolean } = {}): Promise<void> {
   store.stale = false;
   // An index that has just been made cannot say what is missing: the next capture is to ask for every unit.
   const fresh = await store.index.isEmpty();
@@ -78,7 +91,7 @@ export async function reconcile(store: Store, options: { all?: boolean } = {}): 
 }
 
 /** What was found in a shard before: it is looked at again. */
-function forgetFindings(store: Store, shard: string): void {
+function forgetFindings(store: Holdings, shard: string): void {
   const kept = store.findings.filter(
     ({ code, object }) => !(code === 'pack_damaged' || code === 'pack_missing') || !object.startsWith(shard),
   );
@@ -86,7 +99,7 @@ function forgetFindings(store: Store, shard: string): void {
 }
 
 /** Answers whether all of the shard could be read. */
-async function reconcileShard(store: Store, shard: string): Promise<boolean> {
+async function reconcileShard(store: Holdings, shard: string): Promise<boolean> {
   const known = await store.index.packsOfShard(shard);
   let whole = true;
   for await (const { packId, size } of store.packs.list(shard)) {
@@ -127,13 +140,13 @@ async function reconcileShard(store: Store, shard: string): Promise<boolean> {
 }
 
 /** A pack that was missing or damaged and is there again is believed only when every byte of it holds. */
-function proveReturned(store: Store, packId: string): void {
+function proveReturned(store: Holdings, packId: string): void {
   const { problem } = verifyPack(store.packs.localPath(packId), packId);
   if (problem !== undefined) throw new LightkeeperError('DAMAGED', `Cannot use pack "${packId}": ${problem}`);
 }
 
 /** Enters a pack from its own table of contents, with the snapshots and annotations in it. */
-export async function enterPack(store: Store, packId: string, size: number): Promise<void> {
+export async function enterPack(store: Holdings, packId: string, size: number): Promise<void> {
   const { kind, frames } = await readPackTable(store.packs, packId, size);
   if (kind === PackKind_Value.META) await enterRecords(store, packId, frames);
   await enterUnits(store, { packId: Buffer.from(packId, 'hex'), kind, size: BigInt(size) }, frames);
@@ -141,7 +154,7 @@ export async function enterPack(store: Store, packId: string, size: number): Pro
 
 /** Enters what a pack holds, but for the records in it. */
 export async function enterUnits(
-  store: Store,
+  store: Holdings,
   pack: Pick<PackRecord, 'packId' | 'kind' | 'size'>,
   frames: readonly FrameInfo[],
 ): Promise<void> {
@@ -156,7 +169,7 @@ const RECORD_KINDS: ReadonlySet<UnitKind_Value> = new Set([
   UnitKind_Value.POSITION,
 ]);
 
-async function enterRecords(store: Store, packId: string, frames: readonly FrameInfo[]): Promise<void> {
+async function enterRecords(store: Holdings, packId: string, frames: readonly FrameInfo[]): Promise<void> {
   for (const info of frames) {
     if (!RECORD_KINDS.has(info.kind)) continue;
     for (const bytes of await readFrameUnits(store.packs, packId, info)) {
@@ -191,7 +204,7 @@ export async function readFrameUnits(packs: PackStore, packId: string, info: Fra
 }
 
 /** Enters a manifest as it is stored. */
-export async function enterManifest(store: Store, batch: IndexBatch, bytes: Uint8Array): Promise<void> {
+export async function enterManifest(store: Holdings, batch: IndexBatch, bytes: Uint8Array): Promise<void> {
   const manifest = parseManifest(bytes);
   const digest = sha256(bytes);
   const at =
@@ -211,7 +224,7 @@ export async function enterManifest(store: Store, batch: IndexBatch, bytes: Uint
 }
 
 /** Advances a graph's head to a position if it is beyond it. */
-export async function enterPosition(store: Store, batch: IndexBatch, entry: PositionEntry): Promise<void> {
+export async function enterPosition(store: Holdings, batch: IndexBatch, entry: PositionEntry): Promise<void> {
   const head = await store.index.head(entry.graphId);
   const beyond =
     head === undefined ||
@@ -222,7 +235,7 @@ export async function enterPosition(store: Store, batch: IndexBatch, entry: Posi
 
 /** Adds an annotation to the record that it is about. */
 export async function enterAnnotation(
-  store: Store,
+  store: Holdings,
   batch: IndexBatch,
   annotation: Annotation,
 ): Promise<void> {
@@ -242,7 +255,7 @@ export async function enterAnnotation(
   store.index.putStrayAnnotations(batch, stray);
 }
 
-async function stampShard(store: Store, shard: string): Promise<void> {
+async function stampShard(store: Holdings, shard: string): Promise<void> {
   const stamp = await store.packs.shardStamp(shard);
   if (stamp === undefined) return;
   const batch = store.index.batch();
@@ -254,7 +267,7 @@ async function stampShard(store: Store, shard: string): Promise<void> {
  * Notes how the shards are that this process has written to, so that the next open need not list them. A shard
  * in which something is wrong is listed, and reported, at every open.
  */
-export async function stampShards(store: Store): Promise<void> {
+export async function stampShards(store: Holdings): Promise<void> {
   // After a failure the index may not know all that is there: the next open is to look.
   if (store.stale) return;
   for (const shard of store.touched) if (!store.unsound.has(shard)) await stampShard(store, shard);

@@ -1,4 +1,4 @@
-import { lstat, mkdtemp, readdir } from 'node:fs/promises';
+import { lstat, mkdtemp, readdir, stat } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { ioError, LightkeeperError, systemCode } from '../../core/errors.ts';
@@ -98,7 +98,8 @@ export class Store {
     if (options.readOnly !== true) await makeDir('store:create', root);
     const owner = options.readOnly === true ? undefined : await Ownership.take(root);
     try {
-      return await Store.#openOwned(root, owner, read);
+      // Until the store was ours another process may have made it.
+      return await Store.#openOwned(root, owner, read ?? (await readConfig(root)));
     } catch (error) {
       await owner?.release();
       throw error;
@@ -129,6 +130,7 @@ export class Store {
       await reconcile(store);
     } catch (error) {
       await index.close();
+      await packs.close();
       throw error;
     }
     return store;
@@ -145,11 +147,14 @@ export class Store {
 
   async close(): Promise<void> {
     await Promise.allSettled([...this.#readers, this.#writing]);
-    if (!this.readOnly) await stampShards(this);
-    await this.#index.close();
-    await this.packs.close();
-    if (this.readOnly) await removeTree('store:index:temporary', this.#indexPath);
-    await this.#owner?.release();
+    try {
+      if (!this.readOnly) await stampShards(this);
+    } finally {
+      await this.#index.close();
+      await this.packs.close();
+      if (this.readOnly) await removeTree('store:index:temporary', this.#indexPath);
+      await this.#owner?.release();
+    }
   }
 
   /** Throws the index away and makes it again from the packs. */
@@ -368,8 +373,14 @@ function configFindings(bad: readonly string[]): Finding[] {
 async function refuseForeign(root: string): Promise<void> {
   let names: string[];
   try {
-    if (!(await lstat(root)).isDirectory()) {
-      throw new LightkeeperError('INVALID_ARGUMENT', `Cannot make a store of "${root}": it is not a folder`, {
+    const link = (await lstat(root)).isSymbolicLink();
+    const there = await stat(root).catch((error: unknown) => {
+      if (link && systemCode(error) === 'ENOENT') return undefined;
+      throw error;
+    });
+    if (there?.isDirectory() !== true) {
+      const state = there === undefined ? 'it is a symlink that leads nowhere' : 'it is not a folder';
+      throw new LightkeeperError('INVALID_ARGUMENT', `Cannot make a store of "${root}": ${state}`, {
         hint: 'name another path with --store',
       });
     }

@@ -1,9 +1,15 @@
+import { toBinary } from '@bufbuild/protobuf';
 import { LightkeeperError } from '../../core/errors.ts';
 import { readNodeRefs } from '../../core/list.ts';
 import { parseFileList } from '../../core/manifest.ts';
 import { pathFromBytes } from '../../core/path.ts';
 import { LiveUnits } from '../../core/reachability.ts';
-import { type ListRoot, type Manifest, UnitKind_Value } from '../../gen/lightkeeper/v1/types_pb.ts';
+import {
+  type ListRoot,
+  type Manifest,
+  ManifestSchema,
+  UnitKind_Value,
+} from '../../gen/lightkeeper/v1/types_pb.ts';
 import type { UnitLocation } from './index.ts';
 import type { Store } from './store.ts';
 
@@ -40,7 +46,9 @@ export class Walker {
 
   /** Marks all that a snapshot refers to; answers how many units it lacks. */
   async walk(manifest: Manifest, manifestUnitId: Uint8Array): Promise<number> {
-    let missing = this.#mark(Buffer.from(manifestUnitId), 0, UnitKind_Value.MANIFEST) === undefined ? 1 : 0;
+    const { length } = toBinary(ManifestSchema, manifest);
+    let missing =
+      this.#mark(Buffer.from(manifestUnitId), length, UnitKind_Value.MANIFEST) === undefined ? 1 : 0;
     missing += await this.#list(manifest.files, true);
     return missing;
   }

@@ -1,6 +1,6 @@
 import { type Command, Option } from 'commander';
 import { LightkeeperError } from '../../core/errors.ts';
-import { sizeText } from '../../core/quantity.ts';
+import { sizeText } from '../../host/quantity.ts';
 import {
   RepairResultSchema,
   VerifyLevel_Value,

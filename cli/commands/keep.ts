@@ -1,5 +1,5 @@
 import type { Command } from 'commander';
-import { sizeText } from '../../core/quantity.ts';
+import { sizeText } from '../../host/quantity.ts';
 import {
   DeleteSnapshotResponseSchema,
   PruneResultSchema,

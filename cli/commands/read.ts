@@ -1,6 +1,6 @@
 import { create } from '@bufbuild/protobuf';
 import type { Command } from 'commander';
-import { durationText, sizeText } from '../../core/quantity.ts';
+import { durationText, sizeText } from '../../host/quantity.ts';
 import {
   GetSnapshotResponseSchema,
   GetStatsResponseSchema,

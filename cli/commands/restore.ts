@@ -1,6 +1,6 @@
 import type { Command } from 'commander';
 import { LightkeeperError } from '../../core/errors.ts';
-import { durationText, sizeText } from '../../core/quantity.ts';
+import { durationText, sizeText } from '../../host/quantity.ts';
 import { RestoreResultSchema } from '../../gen/lightkeeper/v1/agent_pb.ts';
 import {
   type CommonOptions,

@@ -1,5 +1,5 @@
 import type { Command } from 'commander';
-import { durationText, sizeText } from '../../core/quantity.ts';
+import { durationText, sizeText } from '../../host/quantity.ts';
 import { type Snapshot, SnapshotSchema } from '../../gen/lightkeeper/v1/agent_pb.ts';
 import { Grade_Value } from '../../gen/lightkeeper/v1/types_pb.ts';
 import { EXIT } from '../exit.ts';
@@ -47,7 +47,7 @@ export function addSnapshot(program: Command): void {
     .action(async (options: SnapshotOptions) => {
       const dir = pathArgument(required(options.dir, '--dir'));
       const tags = tagMap(options.tag);
-      const snapshot = await withStore(storeOf(options), { create: true }, (client) =>
+      const snapshot = await withStore(storeOf(options), { create: true, protects: dir }, (client) =>
         lastOf(
           client.createSnapshot({
             dir,

@@ -2,7 +2,7 @@ import { resolve } from 'node:path';
 import { timestampMs } from '@bufbuild/protobuf/wkt';
 import type { Command } from 'commander';
 import { LightkeeperError } from '../../core/errors.ts';
-import { durationText, sizeText } from '../../core/quantity.ts';
+import { durationText, sizeText } from '../../host/quantity.ts';
 import type { Snapshot } from '../../gen/lightkeeper/v1/agent_pb.ts';
 import { Grade_Value } from '../../gen/lightkeeper/v1/types_pb.ts';
 import { now } from '../../host/clock.ts';

@@ -1,4 +1,4 @@
-import { LightkeeperError } from './errors.ts';
+import { LightkeeperError } from '../core/errors.ts';
 
 const DURATIONS: Readonly<Record<string, number>> = {
   ms: 1,
