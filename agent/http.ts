@@ -8,6 +8,8 @@ export interface HttpAnswers {
   /** Readiness and health: true is 200, false is 503; the body tells why. */
   readonly readiness: () => Promise<{ ok: boolean; body: unknown }>;
   readonly health: () => Promise<{ ok: boolean; body: unknown }>;
+  /** Whether this agent is primary (or standby) for a graph, or for all that it guards. */
+  readonly role: (role: 'primary' | 'standby', graphId: string | undefined) => { ok: boolean; body: unknown };
 }
 
 const REQUEST_TIMEOUT_MS = 10_000;
@@ -80,18 +82,14 @@ async function answer(
     });
   }
   const { method = 'GET' } = request;
-  if (method === 'OPTIONS') {
-    response.writeHead(204, { allow: 'GET, HEAD, OPTIONS' });
-    response.end();
-    return;
-  }
-  if (method !== 'GET' && method !== 'HEAD') {
+  // Load balancers probe with any of the three, and act on the status.
+  if (method !== 'GET' && method !== 'HEAD' && method !== 'OPTIONS') {
     return json(response, 405, {
       code: 'unimplemented',
       message: `Cannot ${method}: only GET, HEAD and OPTIONS`,
     });
   }
-  const { pathname } = new URL(request.url ?? '/', 'http://localhost');
+  const { pathname, searchParams } = new URL(request.url ?? '/', 'http://localhost');
   switch (pathname) {
     case '/metrics':
       response.writeHead(200, { 'content-type': 'text/plain; version=0.0.4; charset=utf-8' });
@@ -102,6 +100,12 @@ async function answer(
     case '/readiness':
     case '/health': {
       const { ok, body } = await (pathname === '/health' ? answers.health() : answers.readiness());
+      return json(response, ok ? 200 : 503, body);
+    }
+    case '/primary':
+    case '/standby': {
+      const role = pathname === '/primary' ? 'primary' : 'standby';
+      const { ok, body } = answers.role(role, searchParams.get('graph') ?? undefined);
       return json(response, ok ? 200 : 503, body);
     }
     default:

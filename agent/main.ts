@@ -1,5 +1,6 @@
 import { type Client, createClient, createRouterTransport } from '@connectrpc/connect';
-import { LightkeeperError } from '../core/errors.ts';
+import { ioCode, LightkeeperError } from '../core/errors.ts';
+import { checkGraphId } from '../core/manifest.ts';
 import { AgentService } from '../gen/lightkeeper/v1/agent_pb.ts';
 import { fromConnect, isLost, serverErrors } from './errors.ts';
 import { checkDirectory } from './scan.ts';
@@ -23,6 +24,8 @@ export interface ReachOptions {
   readonly reading?: boolean;
   /** The directory that is to be protected: refused, before a store is made, if it cannot be. */
   readonly protects?: Uint8Array;
+  /** Its name, likewise. */
+  readonly graphId?: string;
   /** Write the config again if it is beyond reading. */
   readonly recover?: boolean;
 }
@@ -33,13 +36,16 @@ export async function withStore<T>(
   options: ReachOptions,
   run: (client: AgentClient) => Promise<T>,
 ): Promise<T> {
-  const reached = await reach(root, options);
-  try {
-    return await run(reached.client);
-  } catch (error) {
-    throw isLost(error) ? await reached.lost(error) : fromConnect(error);
-  } finally {
-    await reached.close();
+  for (let attempt = 1; ; attempt++) {
+    const reached = await reach(root, options);
+    try {
+      return await run(reached.client);
+    } catch (error) {
+      if (attempt === 1 && reached.again()) continue;
+      throw isLost(error) ? await reached.lost(error) : fromConnect(error);
+    } finally {
+      await reached.close();
+    }
   }
 }
 
@@ -49,21 +55,28 @@ interface Reached {
   readonly close: () => Promise<void>;
   /** What to say of a call that ended without an answer. */
   readonly lost: (error: unknown) => Promise<LightkeeperError>;
+  /** Whether the call failed on a damaged index, which is made again when the store is next opened. */
+  readonly again: () => boolean;
 }
 
 async function reach(root: string, options: ReachOptions): Promise<Reached> {
   if (options.recover === true) await recoverConfig(root);
   try {
     const { protects } = options;
+    if (options.graphId !== undefined && options.graphId !== '') checkGraphId(options.graphId);
     if (protects !== undefined && (await readHolder(root)) === undefined) checkDirectory(protects, root);
     const store = await openStore(root, options);
-    const lost = (error: unknown) => Promise.resolve(fromConnect(error));
-    return { client: inProcess(new StoreService(store)), close: () => store.close(), lost };
+    return inProcess(store);
   } catch (error) {
     if (!(error instanceof LightkeeperError) || error.code !== 'IN_USE') throw error;
     const holder = await readHolder(root);
     if (holder === undefined || holder.socket === '') throw error;
-    return await overSocket(holder, error);
+    return await overSocket(holder, error).catch(async (unreachable: unknown) => {
+      // It may have ended since it was asked for the store.
+      const store = await openStore(root, options).catch(() => undefined);
+      if (store === undefined) throw unreachable;
+      return inProcess(store);
+    });
   }
 }
 
@@ -72,22 +85,26 @@ async function openStore(root: string, options: ReachOptions): Promise<Store> {
   try {
     return await Store.open(root, { create });
   } catch (error) {
-    const code =
-      error instanceof LightkeeperError ? (error.cause as { code?: unknown } | undefined)?.code : undefined;
-    const readOnlyPlace = code === 'EROFS' || code === 'EACCES' || code === 'EPERM';
-    if (options.reading !== true || !readOnlyPlace) throw error;
+    const closed = ['EROFS', 'EACCES', 'EPERM', 'ENOSPC', 'EDQUOT'].includes(ioCode(error) ?? '');
+    if (options.reading !== true || !closed) throw error;
     return await Store.open(root, { readOnly: true });
   }
 }
 
-function inProcess(service: StoreService): AgentClient {
+function inProcess(store: Store): Reached {
+  const service = new StoreService(store);
   const transport = createRouterTransport(
     (router) => {
       router.service(AgentService, service.implementation());
     },
     { router: { interceptors: [serverErrors] } },
   );
-  return createClient(AgentService, transport);
+  return {
+    client: createClient(AgentService, transport),
+    close: () => store.close(),
+    lost: (error) => Promise.resolve(fromConnect(error)),
+    again: () => store.index.damaged,
+  };
 }
 
 async function overSocket(holder: Holder, inUse: LightkeeperError): Promise<Reached> {
@@ -125,7 +142,7 @@ async function overSocket(holder: Holder, inUse: LightkeeperError): Promise<Reac
     await again.close();
     return hangs(error);
   };
-  return { client, close, lost };
+  return { client, close, lost, again: () => false };
 }
 
 export type { UpEvents, UpOptions } from './up.ts';

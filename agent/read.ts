@@ -1,10 +1,9 @@
 import { type BigIntStats, close, constants, fstat, open } from 'node:fs';
 import { promisify } from 'node:util';
 import { must } from '../core/assert.ts';
-import { ioError, systemCode } from '../core/errors.ts';
-import { errorFinding } from '../core/finding.ts';
+import { LightkeeperError, systemCode } from '../core/errors.ts';
 import { ListBuilder } from '../core/list.ts';
-import { type BytePath, pathText } from '../core/path.ts';
+import type { BytePath } from '../core/path.ts';
 import { UNIT_ID_BYTES } from '../core/unit.ts';
 import {
   type FileEntry,
@@ -14,7 +13,7 @@ import {
 } from '../gen/lightkeeper/v1/types_pb.ts';
 import { allocateHints, BLOCK_BYTES, type CutBlock, type Hints, putHint } from './chunk.ts';
 import { eachInPool, type Lease, type Pool } from './pool.ts';
-import { below, type Entry } from './scan.ts';
+import { below, type Entry, unreadable } from './scan.ts';
 import type { Ingest } from './store/ingest.ts';
 import type { Store } from './store/store.ts';
 import { BATCH_FILES_MAX, type SmallFileResult } from './work.ts';
@@ -128,7 +127,7 @@ export class Reader {
 
   #settleSmall(entry: Entry, result: SmallFileResult, outcome: ReadOutcome): void {
     if (result.error !== undefined) {
-      this.#failed(entry, result.error.code, result.error.message, outcome);
+      this.#failed(entry, result.error.code, outcome);
       return;
     }
     const same =
@@ -136,22 +135,14 @@ export class Reader {
     if (!result.stable || !same || racy(result.ctimeNs)) outcome.changed.add(entry.path);
   }
 
-  #failed(entry: Entry, code: string, message: string, outcome: ReadOutcome): void {
+  #failed(entry: Entry, code: string, outcome: ReadOutcome): void {
     outcome.dropped.add(entry.path);
     // Gone, or turned into something else: the next scan sees what it is now.
     if (code === 'ENOENT' || code === 'ENOTDIR' || code === 'ELOOP' || code === 'ENXIO') {
       outcome.changed.add(entry.path);
       return;
     }
-    outcome.findings.push(
-      errorFinding('unreadable', pathText(entry.path), {
-        message: `it cannot be read (${code}) and is not in the snapshot: ${message}`,
-        hint:
-          code === 'EIO'
-            ? 'the disk reports errors: look at the kernel log'
-            : 'give the agent the right to read it, or exclude it',
-      }),
-    );
+    outcome.findings.push(unreadable(entry.path, code));
   }
 
   /** Has the units of a block that are new stored. */
@@ -195,7 +186,7 @@ export class Reader {
       // node:fs takes Buffers as paths; its promisified type is one overload only.
       fd = await openFile(below(this.#dir, entry.path), flags);
     } catch (error) {
-      return this.#failed(entry, systemCode(error) ?? 'EIO', String(error), outcome);
+      return this.#failed(entry, systemCode(error) ?? 'EIO', outcome);
     }
     try {
       const before = await statFile(fd, { bigint: true });
@@ -218,12 +209,7 @@ export class Reader {
       outcome.contents.set(entry.path, content);
     } catch (error) {
       if (systemCode(error) === undefined) throw error;
-      this.#failed(
-        entry,
-        systemCode(error) ?? 'EIO',
-        ioError('read', pathText(entry.path), error).message,
-        outcome,
-      );
+      this.#failed(entry, systemCode(error) ?? 'EIO', outcome);
     } finally {
       await closeFile(fd);
     }
@@ -248,9 +234,15 @@ export class Reader {
     if (previous === undefined || count < 2 || count > HINTS_MAX) return undefined;
     const hints = allocateHints(count);
     let i = 0;
-    for await (const { id, span } of this.#store.units(previous.content)) {
-      if (i < count) putHint(hints, i, id, span);
-      i += 1;
+    try {
+      for await (const { id, span } of this.#store.units(previous.content)) {
+        if (i < count) putHint(hints, i, id, span);
+        i += 1;
+      }
+    } catch (error) {
+      // The list of the last capture is damaged: the file is read without its help, and stored again.
+      if (!(error instanceof LightkeeperError) || error.code !== 'DAMAGED') throw error;
+      return undefined;
     }
     return i === count ? hints : undefined;
   }

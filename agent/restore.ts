@@ -265,6 +265,8 @@ class Restore {
       this.#window.push({ id, file, position });
       file.pending += 1;
       position += span;
+      // A list that lies must not make the restore go on for ever.
+      if (span === 0 || position > entry.size) break;
       if (this.#window.length >= WINDOW_UNITS) await this.#dispatch();
     }
     if (BigInt(position) !== entry.size) {
@@ -291,7 +293,7 @@ class Restore {
       const locations = await this.#store.index.locate(batch.map(({ id }) => id));
       for (const [i, unit] of batch.entries()) {
         const location = locations[i];
-        if (location === undefined) throw this.#missing(unit);
+        if (location === undefined) throw await this.#missing(unit);
         const key = `${location.pack}:${location.frameOffset}`;
         const frame = frames.get(key) ?? { location, wanted: [] };
         frames.set(key, frame);
@@ -346,7 +348,8 @@ class Restore {
     if (this.#failure !== undefined) throw this.#failure.error;
   }
 
-  #missing({ id, file }: Wanted): LightkeeperError {
+  async #missing({ id, file }: Wanted): Promise<LightkeeperError> {
+    await this.#store.suspectIndex();
     const name = pathText(pathFromBytes(file.entry.path));
     return new LightkeeperError(
       'DAMAGED',
@@ -388,7 +391,10 @@ class Restore {
   }
 
   async #finish(): Promise<void> {
-    for (const entry of this.#links) await this.#link(entry);
+    // Hard links first: as long as there is no symlink below the folder, no link can lead out of it.
+    const symlinks = this.#links.filter(({ type }) => type === FileType_Value.SYMLINK);
+    const hardLinks = this.#links.filter(({ type }) => type !== FileType_Value.SYMLINK);
+    for (const entry of [...hardLinks, ...symlinks]) await this.#link(entry);
     for (const entry of this.#folders.reverse()) await this.#settleFolder(entry);
     if (this.#syncAtEnd) await syncFilesystem('restore:sync-all', this.#base);
     const { root } = this.#order.record.manifest;
@@ -462,9 +468,14 @@ class Restore {
   }
 }
 
-/** A time as Node wants it, to the microsecond; as text, because it takes a negative number for "now". */
+/**
+ * A time as Node wants it, to the microsecond; as text, because it takes a negative number for "now". Node cuts
+ * what follows the microsecond, so half of one is added: a binary fraction is often a little short.
+ */
 function secondsOf({ mtimeNs }: FileEntry): string {
-  return String(Number(mtimeNs / 1000n) / 1e6);
+  const floor = mtimeNs < 0n && mtimeNs % 1000n !== 0n ? 1n : 0n;
+  const micros = Number(mtimeNs / 1000n - floor);
+  return String((micros + (micros < 0 ? -0.5 : 0.5)) / 1e6);
 }
 
 async function publishFolder(from: Buffer, to: Buffer): Promise<void> {

@@ -61,6 +61,17 @@ export function below(dir: Uint8Array, path: BytePath): Buffer {
   return path === '' ? Buffer.from(dir) : Buffer.concat([dir, Buffer.from(sep), pathBytes(path)]);
 }
 
+/** The finding of a name that cannot be read. */
+export function unreadable(path: BytePath, code: string): Finding {
+  return errorFinding('unreadable', pathText(path), {
+    message: `it cannot be read (${code}) and is not in the snapshot`,
+    hint:
+      code === 'EIO'
+        ? 'the disk reports errors: look at the kernel log'
+        : 'give the agent the right to read it, or exclude it',
+  });
+}
+
 /** What a scan is told. */
 export interface ScanOptions {
   /** Patterns of names that are left out beside those that always are. */
@@ -112,12 +123,7 @@ class Scanner {
       this.#tooLong(path);
       return;
     }
-    this.findings.push(
-      errorFinding('unreadable', pathText(path), {
-        message: `it cannot be read (${code ?? 'unknown'}) and is not in the snapshot`,
-        hint: 'give the agent the right to read it, or exclude it',
-      }),
-    );
+    this.findings.push(unreadable(path, code ?? 'unknown'));
   }
 
   #tooLong(path: BytePath): void {

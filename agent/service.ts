@@ -26,7 +26,7 @@ import {
   type VerifyRequest,
   VerifyResultSchema,
 } from '../gen/lightkeeper/v1/agent_pb.ts';
-import type { Annotation } from '../gen/lightkeeper/v1/types_pb.ts';
+import type { Annotation, SnapshotRecord } from '../gen/lightkeeper/v1/types_pb.ts';
 import { monotonic, now } from '../host/clock.ts';
 import { type CaptureResult, capture } from './capture.ts';
 import { type OnProgress, tell } from './events.ts';
@@ -94,10 +94,7 @@ export class StoreService {
           value: { $typeName: 'lightkeeper.v1.Pinned', pinned },
         })),
       tagSnapshot: ({ snapshotId, graphId, set, remove }) =>
-        this.#annotate(snapshotId, graphId, (record) => ({
-          case: 'tagged',
-          value: { $typeName: 'lightkeeper.v1.Tagged', tags: newTags(record.tags, set, remove) },
-        })),
+        this.#annotate(snapshotId, graphId, ({ tags }) => tagged(newTags(tags, set, remove))),
       getStats: ({ graphId }) => this.stats(graphId),
       getStatus: () => this.status(),
     };
@@ -124,15 +121,24 @@ export class StoreService {
       onProgress,
       ...(signal === undefined ? {} : { signal }),
     });
-    if (!isThere(result.record))
+    const record = result.unchanged ? await this.#withTags(result.record, request.tags) : result.record;
+    if (!isThere(record))
       throw new LightkeeperError('INTERNAL', 'Cannot show the snapshot that was just taken');
-    const snapshot = snapshotView(result.record, {
+    const snapshot = snapshotView(record, {
       unchanged: result.unchanged,
       confirmedAtMs: await this.store.index.confirmedAt(graphId),
       findings: result.findings,
     });
     this.#onSnapshot(snapshot, result);
     return snapshot;
+  }
+
+  /** A point that was asked for with tags has them, also where nothing had changed. */
+  async #withTags(record: SnapshotRecord, tags: Readonly<Record<string, string>>): Promise<SnapshotRecord> {
+    if (Object.keys(tags).length === 0) return record;
+    const name = idOf(record);
+    await this.#annotate(name, '', ({ tags: old }) => tagged(newTags(old, tags, [])));
+    return (await selectSnapshot(this.store, name, '')).record;
   }
 
   async list(graphId: string, pageSize: number, pageToken: string) {
@@ -275,11 +281,19 @@ export class StoreService {
         result.bytesFreed = BigInt(packs.freedBytes);
         return result;
       }
+      const before = await this.#packBytes();
       await markDeleted(this.store, removed);
-      const freed = await collect(this.store, (done, total) => onProgress('rewriting packs', done, total));
-      result.bytesFreed = BigInt(Math.max(0, freed));
+      await collect(this.store, (done, total) => onProgress('rewriting packs', done, total));
+      const freed = before - (await this.#packBytes());
+      result.bytesFreed = freed > 0n ? freed : 0n;
       return result;
     });
+  }
+
+  async #packBytes(): Promise<bigint> {
+    let bytes = 0n;
+    for await (const [, pack] of this.store.index.packs()) bytes += pack.size;
+    return bytes;
   }
 
   async #planGraph(
@@ -434,6 +448,10 @@ function candidate(record: Found): Candidate {
     usable: !torn,
     side: torn,
   };
+}
+
+function tagged(tags: Record<string, string>): Annotation['what'] {
+  return { case: 'tagged', value: { $typeName: 'lightkeeper.v1.Tagged', tags } };
 }
 
 function newTags(

@@ -2,6 +2,9 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { monotonic, now } from '../host/clock.ts';
 import { firstDifference, type Scan } from './scan.ts';
 
+/** Between two looks while waiting, at least. */
+const LOOK_AGAIN_MIN_MS = 5;
+
 /** A scan, and whether the directory had come to rest at it. */
 export interface Settled {
   readonly scan: Scan;
@@ -25,13 +28,11 @@ export async function waitUntilQuiet(
   for (;;) {
     const ageMs = now() - Number(scan.newestNs / 1_000_000n);
     if (quietMs === 0 || ageMs >= quietMs || lookedMs - sameSinceMs >= quietMs) return { scan, quiet: true };
-    if (monotonic() - startedMs >= settleTimeoutMs) return { scan, quiet: false };
+    const leftMs = startedMs + settleTimeoutMs - monotonic();
+    if (leftMs <= 0) return { scan, quiet: false };
     const waitMs = ageMs >= 0 ? quietMs - ageMs : quietMs;
-    await sleep(
-      Math.max(5, Math.min(waitMs + 1, quietMs)),
-      undefined,
-      signal === undefined ? {} : { signal },
-    );
+    const napMs = Math.min(leftMs, Math.max(LOOK_AGAIN_MIN_MS, Math.min(waitMs + 1, quietMs)));
+    await sleep(napMs, undefined, signal === undefined ? {} : { signal });
     lookedMs = monotonic();
     const next = await look();
     if (firstDifference(scan, next) !== undefined || next.newestNs !== scan.newestNs) sameSinceMs = lookedMs;

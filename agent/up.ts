@@ -107,6 +107,7 @@ class Agent {
       metrics: () => this.#metricsText(),
       readiness: () => this.#readiness(),
       health: () => this.#readiness(),
+      role: (role, graphId) => this.#role(role, graphId),
     });
     const served = await serveStore(this.#service).catch(async (error: unknown) => {
       await http.close();
@@ -208,6 +209,18 @@ class Agent {
         : { error: { message: this.#failure.message, hint: this.#failure.hint } }),
     };
     return { ok, body };
+  }
+
+  /** Without a controller and without peers an agent is primary for what it guards, in epoch 1. */
+  #role(role: 'primary' | 'standby', graphId: string | undefined): { ok: boolean; body: unknown } {
+    const guarded = graphId === undefined || graphId === this.#graphId;
+    const body = guarded
+      ? { graph: this.#graphId, role: 'PRIMARY', epoch: '1' }
+      : {
+          graph: graphId,
+          error: { message: `Cannot answer for "${graphId}": this agent does not guard it` },
+        };
+    return { ok: guarded && role === 'primary', body };
   }
 
   async #pruneNowAndThen(signal: AbortSignal): Promise<void> {

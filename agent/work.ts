@@ -1,6 +1,6 @@
 import { closeSync, constants, fstatSync, openSync, readSync, writeSync } from 'node:fs';
 import { gearTable, UNIT_BYTES_MAX } from '../core/boundaries.ts';
-import { ioError, LightkeeperError, normalise } from '../core/errors.ts';
+import { ioError, LightkeeperError, normalise, systemCode } from '../core/errors.ts';
 import { UNIT_ID_BYTES, unitId, unitIdInPlace } from '../core/unit.ts';
 import { type Codec_Value, UnitKind_Value } from '../gen/lightkeeper/v1/types_pb.ts';
 import { effectSync } from '../host/disk.ts';
@@ -353,6 +353,7 @@ function readWhole(path: string, offset: number, into: Buffer): Buffer {
   try {
     fd = openSync(path, 'r');
   } catch (error) {
+    if (systemCode(error) !== 'ENOENT') throw ioError('read', path, error);
     throw new LightkeeperError('DAMAGED', `Cannot read "${path}": it is missing`, {
       hint: 'bring the file back, or run lightkeeper repair',
       cause: error,

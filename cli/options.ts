@@ -17,6 +17,19 @@ export function defaultState(env: NodeJS.ProcessEnv): string {
 
 /** The store where none is named: the variables of the original system, then STATE/store. */
 export function defaultStore(env: NodeJS.ProcessEnv, state: string): string {
+  const bucket = ['_BUCKET', '_REGION', '_KEY_PREFIX']
+    .map((end) => `LIGHTRAG_BACKUP_S3${end}`)
+    .find((name) => env[name]);
+  if (bucket !== undefined) {
+    // Nobody may believe in copies that do not exist.
+    throw new LightkeeperError(
+      'INVALID_ARGUMENT',
+      `Cannot use ${bucket}: object stores are not in this version`,
+      {
+        hint: `unset ${bucket} and name a folder with --store or LIGHTRAG_BACKUP_STORAGE_PATH`,
+      },
+    );
+  }
   for (const name of ['LIGHTKEEPER_STORE', 'LIGHTRAG_BACKUP_STORAGE_PATH', 'LIGHTRAG_BACKUP_STORAGE']) {
     const value = env[name];
     if (value !== undefined && value !== '') return resolve(value);

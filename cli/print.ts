@@ -1,9 +1,9 @@
 import { type DescMessage, type MessageShape, toJson } from '@bufbuild/protobuf';
 import { type Timestamp, timestampMs } from '@bufbuild/protobuf/wkt';
 import type { ErrorCode, LightkeeperError } from '../core/errors.ts';
-import { durationText, sizeText } from '../host/quantity.ts';
 import type { Progress } from '../gen/lightkeeper/v1/agent_pb.ts';
 import { type Finding, Severity_Value } from '../gen/lightkeeper/v1/types_pb.ts';
+import { durationText, sizeText } from '../host/quantity.ts';
 
 /** Writes the one JSON document of a command. */
 export function printJson<D extends DescMessage>(schema: D, message: MessageShape<D>): void {

@@ -58,9 +58,32 @@ const IO_HINTS: Readonly<Record<string, string>> = {
 
 /** The `code` of a Node system error, or undefined. */
 export function systemCode(error: unknown): string | undefined {
-  if (!(error instanceof Error)) return undefined;
+  if (!(error instanceof Error) || error instanceof LightkeeperError) return undefined;
   const code = (error as NodeJS.ErrnoException).code;
   return typeof code === 'string' ? code : undefined;
+}
+
+/** How the system words what its codes mean: LevelDB passes on only the words. */
+const IO_WORDS: Readonly<Record<string, string>> = {
+  'No space left on device': 'ENOSPC',
+  'Disk quota exceeded': 'EDQUOT',
+  'Read-only file system': 'EROFS',
+  'Permission denied': 'EACCES',
+  'Operation not permitted': 'EPERM',
+  'Too many open files': 'EMFILE',
+  'Input/output error': 'EIO',
+};
+
+/** Why the system said no, looked for in an error and what was underneath; undefined if it was not the system. */
+export function ioCode(error: unknown): string | undefined {
+  for (let under = error; under instanceof Error; under = under.cause) {
+    const code = systemCode(under);
+    if (code !== undefined && Object.hasOwn(IO_HINTS, code)) return code;
+    const { message } = under;
+    const words = Object.keys(IO_WORDS).find((some) => message.includes(some));
+    if (words !== undefined) return IO_WORDS[words];
+  }
+  return undefined;
 }
 
 /**
@@ -69,7 +92,7 @@ export function systemCode(error: unknown): string | undefined {
  */
 export function ioError(doing: string, what: string, error: unknown): LightkeeperError {
   if (error instanceof LightkeeperError) return error;
-  const code = systemCode(error);
+  const code = ioCode(error);
   const state = error instanceof Error ? error.message : String(error);
   const hint = code === undefined ? undefined : IO_HINTS[code];
   return new LightkeeperError('IO', `Cannot ${doing} "${what}": ${state}`, {

@@ -14,6 +14,8 @@ import {
   type SnapshotRecord,
   SnapshotRecordSchema,
 } from '../gen/lightkeeper/v1/types_pb.ts';
+import { PIECE_ENTRIES_MAX } from './boundaries.ts';
+import { checkCount, KNOWN_FIELDS } from './bounds.ts';
 import { LightkeeperError } from './errors.ts';
 import { LIST_DEPTH_MAX, NODE_REF_BYTES } from './list.ts';
 import { type BytePath, checkPath, pathFromBytes } from './path.ts';
@@ -26,6 +28,8 @@ export const SNAPSHOT_ID_DIGITS = 32;
 /** Findings kept in a manifest; the rest is counted. */
 export const MANIFEST_FINDINGS_MAX = 1000;
 
+/** The last second that can be written as a date. */
+const YEAR_9999_SECONDS = 253_402_300_799n;
 const DIGEST_BYTES = 32;
 const STORE_ID_BYTES = 16;
 const MINT_ID_BYTES = 16;
@@ -67,7 +71,8 @@ function checkRoot(root: ListRoot | undefined, what: string): void {
 export function parseManifest(bytes: Uint8Array): Manifest {
   let manifest: Manifest;
   try {
-    manifest = fromBinary(ManifestSchema, bytes);
+    checkCount(bytes, ManifestSchema.field.findings.number, MANIFEST_FINDINGS_MAX);
+    manifest = fromBinary(ManifestSchema, bytes, KNOWN_FIELDS);
   } catch (error) {
     throw new LightkeeperError('DAMAGED', 'Cannot read a manifest: it does not parse', { cause: error });
   }
@@ -83,6 +88,10 @@ export function parseManifest(bytes: Uint8Array): Manifest {
   if (!digestLengths || manifest.mintId.length !== 16 || manifest.capturedAt === undefined) {
     throw new LightkeeperError('DAMAGED', 'Cannot read a manifest: its position is not whole');
   }
+  const { seconds, nanos } = manifest.capturedAt;
+  if (seconds < 0n || seconds > YEAR_9999_SECONDS || nanos < 0 || nanos >= 1e9) {
+    throw new LightkeeperError('DAMAGED', 'Cannot read a manifest: its time is none');
+  }
   checkRoot(manifest.files, 'its list of files');
   return manifest;
 }
@@ -91,7 +100,7 @@ export function parseManifest(bytes: Uint8Array): Manifest {
 export function parseAnnotation(bytes: Uint8Array): Annotation {
   let annotation: Annotation;
   try {
-    annotation = fromBinary(AnnotationSchema, bytes);
+    annotation = fromBinary(AnnotationSchema, bytes, KNOWN_FIELDS);
   } catch (error) {
     throw new LightkeeperError('DAMAGED', 'Cannot read an annotation: it does not parse', { cause: error });
   }
@@ -105,7 +114,7 @@ export function parseAnnotation(bytes: Uint8Array): Annotation {
 export function parsePosition(bytes: Uint8Array): PositionEntry {
   let entry: PositionEntry;
   try {
-    entry = fromBinary(PositionEntrySchema, bytes);
+    entry = fromBinary(PositionEntrySchema, bytes, KNOWN_FIELDS);
   } catch (error) {
     throw new LightkeeperError('DAMAGED', 'Cannot read a position: it does not parse', { cause: error });
   }
@@ -121,7 +130,8 @@ export function parsePosition(bytes: Uint8Array): PositionEntry {
 export function parseFileList(bytes: Uint8Array, previous: BytePath): FileEntry[] {
   let files: FileEntry[];
   try {
-    files = fromBinary(FileListSchema, bytes).files;
+    checkCount(bytes, FileListSchema.field.files.number, PIECE_ENTRIES_MAX);
+    files = fromBinary(FileListSchema, bytes, KNOWN_FIELDS).files;
   } catch (error) {
     throw new LightkeeperError('DAMAGED', 'Cannot read a list of files: it does not parse', { cause: error });
   }

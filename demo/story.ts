@@ -5,8 +5,8 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { up, withStore } from '../agent/main.ts';
 import { LightkeeperError } from '../core/errors.ts';
-import { durationText, sizeText } from '../host/quantity.ts';
 import type { Snapshot } from '../gen/lightkeeper/v1/agent_pb.ts';
+import { durationText, sizeText } from '../host/quantity.ts';
 import { type Generated, generate, growCache, ingest, rowCounts } from './generate.ts';
 
 const DOCUMENTS = 60;

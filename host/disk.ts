@@ -184,8 +184,19 @@ export async function makeDir(label: string, path: string): Promise<void> {
       if (made === first || made === dirname(made)) return;
     }
   } catch (error) {
-    throw ioError('create', path, error);
+    throw ioError('create', path, await whyNot(path, error));
   }
+}
+
+/** Node says ENOENT for whatever keeps it from making folders; the system says more when asked for one. */
+async function whyNot(path: string, error: unknown): Promise<unknown> {
+  if (systemCode(error) !== 'ENOENT') return error;
+  const parent = dirname(path);
+  if (parent !== path && !(await exists(parent))) return await whyNot(parent, error);
+  return await mkdir(path).then(
+    () => error,
+    (own: unknown) => own,
+  );
 }
 
 /** Publishes a small file durably in place of what was there: temporary, write, sync, rename, sync folder. */

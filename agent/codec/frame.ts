@@ -1,5 +1,6 @@
 import { crc32 } from 'node:zlib';
 import { create, fromBinary, toBinary } from '@bufbuild/protobuf';
+import { checkCount, KNOWN_FIELDS } from '../../core/bounds.ts';
 import { LightkeeperError } from '../../core/errors.ts';
 import { UNIT_ID_BYTES, unitIdInPlace } from '../../core/unit.ts';
 import {
@@ -22,6 +23,7 @@ const FRAME_VERSION = 1;
 /** Most units of a frame, so that a header cannot ask for much memory. */
 export const FRAME_UNITS_MAX = 0xffff;
 const HEADER_BYTES_MAX = 4 << 20;
+const STREAMS_MAX = 16;
 
 /** The units of a frame before they are encoded: their bytes one after another. */
 export interface FrameContent {
@@ -109,7 +111,9 @@ export function parseFrame(bytes: Buffer): ParsedFrame {
   const bodyAt = FRAME_PREFIX_BYTES + headLength;
   let header: FrameHeader;
   try {
-    header = fromBinary(FrameHeaderSchema, bytes.subarray(FRAME_PREFIX_BYTES, bodyAt));
+    const raw = bytes.subarray(FRAME_PREFIX_BYTES, bodyAt);
+    checkCount(raw, FrameHeaderSchema.field.streams.number, STREAMS_MAX);
+    header = fromBinary(FrameHeaderSchema, raw, KNOWN_FIELDS);
   } catch (error) {
     throw new LightkeeperError('DAMAGED', 'Cannot read a frame: its header does not parse', { cause: error });
   }

@@ -54,7 +54,7 @@ export async function readConfig(root: string): Promise<ConfigRead | undefined> 
   const missing: string[] = [];
   for (const name of COPIES) {
     const bytes = await readFile(join(root, name)).catch((error) => {
-      if (systemCode(error) === 'ENOENT') return undefined;
+      if (systemCode(error) === 'ENOENT' || systemCode(error) === 'ENOTDIR') return undefined;
       throw ioError('read', join(root, name), error);
     });
     if (bytes === undefined) {

@@ -1,6 +1,6 @@
 import { create, fromBinary, toBinary } from '@bufbuild/protobuf';
 import { Level } from 'level';
-import { LightkeeperError, systemCode } from '../../core/errors.ts';
+import { ioError, LightkeeperError, systemCode } from '../../core/errors.ts';
 import { hex, UNIT_ID_BYTES } from '../../core/unit.ts';
 import {
   type FrameInfo,
@@ -13,6 +13,7 @@ import {
   UnitKind_Value,
 } from '../../gen/lightkeeper/v1/types_pb.ts';
 import { effect } from '../../host/disk.ts';
+import { type Db, isDamage, Table, type TableBatch } from './table.ts';
 
 /** Where a unit is. */
 export interface UnitLocation {
@@ -32,10 +33,8 @@ const BATCH_ENTRIES = 1000;
 const CACHE_BYTES = 8 * 1024 * 1024;
 const WRITE_BUFFER_BYTES = 2 * 1024 * 1024;
 
-type Db = Level<Buffer, Buffer>;
-type Batch = ReturnType<Db['batch']>;
 /** Writes that become durable together. */
-export type IndexBatch = Extract<Batch, { write: unknown }>;
+export type IndexBatch = TableBatch;
 
 function encodeLocation(location: UnitLocation): Buffer {
   const out = Buffer.allocUnsafe(LOCATION_BYTES);
@@ -124,13 +123,13 @@ export function graphOfKey(recordAt: Buffer): string {
  * again from the packs, but for when a directory was last found unchanged.
  */
 export class StoreIndex {
-  readonly #db: Db;
+  readonly #db: Table;
   #nextPack = 0;
   /** Packs that were found to have a record. */
   readonly #known = new Set<number>();
 
   private constructor(db: Db) {
-    this.#db = db;
+    this.#db = new Table(db);
   }
 
   /** Opens or makes it. IN_USE if another process has it, DAMAGED if LevelDB cannot read it. */
@@ -151,19 +150,29 @@ export class StoreIndex {
           cause: error,
         });
       }
-      if (
-        systemCode(cause) === 'LEVEL_IO_ERROR' &&
-        !/CURRENT|MANIFEST|\.log|\.ldb|Corruption/.test(String(cause))
-      ) {
-        throw new LightkeeperError('IO', `Cannot open "${path}": ${String(cause)}`, { cause: error });
-      }
+      // A full disk is no damage: nothing would be gained by making the index again.
+      if (!isDamage(cause)) throw ioError('open', path, cause);
       throw new LightkeeperError('DAMAGED', `Cannot open "${path}": the index is damaged`, { cause: error });
     }
     const index = new StoreIndex(db);
-    for await (const number of db.keys({ gte: key('p'), lt: after(key('p')), reverse: true, limit: 1 })) {
-      index.#nextPack = number.readUInt32BE(1) + 1;
+    const last = { gte: key('p'), lt: after(key('p')), reverse: true, limit: 1 };
+    try {
+      for await (const number of index.#db.keys(last)) index.#nextPack = number.readUInt32BE(1) + 1;
+    } catch (error) {
+      await db.close();
+      throw error;
     }
     return index;
+  }
+
+  /** Bytes of it were found that are not what was written: it is to be made again. */
+  get damaged(): boolean {
+    return this.#db.damaged;
+  }
+
+  /** Has it made again. */
+  suspect(): void {
+    this.#db.damaged = true;
   }
 
   async close(): Promise<void> {
@@ -172,12 +181,12 @@ export class StoreIndex {
 
   /** Whether nothing has been entered yet. */
   async isEmpty(): Promise<boolean> {
-    return (await this.#db.keys({ limit: 1 }).all()).length === 0;
+    return (await this.#db.keyList({ limit: 1 })).length === 0;
   }
 
   /** A batch that is held in native memory; `commit` makes it durable. */
   batch(): IndexBatch {
-    return this.#db.batch() as IndexBatch;
+    return this.#db.batch();
   }
 
   /** Writes a batch that may be lost in a power loss: the packs say the same. */
@@ -312,7 +321,7 @@ export class StoreIndex {
 
   /** Packs that were found to be gone. */
   async lostPacks(): Promise<number[]> {
-    const keys = await this.#db.keys({ gte: key('l'), lt: after(key('l')) }).all();
+    const keys = await this.#db.keyList({ gte: key('l'), lt: after(key('l')) });
     return keys.map((at) => at.readUInt32BE(1));
   }
 
@@ -395,7 +404,7 @@ export class StoreIndex {
     for (const letter of ['s', 'x']) {
       let from = key(letter);
       for (;;) {
-        const [at] = await this.#db.keys({ gte: from, lt: after(key(letter)), limit: 1 }).all();
+        const [at] = await this.#db.keyList({ gte: from, lt: after(key(letter)), limit: 1 });
         if (at === undefined) break;
         const graphId = graphOfKey(at);
         if (!found.includes(graphId)) found.push(graphId);

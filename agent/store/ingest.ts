@@ -296,7 +296,8 @@ export class Ingest {
     measured: (storedBytes: bigint) => Annotation,
     record: SnapshotRecord,
   ): Promise<void> {
-    const draft = measured(0n);
+    // Not 0, which would be left out and make the record shorter.
+    const draft = measured(1n);
     const meta = must(this.#meta, 'a meta pack');
     const first = annotationFrame(draft);
     const total = this.storedBytes + meta.sizeWith([{ frame: first, length: first.bytes.length }]);
@@ -376,8 +377,8 @@ export class Ingest {
     await this.#found(number);
   }
 
-  /** Publishes what has gathered as it is, without a snapshot; answers the bytes written. */
-  async finishRepack(records: { kind: UnitKind_Value; units: Uint8Array[] }[]): Promise<number> {
+  /** Publishes what has gathered as it is, without a snapshot. */
+  async finishRepack(records: { kind: UnitKind_Value; units: Uint8Array[] }[]): Promise<void> {
     await this.settleData();
     await this.flushPieces(true);
     for (const { kind, units } of records) {
@@ -385,16 +386,15 @@ export class Ingest {
         await this.#appendMeta(recordFrame(kind, units.slice(from, from + 1000)));
       }
     }
-    return this.storedBytes + (this.#meta === undefined ? 0 : await this.#finishMeta());
+    if (this.#meta !== undefined) await this.#finishMeta();
   }
 
-  async #finishMeta(): Promise<number> {
+  async #finishMeta(): Promise<void> {
     const pack = await this.#publishMeta();
     const batch = this.#store.index.batch();
     const number = await this.#enter(pack, batch);
     await this.#store.index.write('index:pack', batch);
     await this.#found(number);
-    return pack.size;
   }
 
   /** Throws away what has not been published. */

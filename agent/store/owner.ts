@@ -3,7 +3,7 @@ import { access, constants, readdir, readFile } from 'node:fs/promises';
 import { hostname } from 'node:os';
 import { join } from 'node:path';
 import { Level } from 'level';
-import { ioError, LightkeeperError, systemCode } from '../../core/errors.ts';
+import { ioCode, ioError, LightkeeperError, systemCode } from '../../core/errors.ts';
 import { makeDir, removeFile, removeTree, replaceFile } from '../../host/disk.ts';
 
 /** Who has a store open for writing. */
@@ -81,8 +81,7 @@ async function lock(root: string, folder: string): Promise<Level> {
       if (systemCode(cause) === 'LEVEL_LOCKED') throw inUse(root, await readHolder(root), error);
       const denied = await notWritable(folder);
       if (denied !== undefined) throw ioError('lock', folder, denied);
-      if (attempt === 2)
-        throw new LightkeeperError('IO', `Cannot lock "${folder}": ${String(cause)}`, { cause: error });
+      if (attempt === 2 || ioCode(cause) !== undefined) throw ioError('lock', folder, cause);
       // Its content means nothing: a process that was killed may have left it half written.
       for (const name of await readdir(folder)) {
         if (name !== 'LOCK') await removeTree('store:owner:clear', join(folder, name));

@@ -1,9 +1,11 @@
 import { createHash, type Hash } from 'node:crypto';
 import { crc32 } from 'node:zlib';
 import { create, fromBinary, toBinary } from '@bufbuild/protobuf';
+import { checkCount, KNOWN_FIELDS } from '../../core/bounds.ts';
 import { LightkeeperError } from '../../core/errors.ts';
 import { UNIT_ID_BYTES } from '../../core/unit.ts';
 import { type FrameInfo, PackFooterSchema, PackKind_Value } from '../../gen/lightkeeper/v1/types_pb.ts';
+import { FRAME_PREFIX_BYTES } from '../codec/frame.ts';
 import { compressedCap, compressInto, decompressInto } from '../codec/zstd.ts';
 
 /** Frames of a pack, in bytes, at which it is closed. */
@@ -144,7 +146,8 @@ export function parsePackFooter(bytes: Buffer, trailer: PackTrailer): FrameInfo[
   }
   let frames: FrameInfo[];
   try {
-    frames = fromBinary(PackFooterSchema, raw).frames;
+    checkCount(raw, PackFooterSchema.field.frames.number, trailer.footerOffset / FRAME_PREFIX_BYTES);
+    frames = fromBinary(PackFooterSchema, raw, KNOWN_FIELDS).frames;
   } catch (error) {
     throw new LightkeeperError('DAMAGED', 'Cannot read a pack: its footer does not parse', { cause: error });
   }

@@ -87,21 +87,20 @@ export async function planCollection(
   return { plan: planPacks(lives), walker };
 }
 
-/** Gives back the space of what nothing refers to; answers the bytes that became free. */
+/** Gives back the space of what nothing refers to. */
 export async function collect(
   store: Store,
   onProgress: (done: number, total: number) => void,
-): Promise<number> {
+): Promise<void> {
   const { plan, walker } = await planCollection(store, new Set());
   const old = [...plan.drop, ...plan.rewrite];
-  if (old.length === 0) return 0;
+  if (old.length === 0) return;
   const total = plan.rewrite.reduce((sum, { size }) => sum + size, 0);
   const ingest = new Ingest(store);
   // From now on no look-up answers with what is about to go.
   for (const { pack } of old) store.condemned.add(pack);
-  let written: number;
   try {
-    written = await rewrite(store, ingest, plan, walker, (done) => onProgress(done, total));
+    await rewrite(store, ingest, plan, walker, (done) => onProgress(done, total));
   } catch (error) {
     await ingest.abandon();
     for (const { pack } of old) store.condemned.delete(pack);
@@ -110,13 +109,12 @@ export async function collect(
   if (!(await store.readersGone(READERS_WAIT_MS))) {
     // A long restore still reads them: they are dead, and the next collection removes them.
     for (const { pack } of old) store.condemned.delete(pack);
-    return 0;
+    return;
   }
   // What is alive in an old pack may have made the very same pack again.
   const gone = old.filter(({ packId }) => !ingest.written.has(packId));
   for (const { pack } of old) if (!gone.some((life) => life.pack === pack)) store.condemned.delete(pack);
   await removePacks(store, gone);
-  return old.reduce((sum, { size }) => sum + size, 0) - written;
 }
 
 async function rewrite(
@@ -125,7 +123,7 @@ async function rewrite(
   plan: PackPlan,
   walker: Walker,
   onProgress: (done: number) => void,
-): Promise<number> {
+): Promise<void> {
   const rewriter = new Rewriter(store, ingest, walker);
   let done = 0;
   for (const life of plan.rewrite) {
@@ -139,7 +137,7 @@ async function rewrite(
     done += life.size;
     onProgress(done);
   }
-  return await rewriter.finish();
+  await rewriter.finish();
 }
 
 /** Takes what is alive out of old packs and writes it to new ones. */
@@ -217,10 +215,10 @@ class Rewriter {
     }
   }
 
-  /** Publishes everything; answers the bytes written. */
-  async finish(): Promise<number> {
+  /** Publishes everything. */
+  async finish(): Promise<void> {
     await this.#flushData();
-    return await this.#ingest.finishRepack([...this.#records].map(([kind, units]) => ({ kind, units })));
+    await this.#ingest.finishRepack([...this.#records].map(([kind, units]) => ({ kind, units })));
   }
 }
 

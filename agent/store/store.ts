@@ -121,15 +121,17 @@ export class Store {
       await makeDir('store:tmp:create', join(root, 'tmp'));
       await makeDir('store:packs:create', join(root, 'packs'));
     }
-    const indexPath =
-      owner === undefined ? await mkdtemp(join(tmpdir(), 'lightkeeper-index-')) : join(root, INDEX_FOLDER);
+    const indexPath = owner === undefined ? await temporaryIndex() : join(root, INDEX_FOLDER);
     const index = await openIndex(indexPath, owner !== undefined);
     const store = new Store({ root, config, packs, index, indexPath, owner });
     try {
+      await reconcile(store).catch(async (error: unknown) => {
+        if (!index.damaged || owner === undefined) throw error;
+        await store.rebuildIndex();
+      });
       store.findings.push(...configFindings(read?.bad ?? []));
-      await reconcile(store);
     } catch (error) {
-      await index.close();
+      await store.index.close();
       await packs.close();
       throw error;
     }
@@ -153,6 +155,7 @@ export class Store {
       await this.#index.close();
       await this.packs.close();
       if (this.readOnly) await removeTree('store:index:temporary', this.#indexPath);
+      else if (this.#index.damaged) await removeTree('store:index:clear', this.#indexPath);
       await this.#owner?.release();
     }
   }
@@ -169,7 +172,8 @@ export class Store {
     this.condemned.clear();
     this.lost.clear();
     this.unsound.clear();
-    this.findings.length = 0;
+    const kept = this.findings.filter(({ code }) => code === 'config_damaged');
+    this.findings.splice(0, this.findings.length, ...kept);
     this.dropFrames();
     await reconcile(this);
   }
@@ -213,7 +217,8 @@ export class Store {
     });
     await before;
     try {
-      if (this.stale) await this.#catchUp();
+      if (this.#index.damaged) await this.rebuildIndex();
+      else if (this.stale) await this.#catchUp();
       return await run();
     } finally {
       done();
@@ -243,6 +248,12 @@ export class Store {
     return (await this.#index.wholeDigest(graphId))?.equals(digest) === true;
   }
 
+  /** A unit that should be there is not known. Unless something is known to be missing, the index has lost it. */
+  async suspectIndex(): Promise<void> {
+    if (this.readOnly || this.lost.size > 0 || this.unsound.size > 0) return;
+    if (!(await this.#index.distrusted())) this.#index.suspect();
+  }
+
   /** Where a unit is, if a pack that is there and stays holds it. */
   locate(id: Uint8Array): UnitLocation | undefined {
     const location = this.#index.locateSync(id);
@@ -253,7 +264,10 @@ export class Store {
   async readUnit(id: Uint8Array, kind: UnitKind_Value): Promise<Buffer> {
     // A condemned pack may still be read: its file goes only when its readers have gone.
     const location = this.#index.locateSync(id);
-    if (location === undefined) throw missingUnit(id);
+    if (location === undefined) {
+      await this.suspectIndex();
+      throw missingUnit(id);
+    }
     if (location.kind !== kind) throw missingUnit(id);
     const frame = await this.#frame(location);
     const start = frame.starts[location.place];
@@ -310,7 +324,12 @@ export class Store {
   async *#walk(entries: Uint8Array, depth: number): AsyncIterable<{ id: Buffer; span: number }> {
     for (const ref of readNodeRefs(entries)) {
       if (depth === 0) yield ref;
-      else yield* this.#walk(await this.readUnit(ref.id, UnitKind_Value.LIST), depth - 1);
+      else {
+        const piece = await this.readUnit(ref.id, UnitKind_Value.LIST);
+        if (piece.length === 0)
+          throw new LightkeeperError('DAMAGED', 'Cannot read a list: a piece of it is empty');
+        yield* this.#walk(piece, depth - 1);
+      }
     }
   }
 
@@ -348,6 +367,16 @@ function decodeWhole(bytes: Buffer): DecodedFrame {
     at += length;
   }
   return { parsed, bytes: decoded, starts };
+}
+
+/** A folder for the index of a store that cannot be written to. */
+async function temporaryIndex(): Promise<string> {
+  return await mkdtemp(join(tmpdir(), 'lightkeeper-index-')).catch((error: unknown) => {
+    throw new LightkeeperError('IO', `Cannot make an index in "${tmpdir()}": ${String(error)}`, {
+      hint: 'set TMPDIR to a folder that this user may write to',
+      cause: error,
+    });
+  });
 }
 
 async function openIndex(path: string, mayRebuild: boolean): Promise<StoreIndex> {

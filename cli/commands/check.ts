@@ -1,12 +1,12 @@
 import { type Command, Option } from 'commander';
 import { LightkeeperError } from '../../core/errors.ts';
-import { sizeText } from '../../host/quantity.ts';
 import {
   RepairResultSchema,
   VerifyLevel_Value,
   VerifyResultSchema,
 } from '../../gen/lightkeeper/v1/agent_pb.ts';
 import { Severity_Value } from '../../gen/lightkeeper/v1/types_pb.ts';
+import { sizeText } from '../../host/quantity.ts';
 import { EXIT } from '../exit.ts';
 import { type CommonOptions, storeOf, withCommon } from '../options.ts';
 import { printFindings, printJson, say } from '../print.ts';

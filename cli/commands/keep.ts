@@ -1,10 +1,10 @@
 import type { Command } from 'commander';
-import { sizeText } from '../../host/quantity.ts';
 import {
   DeleteSnapshotResponseSchema,
   PruneResultSchema,
   SnapshotSummarySchema,
 } from '../../gen/lightkeeper/v1/agent_pb.ts';
+import { sizeText } from '../../host/quantity.ts';
 import {
   type CommonOptions,
   collect,

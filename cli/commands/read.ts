@@ -1,6 +1,6 @@
 import { create } from '@bufbuild/protobuf';
+import { timestampMs } from '@bufbuild/protobuf/wkt';
 import type { Command } from 'commander';
-import { durationText, sizeText } from '../../host/quantity.ts';
 import {
   GetSnapshotResponseSchema,
   GetStatsResponseSchema,
@@ -8,6 +8,7 @@ import {
   type SnapshotSummary,
 } from '../../gen/lightkeeper/v1/agent_pb.ts';
 import { FileType_Value, Grade_Value } from '../../gen/lightkeeper/v1/types_pb.ts';
+import { durationText, sizeText } from '../../host/quantity.ts';
 import { type CommonOptions, storeOf, withCommon } from '../options.ts';
 import { plain, printFindings, printJson, say, table, timeText } from '../print.ts';
 import { withStore } from '../store.ts';
@@ -31,6 +32,10 @@ async function list(options: CommonOptions): Promise<void> {
       if (pageToken === '') return;
     }
   });
+  // Pages go graph by graph, torn ones last.
+  const capturedMs = ({ capturedAt }: SnapshotSummary) =>
+    capturedAt === undefined ? 0 : timestampMs(capturedAt);
+  all.snapshots.sort((a, b) => capturedMs(b) - capturedMs(a));
   if (options.json === true) return printJson(ListSnapshotsResponseSchema, all);
   if (all.snapshots.length === 0) return say('no snapshots');
   table([['SNAPSHOT', 'GRAPH', 'CAPTURED', 'GRADE', 'SIZE', 'NEW', 'STORED', ''], ...all.snapshots.map(row)]);

@@ -1,7 +1,7 @@
 import type { Command } from 'commander';
 import { LightkeeperError } from '../../core/errors.ts';
-import { durationText, sizeText } from '../../host/quantity.ts';
 import { RestoreResultSchema } from '../../gen/lightkeeper/v1/agent_pb.ts';
+import { durationText, sizeText } from '../../host/quantity.ts';
 import {
   type CommonOptions,
   collect,

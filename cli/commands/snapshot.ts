@@ -1,7 +1,7 @@
 import type { Command } from 'commander';
-import { durationText, sizeText } from '../../host/quantity.ts';
 import { type Snapshot, SnapshotSchema } from '../../gen/lightkeeper/v1/agent_pb.ts';
 import { Grade_Value } from '../../gen/lightkeeper/v1/types_pb.ts';
+import { durationText, sizeText } from '../../host/quantity.ts';
 import { EXIT } from '../exit.ts';
 import {
   type CommonOptions,
@@ -47,20 +47,23 @@ export function addSnapshot(program: Command): void {
     .action(async (options: SnapshotOptions) => {
       const dir = pathArgument(required(options.dir, '--dir'));
       const tags = tagMap(options.tag);
-      const snapshot = await withStore(storeOf(options), { create: true, protects: dir }, (client) =>
-        lastOf(
-          client.createSnapshot({
-            dir,
-            graphId: options.graph ?? '',
-            tags,
-            description: options.description ?? '',
-            settleTimeoutMs: options.settleTimeout === undefined ? 0 : Math.max(1, options.settleTimeout),
-            exclude: options.exclude ?? [],
-            noGrade: !options.grade,
-            ...(options.quiet === undefined ? {} : { quietMs: options.quiet }),
-            ...(options.diskReserve === undefined ? {} : { diskReserveBytes: options.diskReserve }),
-          }),
-        ),
+      const snapshot = await withStore(
+        storeOf(options),
+        { create: true, protects: dir, graphId: options.graph ?? '' },
+        (client) =>
+          lastOf(
+            client.createSnapshot({
+              dir,
+              graphId: options.graph ?? '',
+              tags,
+              description: options.description ?? '',
+              settleTimeoutMs: options.settleTimeout === undefined ? 0 : Math.max(1, options.settleTimeout),
+              exclude: options.exclude ?? [],
+              noGrade: !options.grade,
+              ...(options.quiet === undefined ? {} : { quietMs: options.quiet }),
+              ...(options.diskReserve === undefined ? {} : { diskReserveBytes: options.diskReserve }),
+            }),
+          ),
       );
       if (options.json === true) printJson(SnapshotSchema, snapshot);
       else printSnapshot(snapshot);

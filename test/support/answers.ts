@@ -1,4 +1,15 @@
 import assert from 'node:assert/strict';
+import { resolve } from 'node:path';
+import { type DescMessage, type Message, toJson } from '@bufbuild/protobuf';
+import { type AgentClient, withStore } from '../../agent/main.ts';
+import { lastOf } from '../../cli/stream.ts';
+import {
+  GetSnapshotResponseSchema,
+  ListSnapshotsResponseSchema,
+  RestoreResultSchema,
+  VerifyLevel_Value,
+  VerifyResultSchema,
+} from '../../gen/lightkeeper/v1/agent_pb.ts';
 import { answerOf, type Ended, lightkeeper, type StartOptions } from './command.ts';
 
 /** The answers of the command line that tests look at, as they come in JSON. */
@@ -55,7 +66,15 @@ export interface Restored {
   readonly findings: readonly Finding[];
 }
 
-/** A store and the directory that it protects, driven from outside. */
+/** A message in the shape in which the command line prints it. */
+function asPrinted<T>(schema: DescMessage, message: Message): T {
+  return toJson(schema, message, { alwaysEmitImplicit: true }) as T;
+}
+
+/**
+ * A store and the directory that it protects. Snapshots are taken by the built program. Looks at the store are
+ * taken in this process where nothing else is asked for: starting another one costs more than most of them.
+ */
 export class Case {
   readonly dir: string;
   readonly store: string;
@@ -80,29 +99,50 @@ export class Case {
     return await answerOf([...words, '--store', this.store], options);
   }
 
-  async restore(
-    id: string,
-    to: string,
-    options: StartOptions & { flags?: string[] } = {},
-  ): Promise<Restored> {
-    const words = ['restore', '--snapshot', id, '--to', to, '--disk-reserve', '0', ...(options.flags ?? [])];
-    return await answerOf([...words, '--store', this.store], options);
+  #here<T>(run: (client: AgentClient) => Promise<T>): Promise<T> {
+    return withStore(resolve(this.store), { reading: true }, run);
   }
 
-  async show(id: string, options?: StartOptions): Promise<Shown> {
-    return await answerOf(['show', id, '--store', this.store], options);
+  /** With flags or options it is the command; they may ask for anything. */
+  async restore(
+    snapshotId: string,
+    to: string,
+    options: StartOptions & { flags?: string[]; allowTorn?: boolean } = {},
+  ): Promise<Restored> {
+    const { allowTorn = false, ...others } = options;
+    if (Object.keys(others).length > 0) {
+      const words = ['restore', '--snapshot', snapshotId, '--to', to, '--disk-reserve', '0'];
+      const flags = [...(others.flags ?? []), ...(allowTorn ? ['--allow-torn'] : [])];
+      return await answerOf([...words, ...flags, '--store', this.store], others);
+    }
+    const request = { snapshotId, to: Buffer.from(to), allowTorn, diskReserveBytes: 0n };
+    const restored = await this.#here((client) => lastOf(client.restore(request)));
+    return asPrinted(RestoreResultSchema, restored);
+  }
+
+  async show(snapshotId: string, options?: StartOptions): Promise<Shown> {
+    if (options !== undefined) return await answerOf(['show', snapshotId, '--store', this.store], options);
+    const request = { snapshotId, pageSize: 10_000 };
+    return asPrinted(GetSnapshotResponseSchema, await this.#here((client) => client.getSnapshot(request)));
   }
 
   async list(options?: StartOptions): Promise<Snapshot[]> {
-    return (await answerOf<{ snapshots: Snapshot[] }>(['list', '--store', this.store], options)).snapshots;
+    const listed: { snapshots: Snapshot[] } =
+      options === undefined
+        ? asPrinted(ListSnapshotsResponseSchema, await this.#here((client) => client.listSnapshots({})))
+        : await answerOf(['list', '--store', this.store], options);
+    return listed.snapshots;
   }
 
   /** Every byte of the store, which must hold; answers how many snapshots there are. */
   async assertSound(options?: StartOptions): Promise<number> {
-    const words = ['verify', '--level', 'bytes', '--store', this.store];
-    const { findings, checkedSnapshots } = await answerOf<Verified>(words, options);
-    assert.deepEqual(findings, []);
-    return checkedSnapshots;
+    const level = VerifyLevel_Value.BYTES;
+    const verified: Verified =
+      options === undefined
+        ? asPrinted(VerifyResultSchema, await this.#here((client) => lastOf(client.verify({ level }))))
+        : await answerOf(['verify', '--level', 'bytes', '--store', this.store], options);
+    assert.deepEqual(verified.findings, []);
+    return verified.checkedSnapshots;
   }
 }
 

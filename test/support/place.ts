@@ -17,9 +17,9 @@ export async function removeAll(path: string): Promise<void> {
   });
 }
 
-/** A new folder that is removed when the test ends. Other users may enter it, not list it. */
-export async function freshPlace(t: TestContext): Promise<string> {
-  const place = await mkdtemp(join(tmpdir(), 'lightkeeper-test-'));
+/** A new folder that is removed when the test ends. Other users may enter it. */
+export async function freshPlace(t: TestContext, parent = tmpdir()): Promise<string> {
+  const place = await mkdtemp(join(parent, 'lightkeeper-test-'));
   await chmod(place, 0o755);
   t.after(() => removeAll(place));
   return place;

@@ -1,0 +1,220 @@
+import assert from 'node:assert/strict';
+import { createHash } from 'node:crypto';
+import {
+  chmodSync,
+  linkSync,
+  lstatSync,
+  lutimesSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  readlinkSync,
+  statSync,
+  symlinkSync,
+  utimesSync,
+  writeFileSync,
+} from 'node:fs';
+import { join } from 'node:path';
+import { it } from 'node:test';
+import { hasFields, Place, suite, there } from './program.ts';
+
+const RESTORED = {
+  snapshotId: 'id',
+  to: 'text',
+  files: 'number',
+  bytes: 'long',
+  durationMs: 'number',
+  verified: 'flag',
+} as const;
+
+/** Names, kinds, modes, times to the microsecond and bytes of all below a directory, as lines. */
+function tree(dir: string): string[] {
+  return readdirSync(dir, { recursive: true, encoding: 'utf8' })
+    .sort()
+    .map((name) => {
+      const path = join(dir, name);
+      const stat = lstatSync(path, { bigint: true });
+      const about = `${name} ${(stat.mode & 0o7777n).toString(8)} ${stat.mtimeNs / 1000n} ${stat.nlink}`;
+      if (stat.isSymbolicLink()) return `${about} -> ${readlinkSync(path)}`;
+      return stat.isDirectory()
+        ? `${about} folder`
+        : `${about} ${createHash('sha256').update(readFileSync(path)).digest('hex')}`;
+    });
+}
+
+function fill({ dir }: Place): void {
+  mkdirSync(join(dir, 'folder/deep'), { recursive: true });
+  writeFileSync(join(dir, 'empty'), '');
+  writeFileSync(join(dir, 'vdb_chunks.json'), Buffer.alloc(300_000, 'abcdefg'));
+  writeFileSync(join(dir, 'folder/deep/secret'), 'secret');
+  chmodSync(join(dir, 'folder/deep/secret'), 0o600);
+  writeFileSync(join(dir, 'folder/tool'), '#!/bin/sh\n');
+  chmodSync(join(dir, 'folder/tool'), 0o755);
+  symlinkSync('../nowhere', join(dir, 'folder/dangling'));
+  linkSync(join(dir, 'folder/tool'), join(dir, 'tool'));
+  chmodSync(join(dir, 'folder'), 0o711);
+  // The deepest first: what is made in a folder changes its time.
+  const names = readdirSync(dir, { recursive: true, encoding: 'utf8' }).sort().reverse();
+  for (const [i, name] of [...names, '.'].entries())
+    lutimesSync(join(dir, name), 1_500_000_000 + i, 1_500_000_000 + i);
+}
+
+function restoring(place: Place, snapshot: string, to: string, ...more: string[]): string[] {
+  return ['restore', '--snapshot', snapshot, '--to', place.path(to), ...more];
+}
+
+suite('restore', () => {
+  it('brings back names, bytes, modes, times and links as they were', async () => {
+    const place = new Place();
+    fill(place);
+    const { snapshotId, files } = await place.snapshot();
+    const result = await place.json(restoring(place, 'latest', 'a/b/to'));
+    hasFields(result, RESTORED);
+    assert.deepEqual(
+      [result.snapshotId, result.to, result.files, result.verified],
+      [snapshotId, place.path('a/b/to'), files, true],
+    );
+    assert.deepEqual(tree(place.path('a/b/to')), tree(place.dir));
+    assert.equal(statSync(place.path('a/b/to')).mode, statSync(place.dir).mode);
+    assert.equal(
+      Number(result.bytes),
+      300_000 + 'secret'.length + '#!/bin/sh\n'.length,
+      'the bytes of hard links count once',
+    );
+  });
+
+  it('brings back times to the microsecond', async () => {
+    const place = new Place();
+    const micros = Array.from({ length: 20 }, (_, i) => 1_795_158_884_771_421n + BigInt(i) * 1_000_003n);
+    for (const [i, micro] of micros.entries()) {
+      place.write(`f${i}`, '');
+      // Half a microsecond more, as Node cuts what is below one.
+      utimesSync(join(place.dir, `f${i}`), 0, (Number(micro) + 0.5) / 1e6);
+    }
+    await place.snapshot();
+    await place.json(restoring(place, 'latest', 'to'));
+    const times = (dir: string) =>
+      micros.map((_, i) => statSync(join(dir, `f${i}`), { bigint: true }).mtimeNs / 1000n);
+    assert.deepEqual(times(place.dir), micros);
+    assert.deepEqual(times(place.path('to')), micros);
+  });
+
+  it('takes an id, the start of one, latest and latest-valid', async () => {
+    const place = new Place();
+    const old = String((await place.snapshot({ a: 'old' })).snapshotId);
+    await place.snapshot({ a: 'new' });
+    const wanted: [string, string][] = [
+      [old, 'old'],
+      [old.slice(0, 8), 'old'],
+      ['latest', 'new'],
+      ['latest-valid', 'new'],
+    ];
+    for (const [i, [name, content]] of wanted.entries()) {
+      await place.json(restoring(place, name, `to${i}`));
+      assert.equal(readFileSync(place.path(`to${i}/a`), 'utf8'), content, name);
+    }
+    await place.fails([...restoring(place, old.slice(0, 7), 'no'), '--store', place.store], 2);
+    assert.equal(there(place.path('no')), false);
+  });
+
+  it('needs --graph for latest where the store holds several', async () => {
+    const place = new Place();
+    await place.snapshot({ a: 'one' }, '--graph', 'one');
+    const two = await place.snapshot({ a: 'two' }, '--graph', 'two');
+    const { hint } = await place.fails([...restoring(place, 'latest', 'to'), '--store', place.store], 2);
+    assert.match(String(hint), /--graph/);
+    await place.json(restoring(place, 'latest', 'to', '--graph', 'one'));
+    assert.equal(readFileSync(place.path('to/a'), 'utf8'), 'one');
+    await place.json(restoring(place, String(two.snapshotId), 'to2'));
+    assert.equal(readFileSync(place.path('to2/a'), 'utf8'), 'two');
+  });
+
+  it('refuses a directory that is not empty, and leaves what is in it', async () => {
+    const place = new Place();
+    await place.snapshot({ a: 'a' });
+    mkdirSync(place.path('to'));
+    writeFileSync(place.path('to/mine'), 'mine');
+    writeFileSync(place.path('file'), 'mine');
+    for (const to of ['to', 'file'])
+      await place.fails([...restoring(place, 'latest', to), '--store', place.store], 4);
+    assert.deepEqual(readdirSync(place.path('to')), ['mine']);
+    assert.equal(readFileSync(place.path('file'), 'utf8'), 'mine');
+  });
+
+  it('fills a directory that is there and empty', async () => {
+    const place = new Place();
+    fill(place);
+    await place.snapshot();
+    mkdirSync(place.path('to'));
+    const { ino } = statSync(place.path('to'));
+    await place.json(restoring(place, 'latest', 'to'));
+    assert.deepEqual(tree(place.path('to')), tree(place.dir));
+    assert.equal(statSync(place.path('to')).ino, ino, 'it may be a mount point');
+  });
+
+  it('brings back only what --path asks for', async () => {
+    const place = new Place();
+    fill(place);
+    await place.snapshot();
+    const some = await place.json(
+      restoring(place, 'latest', 'to', '--path', 'vdb_*.json', '--path', 'secret'),
+    );
+    assert.deepEqual([some.files, some.bytes], [2, '300006']);
+    const names = readdirSync(place.path('to'), { recursive: true, encoding: 'utf8' }).sort();
+    assert.deepEqual(names, ['folder', 'folder/deep', 'folder/deep/secret', 'vdb_chunks.json']);
+    await place.fails([...restoring(place, 'latest', 'no', '--path', 'nothing*'), '--store', place.store], 1);
+    assert.equal(there(place.path('no')), false);
+  });
+
+  it('with --path and --in-place is wrong usage', async () => {
+    const place = new Place();
+    await place.snapshot({ a: 'a' });
+    const both = ['--in-place', place.dir, '--instance-stopped', '--path', 'a'];
+    await place.fails(['restore', '--snapshot', 'latest', ...both, '--store', place.store], 2);
+    assert.equal(readFileSync(join(place.dir, 'a'), 'utf8'), 'a');
+  });
+
+  it('with --dry-run says what it would do, refuses what it would refuse, and makes nothing', async () => {
+    const place = new Place();
+    fill(place);
+    await place.snapshot();
+    const dry = await place.json(restoring(place, 'latest', 'to', '--dry-run'));
+    hasFields(dry, RESTORED);
+    assert.deepEqual([dry.dryRun, dry.verified], [true, false]);
+    assert.equal(there(place.path('to')), false);
+    const real = await place.json(restoring(place, 'latest', 'to'));
+    assert.deepEqual([dry.files, dry.bytes], [real.files, real.bytes]);
+    await place.fails([...restoring(place, 'latest', 'to', '--dry-run'), '--store', place.store], 4);
+  });
+
+  it('gives a torn snapshot only by its id and with --allow-torn', async () => {
+    const place = new Place();
+    const torn = String((await place.tornSnapshot()).snapshotId);
+    for (const name of ['latest', 'latest-valid'])
+      await place.fails([...restoring(place, name, 'to', '--allow-torn'), '--store', place.store], 1);
+    await place.fails([...restoring(place, torn, 'to'), '--store', place.store], 4);
+    assert.equal(there(place.path('to')), false);
+    await place.json(restoring(place, torn, 'to', '--allow-torn'));
+    assert.match(readFileSync(place.path('to/restless'), 'utf8'), /^[0-9]*$/);
+  });
+
+  it('of latest passes a newer torn snapshot over', async () => {
+    const place = new Place();
+    const good = await place.snapshot({ a: 'good' });
+    await place.tornSnapshot();
+    const { snapshotId } = await place.json(restoring(place, 'latest', 'to'));
+    assert.equal(snapshotId, good.snapshotId);
+  });
+
+  it('exits 1 where bytes are damaged, and leaves no directory behind', async () => {
+    const place = new Place();
+    await place.snapshot({ a: 'x'.repeat(10_000) });
+    place.damage();
+    await place.fails([...restoring(place, 'latest', 'to'), '--store', place.store], 1);
+    assert.equal(there(place.path('to')), false);
+    assert.deepEqual(
+      readdirSync(place.root).filter((name) => name.startsWith('.')),
+      [],
+    );
+  });
+});

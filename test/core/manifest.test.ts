@@ -1,0 +1,309 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import { clone, create, equals, type MessageInitShape, toBinary } from '@bufbuild/protobuf';
+import { timestampFromMs, timestampMs } from '@bufbuild/protobuf/wkt';
+import fc from 'fast-check';
+import { LightkeeperError } from '../../core/errors.ts';
+import { LIST_DEPTH_MAX, NODE_REF_BYTES } from '../../core/list.ts';
+import {
+  annotate,
+  capturedMs,
+  captureTime,
+  checkGraphId,
+  emptyRecord,
+  graphIdOf,
+  parseFileList,
+  parseManifest,
+  SNAPSHOT_ID_DIGITS,
+  snapshotIdOf,
+} from '../../core/manifest.ts';
+import {
+  type Annotation,
+  AnnotationSchema,
+  type FileEntry,
+  type FileEntrySchema,
+  FileListSchema,
+  FileType_Value,
+  type Manifest,
+  ManifestSchema,
+  type SnapshotRecord,
+  SnapshotRecordSchema,
+} from '../../gen/lightkeeper/v1/types_pb.ts';
+
+const DIGEST = Uint8Array.from({ length: 32 }, (_, i) => i);
+
+// ----- annotations -----
+
+function recordAfter(annotations: readonly Annotation[]): SnapshotRecord {
+  const record = emptyRecord(DIGEST);
+  for (const annotation of annotations) annotate(record, annotation);
+  return record;
+}
+
+function note(counter: number, what: MessageInitShape<typeof AnnotationSchema>['what']): Annotation {
+  return create(AnnotationSchema, { digest: DIGEST, counter: BigInt(counter), ...(what && { what }) });
+}
+
+const tags = fc.dictionary(fc.constantFrom('a', 'b', 'release'), fc.constantFrom('', '1', '2'));
+const whats = fc.oneof(
+  fc.boolean().map((pinned) => ({ case: 'pinned' as const, value: { pinned } })),
+  tags.map((value) => ({ case: 'tagged' as const, value: { tags: value } })),
+  fc.nat().map((durationMs) => ({ case: 'measured' as const, value: { durationMs } })),
+  fc.constant({ case: 'deleted' as const, value: { reason: 'x' } }),
+);
+/** Annotations as one store makes them: each has a number of its own. */
+const history = fc
+  .array(whats, { maxLength: 8 })
+  .map((list) => list.map((what, counter) => note(counter, what)));
+/** The same annotations in another order, some of them read twice. */
+const shuffled = history.chain((list) =>
+  fc.tuple(
+    fc.constant(list),
+    fc.shuffledSubarray(list, { minLength: list.length }),
+    fc.subarray(list).map((some) => some.map((one) => clone(AnnotationSchema, one))),
+  ),
+);
+
+describe('annotations', () => {
+  it('say the same in whatever order, and however often, they are read', () => {
+    fc.assert(
+      fc.property(shuffled, ([list, other, again]) => {
+        const record = recordAfter([...other, ...again]);
+        assert.equal(equals(SnapshotRecordSchema, record, recordAfter(list)), true);
+      }),
+      { numRuns: 500 },
+    );
+  });
+
+  it('of one kind: the newest wins', () => {
+    const newest = [
+      note(9, { case: 'tagged', value: { tags: { b: '2' } } }),
+      note(8, { case: 'pinned', value: { pinned: false } }),
+      note(7, { case: 'measured', value: { durationMs: 7 } }),
+      note(3, { case: 'measured', value: { durationMs: 3 } }),
+      note(2, { case: 'pinned', value: { pinned: true } }),
+      note(1, { case: 'tagged', value: { tags: { a: '1' } } }),
+    ];
+    for (const list of [newest, newest.toReversed()]) {
+      const record = recordAfter(list);
+      assert.deepEqual(record.tags, { b: '2' });
+      assert.equal(record.pinned, false);
+      assert.equal(record.measured?.durationMs, 7);
+      assert.deepEqual([record.taggedCounter, record.pinnedCounter, record.measuredCounter], [9n, 8n, 7n]);
+    }
+  });
+
+  it('never undo a deletion', () => {
+    const after = recordAfter([
+      note(2, { case: 'deleted', value: { reason: '' } }),
+      note(9, { case: 'pinned', value: { pinned: true } }),
+      note(1, { case: 'deleted', value: { reason: '' } }),
+    ]);
+    assert.equal(after.deleted, true);
+    assert.equal(after.deletedCounter, 2n);
+  });
+
+  it('of a kind that a newer version knows change nothing', () => {
+    assert.deepEqual(recordAfter([note(5, { case: undefined })]), emptyRecord(DIGEST));
+  });
+
+  it('take the whole set of tags, as a copy', () => {
+    const first = note(1, { case: 'tagged', value: { tags: { a: '1', b: '2' } } });
+    const record = recordAfter([first, note(2, { case: 'tagged', value: { tags: {} } })]);
+    assert.deepEqual(record.tags, {});
+    const other = recordAfter([first]);
+    other.tags.a = 'changed';
+    assert.deepEqual(recordAfter([first]).tags, { a: '1', b: '2' });
+  });
+});
+
+// ----- manifests -----
+
+type ManifestInit = Exclude<MessageInitShape<typeof ManifestSchema>, Manifest>;
+
+const WHOLE = {
+  format: 1,
+  graphId: 'main',
+  epoch: 1n,
+  mintId: new Uint8Array(16),
+  sequence: 1n,
+  capturedAt: timestampFromMs(1_700_000_000_000),
+  files: { depth: 0, entries: new Uint8Array(NODE_REF_BYTES), count: 1n },
+} satisfies MessageInitShape<typeof ManifestSchema>;
+
+function manifest(change: ManifestInit = {}): Uint8Array {
+  return toBinary(ManifestSchema, create(ManifestSchema, { ...WHOLE, ...change }));
+}
+
+function without(field: 'capturedAt' | 'files'): Uint8Array {
+  const message = create(ManifestSchema, WHOLE);
+  delete message[field];
+  return toBinary(ManifestSchema, message);
+}
+
+function refuses(run: () => unknown, code: string, why?: string): void {
+  assert.throws(run, (error) => {
+    assert.ok(error instanceof LightkeeperError, String(error));
+    assert.equal(error.code, code, why);
+    assert.match(error.message, /^Cannot /);
+    return true;
+  });
+}
+
+describe('a manifest', () => {
+  it('is read as it was written', () => {
+    const read = parseManifest(manifest({ parentDigest: DIGEST, description: 'x' }));
+    assert.equal(read.graphId, 'main');
+    assert.deepEqual(read.parentDigest, DIGEST);
+    assert.equal(capturedMs(read), 1_700_000_000_000);
+  });
+
+  it('of a newer format is refused as that, and with a hint', () => {
+    assert.throws(() => parseManifest(manifest({ format: 2 })), { code: 'TOO_NEW', hint: /newer/ });
+  });
+
+  it('with a field that a newer version knows is read', () => {
+    const unknown = Buffer.from([0xfa, 0x3f, 1, 0]);
+    assert.equal(parseManifest(Buffer.concat([manifest(), unknown])).graphId, 'main');
+  });
+
+  it('that cannot be is refused', () => {
+    const wrong: [string, Uint8Array][] = [
+      ['empty', new Uint8Array()],
+      ['format 0', manifest({ format: 0 })],
+      ['no graph', manifest({ graphId: '' })],
+      ['a graph id with a slash', manifest({ graphId: '../x' })],
+      ['a graph id with a line feed', manifest({ graphId: 'a\n' })],
+      ['a short mint id', manifest({ mintId: new Uint8Array(15) })],
+      ['no mint id', manifest({ mintId: new Uint8Array() })],
+      ['a short parent digest', manifest({ parentDigest: new Uint8Array(31) })],
+      ['a long parent digest', manifest({ parentDigest: new Uint8Array(33) })],
+      ['no time', without('capturedAt')],
+      ['no list of files', without('files')],
+      ['half an entry', manifest({ files: { entries: new Uint8Array(NODE_REF_BYTES + 1) } })],
+      ['too deep a list', manifest({ files: { depth: LIST_DEPTH_MAX + 1 } })],
+    ];
+    for (const [why, bytes] of wrong) refuses(() => parseManifest(bytes), 'DAMAGED', why);
+  });
+
+  it('of any bytes is read or refused, never anything else', () => {
+    const whole = manifest({ parentDigest: DIGEST });
+    const cut = fc.nat({ max: whole.length }).map((length) => whole.subarray(0, length));
+    const flipped = fc
+      .tuple(fc.nat({ max: whole.length - 1 }), fc.integer({ min: 1, max: 255 }))
+      .map(([i, x]) => {
+        const bytes = Uint8Array.from(whole);
+        bytes[i] = (bytes[i] ?? 0) ^ x;
+        return bytes;
+      });
+    const check = (bytes: Uint8Array) => {
+      try {
+        parseManifest(bytes);
+      } catch (error) {
+        assert.ok(error instanceof LightkeeperError, String(error));
+        assert.equal(error.code === 'DAMAGED' || error.code === 'TOO_NEW', true);
+      }
+    };
+    fc.assert(fc.property(fc.oneof(cut, flipped, fc.uint8Array({ maxLength: 200 })), check), {
+      numRuns: 2000,
+    });
+  });
+});
+
+// ----- lists of files -----
+
+type FileInit = Exclude<MessageInitShape<typeof FileEntrySchema>, FileEntry>;
+
+function file(path: string, change: FileInit = {}): FileInit {
+  return { path: Buffer.from(path, 'latin1'), content: { depth: 0 }, ...change };
+}
+
+function fileList(files: readonly FileInit[]): Uint8Array {
+  return toBinary(FileListSchema, create(FileListSchema, { files: [...files] }));
+}
+
+describe('a list of files', () => {
+  it('is read in the order of its paths, whatever their types', () => {
+    const files = [
+      file('a', { type: FileType_Value.DIRECTORY }),
+      file('a/b'),
+      file('a\x80'),
+      file('b', { type: FileType_Value.SYMLINK, target: Buffer.from('/anywhere') }),
+      file('c', { type: FileType_Value.HARD_LINK, target: Buffer.from('a/b') }),
+    ];
+    const paths = parseFileList(fileList(files), '').map(({ path }) => Buffer.from(path).toString('latin1'));
+    assert.deepEqual(paths, ['a', 'a/b', 'a\x80', 'b', 'c']);
+    assert.deepEqual(parseFileList(fileList([]), 'z'), []);
+  });
+
+  it('that leads out of its folder is refused', () => {
+    for (const path of ['', '/a', '../a', 'a/../b', 'a//b', 'a/', 'a\0', 'x'.repeat(256)])
+      refuses(() => parseFileList(fileList([file(path)]), ''), 'DAMAGED', path);
+    for (const target of ['', '/etc/passwd', '../a', 'a\0']) {
+      const link = file('a', { type: FileType_Value.HARD_LINK, target: Buffer.from(target) });
+      refuses(() => parseFileList(fileList([link]), ''), 'DAMAGED', target);
+    }
+  });
+
+  it('that is out of order, or names a path twice, is refused', () => {
+    refuses(() => parseFileList(fileList([file('b'), file('a')]), ''), 'DAMAGED');
+    refuses(() => parseFileList(fileList([file('a'), file('a')]), ''), 'DAMAGED');
+    refuses(() => parseFileList(fileList([file('a')]), 'a'), 'DAMAGED');
+    refuses(() => parseFileList(fileList([file('a')]), 'b'), 'DAMAGED');
+    assert.equal(parseFileList(fileList([file('b')]), 'a').length, 1);
+  });
+
+  it('with a file that has no content is refused', () => {
+    const bare = { path: Buffer.from('a') };
+    refuses(() => parseFileList(fileList([bare]), ''), 'DAMAGED');
+    const half = file('a', { content: { entries: new Uint8Array(39) } });
+    refuses(() => parseFileList(fileList([half]), ''), 'DAMAGED');
+  });
+
+  it('with a type that there is not is refused: nothing says how to restore it', () => {
+    const odd = file('a', { type: 4 as FileType_Value, target: Buffer.from('../../etc/passwd') });
+    refuses(() => parseFileList(fileList([odd]), ''), 'DAMAGED');
+  });
+
+  it('that does not parse is refused', () => {
+    refuses(() => parseFileList(Buffer.from([0xff, 0xff, 0xff]), ''), 'DAMAGED');
+  });
+});
+
+// ----- names and times -----
+
+describe('a graph id', () => {
+  it('is letters, digits, dot, underscore and dash, at most 128', () => {
+    for (const id of ['a', 'A.b_c-9', '0', 'x'.repeat(128)]) assert.doesNotThrow(() => checkGraphId(id));
+    for (const id of ['', '.a', '-a', '_a', 'a b', 'a/b', 'ä', 'a\n', 'x'.repeat(129)])
+      assert.throws(() => checkGraphId(id), { code: 'INVALID_ARGUMENT', hint: /128/ }, id);
+  });
+
+  it('can be made of every name of a directory', () => {
+    assert.equal(graphIdOf('rag_storage'), 'rag_storage');
+    assert.equal(graphIdOf('my graph (old)'), 'my-graph--old-');
+    assert.equal(graphIdOf('.hidden'), 'hidden');
+    fc.assert(
+      fc.property(fc.string({ unit: 'binary', maxLength: 300 }), (name) => checkGraphId(graphIdOf(name))),
+    );
+  });
+});
+
+describe('a snapshot', () => {
+  it('goes by the first 32 hex digits of its digest', () => {
+    assert.equal(snapshotIdOf(DIGEST), '000102030405060708090a0b0c0d0e0f');
+    assert.equal(snapshotIdOf(DIGEST).length, SNAPSHOT_ID_DIGITS);
+  });
+
+  it('is never older than its parent, whatever the clock says', () => {
+    const times = fc.nat({ max: 4_000_000_000_000 });
+    fc.assert(
+      fc.property(times, times, (now, parent) => {
+        const captured = timestampMs(captureTime(now, parent));
+        assert.equal(captured > parent && captured >= now, true);
+        assert.equal(captured === now || captured === parent + 1, true);
+      }),
+    );
+    assert.equal(timestampMs(captureTime(5, undefined)), 5);
+  });
+});
