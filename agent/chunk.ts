@@ -1,5 +1,6 @@
 import { readSync } from 'node:fs';
 import { cutLength, UNIT_BYTES_MAX } from '../core/boundaries.ts';
+import { systemCode } from '../core/errors.ts';
 import { UNIT_ID_BYTES, unitIdInPlace } from '../core/unit.ts';
 import { UnitKind_Value } from '../gen/lightkeeper/v1/types_pb.ts';
 
@@ -82,6 +83,8 @@ export interface CutBlock {
   readonly known: Uint8Array;
   /** The file ended in this block. */
   readonly ended: boolean;
+  /** The system error that kept the block from being read: then it has no units. */
+  readonly failed: string | undefined;
 }
 
 /** Where in a file a block is to be cut. */
@@ -142,8 +145,9 @@ export class Cutter {
   }
 
   /** Units made since the last `begin`. */
-  #result(next: number, nextHint: number, ended: boolean): CutBlock {
+  #result(next: number, nextHint: number, ended: boolean, failed?: string): CutBlock {
     return {
+      failed,
       next,
       nextHint,
       ended,
@@ -160,7 +164,15 @@ export class Cutter {
   cutBlock(request: BlockRequest, early: (next: number, nextHint: number) => void): CutBlock {
     this.#units = 0;
     const wanted = Math.min(this.buffer.length, Math.max(0, request.size - request.position));
-    const filled = this.#fill(request.fd, request.position, wanted);
+    let filled: number;
+    try {
+      filled = this.#fill(request.fd, request.position, wanted);
+    } catch (error) {
+      const code = systemCode(error);
+      if (code === undefined) throw error;
+      early(request.position, -1);
+      return this.#result(request.position, -1, false, code);
+    }
     const atEnd = filled < wanted || request.position + filled >= request.size;
     const { hints, hint } = request;
     const { at, nextHint } =

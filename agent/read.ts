@@ -258,6 +258,8 @@ export class Reader {
       const lease = await this.#pool.lease();
       const cut = this.#cut(lease, { fd, position, size, hints, hint });
       const done = cut.block.then(async (block) => {
+        if (block.failed !== undefined)
+          throw Object.assign(new Error('Cannot read a file'), { code: block.failed });
         await this.#keep(lease, block);
         return block;
       });
