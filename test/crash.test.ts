@@ -1,0 +1,37 @@
+import assert from 'node:assert/strict';
+import { after, describe, it } from 'node:test';
+import { random } from '../demo/random.ts';
+import { type Case, casesOf, makeWorld, runCase, sampleOf, traceOf } from './prove/crash.ts';
+import { makeHeld, runHeld } from './prove/held.ts';
+import { inParallel } from './prove/keeper.ts';
+
+const SEED = Number(process.env.LIGHTKEEPER_SEED ?? 1);
+/** Of some two thousand; `npm run prove -- crash` runs them all. */
+const CASES = 44;
+const HELD_EVERY = 12;
+
+const world = await makeWorld(SEED, { large: false });
+after(() => world.folder.drop());
+
+describe(`a command that is cut off (seed ${SEED})`, () => {
+  it('leaves a store that keeps every promise, at each labelled effect', async () => {
+    const cases: Case[] = [];
+    await inParallel(2, world.scenes, async (scene) => {
+      cases.push(...casesOf(scene, await traceOf(world, scene)));
+    });
+    const byName = cases.sort((a, b) => (a.scene.name + a.fault < b.scene.name + b.fault ? -1 : 1));
+    const sample = sampleOf(byName, CASES, random(SEED));
+    assert.equal(sample.length, CASES);
+    await inParallel(2, sample, (one) => runCase(world, one, 'own'));
+  });
+
+  it('goes on in the same process after the disk refused once', async () => {
+    const held = await makeHeld(SEED);
+    try {
+      const sample = held.cases.filter((_, i) => i % HELD_EVERY === SEED % HELD_EVERY);
+      for (const one of sample) await runHeld(held, one);
+    } finally {
+      held.folder.drop();
+    }
+  });
+});

@@ -1,0 +1,36 @@
+import { after, describe, it } from 'node:test';
+import { random } from '../demo/random.ts';
+import {
+  both,
+  type Damage,
+  drawCut,
+  drawFlip,
+  drawIndexLoss,
+  drawLoss,
+  makeVictim,
+  runDamage,
+} from './prove/damage.ts';
+import { inParallel } from './prove/keeper.ts';
+
+const SEED = Number(process.env.LIGHTKEEPER_SEED ?? 1);
+
+const victim = await makeVictim(SEED);
+after(() => victim.folder.drop());
+
+/** Damages of one kind are found, named, mended; `npm run prove -- damage` does a thousand flips. */
+async function several(count: number, next: () => Damage): Promise<void> {
+  const damages = Array.from({ length: count }, (_, i) => ({ damage: next(), repair: i % 2 === 0 }));
+  await inParallel(2, damages, ({ damage, repair }) => runDamage(victim, damage, { repair }));
+}
+
+describe(`a damaged store (seed ${SEED})`, () => {
+  const draw = random(SEED);
+  it('with one bit flipped', () => several(8, () => drawFlip(victim, draw)));
+  it('with a file cut short', () => several(2, () => drawCut(victim, draw)));
+  it('without one of its packs', () => several(2, () => drawLoss(victim, draw)));
+  it('with an index that is gone or damaged', () => several(4, () => drawIndexLoss(draw)));
+  it('with both', async () => {
+    await several(1, () => both(drawFlip(victim, draw), drawIndexLoss(draw)));
+    await several(1, () => both(drawLoss(victim, draw), drawIndexLoss(draw)));
+  });
+});

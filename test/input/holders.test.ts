@@ -1,0 +1,181 @@
+import assert from 'node:assert/strict';
+import { rmSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { describe, it, type TestContext } from 'node:test';
+import { Agent } from '../support/agent.ts';
+import { Case } from '../support/answers.ts';
+import { answerOf, assertRefused, lightkeeper } from '../support/command.ts';
+import { fill, fillGraph, noise } from '../support/fill.ts';
+import { freshPlace, until } from '../support/place.ts';
+import { assertSameTree, lookAt } from '../support/tree.ts';
+
+interface Held {
+  readonly place: string;
+  readonly subject: Case;
+  readonly agent: Agent;
+  readonly socket: string;
+}
+
+/** An agent that guards a directory and so holds its store. */
+async function held(t: TestContext): Promise<Held> {
+  const place = await freshPlace(t);
+  const subject = new Case(join(place, 'data'), join(place, 'store'));
+  fillGraph(subject.dir);
+  const agent = new Agent(t, ['--dir', subject.dir, '--store', subject.store]);
+  await agent.point(1);
+  const [, socket = ''] = /socket: (\S+)/.exec(agent.out) ?? [];
+  return { place, subject, agent, socket };
+}
+
+describe('holders', { concurrency: 2 }, () => {
+  describe('a store that an agent holds', { concurrency: 6 }, () => {
+    it('is refused to another agent, which is told who has it', async (t) => {
+      const { place, subject, agent } = await held(t);
+      fill(join(place, 'other'), { file: 'x' });
+      for (const dir of [subject.dir, join(place, 'other')]) {
+        const second = new Agent(t, ['--dir', dir, '--store', subject.store]);
+        const ended = await second.ended();
+        assertRefused(ended, {
+          code: 4,
+          error: new RegExp(`Cannot open the store ".*": process ${agent.pid} on \\S+ has it`),
+          hint: /stop (?:it|that process)/,
+        });
+      }
+      // The first one never noticed.
+      fillGraph(subject.dir, 2);
+      await agent.point(2);
+      assert.equal((await agent.end()).code, 0);
+      await subject.assertSound();
+    });
+
+    it('answers every command as it would if it were free', async (t) => {
+      const { place, subject, agent, socket } = await held(t);
+      fill(join(place, 'other'), { file: 'x' });
+      const other = new Case(join(place, 'other'), subject.store);
+      const taken = await other.snapshot({ flags: ['--tag', 'by=hand'] });
+      assert.equal((await other.snapshot()).unchanged, true);
+      fill(join(place, 'other'), { file: 'y' });
+      await other.snapshot();
+      const reads: readonly string[][] = [
+        ['list'],
+        ['show', taken.snapshotId],
+        ['stats'],
+        ['verify', '--level', 'bytes'],
+        ['restore', '--snapshot', 'latest', '--graph', 'data', '--to', join(place, 'dry'), '--dry-run'],
+      ];
+      await subject.restore('latest', join(place, 'back'), { flags: ['--graph', 'data'] });
+      assertSameTree(lookAt(subject.dir), join(place, 'back'));
+      await answerOf(['pin', taken.snapshotId, '--store', subject.store]);
+      await answerOf(['tag', taken.snapshotId, 'more=1', '--store', subject.store]);
+      const plain = (answer: unknown): unknown =>
+        JSON.parse(JSON.stringify(answer, (key, value) => (key === 'durationMs' ? undefined : value)));
+      const ask = () => Promise.all(reads.map((words) => answerOf([...words, '--store', subject.store])));
+      const asked = plain(await ask());
+      const refused = await subject.run(['delete', taken.snapshotId]);
+      assertRefused(refused, { code: 4, error: /it is pinned/, hint: /unpin/ });
+      const wrong = await subject.run(['show', 'ffffffff']);
+      assertRefused(wrong, { code: 1, error: /Cannot find the snapshot/, hint: /list/ });
+      assert.equal((await agent.end()).code, 0);
+      const free: unknown[] = [];
+      for (const words of reads) free.push(await answerOf([...words, '--store', subject.store]));
+      assert.deepEqual(asked, plain(free));
+      assert.ok(socket.startsWith('/'));
+    });
+
+    it('just works after the agent was killed', async (t) => {
+      const { place, subject, agent } = await held(t);
+      fill(subject.dir, { large: noise('large', 40_000_000) });
+      await until('a capture is under way', () => lookAt(join(subject.store, 'tmp')).size > 0);
+      await agent.end('SIGKILL');
+      const { unchanged } = await subject.snapshot();
+      assert.equal(unchanged, false);
+      await subject.assertSound();
+      assert.equal(lookAt(join(subject.store, 'tmp')).size, 0);
+      const next = new Agent(t, ['--dir', subject.dir, '--store', subject.store]);
+      await next.says(/ snapshot [0-9a-f]{12}:| unchanged since /);
+      // Now over the socket of the new one, where that of the killed one was.
+      await subject.restore('latest', join(place, 'back'));
+      assertSameTree(lookAt(subject.dir), join(place, 'back'));
+      assert.equal((await next.end('SIGINT')).code, 0);
+    });
+
+    it('is refused, with the name of the holder, where its socket cannot be reached', async (t) => {
+      const { subject, agent, socket } = await held(t);
+      rmSync(socket);
+      for (const words of [['list'], ['verify'], subject.snapshotWords()]) {
+        const ended = await subject.run(words);
+        assertRefused(ended, {
+          code: 4,
+          error: new RegExp(`process ${agent.pid} on`),
+          hint: /socket.*does not answer/,
+        });
+      }
+      assert.equal((await agent.end()).code, 0);
+      await subject.assertSound();
+    });
+
+    it('is refused, not waited for, where the holder is halted', async (t) => {
+      const { subject, agent } = await held(t);
+      agent.kill('SIGSTOP');
+      const ended = await subject.run(['list']);
+      agent.kill('SIGCONT');
+      const error = new RegExp(`process ${agent.pid} on .* does not answer`);
+      assertRefused(ended, { code: 4, error, hint: new RegExp(`process ${agent.pid}`) });
+      assert.ok(ended.ms < 20_000);
+      assert.equal((await agent.end()).code, 0);
+    });
+
+    it('is told of where the holder ends in the middle of a call', async (t) => {
+      const { subject, agent } = await held(t);
+      fill(subject.dir, { large: noise('large', 40_000_000) });
+      await agent.point(2);
+      const running = subject.run(['verify', '--level', 'bytes']);
+      setTimeout(() => agent.kill('SIGKILL'), 450);
+      const ended = await running;
+      // It may have been killed before or after the call, too.
+      if (ended.code === 1) {
+        assertRefused(ended, { code: 1, error: new RegExp(`process ${agent.pid}.* ended`), hint: /again/ });
+      } else assert.equal(ended.code, 0);
+      await subject.assertSound();
+    });
+  });
+
+  describe('a store that several commands want at once', { concurrency: 6 }, () => {
+    it('is given to one of them; the others are refused and harm nothing', async (t) => {
+      const place = await freshPlace(t);
+      const store = join(place, 'store');
+      const cases = [1, 2, 3, 4].map((n) => new Case(join(place, `data${n}`), store));
+      for (const [n, { dir }] of cases.entries()) fillGraph(dir, n);
+      const all = await Promise.all(cases.map((one) => one.run(one.snapshotWords())));
+      const done = all.filter(({ code }) => code === 0).length;
+      for (const ended of all)
+        if (ended.code !== 0)
+          assertRefused(ended, { code: 4, error: /has it/, hint: /stop (?:it|that process)/ });
+      assert.ok(done >= 1);
+      const [first] = cases;
+      assert.equal(await first?.assertSound(), done);
+    });
+
+    it('is free if nothing but the record of a holder is left', async (t) => {
+      const place = await freshPlace(t);
+      const subject = new Case(join(place, 'data'), join(place, 'store'));
+      fillGraph(subject.dir);
+      await subject.snapshot();
+      const record = join(subject.store, 'owner/holder.json');
+      for (const left of [
+        JSON.stringify({ agent: 'a', host: 'h', pid: 1, socket: join(place, 'no.sock') }),
+        JSON.stringify({ agent: 'a', host: 'h', pid: process.pid, socket: '' }),
+        '{"agent":',
+        '',
+        '[1]',
+        'null',
+      ]) {
+        writeFileSync(record, left);
+        const ended = await lightkeeper(['list', '--store', subject.store]);
+        assert.equal(ended.code, 0, left);
+      }
+      writeFileSync(join(subject.store, 'owner/CURRENT'), 'garbage');
+      assert.equal((await subject.snapshot()).unchanged, true);
+    });
+  });
+});

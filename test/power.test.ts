@@ -1,0 +1,16 @@
+import { after, describe, it } from 'node:test';
+import { inParallel } from './prove/keeper.ts';
+import { drawCuts, record, runCut } from './prove/power.ts';
+
+const SEED = Number(process.env.LIGHTKEEPER_SEED ?? 1);
+/** `npm run prove -- power` runs eight for each moment. */
+const CUTS = 30;
+
+const recording = await record(SEED);
+after(() => recording.folder.drop());
+
+describe(`a power loss (seed ${SEED})`, () => {
+  it('loses nothing that was said to be kept', async () => {
+    await inParallel(2, drawCuts(recording, CUTS), (cut) => runCut(recording, cut));
+  });
+});

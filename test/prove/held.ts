@@ -1,0 +1,168 @@
+import assert from 'node:assert/strict';
+import { cpSync, rmSync } from 'node:fs';
+import { create } from '@bufbuild/protobuf';
+import { StoreService } from '../../agent/service.ts';
+import { Store } from '../../agent/store/store.ts';
+import { normalise } from '../../core/errors.ts';
+import { random } from '../../demo/random.ts';
+import { CreateSnapshotRequestSchema, PruneRequestSchema } from '../../gen/lightkeeper/v1/agent_pb.ts';
+import { watchEffects } from '../../host/disk.ts';
+import { FAILURES_SHOWN, GRAPH, ownKeeper, restoresTo, type Scratch, scratch } from './keeper.ts';
+import { checkPositions, checkRebuilt } from './promises.ts';
+import { makeTree, readTree, type Tree } from './tree.ts';
+
+/** A call on a store that stays open, as an agent makes it. */
+interface Call {
+  readonly name: string;
+  readonly run: (service: StoreService) => Promise<unknown>;
+}
+
+/** A full disk, or a broken one, at one effect of one call. */
+export interface HeldCase {
+  readonly call: Call;
+  readonly label: string;
+  readonly nth: number;
+  readonly code: string;
+}
+
+/** A store with two snapshots, calls on it, and all the places where they can fail. */
+export interface Held {
+  readonly seed: number;
+  readonly folder: Scratch;
+  readonly store: string;
+  readonly first: string;
+  readonly trees: ReadonlyMap<string, Tree>;
+  readonly next: string;
+  readonly cases: readonly HeldCase[];
+}
+
+function snapshotOf(dir: string): (service: StoreService) => Promise<{ snapshotId: string }> {
+  const request = create(CreateSnapshotRequestSchema, {
+    dir: Buffer.from(dir),
+    graphId: GRAPH,
+    quietMs: 25,
+    settleTimeoutMs: 5000,
+    diskReserveBytes: 0n,
+  });
+  return (service) => service.snapshot(request, () => {});
+}
+
+async function withService<T>(root: string, run: (service: StoreService) => Promise<T>): Promise<T> {
+  const store = await Store.open(root);
+  try {
+    return await run(new StoreService(store));
+  } finally {
+    await store.close();
+  }
+}
+
+/** Labels of a call's effects, in their order. */
+async function labelsOf(held: Pick<Held, 'folder' | 'store'>, { run }: Call): Promise<string[]> {
+  const store = held.folder.fresh('store');
+  cpSync(held.store, store, { recursive: true });
+  const labels: string[] = [];
+  await withService(store, async (service) => {
+    const stop = watchEffects((phase, { label }) => {
+      if (phase === 'before') labels.push(label);
+    });
+    await run(service).finally(stop);
+  });
+  rmSync(store, { recursive: true });
+  return labels;
+}
+
+/** Makes the store and finds the places; the same on every call with one seed. */
+export async function makeHeld(seed: number): Promise<Held> {
+  const folder = scratch('held');
+  const keeper = ownKeeper(folder.fresh('base'));
+  const trees = new Map<string, Tree>();
+  const dirs = Array.from({ length: 4 }, (_, version) => {
+    const dir = folder.fresh('dir');
+    makeTree(dir, random(seed), version);
+    return dir;
+  });
+  for (const dir of dirs.slice(0, 2)) trees.set((await keeper.snapshot(dir)).snapshotId, readTree(dir));
+  const [first = ''] = trees.keys();
+  const policy = create(PruneRequestSchema, { policy: { last: 1 } });
+  const calls: Call[] = [
+    { name: 'snapshot', run: snapshotOf(dirs[2] as string) },
+    { name: 'unchanged snapshot', run: snapshotOf(dirs[1] as string) },
+    { name: 'prune', run: (service) => service.prune(policy, () => {}) },
+    { name: 'repair', run: (service) => service.repair(false, () => {}) },
+    { name: 'delete', run: (service) => service.delete(first, GRAPH, 'a test', false) },
+  ];
+  const cases: HeldCase[] = [];
+  for (const call of calls) {
+    const seen = new Map<string, number>();
+    for (const label of await labelsOf({ folder, store: keeper.store }, call)) {
+      const nth = (seen.get(label) ?? 0) + 1;
+      seen.set(label, nth);
+      for (const code of ['ENOSPC', 'EIO']) cases.push({ call, label, nth, code });
+    }
+  }
+  return { seed, folder, store: keeper.store, first, trees, next: dirs[3] as string, cases };
+}
+
+/** The disk fails once during a call; then, without the store having been closed, all goes on. */
+export async function runHeld(held: Held, { call, label, nth, code }: HeldCase): Promise<void> {
+  const keeper = ownKeeper(held.folder.fresh('store'));
+  cpSync(held.store, keeper.store, { recursive: true });
+  try {
+    let further = '';
+    await withService(keeper.store, async (service) => {
+      let seen = 0;
+      const stop = watchEffects((phase, effect) => {
+        if (phase !== 'before' || effect.label !== label || ++seen < nth) return;
+        throw Object.assign(new Error(`${code}: injected`), { code });
+      });
+      const failure = await call.run(service).then(
+        () => undefined,
+        (error: unknown) => normalise(error),
+      );
+      stop();
+      assert.ok(failure?.code === 'IO' && failure.message.includes(code), `it says why: ${failure?.message}`);
+      const prunes = call.name === 'prune' || call.name === 'delete';
+      // What failed may have been done all the same: then it is not there to be done again.
+      await call.run(service).catch((error: unknown) => {
+        if (call.name !== 'delete' || normalise(error).code !== 'NOT_FOUND') throw error;
+      });
+      further = (await snapshotOf(held.next)(service)).snapshotId;
+      const list = (await service.list('', 0, '')).snapshots.map(({ snapshotId }) => snapshotId);
+      for (const id of held.trees.keys())
+        assert.equal(list.includes(id), !(prunes && id === held.first), `${id} is listed`);
+    });
+    assert.deepEqual(await keeper.verify(), []);
+    await restoresTo(keeper, further, readTree(held.next), held.folder.fresh('restored'));
+    await checkPositions(keeper);
+    await checkRebuilt(keeper, new Set());
+    const ids = (await keeper.list()).map(({ snapshotId }) => snapshotId);
+    for (const [id, tree] of held.trees)
+      if (ids.includes(id)) await restoresTo(keeper, id, tree, held.folder.fresh('restored'));
+  } catch (error) {
+    throw new Error(`${call.name}, ${code} at ${label} ${nth}, seed ${held.seed}: ${String(error)}`, {
+      cause: error,
+    });
+  } finally {
+    rmSync(keeper.store, { recursive: true, force: true });
+  }
+}
+
+/** The proof: every effect of every call fails once. */
+export async function run(log: (line: string) => void): Promise<void> {
+  const held = await makeHeld(Number(process.env.LIGHTKEEPER_SEED ?? 1));
+  const failures: string[] = [];
+  const started = performance.now();
+  try {
+    // One at a time: the watcher of effects belongs to the whole process.
+    for (const one of held.cases)
+      await runHeld(held, one).catch((error: unknown) => failures.push(String(error)));
+  } finally {
+    held.folder.drop();
+  }
+  const seconds = ((performance.now() - started) / 1000).toFixed(0);
+  log(
+    `seed ${held.seed}: ${held.cases.length} failures of the disk, ${failures.length} failures, ${seconds} s`,
+  );
+  for (const failure of failures.slice(0, FAILURES_SHOWN)) log(failure);
+  assert.equal(failures.length, 0, `${failures.length} failures`);
+}

@@ -1,0 +1,50 @@
+// `npm run prove -- NAME [COUNT [SEED]]` runs one of the long proofs; without a name it lists them.
+import { readdirSync, readFileSync } from 'node:fs';
+import { cpus, totalmem } from 'node:os';
+import { basename, join } from 'node:path';
+
+/** A proof: it tells what it does and how much of it, and throws if something does not hold. */
+interface Proof {
+  run(log: (line: string) => void): Promise<void>;
+}
+
+const names = readdirSync(import.meta.dirname)
+  .filter((file) => file.endsWith('.ts') && file !== basename(import.meta.filename))
+  .filter((file) =>
+    /^export async function run\(/m.test(readFileSync(join(import.meta.dirname, file), 'utf8')),
+  )
+  .map((file) => basename(file, '.ts'))
+  .sort();
+
+function say(line: string): void {
+  process.stdout.write(`${line}\n`);
+}
+
+async function prove(name: string): Promise<void> {
+  const proof = (await import(`./${name}.ts`)) as Proof;
+  const started = performance.now();
+  say(
+    `proof "${name}" on Node ${process.version}, ${cpus().length} cores, ${Math.round(totalmem() / 2 ** 30)} GiB`,
+  );
+  try {
+    await proof.run(say);
+    say(`proven in ${Math.round((performance.now() - started) / 1000)} s`);
+  } catch (error) {
+    say(error instanceof Error ? (error.stack ?? String(error)) : String(error));
+    if (error instanceof Error && error.cause !== undefined) say(`because of ${String(error.cause)}`);
+    say('NOT PROVEN');
+    process.exitCode = 1;
+  }
+}
+
+const [name, count, seed] = process.argv.slice(2);
+if (count !== undefined) process.env.LIGHTKEEPER_COUNT = count;
+if (seed !== undefined) process.env.LIGHTKEEPER_SEED = seed;
+if (name !== undefined && names.includes(name)) await prove(name);
+else {
+  say(`proofs: ${names.join(', ')}`);
+  if (name !== undefined) {
+    say(`there is no proof "${name}"`);
+    process.exitCode = 2;
+  }
+}
