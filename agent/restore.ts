@@ -479,8 +479,7 @@ function secondsOf({ mtimeNs }: FileEntry): string {
 }
 
 async function publishFolder(from: Buffer, to: Buffer): Promise<void> {
-  const path = from.toString();
-  await effect({ label: 'restore:rename', op: 'rename', path, to: to.toString() }, () =>
+  await effect({ label: 'restore:rename', op: 'rename', path: from, to: to.toString() }, () =>
     rename(from, to),
   ).catch((error) => {
     throw ioError('restore to', to.toString(), error);

@@ -29,6 +29,8 @@ export interface UnitLocation {
 
 const LOCATION_BYTES = 19;
 /** Entries of one batch: a batch is held in memory whole. */
+/** Packs that are remembered to be there; beyond this it is asked again. */
+const KNOWN_PACKS_MAX = 10_000;
 const BATCH_ENTRIES = 1000;
 const CACHE_BYTES = 8 * 1024 * 1024;
 const WRITE_BUFFER_BYTES = 2 * 1024 * 1024;
@@ -218,6 +220,7 @@ export class StoreIndex {
     const location = decodeLocation(value);
     if (this.#known.has(location.pack)) return location;
     if (this.#db.getSync(key('p', u32(location.pack))) === undefined) return undefined;
+    if (this.#known.size >= KNOWN_PACKS_MAX) this.#known.clear();
     this.#known.add(location.pack);
     return location;
   }

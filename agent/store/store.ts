@@ -24,6 +24,7 @@ import { reconcile, stampShards } from './reconcile.ts';
 
 /** Decoded frames that are kept for the next reader, in bytes. */
 const FRAME_CACHE_BYTES = 12 * 1024 * 1024;
+const FRAME_OVERHEAD_BYTES = 8 * 1024;
 const INDEX_FOLDER = 'index';
 
 interface DecodedFrame {
@@ -300,11 +301,11 @@ export class Store {
       });
     const frame = decodeWhole(bytes);
     this.#frames.set(key, frame);
-    this.#frameBytes += frame.bytes.length;
-    for (const [old, { bytes: oldBytes }] of this.#frames) {
+    this.#frameBytes += heldBytes(frame);
+    for (const [old, oldFrame] of this.#frames) {
       if (this.#frameBytes <= FRAME_CACHE_BYTES || old === key) break;
       this.#frames.delete(old);
-      this.#frameBytes -= oldBytes.length;
+      this.#frameBytes -= heldBytes(oldFrame);
     }
     return frame;
   }
@@ -351,6 +352,11 @@ function missingUnit(id: Uint8Array): LightkeeperError {
   return new LightkeeperError('DAMAGED', `Cannot read unit ${hex(id).slice(0, 16)}…: no pack has it`, {
     hint: 'run lightkeeper verify to see what is concerned, then lightkeeper repair',
   });
+}
+
+/** What a cached frame holds in memory: small ones cost more than their bytes. */
+function heldBytes({ parsed, bytes }: DecodedFrame): number {
+  return FRAME_OVERHEAD_BYTES + bytes.length + parsed.body.length + parsed.header.unitIds.length;
 }
 
 function decodeWhole(bytes: Buffer): DecodedFrame {

@@ -1,5 +1,5 @@
 import type { Level } from 'level';
-import { ioCode, LightkeeperError, systemCode } from '../../core/errors.ts';
+import { ioCode, ioError, LightkeeperError, systemCode } from '../../core/errors.ts';
 
 /** LevelDB with bytes as keys and values. */
 export type Db = Level<Buffer, Buffer>;
@@ -61,7 +61,9 @@ export class TableBatch {
   }
 
   async write(options: { sync?: boolean } = {}): Promise<void> {
-    await this.#batch.write(options);
+    await this.#batch.write(options).catch((error: unknown) => {
+      throw ioError('write', 'the index', error);
+    });
   }
 }
 
@@ -145,7 +147,7 @@ export class Table {
   }
 
   #failed(error: unknown): never {
-    if (!isDamage(error)) throw error;
+    if (!isDamage(error)) throw ioError('read', 'the index', error);
     this.#damage(String(error), error);
   }
 
