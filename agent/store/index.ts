@@ -13,6 +13,7 @@ import {
   UnitKind_Value,
 } from '../../gen/lightkeeper/v1/types_pb.ts';
 import { effect } from '../../host/disk.ts';
+import { after, graphOfKey, key, u32, u64 } from './keys.ts';
 import { type Db, isDamage, Table, type TableBatch } from './table.ts';
 
 /** Where a unit is. */
@@ -60,25 +61,6 @@ function decodeLocation(bytes: Buffer): UnitLocation {
   };
 }
 
-function key(letter: string, ...parts: (Uint8Array | string)[]): Buffer {
-  return Buffer.concat([
-    Buffer.from(letter),
-    ...parts.map((part) => (typeof part === 'string' ? Buffer.from(part) : part)),
-  ]);
-}
-
-function u32(value: number): Buffer {
-  const out = Buffer.alloc(4);
-  out.writeUInt32BE(value);
-  return out;
-}
-
-function u64(value: bigint): Buffer {
-  const out = Buffer.alloc(8);
-  out.writeBigUInt64BE(value);
-  return out;
-}
-
 /** Units and original bytes of frames, and how many of them are notes. */
 function countUnits(frames: readonly FrameInfo[]) {
   const counts = { units: 0, rawBytes: 0n, noteUnits: 0, noteBytes: 0n };
@@ -91,33 +73,6 @@ function countUnits(frames: readonly FrameInfo[]) {
     counts.noteBytes += bytes;
   }
   return counts;
-}
-
-/** The first key after all keys that begin with `prefix`. */
-function after(prefix: Buffer): Buffer {
-  const end = Buffer.from(prefix);
-  for (let i = end.length - 1; i >= 0; i--) {
-    if ((end[i] as number) < 0xff) {
-      end[i] = (end[i] as number) + 1;
-      return end.subarray(0, i + 1);
-    }
-  }
-  return Buffer.from([0xff]);
-}
-
-/** The key of a snapshot's record; records of one graph follow one another in the order of their positions. */
-export function recordKey(graphId: string, epoch: bigint, sequence: bigint, digest: Uint8Array): Buffer {
-  return key('s', graphId, '\0', u64(epoch), u64(sequence), digest);
-}
-
-/** The key of a side snapshot's record. */
-export function sideKey(graphId: string, capturedMs: number, digest: Uint8Array): Buffer {
-  return key('x', graphId, '\0', u64(BigInt(Math.max(0, capturedMs))), digest);
-}
-
-/** The graph that a record's key belongs to. */
-export function graphOfKey(recordAt: Buffer): string {
-  return recordAt.subarray(1, recordAt.indexOf(0)).toString();
 }
 
 /**

@@ -22,7 +22,8 @@ import {
   frameCap,
   proveFrame,
 } from '../codec/frame.ts';
-import { type IndexBatch, recordKey, sideKey } from './index.ts';
+import type { IndexBatch } from './index.ts';
+import { recordKey, sideKey } from './keys.ts';
 import { PACK_BYTES } from './pack.ts';
 import type { Store } from './store.ts';
 import { type FrameDescription, PackWriter, type PublishedPack } from './writer.ts';

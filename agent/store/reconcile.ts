@@ -23,7 +23,8 @@ import {
   UnitKind_Value,
 } from '../../gen/lightkeeper/v1/types_pb.ts';
 import { decodeFrame, decodeRoom, parseFrame, unitsThatDiffer } from '../codec/frame.ts';
-import { type IndexBatch, recordKey, type StoreIndex, sideKey } from './index.ts';
+import type { IndexBatch, StoreIndex } from './index.ts';
+import { recordKey, sideKey } from './keys.ts';
 import {
   PACK_HEADER_BYTES,
   PACK_TRAILER_BYTES,

@@ -391,7 +391,12 @@ async function openIndex(path: string, mayRebuild: boolean): Promise<StoreIndex>
   } catch (error) {
     if (!mayRebuild || !(error instanceof LightkeeperError) || error.code !== 'DAMAGED') throw error;
     await removeTree('store:index:clear', path);
-    return await StoreIndex.open(path);
+    return await StoreIndex.open(path).catch((again: unknown) => {
+      // What is new cannot be damaged: it is the disk that says no.
+      const isNew = again instanceof LightkeeperError && again.code === 'DAMAGED';
+      const under = isNew && again.cause instanceof Error ? again.cause.cause : again;
+      throw ioError('open', path, under);
+    });
   }
 }
 

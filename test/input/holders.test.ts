@@ -114,17 +114,6 @@ describe('holders', { concurrency: 2 }, () => {
       await subject.assertSound();
     });
 
-    it('is refused, not waited for, where the holder is halted', async (t) => {
-      const { subject, agent } = await held(t);
-      agent.kill('SIGSTOP');
-      const ended = await subject.run(['list']);
-      agent.kill('SIGCONT');
-      const error = new RegExp(`process ${agent.pid} on .* does not answer`);
-      assertRefused(ended, { code: 4, error, hint: new RegExp(`process ${agent.pid}`) });
-      assert.ok(ended.ms < 20_000);
-      assert.equal((await agent.end()).code, 0);
-    });
-
     it('is told of where the holder ends in the middle of a call', async (t) => {
       const { subject, agent } = await held(t);
       fill(subject.dir, { large: noise('large', 40_000_000) });

@@ -46,7 +46,7 @@ function count(text: string, what: RegExp): number {
   return [...text.matchAll(new RegExp(what, 'g'))].length;
 }
 
-describe('a running agent', { concurrency: 4 }, () => {
+describe('a running agent', { concurrency: 5 }, () => {
   describe('up, when its directory', { concurrency: 3 }, () => {
     it('is removed while it runs and is brought back, says so and goes on', async (t) => {
       const up = await running(t);
@@ -169,6 +169,19 @@ describe('a running agent', { concurrency: 4 }, () => {
       assert.ok(ended.code === 0 || ended.code === 130 || ended.signal === 'SIGTERM', told(ended));
       assert.equal((await subject.snapshot()).cutMethod, 'SETTLED');
       await subject.assertSound();
+    });
+  });
+
+  describe('up, when it is halted', () => {
+    it('is told of by a command that wants its store, which does not wait for ever', async (t) => {
+      const { subject, agent } = await running(t);
+      agent.kill('SIGSTOP');
+      const ended = await subject.run(['list']);
+      agent.kill('SIGCONT');
+      const error = new RegExp(`process ${agent.pid} on .* does not answer`);
+      assertRefused(ended, { code: 4, error, hint: new RegExp(`process ${agent.pid}`) });
+      assert.ok(ended.ms < 20_000);
+      assert.equal((await agent.end()).code, 0);
     });
   });
 

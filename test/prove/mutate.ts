@@ -8,7 +8,7 @@ import { decodeFrame, decodeRoom, parseFrame, unitsThatDiffer } from '../../agen
 import { type AgentClient, withStore } from '../../agent/main.ts';
 import { readConfig } from '../../agent/store/config.ts';
 import { DirectoryPacks } from '../../agent/store/directory.ts';
-import { recordKey, sideKey } from '../../agent/store/index.ts';
+import { recordKey, sideKey } from '../../agent/store/keys.ts';
 import { parsePackFooter, parsePackHeader, parsePackTrailer } from '../../agent/store/pack.ts';
 import { readFrameUnits, readPackTable } from '../../agent/store/reconcile.ts';
 import { goodFrames, verifyPack } from '../../agent/store/scrub.ts';

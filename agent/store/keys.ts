@@ -1,0 +1,48 @@
+/** A key of the index: its letter, then its parts. */
+export function key(letter: string, ...parts: (Uint8Array | string)[]): Buffer {
+  return Buffer.concat([
+    Buffer.from(letter),
+    ...parts.map((part) => (typeof part === 'string' ? Buffer.from(part) : part)),
+  ]);
+}
+
+/** Four bytes, in the order of the numbers. */
+export function u32(value: number): Buffer {
+  const out = Buffer.alloc(4);
+  out.writeUInt32BE(value);
+  return out;
+}
+
+/** Eight bytes, in the order of the numbers. */
+export function u64(value: bigint): Buffer {
+  const out = Buffer.alloc(8);
+  out.writeBigUInt64BE(value);
+  return out;
+}
+
+/** The first key after all keys that begin with `prefix`. */
+export function after(prefix: Buffer): Buffer {
+  const end = Buffer.from(prefix);
+  for (let i = end.length - 1; i >= 0; i--) {
+    if ((end[i] as number) < 0xff) {
+      end[i] = (end[i] as number) + 1;
+      return end.subarray(0, i + 1);
+    }
+  }
+  return Buffer.from([0xff]);
+}
+
+/** The key of a snapshot's record; records of one graph follow one another in the order of their positions. */
+export function recordKey(graphId: string, epoch: bigint, sequence: bigint, digest: Uint8Array): Buffer {
+  return key('s', graphId, '\0', u64(epoch), u64(sequence), digest);
+}
+
+/** The key of a side snapshot's record. */
+export function sideKey(graphId: string, capturedMs: number, digest: Uint8Array): Buffer {
+  return key('x', graphId, '\0', u64(BigInt(Math.max(0, capturedMs))), digest);
+}
+
+/** The graph that a record's key belongs to. */
+export function graphOfKey(recordAt: Buffer): string {
+  return recordAt.subarray(1, recordAt.indexOf(0)).toString();
+}
