@@ -27,6 +27,8 @@ const closeFile = promisify(close);
 
 /** Beyond this many units of its last capture (16 GiB, 46 MiB of memory) a file is cut without hints. */
 const HINTS_MAX = 1 << 20;
+/** New files that are read at once. */
+const STREAMS = 2;
 /** A file that changed this shortly before it was read may change again without its times showing it. */
 const RACY_NS = 20_000_000n;
 
@@ -56,7 +58,8 @@ export class Reader {
   readonly #onBytes: (bytes: number) => void;
   readonly #signal: AbortSignal | undefined;
   readonly #keeping = new Set<Promise<void>>();
-  #reading: Promise<void> = Promise.resolve();
+  readonly #streams = Array.from({ length: STREAMS }, (_, i) => i);
+  readonly #waiting: ((stream: number) => void)[] = [];
   #failure: { error: unknown } | undefined;
 
   constructor(parts: {
@@ -111,7 +114,7 @@ export class Reader {
     try {
       const files = batch.map(({ entry }) => ({ path: below(this.#dir, entry.path) }));
       const { block, files: results } = await lease.hand.run({ op: 'files', slot: lease.slot, files });
-      await this.#keep(lease, block);
+      await this.#keep(lease, block, 0);
       let unit = 0;
       for (const [i, result] of results.entries()) {
         const { entry } = must(batch[i], 'a file of the batch');
@@ -146,7 +149,7 @@ export class Reader {
   }
 
   /** Has the units of a block that are new stored. */
-  async #keep(lease: Lease, block: CutBlock): Promise<void> {
+  async #keep(lease: Lease, block: CutBlock, stream: number): Promise<void> {
     const count = block.lengths.length;
     const asked: number[] = [];
     for (let i = 0; i < count; i++) if (block.known[i] === 0 || !this.#trusted) asked.push(i);
@@ -161,7 +164,7 @@ export class Reader {
     }
     // A hand does its tasks in order, so the block buffer may be leased again before this one is done.
     const kept: Promise<void> = lease.hand
-      .run({ op: 'keep', slot: lease.slot, fresh })
+      .run({ op: 'keep', slot: lease.slot, fresh, stream })
       .catch((error: unknown) => {
         this.#failure ??= { error };
       })
@@ -200,8 +203,8 @@ export class Reader {
         return;
       }
       const hints = await this.#hints(previous);
-      const read = () => this.#readBlocks(fd, Number(before.size), hints);
-      const content = await (hints === undefined ? this.#oneByOne(read) : read());
+      const read = (stream: number) => this.#readBlocks(fd, Number(before.size), hints, stream);
+      const content = await (hints === undefined ? this.#inStream(read) : read(0));
       const after = await statFile(fd, { bigint: true });
       const stable =
         after.size === before.size && after.mtimeNs === before.mtimeNs && after.ctimeNs === before.ctimeNs;
@@ -216,17 +219,19 @@ export class Reader {
   }
 
   /**
-   * New files are read one after another, so that a frame holds units of one file: a restore that goes file by
-   * file would decode a mixed one again and again. A file that is mostly known makes few units.
+   * New files are read a few at once, each into frames of its own: a restore that goes file by file would decode
+   * a mixed frame again and again. One alone would leave the hands waiting for its next cut.
    */
-  async #oneByOne<T>(read: () => Promise<T>): Promise<T> {
-    const before = this.#reading;
-    let done: () => void = () => {};
-    this.#reading = new Promise((resolve) => {
-      done = resolve;
-    });
-    await before;
-    return await read().finally(done);
+  async #inStream<T>(read: (stream: number) => Promise<T>): Promise<T> {
+    const stream =
+      this.#streams.shift() ?? (await new Promise<number>((resolve) => this.#waiting.push(resolve)));
+    try {
+      return await read(stream);
+    } finally {
+      const next = this.#waiting.shift();
+      if (next === undefined) this.#streams.push(stream);
+      else next(stream);
+    }
   }
 
   async #hints(previous: FileEntry | undefined): Promise<Hints | undefined> {
@@ -247,7 +252,7 @@ export class Reader {
     return i === count ? hints : undefined;
   }
 
-  async #readBlocks(fd: number, size: number, hints: Hints | undefined): Promise<ListRoot> {
+  async #readBlocks(fd: number, size: number, hints: Hints | undefined, stream: number): Promise<ListRoot> {
     const list = new ListBuilder((piece) => this.#ingest.addPiece(UnitKind_Value.LIST, piece));
     let position = 0;
     let hint = hints === undefined ? -1 : 0;
@@ -260,7 +265,7 @@ export class Reader {
       const done = cut.block.then(async (block) => {
         if (block.failed !== undefined)
           throw Object.assign(new Error('Cannot read a file'), { code: block.failed });
-        await this.#keep(lease, block);
+        await this.#keep(lease, block, stream);
         return block;
       });
       order = Promise.all([order, done])

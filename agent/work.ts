@@ -67,7 +67,7 @@ export type Task =
       hint: number;
     }
   | { op: 'files'; slot: number; files: SmallFile[] }
-  | { op: 'keep'; slot: number; fresh: Uint8Array }
+  | { op: 'keep'; slot: number; fresh: Uint8Array; stream: number }
   | { op: 'flush' }
   | { op: 'restore'; path: string; offset: number; length: number; targets: RestoreTargets }
   | { op: 'verify'; path: string; packId: string };
@@ -97,6 +97,14 @@ export interface Outlet {
   frame(frame: OutFrame): void;
 }
 
+/** The frame that one stream of new units is filling. */
+interface Gathering {
+  readonly raw: Buffer;
+  rawBytes: number;
+  ids: Uint8Array[];
+  lengths: number[];
+}
+
 /** What does not change during the work. */
 export interface WorkSettings {
   readonly chunkerSeed: bigint;
@@ -114,12 +122,10 @@ export class Work {
   readonly #bulk: boolean;
   readonly #bytes: number;
   readonly #blocks = new Map<number, CutBlock>();
-  #raw: Buffer | undefined;
+  readonly #gatherings: Gathering[] = [];
+  #decoded: Buffer | undefined;
   #scratch: Buffer | undefined;
   #encoded: Buffer | undefined;
-  #rawBytes = 0;
-  #ids: Uint8Array[] = [];
-  #lengths: number[] = [];
 
   constructor({ chunkerSeed, bulk, bytes }: WorkSettings, outlet: Outlet) {
     this.#gear = gearTable(chunkerSeed);
@@ -138,9 +144,9 @@ export class Work {
       case 'files':
         return this.#files(task.slot, task.files);
       case 'keep':
-        return this.#keep(task.slot, task.fresh);
+        return this.#keep(task.slot, task.fresh, task.stream);
       case 'flush':
-        this.#flushFrame();
+        for (const gathering of this.#gatherings) this.#flushFrame(gathering);
         return null;
       case 'restore':
         return this.#restore(task);
@@ -175,22 +181,23 @@ export class Work {
   }
 
   /** Copies the new units of a cut block into the frame that is being filled. */
-  #keep(slot: number, fresh: Uint8Array): null {
+  #keep(slot: number, fresh: Uint8Array, stream: number): null {
     const block = this.#blocks.get(slot);
     if (block === undefined) return null;
     this.#blocks.delete(slot);
     const { buffer } = this.#cutter(slot);
-    this.#raw ??= Buffer.allocUnsafeSlow(this.#frameBytes);
+    const gathering = this.#gathering(stream);
     let at = 0;
     for (const [i, length] of block.lengths.entries()) {
       if (fresh[i] === 1) {
-        buffer.copy(this.#raw, this.#rawBytes, at, at + length);
-        this.#rawBytes += length;
-        this.#ids.push(block.ids.slice(i * UNIT_ID_BYTES, (i + 1) * UNIT_ID_BYTES));
-        this.#lengths.push(length);
-        const full = this.#rawBytes + UNIT_BYTES_MAX > this.#raw.length;
-        if (full || this.#rawBytes >= FRAME_RAW_BYTES || this.#lengths.length >= FRAME_UNITS)
-          this.#flushFrame();
+        buffer.copy(gathering.raw, gathering.rawBytes, at, at + length);
+        gathering.rawBytes += length;
+        gathering.ids.push(block.ids.slice(i * UNIT_ID_BYTES, (i + 1) * UNIT_ID_BYTES));
+        gathering.lengths.push(length);
+        const full = gathering.rawBytes + UNIT_BYTES_MAX > gathering.raw.length;
+        if (full || gathering.rawBytes >= FRAME_RAW_BYTES || gathering.lengths.length >= FRAME_UNITS) {
+          this.#flushFrame(gathering);
+        }
       }
       at += length;
     }
@@ -202,12 +209,23 @@ export class Work {
     return Math.min(FRAME_BUFFER_BYTES, 2 * this.#bytes + SPARE_BYTES);
   }
 
-  #flushFrame(): void {
-    if (this.#lengths.length === 0 || this.#raw === undefined) return;
-    const out = this.#outlet.frameBuffer(frameCap(this.#lengths.length, this.#rawBytes));
-    const ids = Buffer.concat(this.#ids);
-    const lengths = this.#lengths;
-    const bytes = this.#raw.subarray(0, this.#rawBytes);
+  #gathering(stream: number): Gathering {
+    const known = this.#gatherings[stream];
+    if (known !== undefined) return known;
+    const raw = Buffer.allocUnsafeSlow(this.#frameBytes);
+    const gathering: Gathering = { raw, rawBytes: 0, ids: [], lengths: [] };
+    // Streams are numbered from 0, and all are asked for when they are flushed.
+    while (this.#gatherings.length < stream) this.#gathering(this.#gatherings.length);
+    this.#gatherings[stream] = gathering;
+    return gathering;
+  }
+
+  #flushFrame(gathering: Gathering): void {
+    const { raw, rawBytes, lengths } = gathering;
+    if (lengths.length === 0) return;
+    const out = this.#outlet.frameBuffer(frameCap(lengths.length, rawBytes));
+    const ids = Buffer.concat(gathering.ids);
+    const bytes = raw.subarray(0, rawBytes);
     const { length, codec } = encodeFrame(out, {
       kind: UnitKind_Value.BYTES,
       ids,
@@ -218,9 +236,9 @@ export class Work {
     const frame = out.subarray(0, length);
     this.#scratch ??= Buffer.allocUnsafeSlow(DECODE_HEADROOM_BYTES + this.#frameBytes);
     proveFrame(frame, this.#scratch);
-    this.#ids = [];
-    this.#lengths = [];
-    this.#rawBytes = 0;
+    gathering.ids = [];
+    gathering.lengths = [];
+    gathering.rawBytes = 0;
     this.#outlet.frame({ bytes: frame, ids, lengths, codec });
   }
 
@@ -266,8 +284,8 @@ export class Work {
 
   /** Buffers of this thread, used again for each frame: fresh ones would cost more than the work on them. */
   #decodeBuffer(length: number): Buffer {
-    this.#raw = roomy(this.#raw, length);
-    return this.#raw.subarray(0, length);
+    this.#decoded = roomy(this.#decoded, length);
+    return this.#decoded.subarray(0, length);
   }
 
   #readFrame(path: string, offset: number, length: number): Buffer {

@@ -3,7 +3,8 @@ import { readFile } from 'node:fs/promises';
 import { promisify } from 'node:util';
 
 const run = promisify(execFile);
-const RSS_EVERY_MS = 10;
+/** Often enough for a high-water mark, and rare enough not to take a share of the cores. */
+const RSS_EVERY_MS = 100;
 
 /** One run of a command. */
 export interface Run {

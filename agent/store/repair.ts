@@ -9,6 +9,7 @@ import { DirectoryPacks } from './directory.ts';
 import { Ingest, readyFrame } from './ingest.ts';
 import { PACK_HEADER_BYTES, parsePackHeader } from './pack.ts';
 import { reconcile } from './reconcile.ts';
+import { rescueRecords } from './rescue.ts';
 import { goodFrames, verifyPack } from './scrub.ts';
 import type { Store } from './store.ts';
 import { verifyStore } from './verify.ts';
@@ -92,6 +93,7 @@ async function setDamagedAside(
   findings: Finding[],
   progress: (phase: string, done: number, total: number) => void,
 ): Promise<{ healed: number; quarantined: number }> {
+  const bad = new Set(store.lost);
   let healed = 0;
   let quarantined = 0;
   let done = 0;
@@ -107,7 +109,10 @@ async function setDamagedAside(
     healed += saved;
     // Where every unit could be saved, they may have made the very pack that this one was.
     const mended = verifyPack(store.packs.localPath(packId), packId).problem === undefined;
+    const number = await store.index.packNumber(Buffer.from(packId, 'hex'));
     if (!mended) await store.packs.evict(packId);
+    if (number !== undefined && mended) bad.delete(number);
+    else if (number !== undefined) bad.add(number);
     quarantined += 1;
     findings.push(
       errorFinding('pack_quarantined', packId, {
@@ -116,6 +121,7 @@ async function setDamagedAside(
       }),
     );
   }
+  healed += await rescueRecords(store, bad);
   for (const name of await strangers(store.root)) {
     findings.push(
       warning('stray_file', name, { message: 'it is no pack and is not used', hint: 'move it elsewhere' }),

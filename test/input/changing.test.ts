@@ -1,8 +1,9 @@
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
-import { mkdirSync, readFileSync } from 'node:fs';
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, it, type TestContext } from 'node:test';
+import { transformSync } from 'esbuild';
 import { Case, type Snapshot } from '../support/answers.ts';
 import { assertRefused, killGroup, lightkeeper, start, told } from '../support/command.ts';
 import { fill, fillGraph, noise } from '../support/fill.ts';
@@ -11,7 +12,10 @@ import { freshPlace } from '../support/place.ts';
 import { assertSameTree, type Fact, lookAt } from '../support/tree.ts';
 import { isBlocksInstant, isLogInstant, isWholeState } from '../support/writer.ts';
 
-const WRITER = join(import.meta.dirname, '../support/writer.ts');
+/** The writer as a program of its own, which starts ten times faster than from its source. */
+const WRITER = transformSync(readFileSync(join(import.meta.dirname, '../support/writer.ts')), {
+  loader: 'ts',
+}).code;
 
 /** Checks of the files that a writer changes: whether their bytes were ever there at one instant. */
 const INSTANTS: Readonly<Record<string, (bytes: Buffer) => boolean>> = {
@@ -22,7 +26,9 @@ const INSTANTS: Readonly<Record<string, (bytes: Buffer) => boolean>> = {
 
 /** Starts a process that changes the directory until the answered function is called, or the test ends. */
 async function writing(t: TestContext, kind: string, dir: string, pauseMs = 0): Promise<() => void> {
-  const child = start([process.execPath, '--import', 'tsx', WRITER, kind, dir, String(pauseMs)]);
+  const program = join(await freshPlace(t), 'writer.mjs');
+  writeFileSync(program, WRITER);
+  const child = start([process.execPath, program, kind, dir, String(pauseMs)]);
   t.after(() => killGroup(child));
   let said = '';
   child.stderr?.on('data', (text) => {
@@ -130,7 +136,7 @@ describe('changes under way', { concurrency: 2 }, () => {
         const { place, subject } = all;
         const stop = await writing(t, kind, subject.dir, kind === 'rename' ? 15 : 40);
         const methods: string[] = [];
-        for (let i = 0; i < 4; i++) {
+        for (let i = 0; i < 3; i++) {
           const { snapshotId, cutMethod } = await snapshotAnyway(subject, ['--quiet', i < 2 ? '0' : '25ms']);
           methods.push(cutMethod);
           if (cutMethod === 'TORN' && kind !== 'rename') continue;
@@ -192,7 +198,7 @@ describe('changes under way', { concurrency: 2 }, () => {
   function slowly(path: string, ms: number): string[] {
     const calls = 'read,pread64,preadv,readv';
     return [
-      ...['strace', '-f', '-qq', '-o', '/dev/null', '-P', path, '-e', `trace=${calls}`],
+      ...['strace', '-f', '--seccomp-bpf', '-qq', '-o', '/dev/null', '-P', path, '-e', `trace=${calls}`],
       ...['-e', `inject=${calls}:delay_exit=${ms * 1000}`],
     ];
   }

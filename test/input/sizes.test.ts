@@ -59,7 +59,7 @@ describe('sizes', { concurrency: 3 }, () => {
     const { place, subject } = await emptyCase(t);
     const block = 2 << 20;
     const lengths = [0, 1, 2, 4095, 4096, 4097, 6144, 8192, 65_535, 65_536, 65_537, 131_072];
-    for (const base of [block, block + 65_536, 6 << 20]) lengths.push(base - 1, base, base + 1);
+    for (const base of [block, block + 65_536]) lengths.push(base - 1, base, base + 1);
     for (const length of lengths) {
       fill(subject.dir, {
         [`noise/${length}`]: noise(length, length),
@@ -73,7 +73,7 @@ describe('sizes', { concurrency: 3 }, () => {
   it('a dense file of more than one pack, and what is added to it', async (t) => {
     const { place, subject } = await emptyCase(t);
     const file = join(subject.dir, 'dense');
-    writeFileSync(file, noise('dense', 70_000_000));
+    writeFileSync(file, noise('dense', 68_000_000));
     await roundTrip(t, place, subject);
     appendFileSync(file, 'a line more');
     const { newBytes } = await subject.snapshot();
@@ -149,7 +149,7 @@ describe('sizes', { concurrency: 3 }, () => {
     await subject.restore('latest', join(place, 'back'), { under });
     assertSameTree(lookAt(subject.dir), join(place, 'back'));
     // Too few for it: told so wherever it is met, and never taken for damage.
-    for (const limit of [80, 150, 160]) {
+    for (const limit of [80, 150]) {
       const words = [
         'restore',
         '--snapshot',

@@ -12,13 +12,14 @@ import {
   type Keeper,
   ownKeeper,
   packFiles,
+  portrait,
   restoresTo,
   type Scratch,
   scratch,
 } from './keeper.ts';
 import { difference, makeTree, readTree, type Tree } from './tree.ts';
 
-const VERSIONS = 4;
+const VERSIONS = 5;
 const PACK_HEADER_BYTES = 40;
 const FRAME_PREFIX_BYTES = 16;
 const TRAILER_BYTES = 56;
@@ -29,6 +30,8 @@ export interface Damage {
   /** The file concerned, from the store's folder; empty where only the index is. */
   readonly file: string;
   readonly apply: (store: string) => void;
+  /** The index is concerned too. */
+  readonly index?: boolean;
   /** With a pack and the index gone nothing says that there was something. */
   readonly silent?: boolean;
 }
@@ -44,8 +47,12 @@ export interface Victim {
   readonly seed: number;
   readonly folder: Scratch;
   readonly store: string;
-  /** Each snapshot's files, oldest first; the last one is still in the live directory. */
+  /** The files of each snapshot that is kept, oldest first; the last one is still in the live directory. */
   readonly trees: ReadonlyMap<string, Tree>;
+  /** A snapshot that was deleted, and whose data is still there. */
+  readonly deleted: string;
+  /** All that the list says of the snapshots. */
+  readonly said: readonly string[];
   readonly live: string;
   readonly head: string;
   readonly files: ReadonlyMap<string, Buffer>;
@@ -71,6 +78,11 @@ export async function makeVictim(seed: number): Promise<Victim> {
     trees.set(head, readTree(live));
     for (const path of packFiles(keeper.store)) if (!before.has(path)) manifests.set(basename(path), head);
   }
+  const [deleted = '', pinned = ''] = trees.keys();
+  await keeper.pin(pinned);
+  await keeper.delete(deleted);
+  trees.delete(deleted);
+  const said = await portrait(keeper);
   const packs = new DirectoryPacks(keeper.store);
   for await (const { packId, size } of packs.list()) {
     const { frames } = await readPackTable(packs, packId, size);
@@ -79,7 +91,7 @@ export async function makeVictim(seed: number): Promise<Victim> {
   }
   await packs.close();
   const files = new Map([...filesIn(keeper.store)].filter(([name]) => /^(packs|config)/.test(name)));
-  return { seed, folder, store: keeper.store, trees, live, head, files, parts, manifests };
+  return { seed, folder, store: keeper.store, trees, deleted, said, live, head, files, parts, manifests };
 }
 
 // ----- what is done to it -----
@@ -181,13 +193,14 @@ export function drawIndexLoss(draw: Random): Damage {
     ['a bit of the index flips', (store) => change(store, (bytes) => flipAt(bytes, from(bytes), pick & 7))],
   ];
   const [what, apply] = ways[how] as (typeof ways)[number];
-  return { what: `${what} (file ${pick}, from ${share})`, file: '', apply };
+  return { what: `${what} (file ${pick}, from ${share})`, file: '', index: true, apply };
 }
 
 /** Two damages at once. */
 export function both(a: Damage, b: Damage): Damage {
   return {
-    silent: a.what.endsWith('is missing') && b.file === '',
+    silent: a.what.endsWith('is missing') && b.index === true,
+    index: a.index === true || b.index === true,
     what: `${a.what}, and ${b.what}`,
     file: a.file === '' ? b.file : a.file,
     apply: (store) => {
@@ -219,8 +232,9 @@ async function lostSnapshots(victim: Victim, store: string, damage: Damage): Pro
   }
   rmSync(copy.store, { recursive: true });
   // The index has manifests too, so a restore works; but a manifest that no pack holds is lost with the index.
-  if (damage.file.startsWith('packs') && manifestHit(victim, store, damage.file))
-    lost.add(victim.manifests.get(basename(damage.file)) as string);
+  const holder = victim.manifests.get(basename(damage.file));
+  if (holder !== undefined && holder !== victim.deleted && manifestHit(victim, store, damage.file))
+    lost.add(holder);
   return lost;
 }
 
@@ -252,7 +266,7 @@ export async function runDamage(victim: Victim, damage: Damage, options: { repai
     const lost = await lostSnapshots(victim, keeper.store, damage);
     const before = await checkVerify(victim, keeper, damage, lost);
     if (options.repair) await checkRepair(victim, keeper, damage, before);
-    await checkHealing(victim, keeper, before);
+    await checkHealing(victim, keeper, damage, before);
   } catch (error) {
     const how = options.repair ? 'with repair' : 'without repair';
     throw new Error(`${damage.what}, ${how}, seed ${victim.seed}: ${String(error)}`, { cause: error });
@@ -282,12 +296,21 @@ async function checkVerify(
     wanted,
     `verify names the snapshots concerned: ${codes.join('; ')}`,
   );
-  await checkRestores(victim, keeper, new Set([...lost, ...unlisted]));
+  await checkRestores(victim, keeper, damage, new Set([...lost, ...unlisted]));
   return new Set([...wanted, ...unlisted]);
 }
 
-/** Every snapshot that is said to be whole is. */
-async function checkRestores(victim: Victim, keeper: Keeper, except: ReadonlySet<string>): Promise<void> {
+/** Every snapshot that is said to be whole is, and what was deleted is not back. */
+async function checkRestores(
+  victim: Victim,
+  keeper: Keeper,
+  damage: Damage,
+  except: ReadonlySet<string>,
+): Promise<void> {
+  const listed = (await keeper.list()).map(({ snapshotId }) => snapshotId);
+  // With the index gone too, the deletion may be what was damaged.
+  const forgotten = damage.index === true && damage.file !== '';
+  assert.ok(forgotten || !listed.includes(victim.deleted), 'the deleted snapshot is not back');
   for (const [id, tree] of victim.trees)
     if (!except.has(id)) await restoresTo(keeper, id, tree, victim.folder.fresh('restored'));
 }
@@ -313,8 +336,10 @@ async function checkRepair(
   const listed = new Set((await keeper.list()).map(({ snapshotId }) => snapshotId));
   const lost = [...victim.trees.keys()].filter((id) => snapshots.has(id) || !listed.has(id));
   if (!inFrame(victim, damage)) assert.deepEqual(lost, [], 'all units could be saved');
+  // The index still knows what manifests, positions and annotations said, whatever became of their packs.
+  if (damage.index !== true) assert.deepEqual(await portrait(keeper), victim.said, 'the list says the same');
   for (const id of lost) assert.ok(before.has(id), `repair loses ${id}`);
-  await checkRestores(victim, keeper, new Set(lost));
+  await checkRestores(victim, keeper, damage, new Set(lost));
 }
 
 /** Whether units themselves are damaged, and not only what is around them. */
@@ -327,7 +352,12 @@ function inFrame(victim: Victim, { file, what }: Damage): boolean {
 }
 
 /** The directory still holds the newest snapshot: taking it again makes it whole. */
-async function checkHealing(victim: Victim, keeper: Keeper, before: ReadonlySet<string>): Promise<void> {
+async function checkHealing(
+  victim: Victim,
+  keeper: Keeper,
+  damage: Damage,
+  before: ReadonlySet<string>,
+): Promise<void> {
   const wanted = victim.trees.get(victim.head) as Tree;
   const { snapshotId } = await keeper.snapshot(victim.live);
   const { snapshots, codes } = await named(keeper);
@@ -336,7 +366,7 @@ async function checkHealing(victim: Victim, keeper: Keeper, before: ReadonlySet<
   const listed = new Set((await keeper.list()).map(({ snapshotId: id }) => id));
   const lost = [...victim.trees.keys()].filter((id) => snapshots.has(id) || !listed.has(id));
   for (const id of lost) assert.ok(before.has(id), `snapshot ${id} was whole before`);
-  await checkRestores(victim, keeper, new Set(lost));
+  await checkRestores(victim, keeper, damage, new Set(lost));
 }
 
 /** The proof: a thousand flips, and hundreds of the other damages. */
