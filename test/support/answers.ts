@@ -7,6 +7,7 @@ import {
   GetSnapshotResponseSchema,
   ListSnapshotsResponseSchema,
   RestoreResultSchema,
+  SnapshotSchema,
   VerifyLevel_Value,
   VerifyResultSchema,
 } from '../../gen/lightkeeper/v1/agent_pb.ts';
@@ -72,8 +73,8 @@ function asPrinted<T>(schema: DescMessage, message: Message): T {
 }
 
 /**
- * A store and the directory that it protects. Snapshots are taken by the built program. Looks at the store are
- * taken in this process where nothing else is asked for: starting another one costs more than most of them.
+ * A store and the directory that it protects. What is asked for plainly is done in this process, as starting
+ * another one costs more than most of it; with any option it is the built program that does it.
  */
 export class Case {
   readonly dir: string;
@@ -93,10 +94,23 @@ export class Case {
     return ['snapshot', '--dir', this.dir, '--quiet', '50ms', ...more];
   }
 
-  /** A snapshot that must end with `code`; the directory is taken as quiet sooner than by default. */
-  async snapshot(options: StartOptions & { code?: number; flags?: string[] } = {}): Promise<Snapshot> {
-    const words = this.snapshotWords(...(options.flags ?? []));
-    return await answerOf([...words, '--store', this.store], options);
+  /**
+   * A snapshot, which must be settled, or with options one that the command takes and ends with `code`. The
+   * directory is taken as quiet sooner than by default.
+   */
+  async snapshot(options?: StartOptions & { code?: number; flags?: string[] }): Promise<Snapshot> {
+    if (options !== undefined) {
+      const words = this.snapshotWords(...(options.flags ?? []));
+      return await answerOf([...words, '--store', this.store], options);
+    }
+    const [dir, store] = [resolve(this.dir), resolve(this.store)];
+    const request = { dir: Buffer.from(dir), quietMs: 50 };
+    const taken = await withStore(store, { create: true, protects: request.dir }, (client) =>
+      lastOf(client.createSnapshot(request)),
+    );
+    const snapshot: Snapshot = asPrinted(SnapshotSchema, taken);
+    assert.equal(snapshot.cutMethod, 'SETTLED', JSON.stringify(snapshot.findings));
+    return snapshot;
   }
 
   #here<T>(run: (client: AgentClient) => Promise<T>): Promise<T> {
