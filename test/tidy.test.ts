@@ -457,6 +457,10 @@ const everywhere = (check: Check, sources: readonly Source[]) =>
     [],
   );
 
+interface Locked {
+  readonly optionalDependencies?: Readonly<Record<string, string>>;
+}
+
 describe('the repository', () => {
   it('is looked at', () => {
     const folders = new Set([...generated, ...shipped].map(({ path }) => path.split('/')[0] ?? ''));
@@ -470,6 +474,19 @@ describe('the repository', () => {
       everywhere(forbiddenImports, sources);
     });
   }
+
+  it('locks every package that one of its packages may need on some system', () => {
+    // npm leaves out what its registry does not hold, and then refuses its own lock file elsewhere.
+    const lock = readFileSync(join(ROOT, 'package-lock.json'), 'utf8');
+    const { packages } = JSON.parse(lock) as { packages: Record<string, Locked> };
+    const names = new Set(Object.keys(packages).map((place) => place.split('node_modules/').at(-1)));
+    const wanted = Object.values(packages).flatMap((one) => Object.keys(one.optionalDependencies ?? {}));
+    assert.deepEqual(
+      wanted.filter((name) => !names.has(name)),
+      [],
+    );
+    assert.equal(wanted.length > 0, true);
+  });
 
   it('needs every exception to the table', () => {
     const real = new Set(shipped.flatMap(importsOf).map(({ from, to }) => `${from} -> ${to}`));

@@ -233,7 +233,7 @@ async function onDamaged(world: World, base: Base): Promise<Scene[]> {
   ];
 }
 
-/** Restores that are the work of another thread, and that sync many files at once. */
+/** A snapshot and restores that are the work of another thread, and that sync many files at once. */
 async function manyFiles(world: World, base: Base): Promise<Scene[]> {
   const dir = world.folder.fresh('many');
   makeTree(dir, random(world.seed), 0);
@@ -243,7 +243,15 @@ async function manyFiles(world: World, base: Base): Promise<Scene[]> {
   const { snapshotId } = await keeper.snapshot(dir);
   const trees = new Map([[snapshotId, readTree(dir)]]);
   const scene = { ...base, store: keeper.store, published: trees, thinned: true };
-  return restores(scene, snapshotId).map((one) => ({ ...one, name: `${one.name}, large` }));
+  const snapshot = {
+    name: 'snapshot',
+    taken: trees.get(snapshotId) as Tree,
+    args: (at: string) => COMMANDS.snapshot(at, dir),
+  };
+  return [{ ...base, ...snapshot }, ...restores(scene, snapshotId)].map((one) => ({
+    ...one,
+    name: `${one.name}, large`,
+  }));
 }
 
 /** So many small packs that a prune writes them together. */

@@ -30,7 +30,25 @@ export function start(command: readonly string[], options: StartOptions = {}): C
   const { LIGHTKEEPER_STORE: _, LIGHTKEEPER_STATE: __, ...env } = process.env;
   const spawnOptions: SpawnOptions = { env: { ...env, ...options.env }, detached: true };
   if (options.cwd !== undefined) spawnOptions.cwd = options.cwd;
-  return spawn(program, args, spawnOptions);
+  const child = spawn(program, args, spawnOptions);
+  running.add(child);
+  child.once('close', () => running.delete(child));
+  return child;
+}
+
+/** What was started and has not ended: it must not outlive the tests, however they end. */
+const running = new Set<ChildProcess>();
+
+function killRunning(): void {
+  for (const child of running) killGroup(child);
+}
+
+process.once('exit', killRunning);
+for (const signal of ['SIGINT', 'SIGTERM'] as const) {
+  process.once(signal, () => {
+    killRunning();
+    process.exit(1);
+  });
 }
 
 /** Ends a process with all that it has started. */
