@@ -1,6 +1,7 @@
 import { create, fromBinary, toBinary } from '@bufbuild/protobuf';
 import { Level } from 'level';
 import { ioError, LightkeeperError, systemCode } from '../../core/errors.ts';
+import { IdFilter } from '../../core/filter.ts';
 import { hex, UNIT_ID_BYTES } from '../../core/unit.ts';
 import {
   type FrameInfo,
@@ -29,9 +30,9 @@ export interface UnitLocation {
 }
 
 const LOCATION_BYTES = 19;
-/** Entries of one batch: a batch is held in memory whole. */
 /** Packs that are remembered to be there; beyond this it is asked again. */
 const KNOWN_PACKS_MAX = 10_000;
+/** Entries of one batch: a batch is held in memory whole. */
 const BATCH_ENTRIES = 1000;
 const CACHE_BYTES = 8 * 1024 * 1024;
 const WRITE_BUFFER_BYTES = 2 * 1024 * 1024;
@@ -84,6 +85,8 @@ export class StoreIndex {
   #nextPack = 0;
   /** Packs that were found to have a record. */
   readonly #known = new Set<number>();
+  /** What has been entered into an index that was empty when it was opened: for the rest nothing need be read. */
+  #entered: IdFilter | undefined;
 
   private constructor(db: Db) {
     this.#db = new Table(db);
@@ -115,6 +118,7 @@ export class StoreIndex {
     const last = { gte: key('p'), lt: after(key('p')), reverse: true, limit: 1 };
     try {
       for await (const number of index.#db.keys(last)) index.#nextPack = number.readUInt32BE(1) + 1;
+      if (await index.isEmpty()) index.#entered = new IdFilter();
     } catch (error) {
       await db.close();
       throw error;
@@ -160,12 +164,16 @@ export class StoreIndex {
 
   /** Where units are; undefined for those that the index does not know. */
   async locate(ids: readonly Buffer[]): Promise<(UnitLocation | undefined)[]> {
+    if (this.#entered !== undefined && !ids.some((id) => this.#entered?.mayHold(id))) {
+      return ids.map(() => undefined);
+    }
     const values = await this.#db.getMany(ids.map((id) => key('u', id)));
     return values.map((value) => this.#believed(value));
   }
 
   /** As `locate`, for one unit and without waiting. */
   locateSync(id: Uint8Array): UnitLocation | undefined {
+    if (this.#entered?.mayHold(id) === false) return undefined;
     return this.#believed(this.#db.getSync(key('u', id)));
   }
 
@@ -197,6 +205,7 @@ export class StoreIndex {
     for (const frame of frames) {
       for (let place = 0; place < frame.unitLengths.length; place++) {
         const id = frame.unitIds.subarray(place * UNIT_ID_BYTES, (place + 1) * UNIT_ID_BYTES);
+        this.#entered?.add(id);
         batch.put(
           key('u', id),
           encodeLocation({
