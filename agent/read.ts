@@ -28,7 +28,7 @@ const closeFile = promisify(close);
 /** Beyond this many units of its last capture (16 GiB, 46 MiB of memory) a file is cut without hints. */
 const HINTS_MAX = 1 << 20;
 /** New files that are read at once. */
-const STREAMS = 2;
+const STREAMS = 3;
 /** A file that changed this shortly before it was read may change again without its times showing it. */
 const RACY_NS = 20_000_000n;
 

@@ -9,6 +9,7 @@ import {
   DECODE_HEADROOM_BYTES,
   decodeFrame,
   encodeFrame,
+  FRAME_BULK_BYTES,
   FRAME_RAW_BYTES,
   frameCap,
   parseFrame,
@@ -16,18 +17,19 @@ import {
 } from './codec/frame.ts';
 import { type PackReport, verifyPack } from './store/scrub.ts';
 
-/** Block buffers of one worker: while one waits for an answer, the other is cut. */
-export const SLOTS = 2;
+/** Block buffers of one worker: while some wait for an answer, another is cut. */
+export const SLOTS = 3;
 /** Encoded frames that may wait to be written, for each worker. */
-export const OUT_SLOTS = 3;
+export const OUT_SLOTS = 4;
 /** Most small files of one block. */
 export const BATCH_FILES_MAX = 256;
 
 const FRAME_UNITS = 16_384;
 const SPARE_BYTES = 2 * UNIT_BYTES_MAX;
-const FRAME_BUFFER_BYTES = FRAME_RAW_BYTES + 64 * 1024;
+/** What the unit that fills a frame may be longer than it. */
+const FRAME_EXCESS_BYTES = UNIT_BYTES_MAX;
 /** Bytes of the longest frame that capture makes. */
-export const OUT_BYTES = frameCap(FRAME_UNITS, FRAME_BUFFER_BYTES);
+export const OUT_BYTES = frameCap(FRAME_UNITS, FRAME_RAW_BYTES + FRAME_EXCESS_BYTES);
 
 /** A small file to be read whole. */
 export interface SmallFile {
@@ -120,6 +122,7 @@ export class Work {
   readonly #cutters: Cutter[] = [];
   readonly #gear: Int32Array;
   readonly #bulk: boolean;
+  readonly #frameRawBytes: number;
   readonly #bytes: number;
   readonly #blocks = new Map<number, CutBlock>();
   readonly #gatherings: Gathering[] = [];
@@ -130,6 +133,7 @@ export class Work {
   constructor({ chunkerSeed, bulk, bytes }: WorkSettings, outlet: Outlet) {
     this.#gear = gearTable(chunkerSeed);
     this.#bulk = bulk;
+    this.#frameRawBytes = bulk ? FRAME_BULK_BYTES : FRAME_RAW_BYTES;
     this.#bytes = bytes;
     this.#outlet = outlet;
   }
@@ -195,7 +199,7 @@ export class Work {
         gathering.ids.push(block.ids.slice(i * UNIT_ID_BYTES, (i + 1) * UNIT_ID_BYTES));
         gathering.lengths.push(length);
         const full = gathering.rawBytes + UNIT_BYTES_MAX > gathering.raw.length;
-        if (full || gathering.rawBytes >= FRAME_RAW_BYTES || gathering.lengths.length >= FRAME_UNITS) {
+        if (full || gathering.rawBytes >= this.#frameRawBytes || gathering.lengths.length >= FRAME_UNITS) {
           this.#flushFrame(gathering);
         }
       }
@@ -206,7 +210,7 @@ export class Work {
 
   /** New units are at most all bytes that there are; a file may have grown since they were counted. */
   get #frameBytes(): number {
-    return Math.min(FRAME_BUFFER_BYTES, 2 * this.#bytes + SPARE_BYTES);
+    return Math.min(this.#frameRawBytes + FRAME_EXCESS_BYTES, 2 * this.#bytes + SPARE_BYTES);
   }
 
   #gathering(stream: number): Gathering {

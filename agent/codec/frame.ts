@@ -13,6 +13,8 @@ import { compressedCap, compressInto, decompressInto } from './zstd.ts';
 
 /** Original bytes that make a frame of byte units. */
 export const FRAME_RAW_BYTES = 4 * 1024 * 1024;
+/** The same where there is much of it: the fast level looks back 512 KiB, so longer frames would only hold memory. */
+export const FRAME_BULK_BYTES = 2 * 1024 * 1024;
 /** No frame decodes to more. */
 export const FRAME_DECODED_CAP = 64 * 1024 * 1024;
 /** Bytes before the header of a frame. */
