@@ -240,9 +240,11 @@ export class Reader {
     const hints = allocateHints(count);
     let i = 0;
     try {
-      for await (const { id, span } of this.#store.units(previous.content)) {
-        if (i < count) putHint(hints, i, id, span);
-        i += 1;
+      for await (const refs of this.#store.units(previous.content)) {
+        for (const { id, span } of refs) {
+          if (i < count) putHint(hints, i, id, span);
+          i += 1;
+        }
       }
     } catch (error) {
       // The list of the last capture is damaged: the file is read without its help, and stored again.

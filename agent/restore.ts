@@ -261,19 +261,19 @@ class Restore {
     this.#open.add(file);
     this.#files += 1;
     let position = 0;
-    for await (const { id, span } of this.#store.units(entry.content)) {
-      this.#window.push({ id, file, position });
-      file.pending += 1;
-      position += span;
+    for await (const refs of this.#store.units(entry.content)) {
       // A list that lies must not make the restore go on for ever.
-      if (span === 0 || position > entry.size) break;
+      if (position > entry.size || refs.some(({ span }) => span === 0)) break;
+      for (const { id, span } of refs) {
+        this.#window.push({ id, file, position });
+        file.pending += 1;
+        position += span;
+      }
       if (this.#window.length >= WINDOW_UNITS) await this.#dispatch();
     }
     if (BigInt(position) !== entry.size) {
-      throw new LightkeeperError(
-        'DAMAGED',
-        `Cannot restore "${pathText(path)}": its units do not add up to its size`,
-      );
+      const state = 'its units do not add up to its size';
+      throw new LightkeeperError('DAMAGED', `Cannot restore "${pathText(path)}": ${state}`);
     }
     file.whole = true;
     if (file.pending === 0) this.#background(this.#settle(file));

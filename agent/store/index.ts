@@ -35,7 +35,8 @@ const KNOWN_PACKS_MAX = 10_000;
 /** Entries of one batch: a batch is held in memory whole. */
 const BATCH_ENTRIES = 1000;
 const CACHE_BYTES = 8 * 1024 * 1024;
-const WRITE_BUFFER_BYTES = 2 * 1024 * 1024;
+/** What is in it is written again at the next open, so neither too small nor too large for a large capture. */
+const WRITE_BUFFER_BYTES = 4 * 1024 * 1024;
 
 /** Writes that become durable together. */
 export type IndexBatch = TableBatch;

@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { ioError, LightkeeperError, systemCode } from '../../core/errors.ts';
 import { errorFinding } from '../../core/finding.ts';
-import { readNodeRefs } from '../../core/list.ts';
+import { type NodeRef, readNodeRefs } from '../../core/list.ts';
 import { parseFileList } from '../../core/manifest.ts';
 import { pathFromBytes } from '../../core/path.ts';
 import { hex, sameBytes, UNIT_ID_BYTES } from '../../core/unit.ts';
@@ -316,21 +316,23 @@ export class Store {
     this.#frameBytes = 0;
   }
 
-  /** The units of a file, in order. */
-  async *units(root: ListRoot | undefined): AsyncIterable<{ id: Buffer; span: number }> {
+  /** The units of a file, in order, a piece of the list at a time. */
+  async *units(root: ListRoot | undefined): AsyncIterable<readonly NodeRef[]> {
     if (root === undefined) return;
     yield* this.#walk(root.entries, root.depth);
   }
 
-  async *#walk(entries: Uint8Array, depth: number): AsyncIterable<{ id: Buffer; span: number }> {
-    for (const ref of readNodeRefs(entries)) {
-      if (depth === 0) yield ref;
-      else {
-        const piece = await this.readUnit(ref.id, UnitKind_Value.LIST);
-        if (piece.length === 0)
-          throw new LightkeeperError('DAMAGED', 'Cannot read a list: a piece of it is empty');
-        yield* this.#walk(piece, depth - 1);
-      }
+  async *#walk(entries: Uint8Array, depth: number): AsyncIterable<readonly NodeRef[]> {
+    const refs = readNodeRefs(entries);
+    if (depth === 0) {
+      yield refs;
+      return;
+    }
+    for (const { id } of refs) {
+      const piece = await this.readUnit(id, UnitKind_Value.LIST);
+      if (piece.length === 0)
+        throw new LightkeeperError('DAMAGED', 'Cannot read a list: a piece of it is empty');
+      yield* this.#walk(piece, depth - 1);
     }
   }
 
@@ -338,11 +340,12 @@ export class Store {
   async *files(root: ListRoot | undefined): AsyncIterable<FileEntry> {
     if (root === undefined) return;
     let last = '';
-    for await (const { id } of this.#walk(root.entries, Math.max(0, root.depth - 1))) {
-      const files = parseFileList(await this.readUnit(id, UnitKind_Value.FILES), last);
-      for (const file of files) {
-        last = pathFromBytes(file.path);
-        yield file;
+    for await (const refs of this.#walk(root.entries, Math.max(0, root.depth - 1))) {
+      for (const { id } of refs) {
+        for (const file of parseFileList(await this.readUnit(id, UnitKind_Value.FILES), last)) {
+          last = pathFromBytes(file.path);
+          yield file;
+        }
       }
     }
   }
