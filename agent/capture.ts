@@ -8,6 +8,7 @@ import { errorFinding } from '../core/finding.ts';
 import { filesPieceEnds, ListBuilder } from '../core/list.ts';
 import { capturedMs, captureTime, MANIFEST_FINDINGS_MAX, MANIFEST_FORMAT } from '../core/manifest.ts';
 import { type BytePath, pathBytes, pathText } from '../core/path.ts';
+import { learnPauses, quietWindowMs } from '../core/quiet.ts';
 import {
   CutMethod_Value,
   type FileEntry,
@@ -20,21 +21,27 @@ import {
   ManifestSchema,
   type PositionEntry,
   type SnapshotRecord,
+  SourceSchema,
   UnitKind_Value,
 } from '../gen/lightkeeper/v1/types_pb.ts';
 import { monotonic, now } from '../host/clock.ts';
 import { version } from '../host/version.ts';
+import type { CaptureHooks } from './hooks.ts';
+import type { InstanceSettings } from './instance.ts';
+import { Moment } from './moment.ts';
 import { Pool } from './pool.ts';
 import { loadPrevious, type PreviousState, packChangeTimes } from './previous.ts';
 import { Reader, type Reading } from './read.ts';
 import { checkReserve } from './reserve.ts';
 import { type Entry, firstDifference, keptTime, type Scan, type ScanOptions, scan } from './scan.ts';
-import { waitUntilQuiet } from './settle.ts';
+import { type Settled, waitUntilQuiet } from './settle.ts';
 import { Ingest, sameFiles } from './store/ingest.ts';
 import type { Store } from './store/store.ts';
 
 /** Captures that start over because something changed, before one is taken as it is. */
 const RETRIES = 3;
+/** With the store taken, a directory is not waited for longer than this. */
+const RETRY_SETTLE_MAX_MS = 30_000;
 /** Longer than the clock of a filesystem needs to tell two writes apart. */
 const RETRY_WAIT_MIN_MS = 25;
 
@@ -51,6 +58,8 @@ export interface CaptureRequest {
   readonly description: string;
   /** Free bytes that must remain; undefined for the formula, 0 for no check. */
   readonly reserveBytes: bigint | undefined;
+  readonly instance?: InstanceSettings | undefined;
+  readonly hooks?: CaptureHooks | undefined;
   readonly signal?: AbortSignal;
   readonly onProgress?: (phase: string, doneBytes: number, totalBytes: number) => void;
 }
@@ -65,25 +74,58 @@ export interface CaptureResult {
   readonly retries: number;
 }
 
-/** Takes one snapshot of a directory, or finds that the newest one is equal to it. */
+/** What was found before the store was taken: when, and what the directory was then. */
+interface Chosen {
+  readonly moment: Moment;
+  readonly settled: Settled;
+}
+
+/**
+ * Takes one snapshot of a directory, or finds that the newest one is equal to it. Waiting for the directory to
+ * come to rest keeps nobody else from the store.
+ */
 export async function capture(store: Store, request: CaptureRequest): Promise<CaptureResult> {
-  return await store.exclusively(async () => {
-    const endRead = store.beginRead();
-    try {
-      return await captureOnce(store, request);
-    } finally {
-      endRead();
-    }
-  });
+  const { graphId, dir, instance, hooks, signal } = request;
+  const moment = await Moment.begin({ graphId, dir, instance, hooks, ...signalOption(signal) });
+  let result: CaptureResult | undefined;
+  let late: Finding | undefined;
+  try {
+    const settled = await settle(store, request);
+    result = await store.exclusively(async () => {
+      const endRead = store.beginRead();
+      try {
+        return await captureOnce(store, request, { moment, settled });
+      } finally {
+        endRead();
+      }
+    });
+  } finally {
+    late = await moment.end();
+  }
+  return late === undefined ? result : { ...result, findings: [...result.findings, late] };
+}
+
+async function settle(store: Store, request: CaptureRequest): Promise<Settled> {
+  const quietMs = quietWindowMs(request.quietMs, await store.index.quietRecord(request.graphId));
+  return await waitUntilQuiet({ ...request, quietMs }, () => scan(request.dir, scanOptions(store, request)));
+}
+
+function scanOptions(store: Store, { exclude, signal }: CaptureRequest): ScanOptions {
+  return { exclude, store: store.root, ...signalOption(signal) };
 }
 
 /**
  * Captures comparing with the newest snapshot. If that cannot be read, the store has been damaged: the directory
  * is then captured as if it were new, every unit is asked for, and what is missing is stored again.
  */
-async function captureOnce(store: Store, request: CaptureRequest, again = false): Promise<CaptureResult> {
+async function captureOnce(
+  store: Store,
+  request: CaptureRequest,
+  chosen: Chosen,
+  again = false,
+): Promise<CaptureResult> {
   const ingest = new Ingest(store);
-  const attempt = new Capture(store, ingest, request);
+  const attempt = new Capture(store, ingest, request, chosen);
   try {
     return await attempt.run();
   } catch (error) {
@@ -91,7 +133,7 @@ async function captureOnce(store: Store, request: CaptureRequest, again = false)
     if (again || !attempt.trusted || !(error instanceof LightkeeperError) || error.code !== 'DAMAGED')
       throw error;
     await store.index.distrust();
-    return await captureOnce(store, request, true);
+    return await captureOnce(store, request, chosen, true);
   }
 }
 
@@ -100,6 +142,8 @@ interface Attempt {
   readonly contents: ReadonlyMap<BytePath, ListRoot>;
   readonly dropped: ReadonlySet<BytePath>;
   readonly findings: readonly Finding[];
+  /** Files that are not as the newest snapshot has them. */
+  readonly fresh: readonly Entry[];
   /** A file that changed, if the attempt is not one consistent cut. */
   readonly changed: BytePath | undefined;
 }
@@ -108,13 +152,15 @@ class Capture {
   readonly #store: Store;
   readonly #ingest: Ingest;
   readonly #request: CaptureRequest;
+  readonly #chosen: Chosen;
   readonly #startedMs = now();
   readonly #began = monotonic();
   /** What the newest snapshot refers to is stored: no need to ask for each unit. */
   #trusted = true;
   readonly #read = new Map<BytePath, { entry: Entry; content: ListRoot }>();
 
-  constructor(store: Store, ingest: Ingest, request: CaptureRequest) {
+  constructor(store: Store, ingest: Ingest, request: CaptureRequest, chosen: Chosen) {
+    this.#chosen = chosen;
     this.#store = store;
     this.#ingest = ingest;
     this.#request = request;
@@ -128,27 +174,25 @@ class Capture {
     const { graphId } = this.#request;
     const previous = await loadPrevious(this.#store, graphId, this.#request.dir);
     if (previous !== undefined) this.#trusted = await this.#store.trusts(graphId, previous.record.digest);
-    const options = this.#scanOptions();
-    let settled = await waitUntilQuiet(this.#request, () => scan(this.#request.dir, options));
+    const { moment } = this.#chosen;
+    let { settled } = this.#chosen;
     for (let attempt = 0; ; attempt++) {
       const torn = attempt === RETRIES || !settled.quiet;
+      await moment.readingBegins();
       const result = await this.#attempt(settled.scan, previous, torn);
       if (result === undefined) {
-        return await this.#confirm(must(previous, 'a newest snapshot'), settled.scan.findings, attempt);
+        const findings = [...settled.scan.findings, ...moment.findings];
+        return await this.#confirm(must(previous, 'a newest snapshot'), findings, attempt);
       }
       if (result.changed === undefined && settled.quiet) {
-        return await this.#commit(result, previous, CutMethod_Value.SETTLED, attempt);
+        return await this.#commit(result, previous, await moment.cutMethod(), attempt);
       }
       if (torn) return await this.#commit(result, previous, CutMethod_Value.TORN, attempt);
       const waitMs = Math.max(this.#request.quietMs, RETRY_WAIT_MIN_MS) * 2 ** attempt;
       await sleep(waitMs, undefined, signalOption(this.#request.signal));
-      settled = await waitUntilQuiet(this.#request, () => scan(this.#request.dir, options));
+      const settleTimeoutMs = Math.min(this.#request.settleTimeoutMs, RETRY_SETTLE_MAX_MS);
+      settled = await settle(this.#store, { ...this.#request, settleTimeoutMs });
     }
-  }
-
-  #scanOptions(): ScanOptions {
-    const { exclude, signal } = this.#request;
-    return { exclude, store: this.#store.root, ...(signal === undefined ? {} : { signal }) };
   }
 
   /** Reads what has changed; undefined if nothing has, since the newest snapshot. */
@@ -162,18 +206,22 @@ class Capture {
     let same = previous !== undefined && this.#trusted && before.entries.length === previous.count;
     const match = this.#trusted ? await previous?.matcher() : undefined;
     const links = new Set<string>();
+    const fresh: Entry[] = [];
     for (const entry of before.entries) {
       const old = await match?.(entry);
       if (old === undefined || !old.same) same = false;
       if (entry.type !== 'file' || secondName(links, entry)) continue;
+      if (old?.sameContent === true && old.file.content !== undefined) {
+        contents.set(entry.path, old.file.content);
+        continue;
+      }
+      fresh.push(entry);
       const known = this.#read.get(entry.path);
       if (known !== undefined && sameTimes(known.entry, entry)) contents.set(entry.path, known.content);
-      else if (old?.sameContent === true && old.file.content !== undefined) {
-        contents.set(entry.path, old.file.content);
-      } else readings.push({ entry, previous: old?.file });
+      else readings.push({ entry, previous: old?.file });
     }
     if (same) return undefined;
-    return await this.#readAll(before, readings, contents, torn);
+    return { ...(await this.#readAll(before, readings, contents, torn)), fresh };
   }
 
   async #readAll(
@@ -181,7 +229,7 @@ class Capture {
     readings: readonly Reading[],
     contents: Map<BytePath, ListRoot>,
     torn: boolean,
-  ): Promise<Attempt> {
+  ): Promise<Omit<Attempt, 'fresh'>> {
     const bytes = readings.reduce((sum, { entry }) => sum + entry.size, 0);
     await checkReserve({
       doing: `take a snapshot of "${this.#request.graphId}"`,
@@ -217,7 +265,7 @@ class Capture {
         contents.set(entry.path, content);
         if (!outcome.changed.has(entry.path)) this.#read.set(entry.path, { entry, content });
       }
-      const after = await scan(dir, this.#scanOptions());
+      const after = await scan(dir, scanOptions(this.#store, this.#request));
       const changed = firstDifference(before, after) ?? [...outcome.changed][0];
       return { scan: before, contents, dropped: outcome.dropped, findings: outcome.findings, changed };
     } finally {
@@ -250,7 +298,7 @@ class Capture {
     cutMethod: CutMethod_Value,
     retries: number,
   ): Promise<CaptureResult> {
-    const findings = [...attempt.scan.findings, ...attempt.findings];
+    const findings = [...attempt.scan.findings, ...this.#chosen.moment.findings, ...attempt.findings];
     const torn = cutMethod === CutMethod_Value.TORN;
     if (torn) findings.push(tornFinding(attempt.changed));
     const { files, totals, kept } = await this.#listFiles(attempt, findings);
@@ -263,6 +311,9 @@ class Capture {
       return await this.#confirm(previous, findings, retries, kept);
     }
     const { graphId, tags } = this.#request;
+    // Files of a first snapshot were written at any time; and times of an untrusted one are not looked at.
+    const teaches = !torn && previous !== undefined && this.#trusted;
+    const known = teaches ? await this.#store.index.quietRecord(graphId) : undefined;
     const { record } = await this.#ingest.commit(manifest, {
       durationMs: () => monotonic() - this.#began,
       nowMs: now(),
@@ -272,6 +323,7 @@ class Capture {
         const index = this.#store.index;
         index.putConfirmedAt(batch, graphId, this.#startedMs);
         index.putWholeDigest(batch, graphId, digest);
+        if (teaches) index.putQuietRecord(batch, graphId, learnPauses(known, attempt.fresh));
         for (const [n, times] of packChangeTimes(kept, digest))
           index.putChangeTimes(batch, graphId, n, times);
       },
@@ -339,7 +391,7 @@ class Capture {
       capturedAt: captureTime(this.#startedMs, parentMs),
       cutMethod,
       files,
-      source: { host: hostname(), dir: this.#request.dir, agentVersion: version },
+      source: this.#source(),
       findings: findings.slice(0, MANIFEST_FINDINGS_MAX),
       findingsOmitted: Math.max(0, findings.length - MANIFEST_FINDINGS_MAX),
       description: this.#request.description,
@@ -347,6 +399,12 @@ class Capture {
     if (totals !== undefined) manifest.totals = totals;
     manifest.root = create(FileEntrySchema, metadata(parts.attempt.scan.root, FileType_Value.DIRECTORY));
     return manifest;
+  }
+
+  #source() {
+    const { instance } = this.#chosen.moment;
+    const source = { host: hostname(), dir: this.#request.dir, agentVersion: version };
+    return create(SourceSchema, instance === undefined ? source : { ...source, instance });
   }
 }
 

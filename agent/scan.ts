@@ -12,6 +12,7 @@ import {
   pathText,
 } from '../core/path.ts';
 import type { Finding } from '../gen/lightkeeper/v1/types_pb.ts';
+import { now } from '../host/clock.ts';
 
 /** Names that are looked at between two turns of the event loop. */
 const ENTRIES_A_TURN = 500;
@@ -41,6 +42,8 @@ export interface Scan {
   readonly findings: readonly Finding[];
   /** The newest change time of anything looked at, LightRAG's temporary files and locks included. */
   readonly newestNs: bigint;
+  /** Change times of the temporary siblings that a writer will rename, or has left behind. */
+  readonly temps: readonly { readonly path: BytePath; readonly ctimeNs: bigint }[];
   readonly rawBytes: number;
   readonly largestBytes: number;
   /** The scan took this long. */
@@ -49,6 +52,9 @@ export interface Scan {
 
 /** Temporary siblings that LightRAG writes and renames, and its lock files: never a part of the graph. */
 const NEVER = /(?:^|\/)(?:[^/]+\.tmp\.[0-9]+\.[0-9]+\.[0-9]+|\.lightrag_[^/]*lock)$/;
+const TEMP = /\.tmp\.[0-9]+\.[0-9]+\.[0-9]+$/;
+/** A younger temporary sibling means that a flush is under way. */
+export const TEMP_YOUNG_MS = 60_000;
 const OWN_FOLDER = '.lightkeeper';
 /** In a directory that was there before, this file says that a restore to it has not ended. */
 export const INCOMPLETE_MARK = '.lightkeeper-incomplete';
@@ -85,6 +91,7 @@ class Scanner {
   readonly entries: Entry[] = [];
   readonly findings: Finding[] = [];
   newestNs = 0n;
+  readonly temps: { path: BytePath; ctimeNs: bigint }[] = [];
   readonly #dir: Uint8Array;
   readonly #exclude: ((path: BytePath) => boolean)[];
   readonly #store: { dev: bigint; ino: bigint } | undefined;
@@ -157,7 +164,10 @@ class Scanner {
     // A log that somebody left out may grow for ever; a temporary file that grows is a flush under way.
     if (path === OWN_FOLDER || this.#exclude.some((matches) => matches(path))) return false;
     if (stat.ctimeNs > this.newestNs) this.newestNs = stat.ctimeNs;
-    if (NEVER.test(path)) return false;
+    if (NEVER.test(path)) {
+      if (TEMP.test(path)) this.#temp(path, stat.ctimeNs);
+      return false;
+    }
     if (path === INCOMPLETE_MARK) {
       this.findings.push(
         warning('restore_incomplete', path, {
@@ -172,6 +182,17 @@ class Scanner {
       return false;
     }
     return this.#keep(path, stat);
+  }
+
+  #temp(path: BytePath, ctimeNs: bigint): void {
+    this.temps.push({ path, ctimeNs });
+    if (now() - Number(ctimeNs / 1_000_000n) < TEMP_YOUNG_MS) return;
+    this.findings.push(
+      warning('stale_temp', pathText(path), {
+        message: 'a writer that ended in the middle of a flush has left it behind; it is not kept',
+        hint: 'remove it while the instance is stopped',
+      }),
+    );
   }
 
   #keep(path: BytePath, stat: ReturnType<typeof statOf>): boolean {
@@ -311,9 +332,10 @@ export async function scan(dir: Uint8Array, options: ScanOptions = {}): Promise<
     rawBytes += size;
     if (size > largestBytes) largestBytes = size;
   }
-  const { findings, newestNs } = scanner;
+  const { findings, newestNs, temps } = scanner;
   const root = entryOf('', 'dir', rootStat, '');
-  return { root, entries, findings, newestNs, rawBytes, largestBytes, tookMs: performance.now() - started };
+  const tookMs = performance.now() - started;
+  return { root, entries, findings, newestNs, temps, rawBytes, largestBytes, tookMs };
 }
 
 /** The first difference between two looks at one directory, or undefined. */

@@ -30,6 +30,8 @@ import type { Annotation, SnapshotRecord } from '../gen/lightkeeper/v1/types_pb.
 import { monotonic, now } from '../host/clock.ts';
 import { type CaptureResult, capture } from './capture.ts';
 import { type OnProgress, tell } from './events.ts';
+import type { CaptureHooks } from './hooks.ts';
+import type { InstanceSettings } from './instance.ts';
 import { restore } from './restore.ts';
 import { type Found, idOf, isThere, isTorn, selectSnapshot } from './select.ts';
 import { Ingest } from './store/ingest.ts';
@@ -52,6 +54,9 @@ const PAGE_MAX = 10_000;
 export interface Guarded {
   readonly graphId: string;
   readonly dir: string;
+  /** How to find a good moment for a capture, whoever asks for one. */
+  readonly instance?: InstanceSettings | undefined;
+  readonly hooks?: CaptureHooks | undefined;
 }
 
 /** The calls that people make of a store, on one that is open in this process. */
@@ -109,9 +114,12 @@ export class StoreService {
     const dir = Buffer.from(request.dir);
     const graphId = request.graphId === '' ? graphIdOf(basename(dir.toString())) : request.graphId;
     checkGraphId(graphId);
+    const guarded = this.#guarded().find((one) => one.graphId === graphId && one.dir === dir.toString());
     const result = await capture(this.store, {
       graphId,
       dir,
+      instance: guarded?.instance,
+      hooks: guarded?.hooks,
       quietMs: request.quietMs ?? QUIET_MS,
       settleTimeoutMs: request.settleTimeoutMs === 0 ? SETTLE_TIMEOUT_MS : request.settleTimeoutMs,
       exclude: request.exclude,

@@ -1,6 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { monotonic, now } from '../host/clock.ts';
-import { firstDifference, type Scan } from './scan.ts';
+import { firstDifference, type Scan, TEMP_YOUNG_MS } from './scan.ts';
 
 /** Between two looks while waiting, at least. */
 const LOOK_AGAIN_MIN_MS = 5;
@@ -11,8 +11,19 @@ export interface Settled {
   readonly quiet: boolean;
 }
 
+/** How long until no temporary sibling is young enough to mean a flush, in milliseconds. */
+function flushEndsMs(scan: Scan): number {
+  let leftMs = 0;
+  for (const { ctimeNs } of scan.temps) {
+    const ageMs = now() - Number(ctimeNs / 1_000_000n);
+    // A time far in the future is that of a clock that was set back: it says nothing.
+    if (ageMs > -TEMP_YOUNG_MS) leftMs = Math.max(leftMs, TEMP_YOUNG_MS - ageMs);
+  }
+  return leftMs;
+}
+
 /**
- * Waits until nothing has changed for the quiet window. A directory whose newest change is older than that is
+ * Waits until nothing has changed for the quiet window, and no temporary sibling says that a flush is under way. A directory whose newest change is older than that is
  * quiet at once; change times in the future (a clock that was set back) count for nothing, then only what is
  * seen here counts.
  */
@@ -27,10 +38,13 @@ export async function waitUntilQuiet(
   let sameSinceMs = lookedMs;
   for (;;) {
     const ageMs = now() - Number(scan.newestNs / 1_000_000n);
-    if (quietMs === 0 || ageMs >= quietMs || lookedMs - sameSinceMs >= quietMs) return { scan, quiet: true };
+    const flushMs = quietMs === 0 ? 0 : flushEndsMs(scan);
+    const still = quietMs === 0 || ageMs >= quietMs || lookedMs - sameSinceMs >= quietMs;
+    if (still && flushMs <= 0) return { scan, quiet: true };
     const leftMs = startedMs + settleTimeoutMs - monotonic();
     if (leftMs <= 0) return { scan, quiet: false };
-    const waitMs = ageMs >= 0 ? quietMs - ageMs : quietMs;
+    // A temporary file may be renamed at any moment, so while there is one the window is waited for again.
+    const waitMs = ageMs >= 0 && flushMs <= 0 ? quietMs - ageMs : quietMs;
     const napMs = Math.min(leftMs, Math.max(LOOK_AGAIN_MIN_MS, Math.min(waitMs + 1, quietMs)));
     await sleep(napMs, undefined, signal === undefined ? {} : { signal });
     lookedMs = monotonic();

@@ -9,6 +9,8 @@ import {
   PackRecordSchema,
   type PositionEntry,
   PositionEntrySchema,
+  type QuietRecord,
+  QuietRecordSchema,
   type SnapshotRecord,
   SnapshotRecordSchema,
   UnitKind_Value,
@@ -423,6 +425,16 @@ export class StoreIndex {
 
   putConfirmedAt(batch: IndexBatch, graphId: string, atMs: number): void {
     batch.put(key('k', graphId), u64(BigInt(Math.max(0, Math.floor(atMs)))));
+  }
+
+  /** What was learned of how a graph is written. */
+  async quietRecord(graphId: string): Promise<QuietRecord | undefined> {
+    const value = await this.#db.get(key('q', graphId));
+    return value === undefined ? undefined : fromBinary(QuietRecordSchema, value);
+  }
+
+  putQuietRecord(batch: IndexBatch, graphId: string, record: QuietRecord): void {
+    batch.put(key('q', graphId), Buffer.from(toBinary(QuietRecordSchema, record)));
   }
 
   /** Whether units that snapshots refer to were found to be missing or damaged. */

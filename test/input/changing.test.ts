@@ -1,13 +1,13 @@
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
-import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, it, type TestContext } from 'node:test';
 import { transformSync } from 'esbuild';
-import { Case, type Snapshot } from '../support/answers.ts';
-import { assertRefused, killGroup, lightkeeper, start, told } from '../support/command.ts';
+import { briefly, Case, type Snapshot } from '../support/answers.ts';
+import { assertRefused, killGroup, lightkeeper, type StartOptions, start, told } from '../support/command.ts';
 import { fill, fillGraph, noise } from '../support/fill.ts';
-import { needing } from '../support/machine.ts';
+import { clockShifted, needing } from '../support/machine.ts';
 import { freshPlace } from '../support/place.ts';
 import { assertSameTree, type Fact, lookAt } from '../support/tree.ts';
 import { isBlocksInstant, isLogInstant, isWholeState } from '../support/writer.ts';
@@ -63,9 +63,9 @@ async function assertUnharmed({ place, subject, first, before }: Begun): Promise
 }
 
 /** A snapshot while something writes: it ends with 0 as SETTLED or with 3 as TORN, and says which. */
-async function snapshotAnyway(subject: Case, flags: string[], under: string[] = []): Promise<Snapshot> {
+async function snapshotAnyway(subject: Case, flags: string[], options: StartOptions = {}): Promise<Snapshot> {
   const words = ['snapshot', '--dir', subject.dir, '--store', subject.store, '--json', ...flags];
-  const ended = await lightkeeper(words, { under });
+  const ended = await lightkeeper(words, options);
   assert.ok(ended.code === 0 || ended.code === 3, told(ended));
   const snapshot = JSON.parse(ended.stdout) as Snapshot;
   const torn = ended.code === 3;
@@ -159,12 +159,29 @@ describe('changes under way', { concurrency: 2 }, () => {
       assert.equal(torn.findings[0]?.code, 'not_settled');
       assert.match(torn.findings[0]?.hint ?? '', /--settle-timeout/);
       stop();
-      const settled = await snapshotAnyway(subject, []);
-      assert.equal(settled.cutMethod, 'SETTLED');
+      // For a minute its temporary file may still be that of a flush; after that it is only a finding.
+      const early = await snapshotAnyway(subject, ['--settle-timeout', '500ms']);
+      assert.equal(early.cutMethod, 'TORN');
+      rmSync(join(subject.dir, 'kv.json.tmp.1.2.3'));
+      assert.equal((await snapshotAnyway(subject, [])).cutMethod, 'SETTLED');
       const shown = await subject.show('latest');
       assert.ok(!shown.files.some(({ path }) => path.includes('.tmp.')));
       await assertUnharmed(all);
     });
+
+    it(
+      'by a flush that was cut off is settled after a minute, and says so',
+      needing('faketime'),
+      async (t) => {
+        const all = await begun(t);
+        const { subject } = all;
+        fill(subject.dir, { 'kv.json.tmp.1.2.3': 'half of a st' });
+        const settled = await snapshotAnyway(subject, [], { env: clockShifted(61) });
+        assert.equal(settled.unchanged, true);
+        assert.deepEqual(briefly(settled.findings), ['stale_temp kv.json.tmp.1.2.3']);
+        await assertUnharmed(all);
+      },
+    );
 
     it('only now and then is not waited for longer than was asked', async (t) => {
       const all = await begun(t);
@@ -242,7 +259,9 @@ describe('changes under way', { concurrency: 2 }, () => {
         setInterval(() => { ${act}; n++; }, 60);`;
         const child = start([process.execPath, '-e', script]);
         t.after(() => killGroup(child));
-        const { snapshotId, cutMethod } = await snapshotAnyway(subject, ['--quiet', '0'], slowly(path, 60));
+        const { snapshotId, cutMethod } = await snapshotAnyway(subject, ['--quiet', '0'], {
+          under: slowly(path, 60),
+        });
         killGroup(child);
         await subject.restore(snapshotId, join(place, 'back'), { allowTorn: cutMethod === 'TORN' });
         const fact = lookAt(join(place, 'back')).get('slow');

@@ -15,7 +15,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file lightkeeper/v1/types.proto.
  */
 export const file_lightkeeper_v1_types: GenFile = /*@__PURE__*/
-  fileDesc("ChpsaWdodGtlZXBlci92MS90eXBlcy5wcm90bxIObGlnaHRrZWVwZXIudjEiTgoFR3JhZGUiRQoFVmFsdWUSDAoIVU5HUkFERUQQABIJCgVWQUxJRBABEgwKCERFR1JBREVEEAISCAoEVE9SThADEgsKB0lOVkFMSUQQBCJSCglDdXRNZXRob2QiRQoFVmFsdWUSDwoLVU5TUEVDSUZJRUQQABIKCgZQQVVTRUQQARIICgRJRExFEAISCwoHU0VUVExFRBADEggKBFRPUk4QBCI1CghTZXZlcml0eSIpCgVWYWx1ZRIICgRJTkZPEAASCwoHV0FSTklORxABEgkKBUVSUk9SEAIiSwoIRmlsZVR5cGUiPwoFVmFsdWUSCwoHUkVHVUxBUhAAEg0KCURJUkVDVE9SWRABEgsKB1NZTUxJTksQAhINCglIQVJEX0xJTksQAyKEAQoIVW5pdEtpbmQieAoFVmFsdWUSDwoLVU5TUEVDSUZJRUQQABIJCgVCWVRFUxABEgcKA1JPVxACEggKBExJU1QQAxIJCgVGSUxFUxAEEgwKCE1BTklGRVNUEAUSDgoKQU5OT1RBVElPThAGEgwKCFBPU0lUSU9OEAcSCQoFR1JBUEgQCCKaAQoHRmluZGluZxIMCgRjb2RlGAEgASgJEjAKCHNldmVyaXR5GAIgASgOMh4ubGlnaHRrZWVwZXIudjEuU2V2ZXJpdHkuVmFsdWUSDgoGb2JqZWN0GAMgASgJEg8KB21lc3NhZ2UYBCABKAkSDAoEaGludBgFIAEoCRINCgVjb3VudBgGIAEoDRIRCglzbmFwc2hvdHMYByADKAkiTAoIUG9zaXRpb24SDQoFZXBvY2gYASABKAQSDwoHbWludF9pZBgCIAEoCRIQCghzZXF1ZW5jZRgDIAEoBBIOCgZkaWdlc3QYBCABKAkiOQoITGlzdFJvb3QSDQoFZGVwdGgYASABKA0SDwoHZW50cmllcxgCIAEoDBINCgVjb3VudBgDIAEoBCLKAQoJRmlsZUVudHJ5EgwKBHBhdGgYASABKAwSLAoEdHlwZRgCIAEoDjIeLmxpZ2h0a2VlcGVyLnYxLkZpbGVUeXBlLlZhbHVlEgwKBG1vZGUYAyABKA0SCwoDdWlkGAQgASgNEgsKA2dpZBgFIAEoDRIQCghtdGltZV9ucxgGIAEoEBIMCgRzaXplGAcgASgEEg4KBnRhcmdldBgIIAEoDBIpCgdjb250ZW50GAkgASgLMhgubGlnaHRrZWVwZXIudjEuTGlzdFJvb3QiNAoIRmlsZUxpc3QSKAoFZmlsZXMYASADKAsyGS5saWdodGtlZXBlci52MS5GaWxlRW50cnki1wMKCE1hbmlmZXN0Eg4KBmZvcm1hdBgBIAEoDRIQCghncmFwaF9pZBgCIAEoCRINCgVlcG9jaBgDIAEoBBIPCgdtaW50X2lkGAQgASgMEhAKCHNlcXVlbmNlGAUgASgEEhUKDXBhcmVudF9kaWdlc3QYBiABKAwSLwoLY2FwdHVyZWRfYXQYByABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEjMKCmN1dF9tZXRob2QYCCABKA4yHy5saWdodGtlZXBlci52MS5DdXRNZXRob2QuVmFsdWUSJwoFZmlsZXMYCSABKAsyGC5saWdodGtlZXBlci52MS5MaXN0Um9vdBImCgZ0b3RhbHMYCiABKAsyFi5saWdodGtlZXBlci52MS5Ub3RhbHMSJgoGc291cmNlGAsgASgLMhYubGlnaHRrZWVwZXIudjEuU291cmNlEikKCGZpbmRpbmdzGAwgAygLMhcubGlnaHRrZWVwZXIudjEuRmluZGluZxIYChBmaW5kaW5nc19vbWl0dGVkGA0gASgNEhMKC2Rlc2NyaXB0aW9uGA4gASgJEicKBHJvb3QYDyABKAsyGS5saWdodGtlZXBlci52MS5GaWxlRW50cnkiYAoGVG90YWxzEg0KBWZpbGVzGAEgASgNEhMKC2RpcmVjdG9yaWVzGAIgASgNEhAKCHN5bWxpbmtzGAMgASgNEhEKCXJhd19ieXRlcxgEIAEoBBINCgV1bml0cxgFIAEoBCI6CgZTb3VyY2USDAoEaG9zdBgBIAEoCRILCgNkaXIYAiABKAwSFQoNYWdlbnRfdmVyc2lvbhgDIAEoCSKdAgoKQW5ub3RhdGlvbhIQCghzdG9yZV9pZBgBIAEoDBIPCgdjb3VudGVyGAIgASgEEg4KBmRpZ2VzdBgDIAEoDBImCgJhdBgEIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLAoIbWVhc3VyZWQYBSABKAsyGC5saWdodGtlZXBlci52MS5NZWFzdXJlZEgAEigKBnRhZ2dlZBgGIAEoCzIWLmxpZ2h0a2VlcGVyLnYxLlRhZ2dlZEgAEigKBnBpbm5lZBgHIAEoCzIWLmxpZ2h0a2VlcGVyLnYxLlBpbm5lZEgAEioKB2RlbGV0ZWQYCCABKAsyFy5saWdodGtlZXBlci52MS5EZWxldGVkSABCBgoEd2hhdCJbCghNZWFzdXJlZBITCgtkdXJhdGlvbl9tcxgBIAEoDRIUCgxzdG9yZWRfYnl0ZXMYAiABKAYSEQoJbmV3X2J5dGVzGAMgASgEEhEKCW5ld191bml0cxgEIAEoDSJlCgZUYWdnZWQSLgoEdGFncxgBIAMoCzIgLmxpZ2h0a2VlcGVyLnYxLlRhZ2dlZC5UYWdzRW50cnkaKwoJVGFnc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEiGAoGUGlubmVkEg4KBnBpbm5lZBgBIAEoCCIZCgdEZWxldGVkEg4KBnJlYXNvbhgBIAEoCSJ6Cg1Qb3NpdGlvbkVudHJ5EhAKCGdyYXBoX2lkGAEgASgJEg0KBWVwb2NoGAIgASgEEg8KB21pbnRfaWQYAyABKAwSEAoIc2VxdWVuY2UYBCABKAQSDgoGZGlnZXN0GAUgASgMEhUKDXBhcmVudF9kaWdlc3QYBiABKAwiLQoFQ29kZWMiJAoFVmFsdWUSBwoDUkFXEAASCAoEWlNURBABEggKBFJPV1MQAiJfCgZTdHJlYW0SKgoFY29kZWMYASABKA4yGy5saWdodGtlZXBlci52MS5Db2RlYy5WYWx1ZRISCgpyYXdfbGVuZ3RoGAIgASgNEhUKDXN0b3JlZF9sZW5ndGgYAyABKAci6AEKC0ZyYW1lSGVhZGVyEg8KB3ZlcnNpb24YASABKA0SGQoRcmVxdWlyZWRfZmVhdHVyZXMYAiABKAcSGQoRb3B0aW9uYWxfZmVhdHVyZXMYAyABKAcSLAoEa2luZBgEIAEoDjIeLmxpZ2h0a2VlcGVyLnYxLlVuaXRLaW5kLlZhbHVlEhMKC2RlY29kZWRfY2FwGAUgASgNEicKB3N0cmVhbXMYBiADKAsyFi5saWdodGtlZXBlci52MS5TdHJlYW0SEAoIdW5pdF9pZHMYByABKAwSFAoMdW5pdF9sZW5ndGhzGAggAygNIjcKClBhY2tGb290ZXISKQoGZnJhbWVzGAEgAygLMhkubGlnaHRrZWVwZXIudjEuRnJhbWVJbmZvIr4BCglGcmFtZUluZm8SDgoGb2Zmc2V0GAEgASgNEg4KBmxlbmd0aBgCIAEoDRIsCgRraW5kGAMgASgOMh4ubGlnaHRrZWVwZXIudjEuVW5pdEtpbmQuVmFsdWUSKwoGY29kZWNzGAQgAygOMhsubGlnaHRrZWVwZXIudjEuQ29kZWMuVmFsdWUSEAoIdW5pdF9pZHMYBSABKAwSFAoMdW5pdF9sZW5ndGhzGAYgAygNEg4KBmtleV9pZBgHIAEoDCKMAQoLU3RvcmVDb25maWcSDgoGZm9ybWF0GAEgASgNEhAKCHN0b3JlX2lkGAIgASgMEg8KB3VuaXRfaWQYAyABKAkSFAoMY2h1bmtlcl9zZWVkGAQgASgEEhkKEXJlcXVpcmVkX2ZlYXR1cmVzGAUgASgHEhkKEW9wdGlvbmFsX2ZlYXR1cmVzGAYgASgHIrEBCgpQYWNrUmVjb3JkEg8KB3BhY2tfaWQYASABKAwSLAoEa2luZBgCIAEoDjIeLmxpZ2h0a2VlcGVyLnYxLlBhY2tLaW5kLlZhbHVlEgwKBHNpemUYAyABKAQSDQoFdW5pdHMYBCABKA0SEQoJcmF3X2J5dGVzGAUgASgEEgwKBGxvc3QYBiABKAgSEgoKbm90ZV91bml0cxgHIAEoDRISCgpub3RlX2J5dGVzGAggASgEIjgKCFBhY2tLaW5kIiwKBVZhbHVlEg8KC1VOU1BFQ0lGSUVEEAASCAoEREFUQRABEggKBE1FVEEQAiL7AgoOU25hcHNob3RSZWNvcmQSGAoQbWFuaWZlc3RfdW5pdF9pZBgBIAEoDBIqCghtYW5pZmVzdBgCIAEoCzIYLmxpZ2h0a2VlcGVyLnYxLk1hbmlmZXN0Eg4KBmRpZ2VzdBgDIAEoDBIqCghtZWFzdXJlZBgEIAEoCzIYLmxpZ2h0a2VlcGVyLnYxLk1lYXN1cmVkEjYKBHRhZ3MYBSADKAsyKC5saWdodGtlZXBlci52MS5TbmFwc2hvdFJlY29yZC5UYWdzRW50cnkSDgoGcGlubmVkGAYgASgIEg8KB2RlbGV0ZWQYByABKAgSGAoQbWVhc3VyZWRfY291bnRlchgIIAEoBBIWCg50YWdnZWRfY291bnRlchgJIAEoBBIWCg5waW5uZWRfY291bnRlchgKIAEoBBIXCg9kZWxldGVkX2NvdW50ZXIYCyABKAQaKwoJVGFnc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAFiBnByb3RvMw", [file_google_protobuf_timestamp]);
+  fileDesc("ChpsaWdodGtlZXBlci92MS90eXBlcy5wcm90bxIObGlnaHRrZWVwZXIudjEiTgoFR3JhZGUiRQoFVmFsdWUSDAoIVU5HUkFERUQQABIJCgVWQUxJRBABEgwKCERFR1JBREVEEAISCAoEVE9SThADEgsKB0lOVkFMSUQQBCJSCglDdXRNZXRob2QiRQoFVmFsdWUSDwoLVU5TUEVDSUZJRUQQABIKCgZQQVVTRUQQARIICgRJRExFEAISCwoHU0VUVExFRBADEggKBFRPUk4QBCI1CghTZXZlcml0eSIpCgVWYWx1ZRIICgRJTkZPEAASCwoHV0FSTklORxABEgkKBUVSUk9SEAIiSwoIRmlsZVR5cGUiPwoFVmFsdWUSCwoHUkVHVUxBUhAAEg0KCURJUkVDVE9SWRABEgsKB1NZTUxJTksQAhINCglIQVJEX0xJTksQAyKEAQoIVW5pdEtpbmQieAoFVmFsdWUSDwoLVU5TUEVDSUZJRUQQABIJCgVCWVRFUxABEgcKA1JPVxACEggKBExJU1QQAxIJCgVGSUxFUxAEEgwKCE1BTklGRVNUEAUSDgoKQU5OT1RBVElPThAGEgwKCFBPU0lUSU9OEAcSCQoFR1JBUEgQCCKaAQoHRmluZGluZxIMCgRjb2RlGAEgASgJEjAKCHNldmVyaXR5GAIgASgOMh4ubGlnaHRrZWVwZXIudjEuU2V2ZXJpdHkuVmFsdWUSDgoGb2JqZWN0GAMgASgJEg8KB21lc3NhZ2UYBCABKAkSDAoEaGludBgFIAEoCRINCgVjb3VudBgGIAEoDRIRCglzbmFwc2hvdHMYByADKAkiTAoIUG9zaXRpb24SDQoFZXBvY2gYASABKAQSDwoHbWludF9pZBgCIAEoCRIQCghzZXF1ZW5jZRgDIAEoBBIOCgZkaWdlc3QYBCABKAkiOQoITGlzdFJvb3QSDQoFZGVwdGgYASABKA0SDwoHZW50cmllcxgCIAEoDBINCgVjb3VudBgDIAEoBCLKAQoJRmlsZUVudHJ5EgwKBHBhdGgYASABKAwSLAoEdHlwZRgCIAEoDjIeLmxpZ2h0a2VlcGVyLnYxLkZpbGVUeXBlLlZhbHVlEgwKBG1vZGUYAyABKA0SCwoDdWlkGAQgASgNEgsKA2dpZBgFIAEoDRIQCghtdGltZV9ucxgGIAEoEBIMCgRzaXplGAcgASgEEg4KBnRhcmdldBgIIAEoDBIpCgdjb250ZW50GAkgASgLMhgubGlnaHRrZWVwZXIudjEuTGlzdFJvb3QiNAoIRmlsZUxpc3QSKAoFZmlsZXMYASADKAsyGS5saWdodGtlZXBlci52MS5GaWxlRW50cnki1wMKCE1hbmlmZXN0Eg4KBmZvcm1hdBgBIAEoDRIQCghncmFwaF9pZBgCIAEoCRINCgVlcG9jaBgDIAEoBBIPCgdtaW50X2lkGAQgASgMEhAKCHNlcXVlbmNlGAUgASgEEhUKDXBhcmVudF9kaWdlc3QYBiABKAwSLwoLY2FwdHVyZWRfYXQYByABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEjMKCmN1dF9tZXRob2QYCCABKA4yHy5saWdodGtlZXBlci52MS5DdXRNZXRob2QuVmFsdWUSJwoFZmlsZXMYCSABKAsyGC5saWdodGtlZXBlci52MS5MaXN0Um9vdBImCgZ0b3RhbHMYCiABKAsyFi5saWdodGtlZXBlci52MS5Ub3RhbHMSJgoGc291cmNlGAsgASgLMhYubGlnaHRrZWVwZXIudjEuU291cmNlEikKCGZpbmRpbmdzGAwgAygLMhcubGlnaHRrZWVwZXIudjEuRmluZGluZxIYChBmaW5kaW5nc19vbWl0dGVkGA0gASgNEhMKC2Rlc2NyaXB0aW9uGA4gASgJEicKBHJvb3QYDyABKAsyGS5saWdodGtlZXBlci52MS5GaWxlRW50cnkiYAoGVG90YWxzEg0KBWZpbGVzGAEgASgNEhMKC2RpcmVjdG9yaWVzGAIgASgNEhAKCHN5bWxpbmtzGAMgASgNEhEKCXJhd19ieXRlcxgEIAEoBBINCgV1bml0cxgFIAEoBCJmCgZTb3VyY2USDAoEaG9zdBgBIAEoCRILCgNkaXIYAiABKAwSFQoNYWdlbnRfdmVyc2lvbhgDIAEoCRIqCghpbnN0YW5jZRgEIAEoCzIYLmxpZ2h0a2VlcGVyLnYxLkluc3RhbmNlIosCCghJbnN0YW5jZRILCgN1cmwYASABKAkSFAoMY29yZV92ZXJzaW9uGAIgASgJEhMKC2FwaV92ZXJzaW9uGAMgASgJEhMKC3dvcmtpbmdfZGlyGAQgASgJEhEKCXdvcmtzcGFjZRgFIAEoCRI4CghzdG9yYWdlcxgGIAMoCzImLmxpZ2h0a2VlcGVyLnYxLkluc3RhbmNlLlN0b3JhZ2VzRW50cnkSFwoPZW1iZWRkaW5nX21vZGVsGAcgASgJEhsKE2VtYmVkZGluZ19kaW1lbnNpb24YCCABKA0aLwoNU3RvcmFnZXNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBIp0CCgpBbm5vdGF0aW9uEhAKCHN0b3JlX2lkGAEgASgMEg8KB2NvdW50ZXIYAiABKAQSDgoGZGlnZXN0GAMgASgMEiYKAmF0GAQgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIsCghtZWFzdXJlZBgFIAEoCzIYLmxpZ2h0a2VlcGVyLnYxLk1lYXN1cmVkSAASKAoGdGFnZ2VkGAYgASgLMhYubGlnaHRrZWVwZXIudjEuVGFnZ2VkSAASKAoGcGlubmVkGAcgASgLMhYubGlnaHRrZWVwZXIudjEuUGlubmVkSAASKgoHZGVsZXRlZBgIIAEoCzIXLmxpZ2h0a2VlcGVyLnYxLkRlbGV0ZWRIAEIGCgR3aGF0IlsKCE1lYXN1cmVkEhMKC2R1cmF0aW9uX21zGAEgASgNEhQKDHN0b3JlZF9ieXRlcxgCIAEoBhIRCgluZXdfYnl0ZXMYAyABKAQSEQoJbmV3X3VuaXRzGAQgASgNImUKBlRhZ2dlZBIuCgR0YWdzGAEgAygLMiAubGlnaHRrZWVwZXIudjEuVGFnZ2VkLlRhZ3NFbnRyeRorCglUYWdzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ASIYCgZQaW5uZWQSDgoGcGlubmVkGAEgASgIIhkKB0RlbGV0ZWQSDgoGcmVhc29uGAEgASgJInoKDVBvc2l0aW9uRW50cnkSEAoIZ3JhcGhfaWQYASABKAkSDQoFZXBvY2gYAiABKAQSDwoHbWludF9pZBgDIAEoDBIQCghzZXF1ZW5jZRgEIAEoBBIOCgZkaWdlc3QYBSABKAwSFQoNcGFyZW50X2RpZ2VzdBgGIAEoDCItCgVDb2RlYyIkCgVWYWx1ZRIHCgNSQVcQABIICgRaU1REEAESCAoEUk9XUxACIl8KBlN0cmVhbRIqCgVjb2RlYxgBIAEoDjIbLmxpZ2h0a2VlcGVyLnYxLkNvZGVjLlZhbHVlEhIKCnJhd19sZW5ndGgYAiABKA0SFQoNc3RvcmVkX2xlbmd0aBgDIAEoByLoAQoLRnJhbWVIZWFkZXISDwoHdmVyc2lvbhgBIAEoDRIZChFyZXF1aXJlZF9mZWF0dXJlcxgCIAEoBxIZChFvcHRpb25hbF9mZWF0dXJlcxgDIAEoBxIsCgRraW5kGAQgASgOMh4ubGlnaHRrZWVwZXIudjEuVW5pdEtpbmQuVmFsdWUSEwoLZGVjb2RlZF9jYXAYBSABKA0SJwoHc3RyZWFtcxgGIAMoCzIWLmxpZ2h0a2VlcGVyLnYxLlN0cmVhbRIQCgh1bml0X2lkcxgHIAEoDBIUCgx1bml0X2xlbmd0aHMYCCADKA0iNwoKUGFja0Zvb3RlchIpCgZmcmFtZXMYASADKAsyGS5saWdodGtlZXBlci52MS5GcmFtZUluZm8ivgEKCUZyYW1lSW5mbxIOCgZvZmZzZXQYASABKA0SDgoGbGVuZ3RoGAIgASgNEiwKBGtpbmQYAyABKA4yHi5saWdodGtlZXBlci52MS5Vbml0S2luZC5WYWx1ZRIrCgZjb2RlY3MYBCADKA4yGy5saWdodGtlZXBlci52MS5Db2RlYy5WYWx1ZRIQCgh1bml0X2lkcxgFIAEoDBIUCgx1bml0X2xlbmd0aHMYBiADKA0SDgoGa2V5X2lkGAcgASgMIowBCgtTdG9yZUNvbmZpZxIOCgZmb3JtYXQYASABKA0SEAoIc3RvcmVfaWQYAiABKAwSDwoHdW5pdF9pZBgDIAEoCRIUCgxjaHVua2VyX3NlZWQYBCABKAQSGQoRcmVxdWlyZWRfZmVhdHVyZXMYBSABKAcSGQoRb3B0aW9uYWxfZmVhdHVyZXMYBiABKAcisQEKClBhY2tSZWNvcmQSDwoHcGFja19pZBgBIAEoDBIsCgRraW5kGAIgASgOMh4ubGlnaHRrZWVwZXIudjEuUGFja0tpbmQuVmFsdWUSDAoEc2l6ZRgDIAEoBBINCgV1bml0cxgEIAEoDRIRCglyYXdfYnl0ZXMYBSABKAQSDAoEbG9zdBgGIAEoCBISCgpub3RlX3VuaXRzGAcgASgNEhIKCm5vdGVfYnl0ZXMYCCABKAQiOAoIUGFja0tpbmQiLAoFVmFsdWUSDwoLVU5TUEVDSUZJRUQQABIICgREQVRBEAESCAoETUVUQRACIvsCCg5TbmFwc2hvdFJlY29yZBIYChBtYW5pZmVzdF91bml0X2lkGAEgASgMEioKCG1hbmlmZXN0GAIgASgLMhgubGlnaHRrZWVwZXIudjEuTWFuaWZlc3QSDgoGZGlnZXN0GAMgASgMEioKCG1lYXN1cmVkGAQgASgLMhgubGlnaHRrZWVwZXIudjEuTWVhc3VyZWQSNgoEdGFncxgFIAMoCzIoLmxpZ2h0a2VlcGVyLnYxLlNuYXBzaG90UmVjb3JkLlRhZ3NFbnRyeRIOCgZwaW5uZWQYBiABKAgSDwoHZGVsZXRlZBgHIAEoCBIYChBtZWFzdXJlZF9jb3VudGVyGAggASgEEhYKDnRhZ2dlZF9jb3VudGVyGAkgASgEEhYKDnBpbm5lZF9jb3VudGVyGAogASgEEhcKD2RlbGV0ZWRfY291bnRlchgLIAEoBBorCglUYWdzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ASJLCgtRdWlldFJlY29yZBIRCglwYXVzZXNfbXMYASADKA0SFQoNY2hhbmdlZF9wYXRocxgCIAMoDBISCgpjaGFuZ2VkX25zGAMgASgQYgZwcm90bzM", [file_google_protobuf_timestamp]);
 
 /**
  * How far a snapshot can be trusted.
@@ -687,6 +687,13 @@ export type Source = Message<"lightkeeper.v1.Source"> & {
    * @generated from field: string agent_version = 3;
    */
   agentVersion: string;
+
+  /**
+   * Where an instance was asked and answered.
+   *
+   * @generated from field: lightkeeper.v1.Instance instance = 4;
+   */
+  instance?: Instance | undefined;
 };
 
 /**
@@ -695,6 +702,66 @@ export type Source = Message<"lightkeeper.v1.Source"> & {
  */
 export const SourceSchema: GenMessage<Source> = /*@__PURE__*/
   messageDesc(file_lightkeeper_v1_types, 12);
+
+/**
+ * What an instance says of itself.
+ *
+ * @generated from message lightkeeper.v1.Instance
+ */
+export type Instance = Message<"lightkeeper.v1.Instance"> & {
+  /**
+   * @generated from field: string url = 1;
+   */
+  url: string;
+
+  /**
+   * @generated from field: string core_version = 2;
+   */
+  coreVersion: string;
+
+  /**
+   * @generated from field: string api_version = 3;
+   */
+  apiVersion: string;
+
+  /**
+   * As the instance sees it: in a container that is another path.
+   *
+   * @generated from field: string working_dir = 4;
+   */
+  workingDir: string;
+
+  /**
+   * @generated from field: string workspace = 5;
+   */
+  workspace: string;
+
+  /**
+   * The class that keeps each kind of data: "kv", "doc_status", "graph", "vector".
+   *
+   * @generated from field: map<string, string> storages = 6;
+   */
+  storages: { [key: string]: string };
+
+  /**
+   * @generated from field: string embedding_model = 7;
+   */
+  embeddingModel: string;
+
+  /**
+   * 0 where the instance does not say.
+   *
+   * @generated from field: uint32 embedding_dimension = 8;
+   */
+  embeddingDimension: number;
+};
+
+/**
+ * Describes the message lightkeeper.v1.Instance.
+ * Use `create(InstanceSchema)` to create a new message.
+ */
+export const InstanceSchema: GenMessage<Instance> = /*@__PURE__*/
+  messageDesc(file_lightkeeper_v1_types, 13);
 
 /**
  * What is learnt about a snapshot after its commit. The newest of each kind wins, by counter within
@@ -762,7 +829,7 @@ export type Annotation = Message<"lightkeeper.v1.Annotation"> & {
  * Use `create(AnnotationSchema)` to create a new message.
  */
 export const AnnotationSchema: GenMessage<Annotation> = /*@__PURE__*/
-  messageDesc(file_lightkeeper_v1_types, 13);
+  messageDesc(file_lightkeeper_v1_types, 14);
 
 /**
  * What a snapshot cost.
@@ -803,7 +870,7 @@ export type Measured = Message<"lightkeeper.v1.Measured"> & {
  * Use `create(MeasuredSchema)` to create a new message.
  */
 export const MeasuredSchema: GenMessage<Measured> = /*@__PURE__*/
-  messageDesc(file_lightkeeper_v1_types, 14);
+  messageDesc(file_lightkeeper_v1_types, 15);
 
 /**
  * The whole set of tags, as it is from now on.
@@ -822,7 +889,7 @@ export type Tagged = Message<"lightkeeper.v1.Tagged"> & {
  * Use `create(TaggedSchema)` to create a new message.
  */
 export const TaggedSchema: GenMessage<Tagged> = /*@__PURE__*/
-  messageDesc(file_lightkeeper_v1_types, 15);
+  messageDesc(file_lightkeeper_v1_types, 16);
 
 /**
  * @generated from message lightkeeper.v1.Pinned
@@ -839,7 +906,7 @@ export type Pinned = Message<"lightkeeper.v1.Pinned"> & {
  * Use `create(PinnedSchema)` to create a new message.
  */
 export const PinnedSchema: GenMessage<Pinned> = /*@__PURE__*/
-  messageDesc(file_lightkeeper_v1_types, 16);
+  messageDesc(file_lightkeeper_v1_types, 17);
 
 /**
  * @generated from message lightkeeper.v1.Deleted
@@ -856,7 +923,7 @@ export type Deleted = Message<"lightkeeper.v1.Deleted"> & {
  * Use `create(DeletedSchema)` to create a new message.
  */
 export const DeletedSchema: GenMessage<Deleted> = /*@__PURE__*/
-  messageDesc(file_lightkeeper_v1_types, 17);
+  messageDesc(file_lightkeeper_v1_types, 18);
 
 /**
  * One line of a graph's position log. It outlives its snapshot.
@@ -900,7 +967,7 @@ export type PositionEntry = Message<"lightkeeper.v1.PositionEntry"> & {
  * Use `create(PositionEntrySchema)` to create a new message.
  */
 export const PositionEntrySchema: GenMessage<PositionEntry> = /*@__PURE__*/
-  messageDesc(file_lightkeeper_v1_types, 18);
+  messageDesc(file_lightkeeper_v1_types, 19);
 
 /**
  * How one stream of a frame is encoded.
@@ -915,7 +982,7 @@ export type Codec = Message<"lightkeeper.v1.Codec"> & {
  * Use `create(CodecSchema)` to create a new message.
  */
 export const CodecSchema: GenMessage<Codec> = /*@__PURE__*/
-  messageDesc(file_lightkeeper_v1_types, 19);
+  messageDesc(file_lightkeeper_v1_types, 20);
 
 /**
  * @generated from enum lightkeeper.v1.Codec.Value
@@ -947,7 +1014,7 @@ export enum Codec_Value {
  * Describes the enum lightkeeper.v1.Codec.Value.
  */
 export const Codec_ValueSchema: GenEnum<Codec_Value> = /*@__PURE__*/
-  enumDesc(file_lightkeeper_v1_types, 19, 0);
+  enumDesc(file_lightkeeper_v1_types, 20, 0);
 
 /**
  * @generated from message lightkeeper.v1.Stream
@@ -976,7 +1043,7 @@ export type Stream = Message<"lightkeeper.v1.Stream"> & {
  * Use `create(StreamSchema)` to create a new message.
  */
 export const StreamSchema: GenMessage<Stream> = /*@__PURE__*/
-  messageDesc(file_lightkeeper_v1_types, 20);
+  messageDesc(file_lightkeeper_v1_types, 21);
 
 /**
  * Describes one frame: units compressed together. A frame can be read without its pack.
@@ -1038,7 +1105,7 @@ export type FrameHeader = Message<"lightkeeper.v1.FrameHeader"> & {
  * Use `create(FrameHeaderSchema)` to create a new message.
  */
 export const FrameHeaderSchema: GenMessage<FrameHeader> = /*@__PURE__*/
-  messageDesc(file_lightkeeper_v1_types, 21);
+  messageDesc(file_lightkeeper_v1_types, 22);
 
 /**
  * The table of contents of a pack.
@@ -1057,7 +1124,7 @@ export type PackFooter = Message<"lightkeeper.v1.PackFooter"> & {
  * Use `create(PackFooterSchema)` to create a new message.
  */
 export const PackFooterSchema: GenMessage<PackFooter> = /*@__PURE__*/
-  messageDesc(file_lightkeeper_v1_types, 22);
+  messageDesc(file_lightkeeper_v1_types, 23);
 
 /**
  * @generated from message lightkeeper.v1.FrameInfo
@@ -1108,7 +1175,7 @@ export type FrameInfo = Message<"lightkeeper.v1.FrameInfo"> & {
  * Use `create(FrameInfoSchema)` to create a new message.
  */
 export const FrameInfoSchema: GenMessage<FrameInfo> = /*@__PURE__*/
-  messageDesc(file_lightkeeper_v1_types, 23);
+  messageDesc(file_lightkeeper_v1_types, 24);
 
 /**
  * What a store is, in its `config` file.
@@ -1156,7 +1223,7 @@ export type StoreConfig = Message<"lightkeeper.v1.StoreConfig"> & {
  * Use `create(StoreConfigSchema)` to create a new message.
  */
 export const StoreConfigSchema: GenMessage<StoreConfig> = /*@__PURE__*/
-  messageDesc(file_lightkeeper_v1_types, 24);
+  messageDesc(file_lightkeeper_v1_types, 25);
 
 /**
  * @generated from message lightkeeper.v1.PackRecord
@@ -1214,7 +1281,7 @@ export type PackRecord = Message<"lightkeeper.v1.PackRecord"> & {
  * Use `create(PackRecordSchema)` to create a new message.
  */
 export const PackRecordSchema: GenMessage<PackRecord> = /*@__PURE__*/
-  messageDesc(file_lightkeeper_v1_types, 25);
+  messageDesc(file_lightkeeper_v1_types, 26);
 
 /**
  * @generated from message lightkeeper.v1.PackKind
@@ -1227,7 +1294,7 @@ export type PackKind = Message<"lightkeeper.v1.PackKind"> & {
  * Use `create(PackKindSchema)` to create a new message.
  */
 export const PackKindSchema: GenMessage<PackKind> = /*@__PURE__*/
-  messageDesc(file_lightkeeper_v1_types, 26);
+  messageDesc(file_lightkeeper_v1_types, 27);
 
 /**
  * @generated from enum lightkeeper.v1.PackKind.Value
@@ -1253,7 +1320,7 @@ export enum PackKind_Value {
  * Describes the enum lightkeeper.v1.PackKind.Value.
  */
 export const PackKind_ValueSchema: GenEnum<PackKind_Value> = /*@__PURE__*/
-  enumDesc(file_lightkeeper_v1_types, 26, 0);
+  enumDesc(file_lightkeeper_v1_types, 27, 0);
 
 /**
  * All that the store knows of a snapshot without opening its files.
@@ -1326,5 +1393,38 @@ export type SnapshotRecord = Message<"lightkeeper.v1.SnapshotRecord"> & {
  * Use `create(SnapshotRecordSchema)` to create a new message.
  */
 export const SnapshotRecordSchema: GenMessage<SnapshotRecord> = /*@__PURE__*/
-  messageDesc(file_lightkeeper_v1_types, 27);
+  messageDesc(file_lightkeeper_v1_types, 28);
+
+/**
+ * What was learned of how a graph is written.
+ *
+ * @generated from message lightkeeper.v1.QuietRecord
+ */
+export type QuietRecord = Message<"lightkeeper.v1.QuietRecord"> & {
+  /**
+   * The longest pause inside each of the last flushes, the newest last.
+   *
+   * @generated from field: repeated uint32 pauses_ms = 1;
+   */
+  pausesMs: number[];
+
+  /**
+   * The files that the newest commit found changed, and when the last of them had.
+   *
+   * @generated from field: repeated bytes changed_paths = 2;
+   */
+  changedPaths: Uint8Array[];
+
+  /**
+   * @generated from field: sfixed64 changed_ns = 3;
+   */
+  changedNs: bigint;
+};
+
+/**
+ * Describes the message lightkeeper.v1.QuietRecord.
+ * Use `create(QuietRecordSchema)` to create a new message.
+ */
+export const QuietRecordSchema: GenMessage<QuietRecord> = /*@__PURE__*/
+  messageDesc(file_lightkeeper_v1_types, 29);
 

@@ -1,0 +1,69 @@
+import { create } from '@bufbuild/protobuf';
+import { type QuietRecord, QuietRecordSchema } from '../gen/lightkeeper/v1/types_pb.ts';
+import { type BytePath, pathBytes, pathFromBytes } from './path.ts';
+
+/** No quiet window is longer. */
+export const QUIET_MAX_MS = 30_000;
+/** A window is so many times the longest pause. */
+const PAUSE_FACTOR = 4;
+/** A longer pause would make no longer window. */
+const PAUSE_MAX_MS = QUIET_MAX_MS / PAUSE_FACTOR;
+/** Flushes that are remembered. */
+const PAUSES_KEPT = 20;
+/** Files of one flush that are remembered; a directory with more is not written by LightRAG. */
+const PATHS_KEPT = 64;
+/** LightRAG writes these at other moments too: when they changed says nothing of the pauses in a flush. */
+const RESTLESS = /(?:^|\/)kv_store_(?:doc_status|llm_response_cache)\.json$/;
+
+/** A file that is not as the last commit has it. */
+export interface Changed {
+  readonly path: BytePath;
+  readonly ctimeNs: bigint;
+}
+
+/**
+ * How long nothing may have changed before a directory counts as at rest, in milliseconds: four times the longest
+ * pause seen inside one flush, `quietMs` at least. A `quietMs` of 0 asks for no wait at all.
+ */
+export function quietWindowMs(quietMs: number, learned: QuietRecord | undefined): number {
+  if (quietMs === 0) return 0;
+  const longestMs = Math.max(0, ...(learned?.pausesMs ?? []));
+  return Math.max(quietMs, Math.min(QUIET_MAX_MS, PAUSE_FACTOR * longestMs));
+}
+
+/**
+ * What a settled commit teaches. Files that changed since the commit before lie on the time line where they were
+ * last written; a flush writes each of its files once. If none of them had changed at the commit before, both
+ * commits saw parts of one flush, and the gap between them was a pause in it.
+ */
+export function learnPauses(known: QuietRecord | undefined, changed: readonly Changed[]): QuietRecord {
+  const steady = changed
+    .filter(({ path }) => !RESTLESS.test(path))
+    .sort((a, b) => (a.ctimeNs < b.ctimeNs ? -1 : a.ctimeNs > b.ctimeNs ? 1 : 0));
+  const [first] = steady;
+  const last = steady.at(-1);
+  if (first === undefined || last === undefined || steady.length > PATHS_KEPT) {
+    return known ?? create(QuietRecordSchema);
+  }
+  let longestMs = 0;
+  for (const [i, { ctimeNs }] of steady.entries()) {
+    const before = steady[i - 1];
+    if (before !== undefined) longestMs = Math.max(longestMs, pauseMs(before.ctimeNs, ctimeNs));
+  }
+  const earlier = new Set((known?.changedPaths ?? []).map(pathFromBytes));
+  const paths = steady.map(({ path }) => path);
+  const goesOn = earlier.size > 0 && !paths.some((path) => earlier.has(path));
+  const gapMs = goesOn ? pauseMs(known?.changedNs ?? 0n, first.ctimeNs) : 0;
+  const together = gapMs > 0 ? [...earlier, ...paths] : paths;
+  return create(QuietRecordSchema, {
+    pausesMs: [...(known?.pausesMs ?? []), Math.max(longestMs, gapMs)].slice(-PAUSES_KEPT),
+    changedPaths: together.slice(-PATHS_KEPT).map((path) => pathBytes(path)),
+    changedNs: last.ctimeNs,
+  });
+}
+
+/** A gap that may be a pause inside a flush, in milliseconds; else 0. */
+function pauseMs(fromNs: bigint, toNs: bigint): number {
+  const ms = Number((toNs - fromNs) / 1_000_000n);
+  return ms > 0 && ms <= PAUSE_MAX_MS ? ms : 0;
+}

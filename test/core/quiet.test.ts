@@ -1,0 +1,72 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import { type Changed, learnPauses, QUIET_MAX_MS, quietWindowMs } from '../../core/quiet.ts';
+import type { QuietRecord } from '../../gen/lightkeeper/v1/types_pb.ts';
+
+/** Files with the milliseconds at which they changed. */
+function at(times: Readonly<Record<string, number>>): Changed[] {
+  return Object.entries(times).map(([path, ms]) => ({ path, ctimeNs: BigInt(ms) * 1_000_000n }));
+}
+
+function learned(...commits: Readonly<Record<string, number>>[]): QuietRecord {
+  let record: QuietRecord | undefined;
+  for (const commit of commits) record = learnPauses(record, at(commit));
+  assert.notEqual(record, undefined);
+  return record as QuietRecord;
+}
+
+describe('the quiet window', () => {
+  it('is as asked for while nothing was learned, and 0 stays 0', () => {
+    assert.equal(quietWindowMs(300, undefined), 300);
+    const record = learned({ a: 0, b: 2000 });
+    assert.equal(quietWindowMs(0, record), 0);
+    assert.equal(quietWindowMs(60_000, record), 60_000);
+  });
+
+  it('is four times the longest pause between files that changed together', () => {
+    const record = learned({ kv_store_full_docs: 0, vdb_chunks: 40, 'graph.graphml': 240 });
+    assert.deepEqual(record.pausesMs, [200]);
+    assert.equal(quietWindowMs(300, record), 800);
+  });
+
+  it('is thirty seconds at most, and what would make it longer teaches nothing', () => {
+    assert.equal(quietWindowMs(300, learned({ a: 0, b: 7500 })), QUIET_MAX_MS);
+    assert.equal(quietWindowMs(300, learned({ a: 0, b: 7501 })), 300);
+  });
+
+  it('learns from a flush that two commits saw parts of', () => {
+    const record = learned({ a: 0, b: 10 }, { c: 1510, d: 1520 });
+    assert.deepEqual(record.pausesMs, [10, 1500]);
+    assert.equal(quietWindowMs(300, record), 6000);
+  });
+
+  it('learns nothing from the time between two flushes', () => {
+    assert.deepEqual(learned({ a: 0, b: 10 }, { a: 5000, b: 5010 }).pausesMs, [10, 10]);
+    // The parts of one flush count together: what comes next shares a file with them.
+    assert.deepEqual(learned({ a: 0 }, { b: 100 }, { a: 3000 }).pausesMs, [0, 100, 0]);
+  });
+
+  it('leaves out what LightRAG writes between flushes', () => {
+    const cache = 'w/kv_store_llm_response_cache.json';
+    assert.deepEqual(
+      learned({ a: 0, b: 10, [cache]: 2000, 'kv_store_doc_status.json': 4000 }).pausesMs,
+      [10],
+    );
+    assert.deepEqual(learned({ a: 0, b: 10 }, { [cache]: 2000 }).pausesMs, [10]);
+  });
+
+  it('forgets an odd flush after twenty others', () => {
+    const commits = Array.from({ length: 20 }, (_, i) => ({ a: 10_000 * i, b: 10_000 * i + 5 }));
+    const record = learned({ a: -9000, b: -4000 }, ...commits);
+    assert.deepEqual(
+      record.pausesMs,
+      Array.from({ length: 20 }, () => 5),
+    );
+  });
+
+  it('takes no clock that was set back for a pause, and no crowd of files for a flush', () => {
+    assert.deepEqual(learned({ a: 1000 }, { b: 0 }).pausesMs, [0, 0]);
+    const crowd = Object.fromEntries(Array.from({ length: 65 }, (_, i) => [`f${i}`, i * 100]));
+    assert.deepEqual(learned({ a: 0, b: 7 }, crowd).pausesMs, [7]);
+  });
+});
