@@ -1,8 +1,10 @@
+import { statSync } from 'node:fs';
 import { basename } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { create } from '@bufbuild/protobuf';
 import { timestampMs } from '@bufbuild/protobuf/wkt';
-import type { LightkeeperError } from '../core/errors.ts';
-import { normalise } from '../core/errors.ts';
+import { LightkeeperError, normalise } from '../core/errors.ts';
+import { warning } from '../core/finding.ts';
 import { checkGraphId, graphIdOf } from '../core/manifest.ts';
 import {
   CreateSnapshotRequestSchema,
@@ -11,13 +13,15 @@ import {
   RetentionPolicySchema,
   type Snapshot,
 } from '../gen/lightkeeper/v1/agent_pb.ts';
-import { Grade_Value } from '../gen/lightkeeper/v1/types_pb.ts';
+import { type Finding, Grade_Value } from '../gen/lightkeeper/v1/types_pb.ts';
 import { monotonic, now } from '../host/clock.ts';
+import type { CaptureHooks } from './hooks.ts';
 import { serveHttp } from './http.ts';
+import { checkInstance, InstanceProbe, type InstanceSettings } from './instance.ts';
 import { AgentMetrics } from './metrics.ts';
-import { scan } from './scan.ts';
+import { checkDirectory } from './scan.ts';
 import { serveStore } from './serve.ts';
-import { StoreService } from './service.ts';
+import { QUIET_MS, StoreService } from './service.ts';
 import { Store } from './store/store.ts';
 import { Watcher } from './watch.ts';
 
@@ -27,6 +31,13 @@ const PRUNE_EVERY_MS = 10 * 60 * 1000;
 const FIRST_PRUNE_MS = 60 * 1000;
 /** An unchanged directory is confirmed in the index at most this often: each is a synced write. */
 const CONFIRM_EVERY_MS = 5000;
+/** Captures start this far apart where nothing else is said. */
+const CAPTURE_EVERY_MS = 1000;
+/** In a busy stretch the directory is taken as it is after this. */
+const BUSY_STRETCH_MS = 5 * 60 * 1000;
+/** How long the agent waits for an instance that may be stopping too, and between two questions. */
+const LAST_FLUSH_MS = 3000;
+const LAST_ASK_MS = 100;
 /** How long the last snapshot waits for the directory to come to rest. */
 const LAST_SETTLE_MS = 5000;
 /** Counting goes over every record of the store: scrapes in between get the last figures. */
@@ -40,6 +51,12 @@ export interface UpOptions {
   readonly http: { host: string; port: number; fallback: boolean };
   readonly exclude: readonly string[];
   readonly reserveBytes: bigint | undefined;
+  /** The least quiet window, 300 ms where not given; the learned one may be longer. */
+  readonly quietMs?: number | undefined;
+  /** Captures start this far apart, at least; 1 s where not given. */
+  readonly minIntervalMs?: number | undefined;
+  readonly instance?: InstanceSettings | undefined;
+  readonly hooks?: CaptureHooks | undefined;
 }
 
 /** What an agent tells whoever started it. */
@@ -48,6 +65,9 @@ export interface UpEvents {
   readonly snapshot: (snapshot: Snapshot) => void;
   readonly pruned: (result: PruneResult) => void;
   readonly failed: (error: LightkeeperError) => void;
+  /** The directory is not there yet: it is waited for. */
+  readonly waiting: () => void;
+  readonly warned: (finding: Finding) => void;
 }
 
 /** The retention that holds where nothing else is said. */
@@ -66,14 +86,35 @@ export async function up(options: UpOptions, events: UpEvents, signal: AbortSign
   const graphId =
     options.graphId === '' ? graphIdOf(basename(Buffer.from(options.dir).toString())) : options.graphId;
   checkGraphId(graphId);
-  // A directory that is not there is refused before anything is made.
-  await scan(options.dir, { exclude: options.exclude, store: options.store });
+  await checkStart(options);
   const store = await Store.open(options.store, { create: true });
   try {
     await new Agent(store, graphId, options, events).run(signal);
   } finally {
     await store.close();
   }
+}
+
+/** Refuses what can never be guarded, before anything is made. A directory that is not there yet may come. */
+async function checkStart({ dir, store, instance }: UpOptions): Promise<void> {
+  try {
+    checkDirectory(dir, store);
+  } catch (error) {
+    if (!(error instanceof LightkeeperError) || error.code !== 'NOT_FOUND') throw error;
+  }
+  if (instance === undefined) return;
+  const described = await new InstanceProbe(instance).describe();
+  if (described !== undefined) checkInstance(described, dir, instance.allowPartial);
+}
+
+/** The finding of a store that a loss of the directory's disk would take along. */
+function sameDevice(dir: Uint8Array, store: string): Finding | undefined {
+  const [one, other] = [Buffer.from(dir), store].map((path) => statSync(path, { throwIfNoEntry: false }));
+  if (one === undefined || one.dev !== other?.dev) return undefined;
+  return warning('same_device', store, {
+    message: 'the store is on the disk of the directory: a loss of that disk takes both',
+    hint: 'name a folder on another disk with --store',
+  });
 }
 
 class Agent {
@@ -88,6 +129,7 @@ class Agent {
   #told = false;
   #countedMs = Number.NEGATIVE_INFINITY;
   #failure: LightkeeperError | undefined;
+  #waiting = false;
 
   constructor(store: Store, graphId: string, options: UpOptions, events: UpEvents) {
     this.#store = store;
@@ -95,14 +137,21 @@ class Agent {
     this.#options = options;
     this.#events = events;
     this.#service = new StoreService(store, {
-      guarded: () => [{ graphId, dir: Buffer.from(options.dir).toString() }],
+      guarded: () => [
+        {
+          graphId,
+          dir: Buffer.from(options.dir).toString(),
+          instance: options.instance,
+          hooks: options.hooks,
+        },
+      ],
       onSnapshot: (snapshot, { retries }) => this.#measure(snapshot, retries),
       onRestored: (ms) => this.#metrics.restoreDuration.observe(ms / 1000),
     });
   }
 
   async run(signal: AbortSignal): Promise<void> {
-    const { dir, exclude } = this.#options;
+    const { dir, exclude, minIntervalMs = CAPTURE_EVERY_MS } = this.#options;
     const http = await serveHttp(this.#options.http, {
       metrics: () => this.#metricsText(),
       readiness: () => this.#readiness(),
@@ -115,21 +164,23 @@ class Agent {
     });
     const { port } = http;
     this.#events.started({ graphId: this.#graphId, store: this.#store.root, port, socket: served.socket });
+    const shared = sameDevice(dir, this.#store.root);
+    if (shared !== undefined) this.#events.warned(shared);
     const handlers = {
-      capture: () => this.#capture(0, signal),
+      capture: () => this.#capture(BUSY_STRETCH_MS, signal),
       confirm: () => this.#confirm(),
       failed: (error: LightkeeperError) => this.#fail(error),
+      absent: () => this.#absent(),
+      warned: (finding: Finding) => this.#events.warned(finding),
     };
-    const watcher = new Watcher(dir, { exclude, store: this.#store.root }, handlers, signal);
+    const watching = { scan: { exclude, store: this.#store.root }, minIntervalMs };
+    const watcher = new Watcher(dir, watching, handlers, signal);
     const pruning = this.#pruneNowAndThen(signal);
     try {
       await watcher.run();
-      await new Watcher(
-        dir,
-        { exclude, store: this.#store.root },
-        { ...handlers, capture: () => this.#capture(LAST_SETTLE_MS) },
-        signal,
-      ).finish();
+      await this.#instanceEnds();
+      const last = { ...handlers, capture: () => this.#capture(LAST_SETTLE_MS) };
+      await new Watcher(dir, watching, last, signal).finish();
       await pruning;
     } finally {
       await served.close();
@@ -137,18 +188,22 @@ class Agent {
     }
   }
 
-  /** Answers whether the directory now has a usable point that equals it. */
-  async #capture(settleTimeoutMs: number, signal?: AbortSignal): Promise<boolean> {
+  async #capture(
+    settleTimeoutMs: number,
+    signal?: AbortSignal,
+  ): Promise<{ usable: boolean; durationMs: number }> {
     const request = create(CreateSnapshotRequestSchema, {
       dir: this.#options.dir,
       graphId: this.#graphId,
       settleTimeoutMs,
+      quietMs: this.#options.quietMs ?? QUIET_MS,
       exclude: [...this.#options.exclude],
       ...(this.#options.reserveBytes === undefined ? {} : { diskReserveBytes: this.#options.reserveBytes }),
     });
     const snapshot = await this.#service.snapshot(request, () => {}, signal);
     this.#failure = undefined;
-    return snapshot.grade !== Grade_Value.TORN;
+    const durationMs = snapshot.unchanged ? 0 : snapshot.durationMs;
+    return { usable: snapshot.grade !== Grade_Value.TORN, durationMs };
   }
 
   async #confirm(): Promise<void> {
@@ -158,6 +213,20 @@ class Agent {
     this.#store.index.putConfirmedAt(batch, this.#graphId, this.#confirmedMs);
     await batch.write();
     this.#metrics.lastValid.set({ graph_id: this.#graphId }, this.#confirmedMs / 1000);
+  }
+
+  /** An instance that is stopped together with the agent flushes once more: the last point is to have that. */
+  async #instanceEnds(): Promise<void> {
+    const { instance } = this.#options;
+    if (instance === undefined) return;
+    const probe = new InstanceProbe(instance);
+    const untilMs = monotonic() + LAST_FLUSH_MS;
+    while (monotonic() < untilMs && (await probe.describe()) !== undefined) await sleep(LAST_ASK_MS);
+  }
+
+  #absent(): void {
+    if (!this.#waiting) this.#events.waiting();
+    this.#waiting = true;
   }
 
   #fail(error: LightkeeperError): void {

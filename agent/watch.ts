@@ -1,40 +1,65 @@
-import { setTimeout as sleep } from 'node:timers/promises';
-import { type LightkeeperError, normalise } from '../core/errors.ts';
+import { LightkeeperError, normalise } from '../core/errors.ts';
+import type { Finding } from '../gen/lightkeeper/v1/types_pb.ts';
 import { monotonic } from '../host/clock.ts';
+import { type Nudges, watchDirectory } from './nudge.ts';
 import { firstDifference, type Scan, type ScanOptions, scan } from './scan.ts';
 
-/** Between two looks while nothing changes. */
-const LOOK_EVERY_MS = 1000;
+/** Between two looks while something changes. */
+const LOOK_BUSY_MS = 500;
+/** Between two looks while nothing changes, without events to shorten it. */
+const LOOK_IDLE_MS = 1000;
+/** The same with events. */
+const LOOK_WATCHED_MS = 5000;
+/** Between two looks, however many events come. */
+const LOOK_NUDGED_MS = 50;
 /** A look may take this share of the time between two of them. */
 const LOOK_SHARE = 20;
-/** Captures start at least this far apart, and five times as far as the last one took. */
-const CAPTURE_EVERY_MS = 1000;
+/** Captures start five times as far apart as the last one took, at least. */
 const CAPTURE_SHARE = 5;
 /** After a failure the next attempt waits, longer each time up to this. */
 const FAILURE_WAIT_MAX_MS = 60_000;
 
 /** What a watcher does with what it sees. */
 export interface WatchHandlers {
-  /** Takes a snapshot; answers whether it is usable. */
-  readonly capture: () => Promise<boolean>;
+  /** Takes a snapshot; answers whether it is usable, and how long it took once the directory was at rest. */
+  readonly capture: () => Promise<{ usable: boolean; durationMs: number }>;
   /** The directory is still as its newest usable point has it. */
   readonly confirm: () => Promise<void>;
   readonly failed: (error: LightkeeperError) => void;
+  /** The directory is not there yet. */
+  readonly absent: () => void;
+  /** Something that is no failure, and that people should know. */
+  readonly warned: (finding: Finding) => void;
+}
+
+/** What a watcher is told. */
+export interface WatchOptions {
+  readonly scan: ScanOptions;
+  /** Captures start this far apart, at least. */
+  readonly minIntervalMs: number;
 }
 
 /**
  * Looks at a directory again and again, and has a snapshot taken whenever it is not as it was at the last one.
- * Stat scans are the truth; nothing depends on events.
+ * Stat scans are the truth; events only make the next look come sooner.
  */
 export class Watcher {
   readonly #dir: Uint8Array;
-  readonly #options: ScanOptions;
+  readonly #options: WatchOptions;
   readonly #handlers: WatchHandlers;
   readonly #signal: AbortSignal;
   #captured: Scan | undefined;
   #failures = 0;
+  #seen = false;
+  #nudges: Nudges | undefined;
+  #watching = false;
+  #nudged = false;
+  #wake: () => void = () => {};
+  /** On the monotonic clock, like the next. */
+  #nextCaptureMs = 0;
+  #nextLookMs = 0;
 
-  constructor(dir: Uint8Array, options: ScanOptions, handlers: WatchHandlers, signal: AbortSignal) {
+  constructor(dir: Uint8Array, options: WatchOptions, handlers: WatchHandlers, signal: AbortSignal) {
     this.#dir = dir;
     this.#options = options;
     this.#handlers = handlers;
@@ -43,22 +68,26 @@ export class Watcher {
 
   /** Runs until the signal; never rejects for what happens to the directory. */
   async run(): Promise<void> {
-    while (!this.#signal.aborted) {
-      const waitMs = await this.#look();
-      // Many agents on one machine should not all look at the same instant.
-      const jitter = 0.9 + 0.2 * Math.random();
-      await sleep(waitMs * jitter, undefined, { signal: this.#signal }).catch(() => {});
+    try {
+      while (!this.#signal.aborted) {
+        this.#nudged = false;
+        const waitMs = await this.#look();
+        // Many agents on one machine should not all look at the same instant.
+        await this.#rest(waitMs * (0.9 + 0.2 * Math.random()));
+      }
+    } finally {
+      await this.#nudges?.close();
     }
   }
 
   /** A last look: takes a snapshot if the directory has changed since the last one. */
   async finish(): Promise<void> {
     try {
-      const seen = await scan(this.#dir, this.#options);
+      const seen = await scan(this.#dir, this.#options.scan);
       if (this.#unchanged(seen)) return;
       await this.#handlers.capture();
     } catch (error) {
-      this.#handlers.failed(normalise(error));
+      if (this.#seen || !isAbsence(error)) this.#handlers.failed(normalise(error));
     }
   }
 
@@ -66,26 +95,89 @@ export class Watcher {
     return this.#captured !== undefined && firstDifference(this.#captured, seen) === undefined;
   }
 
+  /** Waits; not to the end if an event says that something may have changed. */
+  async #rest(ms: number): Promise<void> {
+    if (this.#signal.aborted) return;
+    await new Promise<void>((resolve) => {
+      const end = () => {
+        clearTimeout(timer);
+        this.#signal.removeEventListener('abort', end);
+        this.#wake = () => {};
+        resolve();
+      };
+      let timer = setTimeout(end, this.#nudged ? Math.min(ms, this.#leftMs()) : ms);
+      this.#signal.addEventListener('abort', end);
+      this.#wake = () => {
+        clearTimeout(timer);
+        timer = setTimeout(end, Math.min(ms, this.#leftMs()));
+      };
+    });
+  }
+
+  /** Until a look could lead to a capture. */
+  #leftMs(): number {
+    return Math.max(0, Math.max(this.#nextCaptureMs, this.#nextLookMs) - monotonic());
+  }
+
+  #nudge(): void {
+    if (this.#nudged) return;
+    this.#nudged = true;
+    this.#wake();
+  }
+
   /** Answers how long to wait until the next look. */
   async #look(): Promise<number> {
-    const beganMs = monotonic();
     try {
-      const seen = await scan(this.#dir, { ...this.#options, signal: this.#signal });
+      const seen = await scan(this.#dir, { ...this.#options.scan, signal: this.#signal });
+      this.#seen = true;
+      this.#nextLookMs = monotonic() + Math.max(LOOK_NUDGED_MS, LOOK_SHARE * seen.tookMs);
+      await this.#watch(seen);
       if (this.#unchanged(seen)) {
         await this.#handlers.confirm();
-        return Math.max(LOOK_EVERY_MS, LOOK_SHARE * seen.tookMs);
+        const idleMs = this.#nudges === undefined ? LOOK_IDLE_MS : LOOK_WATCHED_MS;
+        return Math.max(idleMs, LOOK_SHARE * seen.tookMs);
       }
-      const usable = await this.#handlers.capture();
+      const leftMs = this.#nextCaptureMs - monotonic();
+      if (leftMs > 0) return leftMs;
+      const { usable, durationMs } = await this.#handlers.capture();
       // Taken after `seen`, perhaps of something newer: then the next look finds a difference, and the capture none.
       this.#captured = usable ? seen : undefined;
       this.#failures = 0;
-      return Math.max(CAPTURE_EVERY_MS, CAPTURE_SHARE * (monotonic() - beganMs), LOOK_SHARE * seen.tookMs);
+      const spacingMs = Math.max(this.#options.minIntervalMs, CAPTURE_SHARE * durationMs);
+      this.#nextCaptureMs = monotonic() - durationMs + spacingMs;
+      return Math.max(LOOK_BUSY_MS, LOOK_SHARE * seen.tookMs);
     } catch (error) {
       if (this.#signal.aborted) return 0;
-      this.#handlers.failed(normalise(error));
-      this.#captured = undefined;
-      this.#failures += 1;
-      return Math.min(FAILURE_WAIT_MAX_MS, LOOK_EVERY_MS * 2 ** Math.min(this.#failures, 10));
+      return this.#failed(error);
     }
   }
+
+  #failed(error: unknown): number {
+    this.#captured = undefined;
+    if (!this.#seen && isAbsence(error)) {
+      this.#handlers.absent();
+      return LOOK_IDLE_MS;
+    }
+    this.#handlers.failed(normalise(error));
+    this.#failures += 1;
+    return Math.min(FAILURE_WAIT_MAX_MS, LOOK_IDLE_MS * 2 ** Math.min(this.#failures, 10));
+  }
+
+  /** Begins to watch for events, once there is something to watch. */
+  async #watch(seen: Scan): Promise<void> {
+    if (this.#watching) return;
+    this.#watching = true;
+    this.#nudges = await watchDirectory(this.#dir, {
+      names: seen.entries.length,
+      nudge: () => this.#nudge(),
+      gaveUp: (finding) => {
+        this.#nudges = undefined;
+        this.#handlers.warned(finding);
+      },
+    });
+  }
+}
+
+function isAbsence(error: unknown): boolean {
+  return error instanceof LightkeeperError && error.code === 'NOT_FOUND';
 }

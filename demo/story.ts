@@ -89,6 +89,8 @@ async function story(place: string): Promise<void> {
       started: () => {},
       snapshot: (snapshot) => told.add(snapshot),
       pruned: () => {},
+      waiting: () => {},
+      warned: () => {},
       failed: (error) => {
         failure = error;
       },

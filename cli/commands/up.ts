@@ -1,12 +1,21 @@
+import { readFileSync } from 'node:fs';
 import { resolve } from 'node:path';
 import { timestampMs } from '@bufbuild/protobuf/wkt';
 import type { Command } from 'commander';
-import { LightkeeperError } from '../../core/errors.ts';
+import { ioError, LightkeeperError } from '../../core/errors.ts';
 import type { Snapshot } from '../../gen/lightkeeper/v1/agent_pb.ts';
 import { Grade_Value } from '../../gen/lightkeeper/v1/types_pb.ts';
 import { now } from '../../host/clock.ts';
 import { durationText, sizeText } from '../../host/quantity.ts';
-import { collect, defaultState, defaultStore, pathArgument, required, reserveOption } from '../options.ts';
+import {
+  collect,
+  defaultState,
+  defaultStore,
+  duration,
+  pathArgument,
+  required,
+  reserveOption,
+} from '../options.ts';
 import { plain, printError, say, timeText } from '../print.ts';
 import { snapshotLine } from './snapshot.ts';
 
@@ -18,6 +27,11 @@ interface UpFlags {
   readonly http?: string;
   readonly exclude?: string[];
   readonly diskReserve?: bigint;
+  readonly quiet?: number;
+  readonly minInterval?: number;
+  readonly instanceUrl?: string;
+  readonly apiKeyFile?: string;
+  readonly allowPartial?: boolean;
 }
 
 const DEFAULT_HTTP = { host: '127.0.0.1', port: 9701 };
@@ -33,6 +47,15 @@ export function addUp(program: Command): void {
     .option('--store <dir>', 'where the points are kept (default: STATE/store)')
     .option('--http <host:port>', 'metrics and probes (default: 127.0.0.1:9701, or a free port)')
     .option('--exclude <pattern>', 'names to leave out; may be given several times', collect)
+    .option(
+      '--quiet <duration>',
+      'the least time without a change (default: 300ms; longer where learned)',
+      duration,
+    )
+    .option('--min-interval <duration>', 'captures start this far apart, at least (default: 1s)', duration)
+    .option('--instance-url <url>', 'where the instance serves: it is asked whether it is idle')
+    .option('--api-key-file <file>', 'its key (default: LIGHTRAG_API_KEY)')
+    .option('--allow-partial', 'guard the files of an instance that keeps a part of the graph elsewhere')
     .addOption(reserveOption())
     .action(run);
 }
@@ -55,6 +78,29 @@ function httpOf(text: string | undefined): { host: string; port: number; fallbac
     );
   }
   return { host: host.replace(/^\[|\]$/g, ''), port: Number(port), fallback: false };
+}
+
+function instanceOf({ instanceUrl, apiKeyFile, allowPartial = false }: UpFlags) {
+  if (instanceUrl === undefined) return undefined;
+  if (!/^https?:/i.test(instanceUrl) || !URL.canParse(instanceUrl)) {
+    throw new LightkeeperError(
+      'INVALID_ARGUMENT',
+      `Cannot ask the instance at "${instanceUrl}": it is no URL`,
+      {
+        hint: 'write it like http://127.0.0.1:9621',
+      },
+    );
+  }
+  return { url: instanceUrl, apiKey: apiKeyOf(apiKeyFile), allowPartial };
+}
+
+function apiKeyOf(file: string | undefined): string {
+  if (file === undefined) return process.env.LIGHTRAG_API_KEY ?? '';
+  try {
+    return readFileSync(file, 'utf8').trim();
+  } catch (error) {
+    throw ioError('read', file, error);
+  }
 }
 
 async function run(flags: UpFlags): Promise<void> {
@@ -83,6 +129,9 @@ async function run(flags: UpFlags): Promise<void> {
       http: httpOf(flags.http),
       exclude: flags.exclude ?? [],
       reserveBytes: flags.diskReserve,
+      quietMs: flags.quiet,
+      minIntervalMs: flags.minInterval,
+      instance: instanceOf(flags),
     },
     {
       started: ({ graphId, store: place, port, socket }) => {
@@ -105,6 +154,13 @@ async function run(flags: UpFlags): Promise<void> {
         say(
           `retention: ${remove.length} points removed, ${keep.length} kept, ${sizeText(Number(bytesFreed))} freed`,
         );
+      },
+      waiting: () => {
+        say(`waiting for ${plain(Buffer.from(dir).toString())}, which is not there yet`);
+      },
+      warned: ({ message, hint }) => {
+        say(`warning: ${plain(message)}`);
+        say(`hint: ${plain(hint)}`);
       },
       failed: (error) => {
         // Said once, and again only when it changes: it is tried again by itself.

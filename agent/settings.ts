@@ -1,0 +1,43 @@
+import type { RetentionPolicy } from '../gen/lightkeeper/v1/agent_pb.ts';
+import type { CaptureHooks } from './hooks.ts';
+import type { InstanceSettings } from './instance.ts';
+
+/** One graph that an agent guards. */
+export interface GraphSettings {
+  readonly graphId: string;
+  /** Absolute. */
+  readonly dir: Uint8Array;
+  /** Names (with * and ?) that are not captured. */
+  readonly exclude: readonly string[];
+  /** The least quiet window, in milliseconds; the learned one may be longer. */
+  readonly quietMs: number;
+  /** Captures start this far apart, at least. */
+  readonly minIntervalMs: number;
+  /** Guard each workspace, a direct subfolder with LightRAG's files, as a graph of its own: `ID.W`. */
+  readonly split: boolean;
+  readonly instance: InstanceSettings | undefined;
+  readonly hooks: CaptureHooks | undefined;
+  readonly retention: RetentionPolicy;
+}
+
+/** All that an agent is told. */
+export interface AgentSettings {
+  /** Absolute. */
+  readonly store: string;
+  readonly graphs: readonly GraphSettings[];
+  readonly http: { readonly host: string; readonly port: number; readonly fallback: boolean };
+  /** Free bytes that must remain; undefined for the formula, 0 for no check. */
+  readonly reserveBytes: bigint | undefined;
+  /** False: no captures, but the endpoints stay. */
+  readonly captures: boolean;
+}
+
+/** What holds for a graph where nothing else is said. */
+export const GRAPH_DEFAULTS = {
+  exclude: [],
+  quietMs: 300,
+  minIntervalMs: 1000,
+  split: true,
+  instance: undefined,
+  hooks: undefined,
+} as const satisfies Partial<GraphSettings>;
