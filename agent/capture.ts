@@ -54,6 +54,8 @@ export interface CaptureRequest {
   /** How long to wait for the quiet window before taking the directory as it is. */
   readonly settleTimeoutMs: number;
   readonly exclude: readonly string[];
+  /** Direct subfolders that are graphs of their own. */
+  readonly leaveOut?: ReadonlySet<BytePath> | undefined;
   readonly tags: Readonly<Record<string, string>>;
   readonly description: string;
   /** Free bytes that must remain; undefined for the formula, 0 for no check. */
@@ -110,8 +112,8 @@ async function settle(store: Store, request: CaptureRequest): Promise<Settled> {
   return await waitUntilQuiet({ ...request, quietMs }, () => scan(request.dir, scanOptions(store, request)));
 }
 
-function scanOptions(store: Store, { exclude, signal }: CaptureRequest): ScanOptions {
-  return { exclude, store: store.root, ...signalOption(signal) };
+function scanOptions(store: Store, { exclude, leaveOut, signal }: CaptureRequest): ScanOptions {
+  return { exclude, leaveOut, store: store.root, ...signalOption(signal) };
 }
 
 /**

@@ -5,10 +5,11 @@ import { AgentService } from '../gen/lightkeeper/v1/agent_pb.ts';
 import { fromConnect, isLost, serverErrors } from './errors.ts';
 import { checkDirectory } from './scan.ts';
 import { StoreService } from './service.ts';
+import type { AgentSettings } from './settings.ts';
 import { type Holder, readHolder } from './store/owner.ts';
 import { recoverConfig } from './store/repair.ts';
 import { Store } from './store/store.ts';
-import type { UpEvents, UpOptions } from './up.ts';
+import type { AgentEvents, UpOptions } from './up.ts';
 
 /** The calls that a store answers, in this process or over the socket of the agent that holds it. */
 export type AgentClient = Client<typeof AgentService>;
@@ -145,10 +146,21 @@ async function overSocket(holder: Holder, inUse: LightkeeperError): Promise<Reac
   return { client, close, lost, again: () => false };
 }
 
-export type { UpEvents, UpOptions } from './up.ts';
+export type { AgentSettings } from './settings.ts';
+export type { AgentEvents, UpOptions } from './up.ts';
 
 /** Protects a directory until the signal; see `up.ts`, which is loaded only for this. */
-export async function up(options: UpOptions, events: UpEvents, signal: AbortSignal): Promise<void> {
+export async function up(options: UpOptions, events: AgentEvents, signal: AbortSignal): Promise<void> {
   const agent = await import('./up.ts');
   await agent.up(options, events, signal);
+}
+
+/** Guards graphs until the signal; see `up.ts`, which is loaded only for this. */
+export async function runAgent(
+  settings: AgentSettings,
+  events: AgentEvents,
+  signal: AbortSignal,
+): Promise<void> {
+  const agent = await import('./up.ts');
+  await agent.runAgent(settings, events, signal);
 }

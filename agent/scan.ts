@@ -82,6 +82,8 @@ export function unreadable(path: BytePath, code: string): Finding {
 export interface ScanOptions {
   /** Patterns of names that are left out beside those that always are. */
   readonly exclude?: readonly string[];
+  /** Direct subfolders that are left out: they are guarded by themselves. */
+  readonly leaveOut?: ReadonlySet<BytePath> | undefined;
   /** The store, which may lie inside the directory. */
   readonly store?: string;
   readonly signal?: AbortSignal;
@@ -94,11 +96,13 @@ class Scanner {
   readonly temps: { path: BytePath; ctimeNs: bigint }[] = [];
   readonly #dir: Uint8Array;
   readonly #exclude: ((path: BytePath) => boolean)[];
+  readonly #leaveOut: ReadonlySet<BytePath>;
   readonly #store: { dev: bigint; ino: bigint } | undefined;
 
   constructor(dir: Uint8Array, options: ScanOptions) {
     this.#dir = dir;
     this.#exclude = (options.exclude ?? []).map(pathMatcher);
+    this.#leaveOut = options.leaveOut ?? new Set();
     this.#store = options.store === undefined ? undefined : identity(options.store);
   }
 
@@ -162,7 +166,8 @@ class Scanner {
       return false;
     }
     // A log that somebody left out may grow for ever; a temporary file that grows is a flush under way.
-    if (path === OWN_FOLDER || this.#exclude.some((matches) => matches(path))) return false;
+    if (path === OWN_FOLDER || this.#leaveOut.has(path)) return false;
+    if (this.#exclude.some((matches) => matches(path))) return false;
     if (stat.ctimeNs > this.newestNs) this.newestNs = stat.ctimeNs;
     if (NEVER.test(path)) {
       if (TEMP.test(path)) this.#temp(path, stat.ctimeNs);

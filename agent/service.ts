@@ -4,7 +4,7 @@ import { timestampFromMs } from '@bufbuild/protobuf/wkt';
 import type { ServiceImpl } from '@connectrpc/connect';
 import { LightkeeperError } from '../core/errors.ts';
 import { annotate, capturedMs, checkGraphId, graphIdOf } from '../core/manifest.ts';
-import { pathFromBytes, pathText } from '../core/path.ts';
+import { type BytePath, pathFromBytes, pathText } from '../core/path.ts';
 import { applyRetention, type Candidate, isEmptyPolicy, type RetentionPlan } from '../core/retention.ts';
 import {
   type AgentService,
@@ -26,7 +26,7 @@ import {
   type VerifyRequest,
   VerifyResultSchema,
 } from '../gen/lightkeeper/v1/agent_pb.ts';
-import type { Annotation, SnapshotRecord } from '../gen/lightkeeper/v1/types_pb.ts';
+import type { Annotation, Finding, SnapshotRecord } from '../gen/lightkeeper/v1/types_pb.ts';
 import { monotonic, now } from '../host/clock.ts';
 import { type CaptureResult, capture } from './capture.ts';
 import { type OnProgress, tell } from './events.ts';
@@ -57,6 +57,10 @@ export interface Guarded {
   /** How to find a good moment for a capture, whoever asks for one. */
   readonly instance?: InstanceSettings | undefined;
   readonly hooks?: CaptureHooks | undefined;
+  /** Direct subfolders that are guarded as graphs of their own. */
+  readonly leaveOut?: ReadonlySet<BytePath> | undefined;
+  /** What is wrong with how it is guarded, as long as it is. */
+  readonly findings?: readonly Finding[] | undefined;
 }
 
 /** The calls that people make of a store, on one that is open in this process. */
@@ -120,6 +124,7 @@ export class StoreService {
       dir,
       instance: guarded?.instance,
       hooks: guarded?.hooks,
+      leaveOut: guarded?.leaveOut,
       quietMs: request.quietMs ?? QUIET_MS,
       settleTimeoutMs: request.settleTimeoutMs === 0 ? SETTLE_TIMEOUT_MS : request.settleTimeoutMs,
       exclude: request.exclude,
@@ -416,8 +421,9 @@ export class StoreService {
     const graphs = new Set([...guarded.map(({ graphId }) => graphId), ...(await this.store.index.graphs())]);
     const status = create(GetStatusResponseSchema, { store: this.store.root });
     for (const graphId of [...graphs].sort()) {
-      const dir = guarded.find((guard) => guard.graphId === graphId)?.dir ?? '';
-      const graph = await this.graphStatus(graphId, dir);
+      const guard = guarded.find((one) => one.graphId === graphId);
+      const graph = await this.graphStatus(graphId, guard?.dir ?? '');
+      graph.findings.push(...(guard?.findings ?? []));
       for await (const [, record] of this.store.index.records({ graphId }))
         if (isThere(record)) graph.snapshots += 1;
       status.graphs.push(graph);

@@ -34,7 +34,8 @@ export interface WatchHandlers {
 
 /** What a watcher is told. */
 export interface WatchOptions {
-  readonly scan: ScanOptions;
+  /** Asked before each look. */
+  readonly scan: () => ScanOptions;
   /** Captures start this far apart, at least. */
   readonly minIntervalMs: number;
 }
@@ -83,7 +84,7 @@ export class Watcher {
   /** A last look: takes a snapshot if the directory has changed since the last one. */
   async finish(): Promise<void> {
     try {
-      const seen = await scan(this.#dir, this.#options.scan);
+      const seen = await scan(this.#dir, this.#options.scan());
       if (this.#unchanged(seen)) return;
       await this.#handlers.capture();
     } catch (error) {
@@ -128,7 +129,7 @@ export class Watcher {
   /** Answers how long to wait until the next look. */
   async #look(): Promise<number> {
     try {
-      const seen = await scan(this.#dir, { ...this.#options.scan, signal: this.#signal });
+      const seen = await scan(this.#dir, { ...this.#options.scan(), signal: this.#signal });
       this.#seen = true;
       this.#nextLookMs = monotonic() + Math.max(LOOK_NUDGED_MS, LOOK_SHARE * seen.tookMs);
       await this.#watch(seen);

@@ -82,16 +82,16 @@ async function story(place: string): Promise<void> {
       graphId: 'demo',
       store,
       http: { host: '127.0.0.1', port: 0, fallback: true },
-      exclude: [],
       reserveBytes: 0n,
     },
     {
       started: () => {},
+      guarding: () => {},
       snapshot: (snapshot) => told.add(snapshot),
       pruned: () => {},
       waiting: () => {},
       warned: () => {},
-      failed: (error) => {
+      failed: (_, error) => {
         failure = error;
       },
     },

@@ -1,12 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { resolve } from 'node:path';
-import { timestampMs } from '@bufbuild/protobuf/wkt';
 import type { Command } from 'commander';
 import { ioError, LightkeeperError } from '../../core/errors.ts';
-import type { Snapshot } from '../../gen/lightkeeper/v1/agent_pb.ts';
-import { Grade_Value } from '../../gen/lightkeeper/v1/types_pb.ts';
-import { now } from '../../host/clock.ts';
-import { durationText, sizeText } from '../../host/quantity.ts';
 import {
   collect,
   defaultState,
@@ -16,8 +11,8 @@ import {
   required,
   reserveOption,
 } from '../options.ts';
-import { plain, printError, say, timeText } from '../print.ts';
-import { snapshotLine } from './snapshot.ts';
+import { say } from '../print.ts';
+import { agentEvents } from './telling.ts';
 
 interface UpFlags {
   readonly dir?: string;
@@ -32,6 +27,7 @@ interface UpFlags {
   readonly instanceUrl?: string;
   readonly apiKeyFile?: string;
   readonly allowPartial?: boolean;
+  readonly split?: boolean;
 }
 
 const DEFAULT_HTTP = { host: '127.0.0.1', port: 9701 };
@@ -56,6 +52,7 @@ export function addUp(program: Command): void {
     .option('--instance-url <url>', 'where the instance serves: it is asked whether it is idle')
     .option('--api-key-file <file>', 'its key (default: LIGHTRAG_API_KEY)')
     .option('--allow-partial', 'guard the files of an instance that keeps a part of the graph elsewhere')
+    .option('--no-split', 'take workspaces below the directory as a part of it')
     .addOption(reserveOption())
     .action(run);
 }
@@ -119,8 +116,6 @@ async function run(flags: UpFlags): Promise<void> {
   };
   for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, stopNow);
   const { up } = await import('../../agent/main.ts');
-  let since: Snapshot | undefined;
-  let failing = '';
   await up(
     {
       dir,
@@ -129,53 +124,13 @@ async function run(flags: UpFlags): Promise<void> {
       http: httpOf(flags.http),
       exclude: flags.exclude ?? [],
       reserveBytes: flags.diskReserve,
-      quietMs: flags.quiet,
-      minIntervalMs: flags.minInterval,
       instance: instanceOf(flags),
+      split: flags.split ?? true,
+      ...(flags.quiet === undefined ? {} : { quietMs: flags.quiet }),
+      ...(flags.minInterval === undefined ? {} : { minIntervalMs: flags.minInterval }),
     },
-    {
-      started: ({ graphId, store: place, port, socket }) => {
-        say(`protecting ${plain(Buffer.from(dir).toString())} as graph "${graphId}"`);
-        say(`points are kept in ${plain(place)}`);
-        say(
-          `metrics and probes: http://127.0.0.1:${port}/metrics /health /readiness /liveness · socket: ${socket}`,
-        );
-      },
-      snapshot: (snapshot) => {
-        failing = '';
-        if (snapshot.grade !== Grade_Value.TORN) since ??= snapshot;
-        const protectedSince =
-          since === undefined
-            ? 'not protected yet'
-            : `protected since ${timeText(since.capturedAt)}, RPO ${rpoText(snapshot)}`;
-        say(`${timeText(snapshot.capturedAt)} ${snapshotLine(snapshot)} · ${protectedSince}`);
-      },
-      pruned: ({ remove, keep, bytesFreed }) => {
-        say(
-          `retention: ${remove.length} points removed, ${keep.length} kept, ${sizeText(Number(bytesFreed))} freed`,
-        );
-      },
-      waiting: () => {
-        say(`waiting for ${plain(Buffer.from(dir).toString())}, which is not there yet`);
-      },
-      warned: ({ message, hint }) => {
-        say(`warning: ${plain(message)}`);
-        say(`hint: ${plain(hint)}`);
-      },
-      failed: (error) => {
-        // Said once, and again only when it changes: it is tried again by itself.
-        if (error.message !== failing) printError(error, false);
-        failing = error.message;
-      },
-    },
+    agentEvents(),
     stop.signal,
   );
   say('stopped');
-}
-
-/** What a loss of the directory would cost at this moment. */
-function rpoText(snapshot: Snapshot): string {
-  return snapshot.confirmedAt === undefined
-    ? '-'
-    : durationText(Math.max(0, now() - timestampMs(snapshot.confirmedAt)));
 }

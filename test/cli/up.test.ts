@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { mkdirSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { request } from 'node:http';
 import { connect } from 'node:net';
 import { join } from 'node:path';
@@ -93,11 +93,46 @@ suite('up', () => {
     const place = new Place();
     place.write('file', '');
     const http = ['--http', '127.0.0.1:0'];
-    await place.failsPlainly(['up', '--dir', place.path('none'), ...http], 1);
     await place.failsPlainly(['up', '--dir', join(place.dir, 'file'), ...http], 2);
     await place.failsPlainly(['up', '--dir', place.dir, '--graph', 'a b', ...http], 2);
     await place.failsPlainly(['up', '--dir', place.dir, '--http', '0.0.0.0:0'], 4);
     assert.equal(there(place.path('state')), false);
+  });
+
+  it('waits for a directory that is not there yet', async () => {
+    const place = new Place();
+    rmSync(place.dir, { recursive: true });
+    const agent = await place.up();
+    await agent.running.says(/waiting for .*, which is not there yet/);
+    assert.equal((await ask(agent.url, '/readiness')).status, 503);
+    mkdirSync(place.dir);
+    place.write('a', '1');
+    await protectedSince(agent);
+    assert.equal((await ask(agent.url, '/readiness')).status, 200);
+    assert.equal((await agent.stop()).code, 0);
+  });
+
+  it('guards workspaces as graphs of their own, also those that come later', async () => {
+    const place = new Place();
+    place.write('kv_store_full_docs.json', '{}');
+    for (const folder of ['one', 'plain']) mkdirSync(join(place.dir, folder));
+    place.write('one/kv_store_full_docs.json', '{"1": 1}');
+    place.write('plain/notes', 'no graph');
+    const agent = await place.up();
+    await agent.running.says(/protecting .* as graph "rag\.one"/);
+    mkdirSync(place.path('two'));
+    writeFileSync(place.path('two/graph_chunk_entity_relation.graphml'), '<graphml/>');
+    renameSync(place.path('two'), join(place.dir, 'two'));
+    await agent.running.says(/protecting .* as graph "rag\.two"/);
+    await agent.running.says(/rag\.two: snapshot/);
+    const files = async (graph: string) => {
+      const shown = await place.json(['show', 'latest', '--graph', graph]);
+      return listOf(shown, 'files').map(({ path }) => path);
+    };
+    assert.deepEqual(await files('rag'), ['kv_store_full_docs.json', 'plain', 'plain/notes']);
+    assert.deepEqual(await files('rag.one'), ['kv_store_full_docs.json']);
+    assert.deepEqual(await files('rag.two'), ['graph_chunk_entity_relation.graphml']);
+    assert.equal((await agent.stop()).code, 0);
   });
 
   it('refuses a port and a store that another one has', async () => {

@@ -1,0 +1,244 @@
+import { statSync } from 'node:fs';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { create } from '@bufbuild/protobuf';
+import { timestampMs } from '@bufbuild/protobuf/wkt';
+import { LightkeeperError } from '../core/errors.ts';
+import { warning } from '../core/finding.ts';
+import type { BytePath } from '../core/path.ts';
+import {
+  CreateSnapshotRequestSchema,
+  PruneRequestSchema,
+  type PruneResult,
+  type Snapshot,
+} from '../gen/lightkeeper/v1/agent_pb.ts';
+import { type Finding, Grade_Value } from '../gen/lightkeeper/v1/types_pb.ts';
+import { monotonic, now } from '../host/clock.ts';
+import { checkInstance, InstanceProbe } from './instance.ts';
+import type { AgentMetrics } from './metrics.ts';
+import { checkDirectory } from './scan.ts';
+import type { Guarded, StoreService } from './service.ts';
+import type { GraphSettings } from './settings.ts';
+import { Watcher } from './watch.ts';
+import { workspacesIn } from './workspaces.ts';
+
+/** An unchanged directory is confirmed in the index at most this often: each is a write. */
+const CONFIRM_EVERY_MS = 5000;
+/** In a busy stretch the directory is taken as it is after this. */
+const BUSY_STRETCH_MS = 5 * 60 * 1000;
+/** How long the last snapshot waits for the directory to come to rest. */
+const LAST_SETTLE_MS = 5000;
+/** How long the agent waits for an instance that may be stopping too, and between two questions. */
+const LAST_FLUSH_MS = 3000;
+const LAST_ASK_MS = 100;
+
+/** What is told of the graphs that an agent guards. */
+export interface GuardEvents {
+  readonly snapshot: (snapshot: Snapshot) => void;
+  readonly pruned: (graphId: string, result: PruneResult) => void;
+  readonly failed: (graphId: string, error: LightkeeperError) => void;
+  /** The directory is not there yet: it is waited for. */
+  readonly waiting: (graphId: string) => void;
+  readonly warned: (graphId: string, finding: Finding) => void;
+}
+
+/** Refuses what can never be guarded, before anything is made. A directory that is not there yet may come. */
+export async function checkStart({ dir, instance }: GraphSettings, store: string): Promise<void> {
+  try {
+    checkDirectory(dir, store);
+  } catch (error) {
+    if (!(error instanceof LightkeeperError) || error.code !== 'NOT_FOUND') throw error;
+  }
+  if (instance === undefined) return;
+  const described = await new InstanceProbe(instance).describe();
+  if (described !== undefined) checkInstance(described, dir, instance.allowPartial);
+}
+
+/** The finding of a store that a loss of the directory's disk would take along. */
+function sameDevice(dir: Uint8Array, store: string): Finding | undefined {
+  const [one, other] = [Buffer.from(dir), store].map((path) => statSync(path, { throwIfNoEntry: false }));
+  if (one === undefined || one.dev !== other?.dev) return undefined;
+  return warning('same_device', store, {
+    message: 'the store is on the disk of the directory: a loss of that disk takes both',
+    hint: 'name a folder on another disk with --store',
+  });
+}
+
+/** One graph that is guarded: its directory is watched, captured, confirmed, and its points are thinned. */
+export class Guard {
+  readonly settings: GraphSettings;
+  readonly #service: StoreService;
+  readonly #metrics: AgentMetrics;
+  readonly #events: GuardEvents;
+  readonly #reserveBytes: bigint | undefined;
+  /** Told of workspaces below the directory, whenever it is looked at. */
+  readonly #onWorkspaces: (workspaces: readonly BytePath[]) => void;
+  #workspaces: ReadonlySet<BytePath> = new Set();
+  #confirmedMs = 0;
+  /** The first look is told of even if it finds nothing new: the directory is protected from then on. */
+  #told = false;
+  #failure: LightkeeperError | undefined;
+  #waiting = false;
+  #standing: Finding | undefined;
+
+  constructor(
+    settings: GraphSettings,
+    parts: {
+      service: StoreService;
+      metrics: AgentMetrics;
+      events: GuardEvents;
+      reserveBytes: bigint | undefined;
+      onWorkspaces: (workspaces: readonly BytePath[]) => void;
+    },
+  ) {
+    this.settings = settings;
+    this.#service = parts.service;
+    this.#metrics = parts.metrics;
+    this.#events = parts.events;
+    this.#reserveBytes = parts.reserveBytes;
+    this.#onWorkspaces = parts.onWorkspaces;
+  }
+
+  /** As the calls of the store see it. */
+  get guarded(): Guarded {
+    const { graphId, dir, instance, hooks } = this.settings;
+    return {
+      graphId,
+      dir: Buffer.from(dir).toString(),
+      instance,
+      hooks,
+      leaveOut: this.#workspaces,
+      findings: this.#standing === undefined ? [] : [this.#standing],
+    };
+  }
+
+  /** Guards the directory until the signal, then takes a last snapshot. */
+  async run(signal: AbortSignal): Promise<void> {
+    const { dir, exclude, minIntervalMs, graphId } = this.settings;
+    const handlers = {
+      capture: () => this.#capture(BUSY_STRETCH_MS, signal),
+      confirm: () => this.#confirm(),
+      failed: (error: LightkeeperError) => this.#fail(error),
+      absent: () => this.#absent(),
+      warned: (finding: Finding) => this.#events.warned(graphId, finding),
+    };
+    const watching = {
+      scan: () => ({ exclude, store: this.#service.store.root, leaveOut: this.#findWorkspaces() }),
+      minIntervalMs,
+    };
+    await new Watcher(dir, watching, handlers, signal).run();
+    await this.#instanceEnds();
+    const last = { ...handlers, capture: () => this.#capture(LAST_SETTLE_MS) };
+    await new Watcher(dir, watching, last, signal).finish();
+  }
+
+  /** They may come and go while the agent runs. */
+  #findWorkspaces(): ReadonlySet<BytePath> {
+    if (!this.settings.split) return this.#workspaces;
+    const found = workspacesIn(this.settings.dir);
+    this.#workspaces = new Set(found);
+    this.#onWorkspaces(found);
+    return this.#workspaces;
+  }
+
+  async #capture(
+    settleTimeoutMs: number,
+    signal?: AbortSignal,
+  ): Promise<{ usable: boolean; durationMs: number }> {
+    const { dir, graphId, quietMs, exclude } = this.settings;
+    if (this.#standing === undefined) {
+      this.#standing = sameDevice(dir, this.#service.store.root);
+      if (this.#standing !== undefined) this.#events.warned(graphId, this.#standing);
+    }
+    const request = create(CreateSnapshotRequestSchema, {
+      dir,
+      graphId,
+      settleTimeoutMs,
+      quietMs,
+      exclude: [...exclude],
+      ...(this.#reserveBytes === undefined ? {} : { diskReserveBytes: this.#reserveBytes }),
+    });
+    const snapshot = await this.#service.snapshot(request, () => {}, signal);
+    this.#failure = undefined;
+    this.#waiting = false;
+    const durationMs = snapshot.unchanged ? 0 : snapshot.durationMs;
+    return { usable: snapshot.grade !== Grade_Value.TORN, durationMs };
+  }
+
+  async #confirm(): Promise<void> {
+    if (now() - this.#confirmedMs < CONFIRM_EVERY_MS) return;
+    this.#confirmedMs = now();
+    const { graphId } = this.settings;
+    const { index } = this.#service.store;
+    const batch = index.batch();
+    index.putConfirmedAt(batch, graphId, this.#confirmedMs);
+    await batch.write();
+    this.#metrics.lastValid.set({ graph_id: graphId }, this.#confirmedMs / 1000);
+  }
+
+  /** An instance that is stopped together with the agent flushes once more: the last point is to have that. */
+  async #instanceEnds(): Promise<void> {
+    const { instance } = this.settings;
+    if (instance === undefined) return;
+    const probe = new InstanceProbe(instance);
+    const untilMs = monotonic() + LAST_FLUSH_MS;
+    while (monotonic() < untilMs && (await probe.describe()) !== undefined) await sleep(LAST_ASK_MS);
+  }
+
+  #absent(): void {
+    if (!this.#waiting) this.#events.waiting(this.settings.graphId);
+    this.#waiting = true;
+  }
+
+  #fail(error: LightkeeperError): void {
+    this.#failure = error;
+    const { graphId } = this.settings;
+    this.#metrics.errors.inc({ graph_id: graphId, reason: error.code.toLowerCase() });
+    this.#events.failed(graphId, error);
+  }
+
+  /** Takes note of a snapshot of this graph, whoever asked for it. */
+  measure(snapshot: Snapshot, retries: number): void {
+    const graph_id = snapshot.graphId;
+    const usable = snapshot.grade !== Grade_Value.TORN;
+    if (retries > 0) this.#metrics.tornRetries.inc({ graph_id }, retries);
+    if (usable && snapshot.confirmedAt !== undefined) {
+      this.#metrics.lastValid.set({ graph_id }, timestampMs(snapshot.confirmedAt) / 1000);
+    }
+    this.#metrics.role.set({ graph_id }, 2);
+    this.#metrics.epoch.set({ graph_id }, Number(snapshot.position?.epoch ?? 1n));
+    if (snapshot.unchanged && this.#told) return;
+    this.#told = true;
+    this.#events.snapshot(snapshot);
+    if (snapshot.unchanged) return;
+    this.#metrics.snapshots.inc({ graph_id, grade: Grade_Value[snapshot.grade] });
+    this.#metrics.sizeBytes.set({ graph_id }, Number(snapshot.rawBytes));
+    this.#metrics.storedBytes.set({ graph_id }, Number(snapshot.storedBytes));
+    this.#metrics.duration.observe({ graph_id }, snapshot.durationMs / 1000);
+  }
+
+  /** Whether there is a usable point and nothing has failed since. */
+  async readiness(): Promise<{ ok: boolean; body: Record<string, unknown> }> {
+    const { graphId, dir } = this.settings;
+    const status = await this.#service.graphStatus(graphId, Buffer.from(dir).toString());
+    const ok = this.#failure === undefined && status.lastUsableId !== undefined;
+    const body = {
+      graph: graphId,
+      ready: ok,
+      lastUsableId: status.lastUsableId ?? null,
+      rpoMs: status.rpoMs === undefined ? null : Number(status.rpoMs),
+      ...(this.#waiting ? { waiting: true } : {}),
+      ...(this.#failure === undefined
+        ? {}
+        : { error: { message: this.#failure.message, hint: this.#failure.hint } }),
+    };
+    return { ok, body };
+  }
+
+  /** Applies the retention of this graph. */
+  async prune(): Promise<void> {
+    const { graphId, retention } = this.settings;
+    const request = create(PruneRequestSchema, { graphId, policy: retention });
+    const result = await this.#service.prune(request, () => {});
+    if (result.remove.length > 0) this.#events.pruned(graphId, result);
+  }
+}
