@@ -68,7 +68,11 @@ export async function serve(served: Served): Promise<Port> {
   const server = createServer({ requestTimeout: REQUEST_TIMEOUT_MS }, (request, response) => {
     reply(request, served)
       .catch((error: unknown) => failed(error))
-      .then((answer) => send(response, answer));
+      .then((answer) => {
+        // A connection that was busy when the port was closed would be served for as long as it is used.
+        if (!server.listening) response.setHeader('connection', 'close');
+        send(response, answer);
+      });
   });
   await listen(server, served.options);
   const { port } = server.address() as AddressInfo;
