@@ -84,12 +84,15 @@ export class Lesson {
   #putChunkIds(name: KvName, entries: Iterable<Entry>): void {
     const store = this.#memory.store(name);
     for (const [key, value] of entries as Iterable<[string, Value]>) {
-      const known = store.get(key)?.chunk_ids;
-      const ids = joined(Array.isArray(known) ? known.map(String) : [], value.chunk_ids as string[]);
+      const listed = store.get(key)?.chunk_ids;
+      if (!Array.isArray(listed)) {
+        store.set(key, value);
+        continue;
+      }
+      const ids = joined(listed.map(String), value.chunk_ids as string[]);
+      if (ids.length === listed.length) continue;
       // A merge drops the time of creation.
-      const { update_time } = value;
-      const merged = { chunk_ids: ids, count: ids.length, update_time, _id: key };
-      store.set(key, Array.isArray(known) ? merged : value);
+      store.set(key, { chunk_ids: ids, count: ids.length, update_time: value.update_time, _id: key });
     }
   }
 

@@ -61,14 +61,11 @@ export class Pipeline {
   async ingest(): Promise<string> {
     this.#checkRunning();
     this.#queued += 1;
-    const mine = this.#last.then(
-      () => this.#ingest(),
-      () => this.#ingest(),
-    );
-    this.#last = mine.finally(() => {
+    const mine = this.#last.then(() => this.#ingest());
+    const ended = () => {
       this.#queued -= 1;
-    });
-    this.#last.catch(() => {}); // `mine` tells it.
+    };
+    this.#last = mine.then(ended, ended);
     return await this.#watched(mine);
   }
 
