@@ -1,5 +1,5 @@
-// Bundles the program: one start file, its lazily loaded parts, and the worker. Start-up time is why
-// it is a bundle: resolving some two hundred small modules costs more than the program itself.
+// Bundles the program: one start file, its lazily loaded parts, and the worker; beside it the stand-in instance.
+// Start-up time is why it is a bundle: resolving some two hundred small modules costs more than the program itself.
 import { chmod, readFile, rename, rm } from 'node:fs/promises';
 import { build } from 'esbuild';
 
@@ -10,7 +10,7 @@ const native = Object.keys(dependencies).filter((name) => ['level', 'zstd-napi']
 const fresh = `.dist-new-${process.pid}`;
 const stale = `.dist-old-${process.pid}`;
 await build({
-  entryPoints: { lightkeeper: 'cli/main.ts', worker: 'agent/worker.ts' },
+  entryPoints: { lightkeeper: 'cli/main.ts', worker: 'agent/worker.ts', instance: 'demo/instance/main.ts' },
   outdir: fresh,
   bundle: true,
   splitting: true,

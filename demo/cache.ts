@@ -84,7 +84,7 @@ function extracted(document: Document, index: number): string {
 }
 
 /** The keywords and the answer of query `turn` among those asked after document `number`. */
-function queryEntries(seed: number, number: number, turn: number): CacheEntry[] {
+export function queryEntries(seed: number, number: number, turn: number): CacheEntry[] {
   const choose = random(mix(seed, number, turn));
   const { name, language } = sharedName(choose(SHARED_NAMES));
   const question = `${sentence(language, 'question', choose, name)} (${number}-${turn})`;

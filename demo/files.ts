@@ -15,12 +15,20 @@ const BLOCK_BYTES = 1 << 20;
 /** UTF-8 needs at most so many bytes for a UTF-16 code unit. */
 const UTF8_BYTES_MAX = 3;
 
+/** How a file is written. */
+export interface WriteStyle {
+  readonly style: Style;
+  readonly pace?: Pace | undefined;
+  /** About how many bytes are written at once; 1 MiB where not given. */
+  readonly blockBytes?: number;
+}
+
 /** Writes `pieces` to `dir/name` and gives the size in bytes. Nothing is synced, as in LightRAG. */
 export async function writePieces(
   dir: string,
   name: string,
   pieces: Iterable<string>,
-  { style, pace }: { style: Style; pace?: Pace | undefined },
+  { style, pace, blockBytes = BLOCK_BYTES }: WriteStyle,
 ): Promise<number> {
   const path = join(dir, name);
   const target =
@@ -29,7 +37,7 @@ export async function writePieces(
   let written = 0;
   try {
     await pace?.(name, written);
-    for (const block of blocks(pieces)) {
+    for (const block of blocks(pieces, blockBytes)) {
       await file.writeFile(block);
       written += block.length;
       await pace?.(name, written);
@@ -48,16 +56,16 @@ export function sizeOf(pieces: Iterable<string>): number {
   return bytes;
 }
 
-/** `pieces` in blocks of about 1 MiB, each valid until the next is asked for. */
-function* blocks(pieces: Iterable<string>): Generator<Buffer> {
-  const block = Buffer.allocUnsafe(BLOCK_BYTES);
+/** `pieces` in blocks of about `blockBytes`, each valid until the next is asked for. */
+function* blocks(pieces: Iterable<string>, blockBytes: number): Generator<Buffer> {
+  const block = Buffer.allocUnsafe(blockBytes);
   let used = 0;
   for (const piece of pieces) {
-    if (used + piece.length * UTF8_BYTES_MAX > BLOCK_BYTES && used > 0) {
+    if (used + piece.length * UTF8_BYTES_MAX > blockBytes && used > 0) {
       yield block.subarray(0, used);
       used = 0;
     }
-    if (piece.length * UTF8_BYTES_MAX > BLOCK_BYTES) yield Buffer.from(piece);
+    if (piece.length * UTF8_BYTES_MAX > blockBytes) yield Buffer.from(piece);
     else used += block.write(piece, used);
   }
   if (used > 0) yield block.subarray(0, used);

@@ -47,7 +47,8 @@ export interface Generated extends Contents {
   readonly files: Readonly<Record<string, number>>;
 }
 
-type FileName = keyof typeof LAYOUTS;
+/** The files of a LightRAG directory. */
+export type FileName = keyof typeof LAYOUTS;
 
 /** One rewrite of one file. */
 interface Step {
@@ -76,8 +77,11 @@ const LAYOUTS = {
   'graph_chunk_entity_relation.graphml': (corpus: Corpus) => graphmlFile(corpus),
 } as const;
 
+/** All of them, kv first and the graph last. */
+export const FILE_NAMES = Object.keys(LAYOUTS) as FileName[];
+
 /** What an ingest and a deletion rewrite after the documents' own entries, in LightRAG's order. */
-const DERIVED: readonly FileName[] = [
+export const DERIVED: readonly FileName[] = [
   'kv_store_full_entities.json',
   'kv_store_full_relations.json',
   'kv_store_entity_chunks.json',
@@ -105,8 +109,7 @@ export async function generate(dir: string, options: GenerateOptions): Promise<G
   }
   const ingested = documentCount(empty, options);
   await mkdir(dir, { recursive: true });
-  const names = Object.keys(LAYOUTS) as FileName[];
-  return write(dir, withDocuments(empty, ingested), stepsOf(names), options);
+  return write(dir, withDocuments(empty, ingested), stepsOf(FILE_NAMES), options);
 }
 
 /**

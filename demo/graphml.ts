@@ -1,63 +1,125 @@
 import { type Corpus, edges, entities } from './corpus.ts';
-import { type Entity, joinedSources, type Relation } from './document.ts';
+import { joinedSources } from './document.ts';
+
+/** Which attribute a `<data>` element holds. */
+export interface GraphKey {
+  readonly name: string;
+  readonly owner: 'node' | 'edge';
+  /** As GraphML calls it: `string`, `double`, `long`. */
+  readonly type: string;
+}
+
+/** Attributes by name; what is not there is not written. */
+export type Attributes = Readonly<Record<string, string>>;
+
+export interface GraphNode {
+  readonly id: string;
+  readonly attributes: Attributes;
+}
+
+export interface GraphEdge {
+  readonly ends: readonly [string, string];
+  readonly attributes: Attributes;
+}
+
+const keyOf = (owner: GraphKey['owner'], name: string, type = 'string'): GraphKey => ({ owner, name, type });
 
 /** The attributes as networkx numbers them (d0, d1, …): nodes first, each in the order of its first use. */
-const NODE_KEYS = [
-  'entity_id',
-  'entity_type',
-  'description',
-  'source_id',
-  'file_path',
-  'created_at',
-  'truncate',
+export const GRAPH_KEYS: readonly GraphKey[] = [
+  keyOf('node', 'entity_id'),
+  keyOf('node', 'entity_type'),
+  keyOf('node', 'description'),
+  keyOf('node', 'source_id'),
+  keyOf('node', 'file_path'),
+  keyOf('node', 'created_at', 'long'),
+  keyOf('node', 'truncate'),
+  keyOf('edge', 'weight', 'double'),
+  keyOf('edge', 'description'),
+  keyOf('edge', 'keywords'),
+  keyOf('edge', 'source_id'),
+  keyOf('edge', 'file_path'),
+  keyOf('edge', 'created_at', 'long'),
+  keyOf('edge', 'truncate'),
 ];
-const EDGE_KEYS = ['weight', 'description', 'keywords', 'source_id', 'file_path', 'created_at', 'truncate'];
-const TYPES: Readonly<Record<string, string>> = { weight: 'double', created_at: 'long' };
 
 const NAMESPACE = 'http://graphml.graphdrawing.org/xmlns';
 
 /** The text of the graph file, piece by piece, as networkx writes it with lxml. */
 export function* graphmlFile(corpus: Corpus): Generator<string> {
-  yield header();
-  for (const entity of entities(corpus)) yield nodeText(entity);
-  for (const edge of edges(corpus)) yield edgeText(edge);
+  yield* graphmlText(GRAPH_KEYS, graphNodes(corpus), graphEdges(corpus));
+}
+
+/** The text of a graph file of any nodes and edges; key number i is called `d<i>`. */
+export function* graphmlText(
+  keys: readonly GraphKey[],
+  nodes: Iterable<GraphNode>,
+  edgesOfGraph: Iterable<GraphEdge>,
+): Generator<string> {
+  yield header(keys);
+  const numbered = keys.map((key, index) => ({ ...key, index }));
+  const nodeKeys = numbered.filter(({ owner }) => owner === 'node');
+  const edgeKeys = numbered.filter(({ owner }) => owner === 'edge');
+  for (const { id, attributes } of nodes) {
+    yield `<node id="${inAttribute(id)}">\n${dataText(nodeKeys, attributes)}</node>\n`;
+  }
+  for (const { ends, attributes } of edgesOfGraph) {
+    const [source, target] = ends.map(inAttribute);
+    yield `<edge source="${source}" target="${target}">\n${dataText(edgeKeys, attributes)}</edge>\n`;
+  }
   yield '</graph></graphml>';
 }
 
-function header(): string {
-  const keys = [
-    ...NODE_KEYS.map((name, i) => keyText(name, i, 'node')),
-    ...EDGE_KEYS.map((name, i) => keyText(name, NODE_KEYS.length + i, 'edge')),
-  ];
+/** All entities as nodes, in the order in which they came. */
+export function* graphNodes(corpus: Corpus): Generator<GraphNode> {
+  for (const { name, type, description, sources, filePath, createdAt } of entities(corpus)) {
+    const attributes = {
+      entity_id: name,
+      entity_type: type,
+      description,
+      source_id: joinedSources(sources),
+      file_path: filePath,
+      created_at: String(createdAt),
+      truncate: '',
+    };
+    yield { id: name, attributes };
+  }
+}
+
+/** All relations as edges, in networkx's order. */
+export function* graphEdges(corpus: Corpus): Generator<GraphEdge> {
+  for (const { ends, weight, description, keywords, sources, filePath, createdAt } of edges(corpus)) {
+    const attributes = {
+      weight: weight.toFixed(1),
+      description,
+      keywords,
+      source_id: joinedSources(sources),
+      file_path: filePath,
+      created_at: String(createdAt),
+      truncate: '',
+    };
+    yield { ends, attributes };
+  }
+}
+
+function header(keys: readonly GraphKey[]): string {
+  const texts = keys.map(({ name, owner, type }, index) => {
+    return `<key id="d${index}" for="${owner}" attr.name="${name}" attr.type="${type}"/>\n`;
+  });
   return (
     `<?xml version='1.0' encoding='utf-8'?>\n<graphml xmlns="${NAMESPACE}" ` +
     'xmlns:xsi="http://www.w3.org/2001/XMLSchema-instance" ' +
     `xsi:schemaLocation="${NAMESPACE} ${NAMESPACE}/1.0/graphml.xsd">` +
-    `${keys.reverse().join('')}<graph edgedefault="undirected">`
+    `${texts.reverse().join('')}<graph edgedefault="undirected">`
   );
 }
 
-function keyText(name: string, index: number, owner: string): string {
-  return `<key id="d${index}" for="${owner}" attr.name="${name}" attr.type="${TYPES[name] ?? 'string'}"/>\n`;
-}
-
-function nodeText(entity: Entity): string {
-  const { name, type, description, sources, filePath, createdAt } = entity;
-  const values = [name, type, description, joinedSources(sources), filePath, String(createdAt), ''];
-  return `<node id="${inAttribute(name)}">\n${dataText(values, 0)}</node>\n`;
-}
-
-function edgeText(relation: Relation): string {
-  const { ends, weight, description, keywords, sources, filePath, createdAt } = relation;
-  const [source, target] = ends.map(inAttribute);
-  const joined = joinedSources(sources);
-  const values = [weight.toFixed(1), description, keywords, joined, filePath, String(createdAt), ''];
-  const data = dataText(values, NODE_KEYS.length);
-  return `<edge source="${source}" target="${target}">\n${data}</edge>\n`;
-}
-
-function dataText(values: readonly string[], firstKey: number): string {
-  return values.map((value, i) => `  <data key="d${firstKey + i}">${inText(value)}</data>\n`).join('');
+function dataText(keys: readonly (GraphKey & { index: number })[], attributes: Attributes): string {
+  let text = '';
+  for (const { name, index } of keys) {
+    const value = attributes[name];
+    if (value !== undefined) text += `  <data key="d${index}">${inText(value)}</data>\n`;
+  }
+  return text;
 }
 
 function inText(value: string): string {

@@ -5,7 +5,7 @@ import { joinedSources } from './document.ts';
 import { fillUnitVector, roundToHalf, type VectorKey } from './random.ts';
 
 /** A row and which vector it has; the fields are in the order in which LightRAG writes them. */
-interface Row {
+export interface Row {
   readonly id: string;
   /** Unix seconds. */
   readonly createdAt: number;
@@ -73,9 +73,22 @@ function* dataText({ dimension, vectorField }: Corpus, rows: Iterable<Row>): Gen
     if (!vectorField) continue;
     fillUnitVector(vector, row.vector);
     roundToHalf(vector, half);
-    yield `, "vector": "${deflateSync(half, { chunkSize: DEFLATE_PIECE_BYTES }).toString('base64')}"`;
+    yield `, "vector": "${deflated(half)}"`;
   }
   if (separator !== '{') yield '}';
+}
+
+/** A unit vector as the matrix has it, and as the field `vector` has it. */
+export function embedding(key: VectorKey, dimension: number): { matrix: Buffer; vector: string } {
+  const floats = new Float32Array(dimension);
+  const half = new Uint16Array(dimension);
+  fillUnitVector(floats, key);
+  roundToHalf(floats, half);
+  return { matrix: Buffer.from(floats.buffer), vector: deflated(half) };
+}
+
+function deflated(half: Uint16Array): string {
+  return deflateSync(half, { chunkSize: DEFLATE_PIECE_BYTES }).toString('base64');
 }
 
 /** The inside of a row up to its vector, with the separators of Python's json. */

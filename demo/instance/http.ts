@@ -1,0 +1,186 @@
+import { timingSafeEqual } from 'node:crypto';
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import { dirname, join, resolve } from 'node:path';
+import { ioError, normalise } from '../../core/errors.ts';
+import type { Flush } from './flush.ts';
+import type { Memory } from './memory.ts';
+import type { InstanceOptions } from './options.ts';
+import { type Pipeline, updateFlags } from './pipeline.ts';
+
+/** What the port of an instance speaks of. */
+export interface Served {
+  readonly memory: Memory;
+  readonly flush: Flush;
+  readonly pipeline: Pipeline;
+  readonly options: InstanceOptions;
+}
+
+interface Reply {
+  readonly status: number;
+  readonly body: unknown;
+}
+
+type Route = (served: Served, query: URLSearchParams) => Reply | Promise<Reply>;
+
+const REQUEST_TIMEOUT_MS = 10_000;
+const OPEN_PATH = '/health';
+const VERSIONS = {
+  old: { core_version: '1.4.9.11', api_version: '0266' },
+  new: { core_version: '1.5.7', api_version: '0313' },
+} as const;
+const STORAGES = {
+  file: ['JsonKVStorage', 'JsonDocStatusStorage', 'NetworkXStorage', 'NanoVectorDBStorage'],
+  postgres: ['PGKVStorage', 'PGDocStatusStorage', 'PGGraphStorage', 'PGVectorStorage'],
+} as const;
+
+const ok = (body: unknown): Reply => ({ status: 200, body });
+
+const ROUTES: Readonly<Record<string, Route>> = {
+  'GET /health': ({ options, memory, pipeline }) => ok(health(options, memory, pipeline)),
+  'GET /documents/pipeline_status': (served) => ok(pipelineStatus(served)),
+  'GET /documents': ({ memory }) => ok({ documents: memory.documents() }),
+  'POST /documents': async ({ pipeline }) => ok({ status: 'success', id: await pipeline.ingest() }),
+  'GET /query': answerQuery,
+  'GET /digest': ({ memory }) => ok({ digest: memory.digest() }),
+  'POST /pause': async ({ pipeline }) => {
+    await pipeline.pause();
+    return ok({ paused: true });
+  },
+  'POST /resume': ({ pipeline }) => {
+    pipeline.resume();
+    return ok({ paused: false });
+  },
+};
+
+/** An open port. */
+export interface Port {
+  /** Its number. */
+  readonly port: number;
+  /** Lets nobody in any more; who is in gets an answer. */
+  readonly refuse: () => void;
+  /** Ends every connection; resolves when they have ended. */
+  readonly close: () => Promise<void>;
+}
+
+/** Answers on a port until it is closed. Throws IO where that port cannot be had. */
+export async function serve(served: Served): Promise<Port> {
+  const server = createServer({ requestTimeout: REQUEST_TIMEOUT_MS }, (request, response) => {
+    reply(request, served)
+      .catch((error: unknown) => failed(error))
+      .then((answer) => {
+        // A connection that was busy when the port was closed would be served for as long as it is used.
+        if (!server.listening) response.setHeader('connection', 'close');
+        send(response, answer);
+      });
+  });
+  await listen(server, served.options);
+  const { port } = server.address() as AddressInfo;
+  const closed = new Promise<void>((done) => server.once('close', done));
+  return {
+    port,
+    refuse: () => {
+      server.close();
+    },
+    close: () => {
+      server.close();
+      server.closeAllConnections();
+      return closed;
+    },
+  };
+}
+
+function failed(error: unknown): Reply {
+  const { code, message } = normalise(error);
+  return { status: code === 'UNAVAILABLE' ? 503 : 500, body: { detail: message } };
+}
+
+function listen(server: Server, { host, port }: InstanceOptions): Promise<void> {
+  return new Promise((done, reject) => {
+    server.once('error', (error) => reject(ioError('listen on', `${host}:${port}`, error)));
+    server.listen(port, host, done);
+  });
+}
+
+async function reply(request: IncomingMessage, served: Served): Promise<Reply> {
+  const { pathname, searchParams } = new URL(request.url ?? '/', 'http://instance');
+  if (pathname !== OPEN_PATH) {
+    const refused = refusal(request.headers['x-api-key'], served.options.apiKey);
+    if (refused !== undefined) return { status: 403, body: { detail: refused } };
+  }
+  const route = ROUTES[`${request.method} ${pathname}`];
+  if (route !== undefined) return await route(served, searchParams);
+  const known = Object.keys(ROUTES).some((one) => one.endsWith(` ${pathname}`));
+  return known
+    ? { status: 405, body: { detail: 'Method Not Allowed' } }
+    : { status: 404, body: { detail: 'Not Found' } };
+}
+
+/** In LightRAG's words; undefined for the right key. */
+function refusal(key: string | string[] | undefined, wanted: string): string | undefined {
+  if (wanted === '') return undefined;
+  if (key === undefined || key === '') return 'API Key required';
+  const [given, right] = [Buffer.from(String(key)), Buffer.from(wanted)];
+  return given.length === right.length && timingSafeEqual(given, right) ? undefined : 'Invalid API Key';
+}
+
+function send(response: ServerResponse, { status, body }: Reply): void {
+  response.writeHead(status, { 'content-type': 'application/json' });
+  response.end(`${JSON.stringify(body)}\n`);
+}
+
+async function answerQuery({ memory, pipeline }: Served, query: URLSearchParams): Promise<Reply> {
+  const entity = query.get('entity');
+  if (entity === null) return { status: 422, body: { detail: 'Cannot answer without "entity"' } };
+  const answer = memory.answer(entity);
+  if (answer === undefined) return { status: 404, body: { detail: `Entity '${entity}' not found` } };
+  if (query.get('cache') !== '0') await pipeline.query();
+  return ok(answer);
+}
+
+function health(
+  { dir, workspace, api, storage, apiKey }: InstanceOptions,
+  memory: Memory,
+  { status }: Pipeline,
+) {
+  const [kv_storage, doc_status_storage, graph_storage, vector_storage] = STORAGES[storage];
+  return {
+    status: 'healthy',
+    working_directory: resolve(dir),
+    input_directory: join(dirname(resolve(dir)), 'inputs'),
+    configuration: {
+      llm_binding: 'stand-in',
+      llm_model: 'stand-in',
+      embedding_binding: 'stand-in',
+      embedding_model: `stand-in-${memory.dimension}`,
+      embedding_dim: memory.dimension,
+      kv_storage,
+      doc_status_storage,
+      graph_storage,
+      vector_storage,
+      workspace,
+      enable_llm_cache: true,
+    },
+    auth_mode: apiKey === '' ? 'disabled' : 'enabled',
+    pipeline_busy: status.busy,
+    ...VERSIONS[api],
+  };
+}
+
+function pipelineStatus({ flush, pipeline, options }: Served) {
+  const { busy, waiting, startedAt, message } = pipeline.status;
+  const newer = { scanning: false, destructive_busy: false, pending_enqueues: waiting };
+  return {
+    autoscanned: true,
+    busy,
+    job_name: startedAt === null ? '-' : 'indexing files',
+    job_start: startedAt,
+    docs: busy ? 1 : 0,
+    batchs: busy ? 1 : 0,
+    cur_batch: busy ? 1 : 0,
+    request_pending: waiting > 0,
+    latest_message: message,
+    ...(options.api === 'new' ? newer : {}),
+    update_status: updateFlags(flush, options),
+  };
+}

@@ -1,0 +1,130 @@
+import { parseArgs } from 'node:util';
+import { LightkeeperError } from '../../core/errors.ts';
+import { parseDuration } from '../../host/quantity.ts';
+import type { Style } from '../files.ts';
+
+/** How the stand-in instance behaves; times are in milliseconds. */
+export interface InstanceOptions {
+  /** What LightRAG calls WORKING_DIR. */
+  readonly dir: string;
+  /** Its files are in the subfolder of this name; empty for none. */
+  readonly workspace: string;
+  readonly host: string;
+  /** 0 for one that is free. */
+  readonly port: number;
+  /** Empty where none is asked for. */
+  readonly apiKey: string;
+  readonly style: Style;
+  /** `old` is LightRAG up to January 2026, `new` since May 2026. */
+  readonly api: 'old' | 'new';
+  /** What `/health` claims. */
+  readonly storage: 'file' | 'postgres';
+  /** 0 for never. */
+  readonly ingestEveryMs: number;
+  /** 0 for never. */
+  readonly queryEveryMs: number;
+  /** Between the files of a flush. */
+  readonly pauseMs: number;
+  /** Between the pieces of a file. */
+  readonly piecePauseMs: number;
+  readonly seed: number;
+  /** How many documents are generated where the directory is absent or empty. */
+  readonly documents: number;
+  /** Refused where the loaded vectors are of another; where nothing is loaded, 1024 unless given. */
+  readonly dimension: number | undefined;
+}
+
+export const USAGE = `node instance.js --dir DIR [--workspace NAME] [--host ADDRESS] [--port N] [--api-key KEY]
+  [--style inplace|rename] [--api old|new] [--storage file|postgres]
+  [--ingest-every DURATION] [--query-every DURATION] [--pause DURATION] [--piece-pause DURATION]
+  [--seed N] [--documents N] [--dimension N]`;
+
+const FLAGS = {
+  dir: { type: 'string' },
+  workspace: { type: 'string', default: '' },
+  host: { type: 'string', default: '127.0.0.1' },
+  port: { type: 'string', default: '0' },
+  'api-key': { type: 'string', default: '' },
+  style: { type: 'string', default: 'rename' },
+  api: { type: 'string', default: 'new' },
+  storage: { type: 'string', default: 'file' },
+  'ingest-every': { type: 'string', default: '5s' },
+  'query-every': { type: 'string', default: '2s' },
+  pause: { type: 'string', default: '300ms' },
+  'piece-pause': { type: 'string', default: '0ms' },
+  seed: { type: 'string', default: '1' },
+  documents: { type: 'string', default: '10' },
+  dimension: { type: 'string' },
+  help: { type: 'boolean', default: false },
+} as const;
+
+const PORT_MAX = 65_535;
+const SEED_MAX = 2 ** 32 - 1;
+const DOCUMENTS_MAX = 30_000;
+const DIMENSION_MAX = 65_536;
+/** What a Node timer can wait. */
+const WAIT_MS_MAX = 2 ** 31 - 1;
+
+/** The options that `args` spell, or undefined where help is asked for. Throws INVALID_ARGUMENT. */
+export function parseOptions(args: readonly string[]): InstanceOptions | undefined {
+  const values = parsed(args);
+  if (values.help) return undefined;
+  if (values.dir === undefined || values.dir === '') {
+    throw new LightkeeperError('INVALID_ARGUMENT', 'Cannot run without --dir', { hint: 'add --dir DIR' });
+  }
+  if (!/^[\w-]*$/.test(values.workspace)) {
+    throw wrong('--workspace', values.workspace, 'use letters, digits, "_" and "-"');
+  }
+  return {
+    dir: values.dir,
+    workspace: values.workspace,
+    host: values.host,
+    port: whole('--port', values.port, 0, PORT_MAX),
+    apiKey: values['api-key'],
+    style: oneOf('--style', values.style, ['inplace', 'rename']) === 'inplace' ? 'in-place' : 'rename',
+    api: oneOf('--api', values.api, ['old', 'new']),
+    storage: oneOf('--storage', values.storage, ['file', 'postgres']),
+    ingestEveryMs: wait('--ingest-every', values['ingest-every']),
+    queryEveryMs: wait('--query-every', values['query-every']),
+    pauseMs: wait('--pause', values.pause),
+    piecePauseMs: wait('--piece-pause', values['piece-pause']),
+    seed: whole('--seed', values.seed, 0, SEED_MAX),
+    documents: whole('--documents', values.documents, 0, DOCUMENTS_MAX),
+    dimension:
+      values.dimension === undefined ? undefined : whole('--dimension', values.dimension, 1, DIMENSION_MAX),
+  };
+}
+
+function parsed(args: readonly string[]) {
+  try {
+    return parseArgs({ args: [...args], options: FLAGS, strict: true, allowPositionals: false }).values;
+  } catch (error) {
+    const [state = ''] = (error instanceof Error ? error.message : String(error)).split('. ');
+    throw new LightkeeperError('INVALID_ARGUMENT', `Cannot run: ${state}`, {
+      hint: 'run it with --help',
+      cause: error,
+    });
+  }
+}
+
+function wrong(flag: string, value: string, hint: string): LightkeeperError {
+  return new LightkeeperError('INVALID_ARGUMENT', `Cannot use "${value}" as ${flag}`, { hint });
+}
+
+function oneOf<T extends string>(flag: string, value: string, allowed: readonly T[]): T {
+  const found = allowed.find((one) => one === value);
+  if (found === undefined) throw wrong(flag, value, `use one of: ${allowed.join(', ')}`);
+  return found;
+}
+
+function whole(flag: string, value: string, min: number, max: number): number {
+  const number = /^[0-9]{1,10}$/.test(value) ? Number(value) : -1;
+  if (number < min || number > max) throw wrong(flag, value, `give a whole number from ${min} to ${max}`);
+  return number;
+}
+
+function wait(flag: string, value: string): number {
+  const ms = parseDuration(value);
+  if (ms > WAIT_MS_MAX) throw wrong(flag, value, 'give a time below 24 days');
+  return ms;
+}

@@ -1,0 +1,72 @@
+/** A `vdb_*.json` file as an instance has it in memory. */
+export interface Vectors {
+  readonly dimension: number;
+  /** What newer versions have beside `embedding_dim`, `data` and `matrix`. */
+  readonly rest: Readonly<Record<string, unknown>>;
+  /** By `__id__`, in the order of the file. */
+  readonly rows: Map<string, VectorRow>;
+}
+
+export interface VectorRow {
+  /** The JSON object of the row. */
+  readonly fields: Readonly<Record<string, unknown>>;
+  /** Its row of the matrix: float32, little-endian. */
+  readonly matrix: Buffer;
+}
+
+const FLOAT_BYTES = 4;
+/** A multiple of three, so that no group but the last needs padding. */
+const MATRIX_GROUP_ROWS = 12;
+
+/** Reads a parsed file. Throws an Error that says what is wrong: a matrix of another length, an id twice. */
+export function readVectors(parsed: object): Vectors {
+  const { embedding_dim: dimension, data, matrix, ...rest } = parsed as Record<string, unknown>;
+  if (!Number.isInteger(dimension) || Number(dimension) < 1) throw new Error('"embedding_dim" is no number');
+  if (!Array.isArray(data)) throw new Error('"data" is no list');
+  if (typeof matrix !== 'string') throw new Error('it has no "matrix"');
+  const rowBytes = Number(dimension) * FLOAT_BYTES;
+  const bytes = Buffer.from(matrix, 'base64');
+  const wanted = data.length * rowBytes;
+  if (bytes.length !== wanted || bytes.toString('base64') !== matrix) {
+    throw new Error(
+      `its matrix has ${bytes.length} bytes, ${data.length} rows of dimension ${dimension} need ${wanted}`,
+    );
+  }
+  const rows = new Map<string, VectorRow>();
+  for (const [index, row] of (data as unknown[]).entries()) {
+    const fields = Object(row) as Record<string, unknown>;
+    const id = fields.__id__;
+    if (typeof id !== 'string') throw new Error(`row ${index} has no "__id__"`);
+    if (rows.has(id)) throw new Error(`the row "${id}" is there twice`);
+    rows.set(id, { fields, matrix: bytes.subarray(index * rowBytes, (index + 1) * rowBytes) });
+  }
+  return { dimension: Number(dimension), rest, rows };
+}
+
+/** The text of the file, piece by piece. Later changes of the rows do not show in it. */
+export function vectorsText({ dimension, rest, rows }: Vectors): Generator<string> {
+  return pieces(dimension, rest, [...rows.values()]);
+}
+
+function* pieces(dimension: number, rest: object, rows: readonly VectorRow[]): Generator<string> {
+  yield `{"embedding_dim": ${dimension}, "data": [`;
+  for (const [index, { fields }] of rows.entries()) yield (index === 0 ? '' : ', ') + pythonJson(fields);
+  yield ']';
+  for (const [name, value] of Object.entries(rest)) yield `, ${JSON.stringify(name)}: ${pythonJson(value)}`;
+  yield ', "matrix": "';
+  for (let from = 0; from < rows.length; from += MATRIX_GROUP_ROWS) {
+    const group = rows.slice(from, from + MATRIX_GROUP_ROWS).map(({ matrix }) => matrix);
+    yield Buffer.concat(group).toString('base64');
+  }
+  yield '"}';
+}
+
+/** JSON in one line with the separators of Python's json.dump. */
+function pythonJson(value: unknown): string {
+  if (Array.isArray(value)) return `[${value.map(pythonJson).join(', ')}]`;
+  if (typeof value !== 'object' || value === null) return JSON.stringify(value);
+  const fields = Object.entries(value).map(
+    ([name, inner]) => `${JSON.stringify(name)}: ${pythonJson(inner)}`,
+  );
+  return `{${fields.join(', ')}}`;
+}

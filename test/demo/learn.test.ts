@@ -1,0 +1,72 @@
+import assert from 'node:assert/strict';
+import { writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { describe, it } from 'node:test';
+import { FILE_NAMES, generate, rowCounts } from '../../demo/generate.ts';
+import { ask, Lesson } from '../../demo/instance/learn.ts';
+import { load } from '../../demo/instance/load.ts';
+import type { Memory } from '../../demo/instance/memory.ts';
+import { freshPlace } from '../support/place.ts';
+import { check } from './checker.ts';
+
+const LESSONS = 120;
+
+function learn(memory: Memory, seed: number): void {
+  const lesson = new Lesson(memory, seed);
+  lesson.enqueue();
+  lesson.setStatus('processing');
+  lesson.extract();
+  lesson.setStatus('processed');
+}
+
+describe('what an instance learns', () => {
+  for (const { documents, seed, vectorField } of [
+    { documents: 0, seed: 5, vectorField: true },
+    { documents: 30, seed: 5, vectorField: true },
+    { documents: 30, seed: 99, vectorField: false },
+  ]) {
+    it(`fits what ${documents} documents left (seed ${seed})`, async (t) => {
+      const dir = await freshPlace(t);
+      const state = await generate(dir, { seed: 5, documents, dimension: 8, vectorField });
+      const memory = await load(dir, undefined);
+      for (let i = 0; i < LESSONS; i++) {
+        learn(memory, seed);
+        ask(memory, seed);
+      }
+      for (const name of FILE_NAMES) await writeFile(join(dir, name), [...memory.text(name)].join(''));
+      assert.deepEqual(await check(dir, { vectorField }), { errors: [], warnings: [] });
+      assert.equal((await load(dir, undefined)).digest(), memory.digest());
+      if (seed !== 5) return;
+      const { chunks, entities, relationships } = rowCounts({ ...state, ingested: documents + LESSONS });
+      const names = ['vdb_chunks.json', 'vdb_entities.json', 'vdb_relationships.json'] as const;
+      assert.deepEqual(
+        names.map((name) => memory.vectors(name).rows.size),
+        [chunks, entities, relationships],
+      );
+    });
+  }
+
+  it('is the same where a document is taken up again', async (t) => {
+    const dir = await freshPlace(t);
+    await generate(dir, { seed: 5, documents: 40, dimension: 8 });
+    const memory = await load(dir, undefined);
+    for (let i = 0; i < 20; i++) {
+      const lesson = new Lesson(memory, 5);
+      lesson.enqueue();
+      lesson.extract();
+      const once = memory.digest();
+      new Lesson(memory, 5).extract();
+      assert.equal(memory.digest(), once, `document ${lesson.number}`);
+      lesson.setStatus('processed');
+    }
+  });
+
+  it('makes each question another entry of the cache', async (t) => {
+    const dir = await freshPlace(t);
+    await generate(dir, { seed: 5, documents: 4, dimension: 8 });
+    const memory = await load(dir, undefined);
+    const { size } = memory.store('kv_store_llm_response_cache.json');
+    for (let i = 0; i < 5; i++) ask(memory, 5);
+    assert.equal(memory.store('kv_store_llm_response_cache.json').size, size + 10);
+  });
+});
