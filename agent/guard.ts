@@ -27,9 +27,11 @@ const CONFIRM_EVERY_MS = 5000;
 const BUSY_STRETCH_MS = 5 * 60 * 1000;
 /** How long the last snapshot waits for the directory to come to rest. */
 const LAST_SETTLE_MS = 5000;
-/** How long the agent waits for an instance that may be stopping too, and between two questions. */
-const LAST_FLUSH_MS = 3000;
-const LAST_ASK_MS = 100;
+/** How long the agent waits for the last flush of an instance that may be stopping too. */
+const LAST_FLUSH_MS = 7000;
+/** Looks that must find nothing new before the point is taken for the last one, and the time between them. */
+const LAST_CALM_LOOKS = 4;
+const LAST_LOOK_MS = 250;
 
 /** What is told of the graphs that an agent guards. */
 export interface GuardEvents {
@@ -126,9 +128,8 @@ export class Guard {
       minIntervalMs,
     };
     await new Watcher(dir, watching, handlers, signal).run();
-    await this.#instanceEnds();
     const last = { ...handlers, capture: () => this.#capture(LAST_SETTLE_MS) };
-    await new Watcher(dir, watching, last, signal).finish();
+    await this.#lastPoint(new Watcher(dir, watching, last, signal));
   }
 
   /** They may come and go while the agent runs. */
@@ -175,13 +176,28 @@ export class Guard {
     this.#metrics.lastValid.set({ graph_id: graphId }, this.#confirmedMs / 1000);
   }
 
-  /** An instance that is stopped together with the agent flushes once more: the last point is to have that. */
-  async #instanceEnds(): Promise<void> {
+  /**
+   * Takes the last point. An instance that is stopped together with the agent stops answering first and flushes
+   * then: as long as there may be such a flush, the directory is looked at again.
+   */
+  async #lastPoint(watcher: Watcher): Promise<void> {
     const { instance } = this.settings;
-    if (instance === undefined) return;
+    if (instance === undefined) {
+      await watcher.finish();
+      return;
+    }
     const probe = new InstanceProbe(instance);
     const untilMs = monotonic() + LAST_FLUSH_MS;
-    while (monotonic() < untilMs && (await probe.describe()) !== undefined) await sleep(LAST_ASK_MS);
+    let answers = true;
+    for (let calm = 0; calm < LAST_CALM_LOOKS; ) {
+      calm = (await watcher.finish()) ? 0 : calm + 1;
+      if (monotonic() >= untilMs) break;
+      const answered = (await probe.describe()) !== undefined;
+      // It has gone just now, or does not think of stopping: its flush is still to come, or none will.
+      if (answers && !answered) calm = 0;
+      answers = answered;
+      await sleep(LAST_LOOK_MS);
+    }
   }
 
   #absent(): void {

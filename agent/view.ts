@@ -66,6 +66,7 @@ export function snapshotView(
     dir: source === undefined ? '' : pathText(pathFromBytes(source.dir)),
   });
   if (capturedAt !== undefined) snapshot.capturedAt = capturedAt;
+  if (source?.instance !== undefined) snapshot.instance = source.instance;
   if (more.confirmedAtMs !== undefined) snapshot.confirmedAt = timestampFromMs(more.confirmedAtMs);
   return snapshot;
 }

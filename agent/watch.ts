@@ -81,14 +81,17 @@ export class Watcher {
     }
   }
 
-  /** A last look: takes a snapshot if the directory has changed since the last one. */
-  async finish(): Promise<void> {
+  /** A last look: takes a snapshot if the directory has changed since the last one; answers whether it had. */
+  async finish(): Promise<boolean> {
     try {
       const seen = await scan(this.#dir, this.#options.scan());
-      if (this.#unchanged(seen)) return;
-      await this.#handlers.capture();
+      if (this.#unchanged(seen)) return false;
+      const { usable } = await this.#handlers.capture();
+      this.#captured = usable ? seen : undefined;
+      return true;
     } catch (error) {
       if (this.#seen || !isAbsence(error)) this.#handlers.failed(normalise(error));
+      return false;
     }
   }
 
