@@ -28,6 +28,7 @@ import { Pool } from './pool.ts';
 import { loadPrevious, type PreviousState, packChangeTimes } from './previous.ts';
 import { Reader, type Reading } from './read.ts';
 import { checkReserve } from './reserve.ts';
+import { settlePending } from './roll.ts';
 import { type Entry, firstDifference, keptTime, type Scan, type ScanOptions, scan } from './scan.ts';
 import { waitUntilQuiet } from './settle.ts';
 import { Ingest, sameFiles } from './store/ingest.ts';
@@ -53,6 +54,8 @@ export interface CaptureRequest {
   readonly reserveBytes: bigint | undefined;
   readonly signal?: AbortSignal;
   readonly onProgress?: (phase: string, doneBytes: number, totalBytes: number) => void;
+  /** Told if a restore in place that was cut off had to be finished or undone first. */
+  readonly onSettled?: (findings: readonly Finding[]) => void;
 }
 
 /** What a capture did. */
@@ -70,7 +73,10 @@ export async function capture(store: Store, request: CaptureRequest): Promise<Ca
   return await store.exclusively(async () => {
     const endRead = store.beginRead();
     try {
-      return await captureOnce(store, request);
+      const settled = await settlePending(request.dir);
+      if (settled.length > 0) request.onSettled?.(settled);
+      const result = await captureOnce(store, request);
+      return { ...result, findings: [...settled, ...result.findings] };
     } finally {
       endRead();
     }

@@ -39,6 +39,8 @@ export interface Scan {
   /** In order of the paths. */
   readonly entries: readonly Entry[];
   readonly findings: readonly Finding[];
+  /** LightRAG's temporary and lock files. */
+  readonly beside: readonly Entry[];
   /** The newest change time of anything looked at, LightRAG's temporary files and locks included. */
   readonly newestNs: bigint;
   readonly rawBytes: number;
@@ -49,7 +51,13 @@ export interface Scan {
 
 /** Temporary siblings that LightRAG writes and renames, and its lock files: never a part of the graph. */
 const NEVER = /(?:^|\/)(?:[^/]+\.tmp\.[0-9]+\.[0-9]+\.[0-9]+|\.lightrag_[^/]*lock)$/;
-const OWN_FOLDER = '.lightkeeper';
+export const OWN_FOLDER = '.lightkeeper';
+
+/** Whether a name is one of LightRAG's temporary or lock files. */
+export function isNever(path: BytePath): boolean {
+  return NEVER.test(path);
+}
+
 /** In a directory that was there before, this file says that a restore to it has not ended. */
 export const INCOMPLETE_MARK = '.lightkeeper-incomplete';
 /** Times are kept in nanoseconds, in 64 bits: until the year 2262. */
@@ -84,6 +92,7 @@ export interface ScanOptions {
 class Scanner {
   readonly entries: Entry[] = [];
   readonly findings: Finding[] = [];
+  readonly beside: Entry[] = [];
   newestNs = 0n;
   readonly #dir: Uint8Array;
   readonly #exclude: ((path: BytePath) => boolean)[];
@@ -157,7 +166,10 @@ class Scanner {
     // A log that somebody left out may grow for ever; a temporary file that grows is a flush under way.
     if (path === OWN_FOLDER || this.#exclude.some((matches) => matches(path))) return false;
     if (stat.ctimeNs > this.newestNs) this.newestNs = stat.ctimeNs;
-    if (NEVER.test(path)) return false;
+    if (NEVER.test(path)) {
+      this.beside.push(entryOf(path, 'file', stat, ''));
+      return false;
+    }
     if (path === INCOMPLETE_MARK) {
       this.findings.push(
         warning('restore_incomplete', path, {
@@ -273,14 +285,19 @@ export function checkDirectory(dir: Uint8Array, store?: string): ReturnType<type
   const refuse = (state: string, hint: string) =>
     new LightkeeperError('INVALID_ARGUMENT', `Cannot protect "${name}": ${state}`, { hint });
   if (!stat.isDirectory()) throw refuse('it is not a directory', 'name the working directory with --dir');
-  const own = store === undefined ? undefined : identity(store);
-  if (own === undefined) return stat;
+  if (store !== undefined && isWithin(real, store))
+    throw refuse('it is the store, or a part of it', 'name another folder with --store');
+  return stat;
+}
+
+/** Whether a path without symlinks is a folder or lies below it. */
+export function isWithin(real: Buffer, folder: string): boolean {
+  const own = identity(folder);
+  if (own === undefined) return false;
   for (let path = real.toString('latin1'); ; path = dirname(path)) {
     const { dev, ino } = statOf(Buffer.from(path, 'latin1'));
-    if (dev === own.dev && ino === own.ino) {
-      throw refuse('it is the store, or a part of it', 'name another folder with --store');
-    }
-    if (path === dirname(path)) return stat;
+    if (dev === own.dev && ino === own.ino) return true;
+    if (path === dirname(path)) return false;
   }
 }
 
@@ -311,9 +328,18 @@ export async function scan(dir: Uint8Array, options: ScanOptions = {}): Promise<
     rawBytes += size;
     if (size > largestBytes) largestBytes = size;
   }
-  const { findings, newestNs } = scanner;
+  const { findings, beside, newestNs } = scanner;
   const root = entryOf('', 'dir', rootStat, '');
-  return { root, entries, findings, newestNs, rawBytes, largestBytes, tookMs: performance.now() - started };
+  return {
+    root,
+    entries,
+    findings,
+    beside,
+    newestNs,
+    rawBytes,
+    largestBytes,
+    tookMs: performance.now() - started,
+  };
 }
 
 /** The first difference between two looks at one directory, or undefined. */

@@ -11,10 +11,12 @@ import {
   RetentionPolicySchema,
   type Snapshot,
 } from '../gen/lightkeeper/v1/agent_pb.ts';
-import { Grade_Value } from '../gen/lightkeeper/v1/types_pb.ts';
+import { type Finding, Grade_Value } from '../gen/lightkeeper/v1/types_pb.ts';
 import { monotonic, now } from '../host/clock.ts';
 import { serveHttp } from './http.ts';
+import { hasJournal } from './journal.ts';
 import { AgentMetrics } from './metrics.ts';
+import { dropOldStates, oldStates } from './roll.ts';
 import { scan } from './scan.ts';
 import { serveStore } from './serve.ts';
 import { StoreService } from './service.ts';
@@ -48,6 +50,8 @@ export interface UpEvents {
   readonly snapshot: (snapshot: Snapshot) => void;
   readonly pruned: (result: PruneResult) => void;
   readonly failed: (error: LightkeeperError) => void;
+  /** A restore in place that was cut off has been finished or undone. */
+  readonly settled: (findings: readonly Finding[]) => void;
 }
 
 /** The retention that holds where nothing else is said. */
@@ -95,9 +99,10 @@ class Agent {
     this.#options = options;
     this.#events = events;
     this.#service = new StoreService(store, {
-      guarded: () => [{ graphId, dir: Buffer.from(options.dir).toString() }],
+      guarded: () => [{ graphId, dir: Buffer.from(options.dir).toString(), exclude: options.exclude }],
       onSnapshot: (snapshot, { retries }) => this.#measure(snapshot, retries),
       onRestored: (ms) => this.#metrics.restoreDuration.observe(ms / 1000),
+      onSettled: (findings) => events.settled(findings),
     });
   }
 
@@ -117,7 +122,7 @@ class Agent {
     this.#events.started({ graphId: this.#graphId, store: this.#store.root, port, socket: served.socket });
     const handlers = {
       capture: () => this.#capture(0, signal),
-      confirm: () => this.#confirm(),
+      confirm: () => this.#confirm(signal),
       failed: (error: LightkeeperError) => this.#fail(error),
     };
     const watcher = new Watcher(dir, { exclude, store: this.#store.root }, handlers, signal);
@@ -146,12 +151,31 @@ class Agent {
       exclude: [...this.#options.exclude],
       ...(this.#options.reserveBytes === undefined ? {} : { diskReserveBytes: this.#options.reserveBytes }),
     });
+    const replaced = await oldStates(this.#options.dir);
     const snapshot = await this.#service.snapshot(request, () => {}, signal);
     this.#failure = undefined;
-    return snapshot.grade !== Grade_Value.TORN;
+    const usable = snapshot.grade !== Grade_Value.TORN;
+    if (usable && replaced.length > 0) await this.#dropReplaced(replaced);
+    return usable;
   }
 
-  async #confirm(): Promise<void> {
+  /** What a restore in place has replaced is kept until there is a usable point of what came instead. */
+  async #dropReplaced(names: readonly string[]): Promise<void> {
+    const { dir, exclude } = this.#options;
+    await this.#store
+      .exclusively(() => dropOldStates(dir, names, exclude))
+      .catch((error: unknown) => {
+        // It costs space and nothing else: the next point tries again.
+        this.#events.failed(normalise(error));
+      });
+  }
+
+  async #confirm(signal: AbortSignal): Promise<void> {
+    // Another process began a restore in place and was cut off before anything moved.
+    if (await hasJournal(this.#options.dir)) {
+      await this.#capture(0, signal);
+      return;
+    }
     if (now() - this.#confirmedMs < CONFIRM_EVERY_MS) return;
     this.#confirmedMs = now();
     const batch = this.#store.index.batch();
@@ -198,10 +222,12 @@ class Agent {
 
   async #readiness(): Promise<{ ok: boolean; body: unknown }> {
     const status = await this.#service.graphStatus(this.#graphId, '');
-    const ok = this.#failure === undefined && status.lastUsableId !== undefined;
+    const pending = await hasJournal(this.#options.dir);
+    const ok = this.#failure === undefined && status.lastUsableId !== undefined && !pending;
     const body = {
       ready: ok,
       graph: this.#graphId,
+      ...(pending ? { pending: 'a restore in place has not been finished' } : {}),
       lastUsableId: status.lastUsableId ?? null,
       rpoMs: status.rpoMs === undefined ? null : Number(status.rpoMs),
       ...(this.#failure === undefined

@@ -88,6 +88,7 @@ async function story(place: string): Promise<void> {
     {
       started: () => {},
       snapshot: (snapshot) => told.add(snapshot),
+      settled: () => {},
       pruned: () => {},
       failed: (error) => {
         failure = error;

@@ -7,7 +7,7 @@ import { Grade_Value } from '../../gen/lightkeeper/v1/types_pb.ts';
 import { now } from '../../host/clock.ts';
 import { durationText, sizeText } from '../../host/quantity.ts';
 import { collect, defaultState, defaultStore, pathArgument, required, reserveOption } from '../options.ts';
-import { plain, printError, say, timeText } from '../print.ts';
+import { plain, printError, printFindings, say, timeText } from '../print.ts';
 import { snapshotLine } from './snapshot.ts';
 
 interface UpFlags {
@@ -106,6 +106,7 @@ async function run(flags: UpFlags): Promise<void> {
           `retention: ${remove.length} points removed, ${keep.length} kept, ${sizeText(Number(bytesFreed))} freed`,
         );
       },
+      settled: (findings) => printFindings(findings),
       failed: (error) => {
         // Said once, and again only when it changes: it is tried again by itself.
         if (error.message !== failing) printError(error, false);

@@ -90,3 +90,14 @@ export async function smallDisk(t: TestContext, bytes: number): Promise<Disk> {
     },
   };
 }
+
+/** Shows a folder at a second place, until the test ends; needs `mount`. */
+export async function boundFolder(t: TestContext, source: string, at?: string): Promise<string> {
+  const path = at ?? (await mkdtemp(join(tmpdir(), 'lightkeeper-bound-')));
+  await run('mount', ['--bind', source, path]);
+  t.after(async () => {
+    await run('umount', ['-l', path]);
+    if (at === undefined) await rmdir(path);
+  });
+  return path;
+}

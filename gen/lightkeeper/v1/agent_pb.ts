@@ -16,7 +16,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file lightkeeper/v1/agent.proto.
  */
 export const file_lightkeeper_v1_agent: GenFile = /*@__PURE__*/
-  fileDesc("ChpsaWdodGtlZXBlci92MS9hZ2VudC5wcm90bxIObGlnaHRrZWVwZXIudjEiKQoLRXJyb3JEZXRhaWwSDAoEY29kZRgBIAEoCRIMCgRoaW50GAIgASgJIkIKCFByb2dyZXNzEg0KBXBoYXNlGAEgASgJEhIKCmRvbmVfYnl0ZXMYAiABKAQSEwoLdG90YWxfYnl0ZXMYAyABKAQieAoKR3JhcGhTdGF0cxIRCglkb2N1bWVudHMYASABKAQSDgoGY2h1bmtzGAIgASgEEhAKCGVudGl0aWVzGAMgASgEEhEKCXJlbGF0aW9ucxgEIAEoBBIPCgd2ZWN0b3JzGAUgASgEEhEKCWRpbWVuc2lvbhgGIAEoDSLQBQoIU25hcHNob3QSEwoLc25hcHNob3RfaWQYASABKAkSEAoIZ3JhcGhfaWQYAiABKAkSKgoIcG9zaXRpb24YAyABKAsyGC5saWdodGtlZXBlci52MS5Qb3NpdGlvbhIRCglwYXJlbnRfaWQYBCABKAkSKgoFZ3JhZGUYBSABKA4yGy5saWdodGtlZXBlci52MS5HcmFkZS5WYWx1ZRIzCgpjdXRfbWV0aG9kGAYgASgOMh8ubGlnaHRrZWVwZXIudjEuQ3V0TWV0aG9kLlZhbHVlEi8KC2NhcHR1cmVkX2F0GAcgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBITCgtkdXJhdGlvbl9tcxgIIAEoDRIQCghncmFkZV9tcxgJIAEoDRIRCgl1bmNoYW5nZWQYCiABKAgSDQoFZmlsZXMYCyABKA0SEQoJcmF3X2J5dGVzGAwgASgEEhEKCW5ld19ieXRlcxgNIAEoBBIUCgxzdG9yZWRfYnl0ZXMYDiABKAQSDQoFdW5pdHMYDyABKAQSEQoJbmV3X3VuaXRzGBAgASgNEikKCGZpbmRpbmdzGBEgAygLMhcubGlnaHRrZWVwZXIudjEuRmluZGluZxIpCgVzdGF0cxgSIAEoCzIaLmxpZ2h0a2VlcGVyLnYxLkdyYXBoU3RhdHMSMAoEdGFncxgTIAMoCzIiLmxpZ2h0a2VlcGVyLnYxLlNuYXBzaG90LlRhZ3NFbnRyeRIOCgZwaW5uZWQYFCABKAgSEwoLZGVzY3JpcHRpb24YFSABKAkSMAoMY29uZmlybWVkX2F0GBYgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIMCgRob3N0GBcgASgJEgsKA2RpchgYIAEoCRorCglUYWdzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ASKXAwoPU25hcHNob3RTdW1tYXJ5EhMKC3NuYXBzaG90X2lkGAEgASgJEhAKCGdyYXBoX2lkGAIgASgJEioKCHBvc2l0aW9uGAMgASgLMhgubGlnaHRrZWVwZXIudjEuUG9zaXRpb24SEQoJcGFyZW50X2lkGAQgASgJEioKBWdyYWRlGAUgASgOMhsubGlnaHRrZWVwZXIudjEuR3JhZGUuVmFsdWUSLwoLY2FwdHVyZWRfYXQYBiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEhEKCXJhd19ieXRlcxgHIAEoBBIRCgluZXdfYnl0ZXMYCCABKAQSFAoMc3RvcmVkX2J5dGVzGAkgASgEEjcKBHRhZ3MYCiADKAsyKS5saWdodGtlZXBlci52MS5TbmFwc2hvdFN1bW1hcnkuVGFnc0VudHJ5Eg4KBnBpbm5lZBgLIAEoCBIPCgdzdW1tYXJ5GAwgASgJGisKCVRhZ3NFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBIuABCgRGaWxlEgwKBHBhdGgYASABKAkSFwoKcGF0aF9ieXRlcxgCIAEoDEgAiAEBEiwKBHR5cGUYAyABKA4yHi5saWdodGtlZXBlci52MS5GaWxlVHlwZS5WYWx1ZRIMCgRzaXplGAQgASgEEgwKBG1vZGUYBSABKA0SKQoFbXRpbWUYBiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEg0KBXVuaXRzGAcgASgEEhMKBnRhcmdldBgIIAEoCUgBiAEBQg0KC19wYXRoX2J5dGVzQgkKB190YXJnZXQi0QIKFUNyZWF0ZVNuYXBzaG90UmVxdWVzdBILCgNkaXIYASABKAwSEAoIZ3JhcGhfaWQYAiABKAkSPQoEdGFncxgDIAMoCzIvLmxpZ2h0a2VlcGVyLnYxLkNyZWF0ZVNuYXBzaG90UmVxdWVzdC5UYWdzRW50cnkSEwoLZGVzY3JpcHRpb24YBCABKAkSGQoRc2V0dGxlX3RpbWVvdXRfbXMYBSABKA0SFQoIcXVpZXRfbXMYBiABKA1IAIgBARIQCghub19ncmFkZRgHIAEoCBIPCgdleGNsdWRlGAggAygJEh8KEmRpc2tfcmVzZXJ2ZV9ieXRlcxgJIAEoBEgBiAEBGisKCVRhZ3NFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBQgsKCV9xdWlldF9tc0IVChNfZGlza19yZXNlcnZlX2J5dGVzIngKE0NyZWF0ZVNuYXBzaG90RXZlbnQSLAoIcHJvZ3Jlc3MYASABKAsyGC5saWdodGtlZXBlci52MS5Qcm9ncmVzc0gAEioKBnJlc3VsdBgCIAEoCzIYLmxpZ2h0a2VlcGVyLnYxLlNuYXBzaG90SABCBwoFZXZlbnQiTwoUTGlzdFNuYXBzaG90c1JlcXVlc3QSEAoIZ3JhcGhfaWQYASABKAkSEQoJcGFnZV9zaXplGAIgASgNEhIKCnBhZ2VfdG9rZW4YAyABKAkiZAoVTGlzdFNuYXBzaG90c1Jlc3BvbnNlEjIKCXNuYXBzaG90cxgBIAMoCzIfLmxpZ2h0a2VlcGVyLnYxLlNuYXBzaG90U3VtbWFyeRIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkiYgoSR2V0U25hcHNob3RSZXF1ZXN0EhMKC3NuYXBzaG90X2lkGAEgASgJEhAKCGdyYXBoX2lkGAIgASgJEhEKCXBhZ2Vfc2l6ZRgDIAEoDRISCgpwYWdlX3Rva2VuGAQgASgJItUBChNHZXRTbmFwc2hvdFJlc3BvbnNlEioKCHNuYXBzaG90GAEgASgLMhgubGlnaHRrZWVwZXIudjEuU25hcHNob3QSIwoFZmlsZXMYAiADKAsyFC5saWdodGtlZXBlci52MS5GaWxlEikKCGZpbmRpbmdzGAMgAygLMhcubGlnaHRrZWVwZXIudjEuRmluZGluZxIpCgVzdGF0cxgEIAEoCzIaLmxpZ2h0a2VlcGVyLnYxLkdyYXBoU3RhdHMSFwoPbmV4dF9wYWdlX3Rva2VuGAUgASgJIq8BCg5SZXN0b3JlUmVxdWVzdBITCgtzbmFwc2hvdF9pZBgBIAEoCRIQCghncmFwaF9pZBgCIAEoCRIKCgJ0bxgDIAEoDBINCgVwYXRocxgEIAMoCRIPCgdkcnlfcnVuGAUgASgIEhIKCmFsbG93X3Rvcm4YBiABKAgSHwoSZGlza19yZXNlcnZlX2J5dGVzGAcgASgESACIAQFCFQoTX2Rpc2tfcmVzZXJ2ZV9ieXRlcyJ2CgxSZXN0b3JlRXZlbnQSLAoIcHJvZ3Jlc3MYASABKAsyGC5saWdodGtlZXBlci52MS5Qcm9ncmVzc0gAEi8KBnJlc3VsdBgCIAEoCzIdLmxpZ2h0a2VlcGVyLnYxLlJlc3RvcmVSZXN1bHRIAEIHCgVldmVudCKxAQoNUmVzdG9yZVJlc3VsdBITCgtzbmFwc2hvdF9pZBgBIAEoCRIKCgJ0bxgCIAEoCRINCgVmaWxlcxgDIAEoDRINCgVieXRlcxgEIAEoBBITCgtkdXJhdGlvbl9tcxgFIAEoDRIQCgh2ZXJpZmllZBgGIAEoCBIPCgdkcnlfcnVuGAcgASgIEikKCGZpbmRpbmdzGAggAygLMhcubGlnaHRrZWVwZXIudjEuRmluZGluZyI7CgtWZXJpZnlMZXZlbCIsCgVWYWx1ZRINCglTVFJVQ1RVUkUQABIJCgVCWVRFUxABEgkKBUdSQVBIEAIiaAoNVmVyaWZ5UmVxdWVzdBITCgtzbmFwc2hvdF9pZBgBIAEoCRIQCghncmFwaF9pZBgCIAEoCRIwCgVsZXZlbBgDIAEoDjIhLmxpZ2h0a2VlcGVyLnYxLlZlcmlmeUxldmVsLlZhbHVlInQKC1ZlcmlmeUV2ZW50EiwKCHByb2dyZXNzGAEgASgLMhgubGlnaHRrZWVwZXIudjEuUHJvZ3Jlc3NIABIuCgZyZXN1bHQYAiABKAsyHC5saWdodGtlZXBlci52MS5WZXJpZnlSZXN1bHRIAEIHCgVldmVudCK0AQoMVmVyaWZ5UmVzdWx0EjAKBWxldmVsGAEgASgOMiEubGlnaHRrZWVwZXIudjEuVmVyaWZ5TGV2ZWwuVmFsdWUSGQoRY2hlY2tlZF9zbmFwc2hvdHMYAiABKA0SFQoNY2hlY2tlZF9wYWNrcxgDIAEoDRIVCg1jaGVja2VkX2J5dGVzGAQgASgEEikKCGZpbmRpbmdzGAUgAygLMhcubGlnaHRrZWVwZXIudjEuRmluZGluZyKQAQoPUmV0ZW50aW9uUG9saWN5EgwKBGxhc3QYASABKA0SDgoGaG91cmx5GAIgASgNEg0KBWRhaWx5GAMgASgNEg4KBndlZWtseRgEIAEoDRIPCgdtb250aGx5GAUgASgNEg4KBnllYXJseRgGIAEoDRIRCgl3aXRoaW5fbXMYByABKAQSDAoEdGFncxgIIAMoCSJiCgxQcnVuZVJlcXVlc3QSEAoIZ3JhcGhfaWQYASABKAkSLwoGcG9saWN5GAIgASgLMh8ubGlnaHRrZWVwZXIudjEuUmV0ZW50aW9uUG9saWN5Eg8KB2RyeV9ydW4YAyABKAgicgoKUHJ1bmVFdmVudBIsCghwcm9ncmVzcxgBIAEoCzIYLmxpZ2h0a2VlcGVyLnYxLlByb2dyZXNzSAASLQoGcmVzdWx0GAIgASgLMhsubGlnaHRrZWVwZXIudjEuUHJ1bmVSZXN1bHRIAEIHCgVldmVudCI1Cg1QcnVuZURlY2lzaW9uEhMKC3NuYXBzaG90X2lkGAEgASgJEg8KB3JlYXNvbnMYAiADKAkiugEKC1BydW5lUmVzdWx0EisKBGtlZXAYASADKAsyHS5saWdodGtlZXBlci52MS5QcnVuZURlY2lzaW9uEi0KBnJlbW92ZRgCIAMoCzIdLmxpZ2h0a2VlcGVyLnYxLlBydW5lRGVjaXNpb24SEwoLYnl0ZXNfZnJlZWQYAyABKAQSDwoHZHJ5X3J1bhgEIAEoCBIpCghmaW5kaW5ncxgFIAMoCzIXLmxpZ2h0a2VlcGVyLnYxLkZpbmRpbmciIAoNUmVwYWlyUmVxdWVzdBIPCgdkcnlfcnVuGAEgASgIInQKC1JlcGFpckV2ZW50EiwKCHByb2dyZXNzGAEgASgLMhgubGlnaHRrZWVwZXIudjEuUHJvZ3Jlc3NIABIuCgZyZXN1bHQYAiABKAsyHC5saWdodGtlZXBlci52MS5SZXBhaXJSZXN1bHRIAEIHCgVldmVudCKSAQoMUmVwYWlyUmVzdWx0Eg8KB3JlYnVpbHQYASABKA0SDgoGaGVhbGVkGAIgASgNEhMKC3F1YXJhbnRpbmVkGAMgASgNEhAKCHVuaGVhbGVkGAQgASgNEikKCGZpbmRpbmdzGAUgAygLMhcubGlnaHRrZWVwZXIudjEuRmluZGluZxIPCgdkcnlfcnVuGAYgASgIIl8KFURlbGV0ZVNuYXBzaG90UmVxdWVzdBITCgtzbmFwc2hvdF9pZBgBIAEoCRIQCghncmFwaF9pZBgCIAEoCRIOCgZyZWFzb24YAyABKAkSDwoHZHJ5X3J1bhgEIAEoCCI+ChZEZWxldGVTbmFwc2hvdFJlc3BvbnNlEhMKC3NuYXBzaG90X2lkGAEgASgJEg8KB2RyeV9ydW4YAiABKAgiSwoSUGluU25hcHNob3RSZXF1ZXN0EhMKC3NuYXBzaG90X2lkGAEgASgJEhAKCGdyYXBoX2lkGAIgASgJEg4KBnBpbm5lZBgDIAEoCCKxAQoSVGFnU25hcHNob3RSZXF1ZXN0EhMKC3NuYXBzaG90X2lkGAEgASgJEhAKCGdyYXBoX2lkGAIgASgJEjgKA3NldBgDIAMoCzIrLmxpZ2h0a2VlcGVyLnYxLlRhZ1NuYXBzaG90UmVxdWVzdC5TZXRFbnRyeRIOCgZyZW1vdmUYBCADKAkaKgoIU2V0RW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ASIjCg9HZXRTdGF0c1JlcXVlc3QSEAoIZ3JhcGhfaWQYASABKAkisQEKEEdldFN0YXRzUmVzcG9uc2USEQoJc25hcHNob3RzGAEgASgNEhEKCXJhd19ieXRlcxgCIAEoBBIUCgxzdG9yZWRfYnl0ZXMYAyABKAQSEwoLZGVkdXBfcmF0aW8YBCABKAESGQoRY29tcHJlc3Npb25fcmF0aW8YBSABKAESEwoLc2F2ZWRfcmF0aW8YBiABKAESDQoFdW5pdHMYByABKAQSDQoFcGFja3MYCCABKA0iEgoQR2V0U3RhdHVzUmVxdWVzdCJPChFHZXRTdGF0dXNSZXNwb25zZRINCgVzdG9yZRgBIAEoCRIrCgZncmFwaHMYAiADKAsyGy5saWdodGtlZXBlci52MS5HcmFwaFN0YXR1cyKgAgoLR3JhcGhTdGF0dXMSEAoIZ3JhcGhfaWQYASABKAkSCwoDZGlyGAIgASgJEhsKDmxhc3RfdXNhYmxlX2lkGAMgASgJSACIAQESMgoObGFzdF91c2FibGVfYXQYBCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEjAKDGNvbmZpcm1lZF9hdBgFIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASEwoGcnBvX21zGAYgASgESAGIAQESEQoJc25hcHNob3RzGAcgASgNEikKCGZpbmRpbmdzGAggAygLMhcubGlnaHRrZWVwZXIudjEuRmluZGluZ0IRCg9fbGFzdF91c2FibGVfaWRCCQoHX3Jwb19tczLuBwoMQWdlbnRTZXJ2aWNlEl4KDkNyZWF0ZVNuYXBzaG90EiUubGlnaHRrZWVwZXIudjEuQ3JlYXRlU25hcHNob3RSZXF1ZXN0GiMubGlnaHRrZWVwZXIudjEuQ3JlYXRlU25hcHNob3RFdmVudDABElwKDUxpc3RTbmFwc2hvdHMSJC5saWdodGtlZXBlci52MS5MaXN0U25hcHNob3RzUmVxdWVzdBolLmxpZ2h0a2VlcGVyLnYxLkxpc3RTbmFwc2hvdHNSZXNwb25zZRJWCgtHZXRTbmFwc2hvdBIiLmxpZ2h0a2VlcGVyLnYxLkdldFNuYXBzaG90UmVxdWVzdBojLmxpZ2h0a2VlcGVyLnYxLkdldFNuYXBzaG90UmVzcG9uc2USSQoHUmVzdG9yZRIeLmxpZ2h0a2VlcGVyLnYxLlJlc3RvcmVSZXF1ZXN0GhwubGlnaHRrZWVwZXIudjEuUmVzdG9yZUV2ZW50MAESRgoGVmVyaWZ5Eh0ubGlnaHRrZWVwZXIudjEuVmVyaWZ5UmVxdWVzdBobLmxpZ2h0a2VlcGVyLnYxLlZlcmlmeUV2ZW50MAESQwoFUHJ1bmUSHC5saWdodGtlZXBlci52MS5QcnVuZVJlcXVlc3QaGi5saWdodGtlZXBlci52MS5QcnVuZUV2ZW50MAESRgoGUmVwYWlyEh0ubGlnaHRrZWVwZXIudjEuUmVwYWlyUmVxdWVzdBobLmxpZ2h0a2VlcGVyLnYxLlJlcGFpckV2ZW50MAESXwoORGVsZXRlU25hcHNob3QSJS5saWdodGtlZXBlci52MS5EZWxldGVTbmFwc2hvdFJlcXVlc3QaJi5saWdodGtlZXBlci52MS5EZWxldGVTbmFwc2hvdFJlc3BvbnNlElIKC1BpblNuYXBzaG90EiIubGlnaHRrZWVwZXIudjEuUGluU25hcHNob3RSZXF1ZXN0Gh8ubGlnaHRrZWVwZXIudjEuU25hcHNob3RTdW1tYXJ5ElIKC1RhZ1NuYXBzaG90EiIubGlnaHRrZWVwZXIudjEuVGFnU25hcHNob3RSZXF1ZXN0Gh8ubGlnaHRrZWVwZXIudjEuU25hcHNob3RTdW1tYXJ5Ek0KCEdldFN0YXRzEh8ubGlnaHRrZWVwZXIudjEuR2V0U3RhdHNSZXF1ZXN0GiAubGlnaHRrZWVwZXIudjEuR2V0U3RhdHNSZXNwb25zZRJQCglHZXRTdGF0dXMSIC5saWdodGtlZXBlci52MS5HZXRTdGF0dXNSZXF1ZXN0GiEubGlnaHRrZWVwZXIudjEuR2V0U3RhdHVzUmVzcG9uc2ViBnByb3RvMw", [file_google_protobuf_timestamp, file_lightkeeper_v1_types]);
+  fileDesc("ChpsaWdodGtlZXBlci92MS9hZ2VudC5wcm90bxIObGlnaHRrZWVwZXIudjEiKQoLRXJyb3JEZXRhaWwSDAoEY29kZRgBIAEoCRIMCgRoaW50GAIgASgJIkIKCFByb2dyZXNzEg0KBXBoYXNlGAEgASgJEhIKCmRvbmVfYnl0ZXMYAiABKAQSEwoLdG90YWxfYnl0ZXMYAyABKAQieAoKR3JhcGhTdGF0cxIRCglkb2N1bWVudHMYASABKAQSDgoGY2h1bmtzGAIgASgEEhAKCGVudGl0aWVzGAMgASgEEhEKCXJlbGF0aW9ucxgEIAEoBBIPCgd2ZWN0b3JzGAUgASgEEhEKCWRpbWVuc2lvbhgGIAEoDSLQBQoIU25hcHNob3QSEwoLc25hcHNob3RfaWQYASABKAkSEAoIZ3JhcGhfaWQYAiABKAkSKgoIcG9zaXRpb24YAyABKAsyGC5saWdodGtlZXBlci52MS5Qb3NpdGlvbhIRCglwYXJlbnRfaWQYBCABKAkSKgoFZ3JhZGUYBSABKA4yGy5saWdodGtlZXBlci52MS5HcmFkZS5WYWx1ZRIzCgpjdXRfbWV0aG9kGAYgASgOMh8ubGlnaHRrZWVwZXIudjEuQ3V0TWV0aG9kLlZhbHVlEi8KC2NhcHR1cmVkX2F0GAcgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBITCgtkdXJhdGlvbl9tcxgIIAEoDRIQCghncmFkZV9tcxgJIAEoDRIRCgl1bmNoYW5nZWQYCiABKAgSDQoFZmlsZXMYCyABKA0SEQoJcmF3X2J5dGVzGAwgASgEEhEKCW5ld19ieXRlcxgNIAEoBBIUCgxzdG9yZWRfYnl0ZXMYDiABKAQSDQoFdW5pdHMYDyABKAQSEQoJbmV3X3VuaXRzGBAgASgNEikKCGZpbmRpbmdzGBEgAygLMhcubGlnaHRrZWVwZXIudjEuRmluZGluZxIpCgVzdGF0cxgSIAEoCzIaLmxpZ2h0a2VlcGVyLnYxLkdyYXBoU3RhdHMSMAoEdGFncxgTIAMoCzIiLmxpZ2h0a2VlcGVyLnYxLlNuYXBzaG90LlRhZ3NFbnRyeRIOCgZwaW5uZWQYFCABKAgSEwoLZGVzY3JpcHRpb24YFSABKAkSMAoMY29uZmlybWVkX2F0GBYgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIMCgRob3N0GBcgASgJEgsKA2RpchgYIAEoCRorCglUYWdzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ASKXAwoPU25hcHNob3RTdW1tYXJ5EhMKC3NuYXBzaG90X2lkGAEgASgJEhAKCGdyYXBoX2lkGAIgASgJEioKCHBvc2l0aW9uGAMgASgLMhgubGlnaHRrZWVwZXIudjEuUG9zaXRpb24SEQoJcGFyZW50X2lkGAQgASgJEioKBWdyYWRlGAUgASgOMhsubGlnaHRrZWVwZXIudjEuR3JhZGUuVmFsdWUSLwoLY2FwdHVyZWRfYXQYBiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEhEKCXJhd19ieXRlcxgHIAEoBBIRCgluZXdfYnl0ZXMYCCABKAQSFAoMc3RvcmVkX2J5dGVzGAkgASgEEjcKBHRhZ3MYCiADKAsyKS5saWdodGtlZXBlci52MS5TbmFwc2hvdFN1bW1hcnkuVGFnc0VudHJ5Eg4KBnBpbm5lZBgLIAEoCBIPCgdzdW1tYXJ5GAwgASgJGisKCVRhZ3NFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBIuABCgRGaWxlEgwKBHBhdGgYASABKAkSFwoKcGF0aF9ieXRlcxgCIAEoDEgAiAEBEiwKBHR5cGUYAyABKA4yHi5saWdodGtlZXBlci52MS5GaWxlVHlwZS5WYWx1ZRIMCgRzaXplGAQgASgEEgwKBG1vZGUYBSABKA0SKQoFbXRpbWUYBiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEg0KBXVuaXRzGAcgASgEEhMKBnRhcmdldBgIIAEoCUgBiAEBQg0KC19wYXRoX2J5dGVzQgkKB190YXJnZXQi0QIKFUNyZWF0ZVNuYXBzaG90UmVxdWVzdBILCgNkaXIYASABKAwSEAoIZ3JhcGhfaWQYAiABKAkSPQoEdGFncxgDIAMoCzIvLmxpZ2h0a2VlcGVyLnYxLkNyZWF0ZVNuYXBzaG90UmVxdWVzdC5UYWdzRW50cnkSEwoLZGVzY3JpcHRpb24YBCABKAkSGQoRc2V0dGxlX3RpbWVvdXRfbXMYBSABKA0SFQoIcXVpZXRfbXMYBiABKA1IAIgBARIQCghub19ncmFkZRgHIAEoCBIPCgdleGNsdWRlGAggAygJEh8KEmRpc2tfcmVzZXJ2ZV9ieXRlcxgJIAEoBEgBiAEBGisKCVRhZ3NFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBQgsKCV9xdWlldF9tc0IVChNfZGlza19yZXNlcnZlX2J5dGVzIngKE0NyZWF0ZVNuYXBzaG90RXZlbnQSLAoIcHJvZ3Jlc3MYASABKAsyGC5saWdodGtlZXBlci52MS5Qcm9ncmVzc0gAEioKBnJlc3VsdBgCIAEoCzIYLmxpZ2h0a2VlcGVyLnYxLlNuYXBzaG90SABCBwoFZXZlbnQiTwoUTGlzdFNuYXBzaG90c1JlcXVlc3QSEAoIZ3JhcGhfaWQYASABKAkSEQoJcGFnZV9zaXplGAIgASgNEhIKCnBhZ2VfdG9rZW4YAyABKAkiZAoVTGlzdFNuYXBzaG90c1Jlc3BvbnNlEjIKCXNuYXBzaG90cxgBIAMoCzIfLmxpZ2h0a2VlcGVyLnYxLlNuYXBzaG90U3VtbWFyeRIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkiYgoSR2V0U25hcHNob3RSZXF1ZXN0EhMKC3NuYXBzaG90X2lkGAEgASgJEhAKCGdyYXBoX2lkGAIgASgJEhEKCXBhZ2Vfc2l6ZRgDIAEoDRISCgpwYWdlX3Rva2VuGAQgASgJItUBChNHZXRTbmFwc2hvdFJlc3BvbnNlEioKCHNuYXBzaG90GAEgASgLMhgubGlnaHRrZWVwZXIudjEuU25hcHNob3QSIwoFZmlsZXMYAiADKAsyFC5saWdodGtlZXBlci52MS5GaWxlEikKCGZpbmRpbmdzGAMgAygLMhcubGlnaHRrZWVwZXIudjEuRmluZGluZxIpCgVzdGF0cxgEIAEoCzIaLmxpZ2h0a2VlcGVyLnYxLkdyYXBoU3RhdHMSFwoPbmV4dF9wYWdlX3Rva2VuGAUgASgJIoICCg5SZXN0b3JlUmVxdWVzdBITCgtzbmFwc2hvdF9pZBgBIAEoCRIQCghncmFwaF9pZBgCIAEoCRIKCgJ0bxgDIAEoDBINCgVwYXRocxgEIAMoCRIPCgdkcnlfcnVuGAUgASgIEhIKCmFsbG93X3Rvcm4YBiABKAgSHwoSZGlza19yZXNlcnZlX2J5dGVzGAcgASgESACIAQESEAoIaW5fcGxhY2UYCCABKAwSFAoMaW5zdGFuY2VfdXJsGAkgASgJEhgKEGluc3RhbmNlX3N0b3BwZWQYCiABKAgSDwoHZXhjbHVkZRgLIAMoCUIVChNfZGlza19yZXNlcnZlX2J5dGVzInYKDFJlc3RvcmVFdmVudBIsCghwcm9ncmVzcxgBIAEoCzIYLmxpZ2h0a2VlcGVyLnYxLlByb2dyZXNzSAASLwoGcmVzdWx0GAIgASgLMh0ubGlnaHRrZWVwZXIudjEuUmVzdG9yZVJlc3VsdEgAQgcKBWV2ZW50ItwBCg1SZXN0b3JlUmVzdWx0EhMKC3NuYXBzaG90X2lkGAEgASgJEgoKAnRvGAIgASgJEg0KBWZpbGVzGAMgASgNEg0KBWJ5dGVzGAQgASgEEhMKC2R1cmF0aW9uX21zGAUgASgNEhAKCHZlcmlmaWVkGAYgASgIEg8KB2RyeV9ydW4YByABKAgSKQoIZmluZGluZ3MYCCADKAsyFy5saWdodGtlZXBlci52MS5GaW5kaW5nEikKCGluX3BsYWNlGAkgASgLMhcubGlnaHRrZWVwZXIudjEuSW5QbGFjZSKHAQoHSW5QbGFjZRIQCghyZXBsYWNlZBgBIAEoDRINCgVhZGRlZBgCIAEoDRIPCgdyZW1vdmVkGAMgASgNEgwKBGtlcHQYBCABKA0SFQoNcmVtb3ZlZF9uYW1lcxgFIAMoCRISCgprZXB0X25hbWVzGAYgAygJEhEKCW9sZF9zdGF0ZRgHIAEoCSI7CgtWZXJpZnlMZXZlbCIsCgVWYWx1ZRINCglTVFJVQ1RVUkUQABIJCgVCWVRFUxABEgkKBUdSQVBIEAIiaAoNVmVyaWZ5UmVxdWVzdBITCgtzbmFwc2hvdF9pZBgBIAEoCRIQCghncmFwaF9pZBgCIAEoCRIwCgVsZXZlbBgDIAEoDjIhLmxpZ2h0a2VlcGVyLnYxLlZlcmlmeUxldmVsLlZhbHVlInQKC1ZlcmlmeUV2ZW50EiwKCHByb2dyZXNzGAEgASgLMhgubGlnaHRrZWVwZXIudjEuUHJvZ3Jlc3NIABIuCgZyZXN1bHQYAiABKAsyHC5saWdodGtlZXBlci52MS5WZXJpZnlSZXN1bHRIAEIHCgVldmVudCK0AQoMVmVyaWZ5UmVzdWx0EjAKBWxldmVsGAEgASgOMiEubGlnaHRrZWVwZXIudjEuVmVyaWZ5TGV2ZWwuVmFsdWUSGQoRY2hlY2tlZF9zbmFwc2hvdHMYAiABKA0SFQoNY2hlY2tlZF9wYWNrcxgDIAEoDRIVCg1jaGVja2VkX2J5dGVzGAQgASgEEikKCGZpbmRpbmdzGAUgAygLMhcubGlnaHRrZWVwZXIudjEuRmluZGluZyKQAQoPUmV0ZW50aW9uUG9saWN5EgwKBGxhc3QYASABKA0SDgoGaG91cmx5GAIgASgNEg0KBWRhaWx5GAMgASgNEg4KBndlZWtseRgEIAEoDRIPCgdtb250aGx5GAUgASgNEg4KBnllYXJseRgGIAEoDRIRCgl3aXRoaW5fbXMYByABKAQSDAoEdGFncxgIIAMoCSJiCgxQcnVuZVJlcXVlc3QSEAoIZ3JhcGhfaWQYASABKAkSLwoGcG9saWN5GAIgASgLMh8ubGlnaHRrZWVwZXIudjEuUmV0ZW50aW9uUG9saWN5Eg8KB2RyeV9ydW4YAyABKAgicgoKUHJ1bmVFdmVudBIsCghwcm9ncmVzcxgBIAEoCzIYLmxpZ2h0a2VlcGVyLnYxLlByb2dyZXNzSAASLQoGcmVzdWx0GAIgASgLMhsubGlnaHRrZWVwZXIudjEuUHJ1bmVSZXN1bHRIAEIHCgVldmVudCI1Cg1QcnVuZURlY2lzaW9uEhMKC3NuYXBzaG90X2lkGAEgASgJEg8KB3JlYXNvbnMYAiADKAkiugEKC1BydW5lUmVzdWx0EisKBGtlZXAYASADKAsyHS5saWdodGtlZXBlci52MS5QcnVuZURlY2lzaW9uEi0KBnJlbW92ZRgCIAMoCzIdLmxpZ2h0a2VlcGVyLnYxLlBydW5lRGVjaXNpb24SEwoLYnl0ZXNfZnJlZWQYAyABKAQSDwoHZHJ5X3J1bhgEIAEoCBIpCghmaW5kaW5ncxgFIAMoCzIXLmxpZ2h0a2VlcGVyLnYxLkZpbmRpbmciIAoNUmVwYWlyUmVxdWVzdBIPCgdkcnlfcnVuGAEgASgIInQKC1JlcGFpckV2ZW50EiwKCHByb2dyZXNzGAEgASgLMhgubGlnaHRrZWVwZXIudjEuUHJvZ3Jlc3NIABIuCgZyZXN1bHQYAiABKAsyHC5saWdodGtlZXBlci52MS5SZXBhaXJSZXN1bHRIAEIHCgVldmVudCKSAQoMUmVwYWlyUmVzdWx0Eg8KB3JlYnVpbHQYASABKA0SDgoGaGVhbGVkGAIgASgNEhMKC3F1YXJhbnRpbmVkGAMgASgNEhAKCHVuaGVhbGVkGAQgASgNEikKCGZpbmRpbmdzGAUgAygLMhcubGlnaHRrZWVwZXIudjEuRmluZGluZxIPCgdkcnlfcnVuGAYgASgIIl8KFURlbGV0ZVNuYXBzaG90UmVxdWVzdBITCgtzbmFwc2hvdF9pZBgBIAEoCRIQCghncmFwaF9pZBgCIAEoCRIOCgZyZWFzb24YAyABKAkSDwoHZHJ5X3J1bhgEIAEoCCI+ChZEZWxldGVTbmFwc2hvdFJlc3BvbnNlEhMKC3NuYXBzaG90X2lkGAEgASgJEg8KB2RyeV9ydW4YAiABKAgiSwoSUGluU25hcHNob3RSZXF1ZXN0EhMKC3NuYXBzaG90X2lkGAEgASgJEhAKCGdyYXBoX2lkGAIgASgJEg4KBnBpbm5lZBgDIAEoCCKxAQoSVGFnU25hcHNob3RSZXF1ZXN0EhMKC3NuYXBzaG90X2lkGAEgASgJEhAKCGdyYXBoX2lkGAIgASgJEjgKA3NldBgDIAMoCzIrLmxpZ2h0a2VlcGVyLnYxLlRhZ1NuYXBzaG90UmVxdWVzdC5TZXRFbnRyeRIOCgZyZW1vdmUYBCADKAkaKgoIU2V0RW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ASIjCg9HZXRTdGF0c1JlcXVlc3QSEAoIZ3JhcGhfaWQYASABKAkisQEKEEdldFN0YXRzUmVzcG9uc2USEQoJc25hcHNob3RzGAEgASgNEhEKCXJhd19ieXRlcxgCIAEoBBIUCgxzdG9yZWRfYnl0ZXMYAyABKAQSEwoLZGVkdXBfcmF0aW8YBCABKAESGQoRY29tcHJlc3Npb25fcmF0aW8YBSABKAESEwoLc2F2ZWRfcmF0aW8YBiABKAESDQoFdW5pdHMYByABKAQSDQoFcGFja3MYCCABKA0iEgoQR2V0U3RhdHVzUmVxdWVzdCJPChFHZXRTdGF0dXNSZXNwb25zZRINCgVzdG9yZRgBIAEoCRIrCgZncmFwaHMYAiADKAsyGy5saWdodGtlZXBlci52MS5HcmFwaFN0YXR1cyKgAgoLR3JhcGhTdGF0dXMSEAoIZ3JhcGhfaWQYASABKAkSCwoDZGlyGAIgASgJEhsKDmxhc3RfdXNhYmxlX2lkGAMgASgJSACIAQESMgoObGFzdF91c2FibGVfYXQYBCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEjAKDGNvbmZpcm1lZF9hdBgFIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASEwoGcnBvX21zGAYgASgESAGIAQESEQoJc25hcHNob3RzGAcgASgNEikKCGZpbmRpbmdzGAggAygLMhcubGlnaHRrZWVwZXIudjEuRmluZGluZ0IRCg9fbGFzdF91c2FibGVfaWRCCQoHX3Jwb19tczLuBwoMQWdlbnRTZXJ2aWNlEl4KDkNyZWF0ZVNuYXBzaG90EiUubGlnaHRrZWVwZXIudjEuQ3JlYXRlU25hcHNob3RSZXF1ZXN0GiMubGlnaHRrZWVwZXIudjEuQ3JlYXRlU25hcHNob3RFdmVudDABElwKDUxpc3RTbmFwc2hvdHMSJC5saWdodGtlZXBlci52MS5MaXN0U25hcHNob3RzUmVxdWVzdBolLmxpZ2h0a2VlcGVyLnYxLkxpc3RTbmFwc2hvdHNSZXNwb25zZRJWCgtHZXRTbmFwc2hvdBIiLmxpZ2h0a2VlcGVyLnYxLkdldFNuYXBzaG90UmVxdWVzdBojLmxpZ2h0a2VlcGVyLnYxLkdldFNuYXBzaG90UmVzcG9uc2USSQoHUmVzdG9yZRIeLmxpZ2h0a2VlcGVyLnYxLlJlc3RvcmVSZXF1ZXN0GhwubGlnaHRrZWVwZXIudjEuUmVzdG9yZUV2ZW50MAESRgoGVmVyaWZ5Eh0ubGlnaHRrZWVwZXIudjEuVmVyaWZ5UmVxdWVzdBobLmxpZ2h0a2VlcGVyLnYxLlZlcmlmeUV2ZW50MAESQwoFUHJ1bmUSHC5saWdodGtlZXBlci52MS5QcnVuZVJlcXVlc3QaGi5saWdodGtlZXBlci52MS5QcnVuZUV2ZW50MAESRgoGUmVwYWlyEh0ubGlnaHRrZWVwZXIudjEuUmVwYWlyUmVxdWVzdBobLmxpZ2h0a2VlcGVyLnYxLlJlcGFpckV2ZW50MAESXwoORGVsZXRlU25hcHNob3QSJS5saWdodGtlZXBlci52MS5EZWxldGVTbmFwc2hvdFJlcXVlc3QaJi5saWdodGtlZXBlci52MS5EZWxldGVTbmFwc2hvdFJlc3BvbnNlElIKC1BpblNuYXBzaG90EiIubGlnaHRrZWVwZXIudjEuUGluU25hcHNob3RSZXF1ZXN0Gh8ubGlnaHRrZWVwZXIudjEuU25hcHNob3RTdW1tYXJ5ElIKC1RhZ1NuYXBzaG90EiIubGlnaHRrZWVwZXIudjEuVGFnU25hcHNob3RSZXF1ZXN0Gh8ubGlnaHRrZWVwZXIudjEuU25hcHNob3RTdW1tYXJ5Ek0KCEdldFN0YXRzEh8ubGlnaHRrZWVwZXIudjEuR2V0U3RhdHNSZXF1ZXN0GiAubGlnaHRrZWVwZXIudjEuR2V0U3RhdHNSZXNwb25zZRJQCglHZXRTdGF0dXMSIC5saWdodGtlZXBlci52MS5HZXRTdGF0dXNSZXF1ZXN0GiEubGlnaHRrZWVwZXIudjEuR2V0U3RhdHVzUmVzcG9uc2ViBnByb3RvMw", [file_google_protobuf_timestamp, file_lightkeeper_v1_types]);
 
 /**
  * Goes with every error, so that its hint and its own code survive the wire.
@@ -631,7 +631,7 @@ export type RestoreRequest = Message<"lightkeeper.v1.RestoreRequest"> & {
   graphId: string;
 
   /**
-   * Absolute; absent or empty.
+   * Absolute; absent or empty. Either this or in_place.
    *
    * @generated from field: bytes to = 3;
    */
@@ -660,6 +660,35 @@ export type RestoreRequest = Message<"lightkeeper.v1.RestoreRequest"> & {
    * @generated from field: optional uint64 disk_reserve_bytes = 7;
    */
   diskReserveBytes?: bigint | undefined;
+
+  /**
+   * Absolute; what it holds is replaced. Takes no paths, and needs evidence that the instance is down: one of the
+   * next two.
+   *
+   * @generated from field: bytes in_place = 8;
+   */
+  inPlace: Uint8Array;
+
+  /**
+   * Where the instance answers while it runs: it must refuse connections.
+   *
+   * @generated from field: string instance_url = 9;
+   */
+  instanceUrl: string;
+
+  /**
+   * The operator's word.
+   *
+   * @generated from field: bool instance_stopped = 10;
+   */
+  instanceStopped: boolean;
+
+  /**
+   * Names (with * and ?) at the top of in_place that stay as they are, beside those that always do.
+   *
+   * @generated from field: repeated string exclude = 11;
+   */
+  exclude: string[];
 };
 
 /**
@@ -743,6 +772,13 @@ export type RestoreResult = Message<"lightkeeper.v1.RestoreResult"> & {
    * @generated from field: repeated lightkeeper.v1.Finding findings = 8;
    */
   findings: Finding[];
+
+  /**
+   * Only of a restore in place.
+   *
+   * @generated from field: lightkeeper.v1.InPlace in_place = 9;
+   */
+  inPlace?: InPlace | undefined;
 };
 
 /**
@@ -751,6 +787,67 @@ export type RestoreResult = Message<"lightkeeper.v1.RestoreResult"> & {
  */
 export const RestoreResultSchema: GenMessage<RestoreResult> = /*@__PURE__*/
   messageDesc(file_lightkeeper_v1_agent, 14);
+
+/**
+ * What a restore in place did, or would do, to the names at the top of the directory.
+ *
+ * @generated from message lightkeeper.v1.InPlace
+ */
+export type InPlace = Message<"lightkeeper.v1.InPlace"> & {
+  /**
+   * Names that are in the directory and in the snapshot.
+   *
+   * @generated from field: uint32 replaced = 1;
+   */
+  replaced: number;
+
+  /**
+   * Only in the snapshot.
+   *
+   * @generated from field: uint32 added = 2;
+   */
+  added: number;
+
+  /**
+   * Only in the directory.
+   *
+   * @generated from field: uint32 removed = 3;
+   */
+  removed: number;
+
+  /**
+   * Never touched: excluded names, lock and temporary files, the store.
+   *
+   * @generated from field: uint32 kept = 4;
+   */
+  kept: number;
+
+  /**
+   * At most 1,000 of each; other bytes than UTF-8 as \xNN.
+   *
+   * @generated from field: repeated string removed_names = 5;
+   */
+  removedNames: string[];
+
+  /**
+   * @generated from field: repeated string kept_names = 6;
+   */
+  keptNames: string[];
+
+  /**
+   * Where the replaced and removed names are now; empty if there were none.
+   *
+   * @generated from field: string old_state = 7;
+   */
+  oldState: string;
+};
+
+/**
+ * Describes the message lightkeeper.v1.InPlace.
+ * Use `create(InPlaceSchema)` to create a new message.
+ */
+export const InPlaceSchema: GenMessage<InPlace> = /*@__PURE__*/
+  messageDesc(file_lightkeeper_v1_agent, 15);
 
 /**
  * @generated from message lightkeeper.v1.VerifyLevel
@@ -763,7 +860,7 @@ export type VerifyLevel = Message<"lightkeeper.v1.VerifyLevel"> & {
  * Use `create(VerifyLevelSchema)` to create a new message.
  */
 export const VerifyLevelSchema: GenMessage<VerifyLevel> = /*@__PURE__*/
-  messageDesc(file_lightkeeper_v1_agent, 15);
+  messageDesc(file_lightkeeper_v1_agent, 16);
 
 /**
  * @generated from enum lightkeeper.v1.VerifyLevel.Value
@@ -795,7 +892,7 @@ export enum VerifyLevel_Value {
  * Describes the enum lightkeeper.v1.VerifyLevel.Value.
  */
 export const VerifyLevel_ValueSchema: GenEnum<VerifyLevel_Value> = /*@__PURE__*/
-  enumDesc(file_lightkeeper_v1_agent, 15, 0);
+  enumDesc(file_lightkeeper_v1_agent, 16, 0);
 
 /**
  * @generated from message lightkeeper.v1.VerifyRequest
@@ -824,7 +921,7 @@ export type VerifyRequest = Message<"lightkeeper.v1.VerifyRequest"> & {
  * Use `create(VerifyRequestSchema)` to create a new message.
  */
 export const VerifyRequestSchema: GenMessage<VerifyRequest> = /*@__PURE__*/
-  messageDesc(file_lightkeeper_v1_agent, 16);
+  messageDesc(file_lightkeeper_v1_agent, 17);
 
 /**
  * @generated from message lightkeeper.v1.VerifyEvent
@@ -853,7 +950,7 @@ export type VerifyEvent = Message<"lightkeeper.v1.VerifyEvent"> & {
  * Use `create(VerifyEventSchema)` to create a new message.
  */
 export const VerifyEventSchema: GenMessage<VerifyEvent> = /*@__PURE__*/
-  messageDesc(file_lightkeeper_v1_agent, 17);
+  messageDesc(file_lightkeeper_v1_agent, 18);
 
 /**
  * @generated from message lightkeeper.v1.VerifyResult
@@ -890,7 +987,7 @@ export type VerifyResult = Message<"lightkeeper.v1.VerifyResult"> & {
  * Use `create(VerifyResultSchema)` to create a new message.
  */
 export const VerifyResultSchema: GenMessage<VerifyResult> = /*@__PURE__*/
-  messageDesc(file_lightkeeper_v1_agent, 18);
+  messageDesc(file_lightkeeper_v1_agent, 19);
 
 /**
  * Which snapshots to keep: all that one of these names.
@@ -948,7 +1045,7 @@ export type RetentionPolicy = Message<"lightkeeper.v1.RetentionPolicy"> & {
  * Use `create(RetentionPolicySchema)` to create a new message.
  */
 export const RetentionPolicySchema: GenMessage<RetentionPolicy> = /*@__PURE__*/
-  messageDesc(file_lightkeeper_v1_agent, 19);
+  messageDesc(file_lightkeeper_v1_agent, 20);
 
 /**
  * @generated from message lightkeeper.v1.PruneRequest
@@ -977,7 +1074,7 @@ export type PruneRequest = Message<"lightkeeper.v1.PruneRequest"> & {
  * Use `create(PruneRequestSchema)` to create a new message.
  */
 export const PruneRequestSchema: GenMessage<PruneRequest> = /*@__PURE__*/
-  messageDesc(file_lightkeeper_v1_agent, 20);
+  messageDesc(file_lightkeeper_v1_agent, 21);
 
 /**
  * @generated from message lightkeeper.v1.PruneEvent
@@ -1006,7 +1103,7 @@ export type PruneEvent = Message<"lightkeeper.v1.PruneEvent"> & {
  * Use `create(PruneEventSchema)` to create a new message.
  */
 export const PruneEventSchema: GenMessage<PruneEvent> = /*@__PURE__*/
-  messageDesc(file_lightkeeper_v1_agent, 21);
+  messageDesc(file_lightkeeper_v1_agent, 22);
 
 /**
  * @generated from message lightkeeper.v1.PruneDecision
@@ -1028,7 +1125,7 @@ export type PruneDecision = Message<"lightkeeper.v1.PruneDecision"> & {
  * Use `create(PruneDecisionSchema)` to create a new message.
  */
 export const PruneDecisionSchema: GenMessage<PruneDecision> = /*@__PURE__*/
-  messageDesc(file_lightkeeper_v1_agent, 22);
+  messageDesc(file_lightkeeper_v1_agent, 23);
 
 /**
  * @generated from message lightkeeper.v1.PruneResult
@@ -1065,7 +1162,7 @@ export type PruneResult = Message<"lightkeeper.v1.PruneResult"> & {
  * Use `create(PruneResultSchema)` to create a new message.
  */
 export const PruneResultSchema: GenMessage<PruneResult> = /*@__PURE__*/
-  messageDesc(file_lightkeeper_v1_agent, 23);
+  messageDesc(file_lightkeeper_v1_agent, 24);
 
 /**
  * @generated from message lightkeeper.v1.RepairRequest
@@ -1082,7 +1179,7 @@ export type RepairRequest = Message<"lightkeeper.v1.RepairRequest"> & {
  * Use `create(RepairRequestSchema)` to create a new message.
  */
 export const RepairRequestSchema: GenMessage<RepairRequest> = /*@__PURE__*/
-  messageDesc(file_lightkeeper_v1_agent, 24);
+  messageDesc(file_lightkeeper_v1_agent, 25);
 
 /**
  * @generated from message lightkeeper.v1.RepairEvent
@@ -1111,7 +1208,7 @@ export type RepairEvent = Message<"lightkeeper.v1.RepairEvent"> & {
  * Use `create(RepairEventSchema)` to create a new message.
  */
 export const RepairEventSchema: GenMessage<RepairEvent> = /*@__PURE__*/
-  messageDesc(file_lightkeeper_v1_agent, 25);
+  messageDesc(file_lightkeeper_v1_agent, 26);
 
 /**
  * @generated from message lightkeeper.v1.RepairResult
@@ -1161,7 +1258,7 @@ export type RepairResult = Message<"lightkeeper.v1.RepairResult"> & {
  * Use `create(RepairResultSchema)` to create a new message.
  */
 export const RepairResultSchema: GenMessage<RepairResult> = /*@__PURE__*/
-  messageDesc(file_lightkeeper_v1_agent, 26);
+  messageDesc(file_lightkeeper_v1_agent, 27);
 
 /**
  * @generated from message lightkeeper.v1.DeleteSnapshotRequest
@@ -1193,7 +1290,7 @@ export type DeleteSnapshotRequest = Message<"lightkeeper.v1.DeleteSnapshotReques
  * Use `create(DeleteSnapshotRequestSchema)` to create a new message.
  */
 export const DeleteSnapshotRequestSchema: GenMessage<DeleteSnapshotRequest> = /*@__PURE__*/
-  messageDesc(file_lightkeeper_v1_agent, 27);
+  messageDesc(file_lightkeeper_v1_agent, 28);
 
 /**
  * @generated from message lightkeeper.v1.DeleteSnapshotResponse
@@ -1215,7 +1312,7 @@ export type DeleteSnapshotResponse = Message<"lightkeeper.v1.DeleteSnapshotRespo
  * Use `create(DeleteSnapshotResponseSchema)` to create a new message.
  */
 export const DeleteSnapshotResponseSchema: GenMessage<DeleteSnapshotResponse> = /*@__PURE__*/
-  messageDesc(file_lightkeeper_v1_agent, 28);
+  messageDesc(file_lightkeeper_v1_agent, 29);
 
 /**
  * @generated from message lightkeeper.v1.PinSnapshotRequest
@@ -1242,7 +1339,7 @@ export type PinSnapshotRequest = Message<"lightkeeper.v1.PinSnapshotRequest"> & 
  * Use `create(PinSnapshotRequestSchema)` to create a new message.
  */
 export const PinSnapshotRequestSchema: GenMessage<PinSnapshotRequest> = /*@__PURE__*/
-  messageDesc(file_lightkeeper_v1_agent, 29);
+  messageDesc(file_lightkeeper_v1_agent, 30);
 
 /**
  * @generated from message lightkeeper.v1.TagSnapshotRequest
@@ -1274,7 +1371,7 @@ export type TagSnapshotRequest = Message<"lightkeeper.v1.TagSnapshotRequest"> & 
  * Use `create(TagSnapshotRequestSchema)` to create a new message.
  */
 export const TagSnapshotRequestSchema: GenMessage<TagSnapshotRequest> = /*@__PURE__*/
-  messageDesc(file_lightkeeper_v1_agent, 30);
+  messageDesc(file_lightkeeper_v1_agent, 31);
 
 /**
  * @generated from message lightkeeper.v1.GetStatsRequest
@@ -1293,7 +1390,7 @@ export type GetStatsRequest = Message<"lightkeeper.v1.GetStatsRequest"> & {
  * Use `create(GetStatsRequestSchema)` to create a new message.
  */
 export const GetStatsRequestSchema: GenMessage<GetStatsRequest> = /*@__PURE__*/
-  messageDesc(file_lightkeeper_v1_agent, 31);
+  messageDesc(file_lightkeeper_v1_agent, 32);
 
 /**
  * @generated from message lightkeeper.v1.GetStatsResponse
@@ -1355,7 +1452,7 @@ export type GetStatsResponse = Message<"lightkeeper.v1.GetStatsResponse"> & {
  * Use `create(GetStatsResponseSchema)` to create a new message.
  */
 export const GetStatsResponseSchema: GenMessage<GetStatsResponse> = /*@__PURE__*/
-  messageDesc(file_lightkeeper_v1_agent, 32);
+  messageDesc(file_lightkeeper_v1_agent, 33);
 
 /**
  * @generated from message lightkeeper.v1.GetStatusRequest
@@ -1368,7 +1465,7 @@ export type GetStatusRequest = Message<"lightkeeper.v1.GetStatusRequest"> & {
  * Use `create(GetStatusRequestSchema)` to create a new message.
  */
 export const GetStatusRequestSchema: GenMessage<GetStatusRequest> = /*@__PURE__*/
-  messageDesc(file_lightkeeper_v1_agent, 33);
+  messageDesc(file_lightkeeper_v1_agent, 34);
 
 /**
  * @generated from message lightkeeper.v1.GetStatusResponse
@@ -1392,7 +1489,7 @@ export type GetStatusResponse = Message<"lightkeeper.v1.GetStatusResponse"> & {
  * Use `create(GetStatusResponseSchema)` to create a new message.
  */
 export const GetStatusResponseSchema: GenMessage<GetStatusResponse> = /*@__PURE__*/
-  messageDesc(file_lightkeeper_v1_agent, 34);
+  messageDesc(file_lightkeeper_v1_agent, 35);
 
 /**
  * @generated from message lightkeeper.v1.GraphStatus
@@ -1450,7 +1547,7 @@ export type GraphStatus = Message<"lightkeeper.v1.GraphStatus"> & {
  * Use `create(GraphStatusSchema)` to create a new message.
  */
 export const GraphStatusSchema: GenMessage<GraphStatus> = /*@__PURE__*/
-  messageDesc(file_lightkeeper_v1_agent, 35);
+  messageDesc(file_lightkeeper_v1_agent, 36);
 
 /**
  * Served by an agent on its Unix socket, or in process by a command that opens the store itself: the
@@ -1491,7 +1588,8 @@ export const AgentService: GenService<{
     output: typeof GetSnapshotResponseSchema;
   },
   /**
-   * Writes a snapshot, or a part of it, to a directory that is absent or empty.
+   * Writes a snapshot, or a part of it, to a directory that is absent or empty, or a whole one in place of what a
+   * directory holds.
    *
    * @generated from rpc lightkeeper.v1.AgentService.Restore
    */
