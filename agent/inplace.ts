@@ -7,7 +7,7 @@ import { warning } from '../core/finding.ts';
 import { type BytePath, pathFromBytes, pathText } from '../core/path.ts';
 import { type InPlace, InPlaceSchema } from '../gen/lightkeeper/v1/agent_pb.ts';
 import type { Finding } from '../gen/lightkeeper/v1/types_pb.ts';
-import { effect, removeTree, syncDir } from '../host/disk.ts';
+import { effect, removeFile, removeTree, syncDir } from '../host/disk.ts';
 import { type Claim, whyNotDown, whyNotDownSince } from './evidence.ts';
 import {
   hasJournal,
@@ -274,6 +274,7 @@ class Replacement {
     } catch (error) {
       // A journal that could not be made durable is none: nothing has moved.
       if (await hasJournal(real)) await removeJournal(real);
+      await removeFile('inplace:abandon', placesOf(real).draft);
       await removeTree('inplace:abandon', stage);
       throw error;
     }

@@ -1,10 +1,10 @@
 import { constants } from 'node:fs';
-import { chmod, lstat, mkdir, open, readdir, rmdir } from 'node:fs/promises';
+import { chmod, lchown, lstat, mkdir, open, readdir, rmdir } from 'node:fs/promises';
 import { ioCode, ioError, LightkeeperError, normalise, systemCode } from '../core/errors.ts';
 import { warning } from '../core/finding.ts';
 import { type BytePath, pathFromBytes, pathMatcher, pathText } from '../core/path.ts';
 import type { Finding } from '../gen/lightkeeper/v1/types_pb.ts';
-import { effect, makeDir, refuseSymlink, removeTree, renameFile, syncDir } from '../host/disk.ts';
+import { effect, exists, makeDir, refuseSymlink, removeTree, renameFile, syncDir } from '../host/disk.ts';
 import { whyHeld } from './evidence.ts';
 import {
   damaged,
@@ -35,9 +35,28 @@ export async function alone<T>(dir: Uint8Array, run: () => Promise<T>): Promise<
     });
   });
   try {
+    // Who may look into the directory must be able to ask whether a journal is there.
+    await giveAway(dir, own, 0o711);
+    for (const one of await readdir(`${own}/lock`)) await giveAway(dir, `${own}/lock/${one}`);
+    await giveAway(dir, `${own}/lock`);
     return await run();
   } finally {
     await lock.close();
+  }
+}
+
+/** What root has made belongs to the directory's owner, whose agent goes on with it. */
+async function giveAway(dir: Uint8Array, path: string | Buffer, mode?: number): Promise<void> {
+  const { uid, gid } = await lstat(Buffer.from(dir));
+  const stat = await lstat(path);
+  const foreign = process.getuid?.() === 0 && (stat.uid !== uid || stat.gid !== gid);
+  const change = (run: () => Promise<void>) => effect({ label: 'inplace:own', op: 'other', path }, run);
+  try {
+    if (foreign) await change(() => lchown(path, uid, gid));
+    if (mode !== undefined && (stat.mode & 0o7777) !== mode && stat.uid === process.getuid?.())
+      await change(() => chmod(path, mode));
+  } catch (error) {
+    throw ioError('give away', path.toString(), error);
   }
 }
 
@@ -136,6 +155,7 @@ export async function rollForward(dir: Uint8Array, journal: Journal): Promise<Fi
   const seen = await look(dir, journal);
   const out = new Set(journal.out);
   await makeFolder('inplace:old', old);
+  for (const path of [old, stage, placesOf(dir).journal]) if (await exists(path)) await giveAway(dir, path);
   for (const name of journal.out) {
     if (!seen.old.has(name) && seen.placed.has(name))
       await move('inplace:move-out', below(dir, name), below(old, name));
@@ -275,9 +295,10 @@ async function clear(dir: Uint8Array, keptId: string): Promise<Finding[]> {
 
 async function removeIfEmpty(path: Buffer): Promise<void> {
   try {
+    if ((await readdir(path)).length > 0) return;
     await effect({ label: 'inplace:old:empty', op: 'remove', path }, () => rmdir(path));
   } catch (error) {
-    if (!['ENOTEMPTY', 'EEXIST', 'ENOENT'].includes(systemCode(error) ?? '')) throw error;
+    if (systemCode(error) !== 'ENOENT') throw ioError('remove', nameOf(path), error);
   }
 }
 
@@ -293,7 +314,8 @@ export async function oldStates(dir: Uint8Array): Promise<string[]> {
   try {
     return (await readdir(placesOf(dir).own)).filter((name) => OLD.test(name));
   } catch (error) {
-    if (['ENOENT', 'ENOTDIR'].includes(systemCode(error) ?? '')) return [];
+    // Another user's are not ours to remove.
+    if (['ENOENT', 'ENOTDIR', 'EACCES'].includes(systemCode(error) ?? '')) return [];
     throw ioError('read', nameOf(placesOf(dir).own), error);
   }
 }

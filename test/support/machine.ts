@@ -92,12 +92,20 @@ export async function smallDisk(t: TestContext, bytes: number): Promise<Disk> {
 }
 
 /** Shows a folder at a second place, until the test ends; needs `mount`. */
-export async function boundFolder(t: TestContext, source: string, at?: string): Promise<string> {
-  const path = at ?? (await mkdtemp(join(tmpdir(), 'lightkeeper-bound-')));
-  await run('mount', ['--bind', source, path]);
+export async function boundFolder(t: TestContext, source: string): Promise<string> {
+  const path = await mkdtemp(join(tmpdir(), 'lightkeeper-bound-'));
+  const unbind = await bind(source, path);
   t.after(async () => {
-    await run('umount', ['-l', path]);
-    if (at === undefined) await rmdir(path);
+    await unbind();
+    await rmdir(path);
   });
   return path;
+}
+
+/** Shows a folder at another place too; answers what ends that. */
+export async function bind(source: string, path: string): Promise<() => Promise<void>> {
+  await run('mount', ['--bind', source, path]);
+  return async () => {
+    await run('umount', ['-l', path]);
+  };
 }
