@@ -172,13 +172,16 @@ async function whyNotRefused(text: string): Promise<string | undefined> {
   });
   if (found === 'late') return `the name of "${text}" is not resolved in time, which says nothing`;
   if (typeof found === 'string') return `the name of "${text}" is not known (${found}), which says nothing`;
+  let refused = false;
   for (const { address } of found) {
     const state = await connectTo(address, port);
-    if (state === 'ECONNREFUSED') continue;
+    if (state === 'ECONNREFUSED') refused = true;
+    // The name may have an address of a kind that this machine does not have: nothing can listen there.
+    if (['ECONNREFUSED', 'EADDRNOTAVAIL', 'EAFNOSUPPORT'].includes(state)) continue;
     if (state === 'connected') return `something answers at "${text}" (${address})`;
     return `"${text}" (${address}) does not refuse connections, it says ${state}, which says nothing`;
   }
-  return undefined;
+  return refused ? undefined : `"${text}" has no address that can be asked, which says nothing`;
 }
 
 function addressOf(text: string): { host: string; port: number } {

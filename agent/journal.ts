@@ -1,10 +1,10 @@
 import { createHash } from 'node:crypto';
 import { constants } from 'node:fs';
-import { open } from 'node:fs/promises';
-import { LightkeeperError, systemCode } from '../core/errors.ts';
+import { lstat, open } from 'node:fs/promises';
+import { ioError, LightkeeperError, systemCode } from '../core/errors.ts';
 import { type BytePath, pathFromBytes, pathFromText, pathProblem, pathText } from '../core/path.ts';
 import type { FileEntry } from '../gen/lightkeeper/v1/types_pb.ts';
-import { createFile, exists, removeFile, renameFile, syncDir, syncFile, writeAt } from '../host/disk.ts';
+import { createFile, removeFile, renameFile, syncDir, syncFile, writeAt } from '../host/disk.ts';
 import { below, isNever, OWN_FOLDER } from './scan.ts';
 
 /** A journal that is longer is not read, and so never written. */
@@ -54,7 +54,13 @@ export function rootFacts({ mode, uid, gid, mtimeNs }: RootFacts | FileEntry): R
 
 /** Whether a restore in place has begun to move and has not ended. */
 export async function hasJournal(dir: Uint8Array): Promise<boolean> {
-  return await exists(placesOf(dir).journal);
+  try {
+    await lstat(placesOf(dir).journal);
+    return true;
+  } catch (error) {
+    if (['ENOENT', 'ENOTDIR'].includes(systemCode(error) ?? '')) return false;
+    throw ioError('read', name(dir), error);
+  }
 }
 
 /** Puts a journal on the disk: from here on a crash is rolled forward or back. */

@@ -22,18 +22,37 @@ import { secondsOf } from './write.ts';
 /** Folders of replaced states, and of what was in the way of a recovery. */
 const OLD = /^old-([0-9a-f]{8})(?:-found)?$/;
 
+/** Folders that this process has locked: a second attempt would end the first lock, as POSIX has it. */
+const locked = new Set<string>();
+
 /** Runs alone on a directory: the lock ends with the process, and holds for every store and container. */
 export async function alone<T>(dir: Uint8Array, run: () => Promise<T>): Promise<T> {
   const own = placesOf(dir).own.toString();
   await refuseSymlink(own);
   await makeDir('inplace:folder', own);
-  const name = nameOf(dir);
-  const lock = await lockFolder(`${own}/lock`, async (cause) => {
-    return new LightkeeperError('IN_USE', `Cannot use "${name}": another process restores it in place`, {
+  const inUse = (cause?: unknown) =>
+    new LightkeeperError('IN_USE', `Cannot use "${nameOf(dir)}": another restore in place is at work on it`, {
       hint: 'wait until that has ended',
-      cause,
+      ...(cause === undefined ? {} : { cause }),
     });
-  });
+  const { dev, ino } = await lstat(own, { bigint: true });
+  const identity = `${dev}:${ino}`;
+  if (locked.has(identity)) throw inUse();
+  locked.add(identity);
+  try {
+    return await withLock(dir, own, inUse, run);
+  } finally {
+    locked.delete(identity);
+  }
+}
+
+async function withLock<T>(
+  dir: Uint8Array,
+  own: string,
+  inUse: (cause: unknown) => LightkeeperError,
+  run: () => Promise<T>,
+): Promise<T> {
+  const lock = await lockFolder(`${own}/lock`, (cause) => Promise.resolve(inUse(cause)));
   try {
     // Who may look into the directory must be able to ask whether a journal is there.
     await giveAway(dir, own, 0o711);
@@ -171,7 +190,7 @@ export async function rollForward(dir: Uint8Array, journal: Journal): Promise<Fi
   }
   // The new names first: a name that is nowhere for a moment would be lost with the power.
   await syncDir('inplace:sync-in', Buffer.from(dir));
-  await syncDir('inplace:sync-in', stage);
+  if (await exists(stage)) await syncDir('inplace:sync-in', stage);
   findings.push(...(await giveRoot(dir, journal.after)));
   await removeJournal(dir);
   return [...findings, ...(await clear(dir, journal.id))];

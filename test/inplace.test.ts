@@ -21,7 +21,11 @@ import { createServer } from 'node:http';
 import { createServer as createTcp } from 'node:net';
 import { join } from 'node:path';
 import { after, describe, it, type TestContext } from 'node:test';
+import { withStore } from '../agent/main.ts';
+import { alone } from '../agent/roll.ts';
+import { lastOf } from '../cli/stream.ts';
 import { random } from '../demo/random.ts';
+import { watchEffects } from '../host/disk.ts';
 import { inParallel, runBuilt, scratch } from './prove/keeper.ts';
 import { Agent } from './support/agent.ts';
 import { briefly, Case, type Finding } from './support/answers.ts';
@@ -322,6 +326,39 @@ describe('restore --in-place', { concurrency: 3 }, () => {
       await refused(at(one.dir), /it is a symlink/, /own/);
       rmSync(join(one.dir, '.lightkeeper'));
       assert.equal(readFileSync(join(one.dir, 'sub/deep/leaf'), 'utf8'), 'old leaf');
+    });
+
+    it('while another one is at work on the directory', async (t) => {
+      const one = await world(t);
+      await one.killed('kill:before:inplace:move-in:2');
+      const cannot = { code: 4, error: /another restore in place is at work on it/, hint: /wait/ };
+      await alone(Buffer.from(one.dir), async () => {
+        await assert.rejects(one.next(), { code: 'IN_USE' });
+        assertRefused(await one.run(STOPPED), cannot);
+      });
+      const dry = await one.run('--dry-run');
+      assertRefused(dry, { code: 4, error: /has not been finished/, hint: /without --dry-run/ });
+      await one.next();
+      one.assertIs(wantedNew);
+    });
+
+    it('if the instance comes back while the snapshot is staged', async (t) => {
+      const one = await world(t);
+      const unwatch = watchEffects((phase, { label, path }) => {
+        if (phase === 'before' && label === 'inplace:stage:sync' && String(path).startsWith(one.dir))
+          appendFileSync(join(one.dir, 'kv_store_full_docs.json'), '.');
+      });
+      const request = {
+        snapshotId,
+        inPlace: Buffer.from(one.dir),
+        instanceStopped: true,
+        diskReserveBytes: 0n,
+      };
+      const restored = withStore(one.store, {}, (client) => lastOf(client.restore(request)));
+      const message = /"kv_store_full_docs\.json" has just changed: something writes there/;
+      await assert.rejects(restored, { code: 'REFUSED', message }).finally(unwatch);
+      assert.deepEqual(ownNames(one.dir), []);
+      assert.equal(readFileSync(join(one.dir, 'kv_store_full_docs.json'), 'utf8'), 'old docs, longer.');
     });
 
     it('where another disk is mounted below it', needing('mount'), async (t) => {
