@@ -52,7 +52,6 @@ export function fillNew(dir: string): void {
   fill(dir, {
     'kv_store_full_docs.json': 'new docs',
     'vdb_chunks.json': noise('new', 300_000),
-    'same.json': 'the same in both',
     'kind/now': 'a folder now',
     'sub/deep/leaf': 'leaf',
     'sub/only-new': '',
@@ -64,7 +63,7 @@ export function fillNew(dir: string): void {
   chmodSync(join(dir, 'kv_store_full_docs.json'), 0o600);
   chmodSync(join(dir, 'sub'), 0o711);
   lutimesSync(join(dir, 'soft'), 1.3e9, 1.3e9);
-  for (const [i, name] of ['sub/deep/leaf', 'sub/deep', 'sub', 'kind', 'same.json'].entries())
+  for (const [i, name] of ['sub/deep/leaf', 'sub/deep', 'sub', 'kind'].entries())
     utimesSync(join(dir, name), 1.2e9, 1.2e9 + i + 0.123456);
   chmodSync(dir, 0o750);
   utimesSync(dir, 1.1e9, 1.1e9 + 0.654321);
@@ -75,7 +74,6 @@ export function fillOld(dir: string): void {
   fill(dir, {
     'kv_store_full_docs.json': 'old docs, longer',
     'gone.json': 'only here',
-    'same.json': 'the same in both',
     kind: 'a file',
     'sub/deep/leaf': 'old leaf',
     'away/with/it': 'only here too',
