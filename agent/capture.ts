@@ -33,6 +33,7 @@ import { Pool } from './pool.ts';
 import { loadPrevious, type PreviousState, packChangeTimes } from './previous.ts';
 import { Reader, type Reading } from './read.ts';
 import { checkReserve } from './reserve.ts';
+import { settlePending } from './roll.ts';
 import { type Entry, firstDifference, keptTime, type Scan, type ScanOptions, scan } from './scan.ts';
 import { type Settled, waitUntilQuiet } from './settle.ts';
 import { Ingest, sameFiles } from './store/ingest.ts';
@@ -55,7 +56,7 @@ export interface CaptureRequest {
   readonly settleTimeoutMs: number;
   readonly exclude: readonly string[];
   /** Direct subfolders that are graphs of their own. */
-  readonly leaveOut?: ReadonlySet<BytePath> | undefined;
+  readonly leaveOut?: (() => ReadonlySet<BytePath>) | undefined;
   readonly tags: Readonly<Record<string, string>>;
   readonly description: string;
   /** Free bytes that must remain; undefined for the formula, 0 for no check. */
@@ -64,6 +65,8 @@ export interface CaptureRequest {
   readonly hooks?: CaptureHooks | undefined;
   readonly signal?: AbortSignal;
   readonly onProgress?: (phase: string, doneBytes: number, totalBytes: number) => void;
+  /** Told if a restore in place that was cut off had to be finished or undone first. */
+  readonly onSettled?: (findings: readonly Finding[]) => void;
 }
 
 /** What a capture did. */
@@ -92,11 +95,17 @@ export async function capture(store: Store, request: CaptureRequest): Promise<Ca
   let result: CaptureResult | undefined;
   let late: Finding | undefined;
   try {
-    const settled = await settle(store, request);
+    let settled = await settle(store, request);
     result = await store.exclusively(async () => {
       const endRead = store.beginRead();
       try {
-        return await captureOnce(store, request, { moment, settled });
+        const rolled = await settlePending(dir);
+        if (rolled.length > 0) {
+          request.onSettled?.(rolled);
+          settled = await settle(store, soon(request));
+        }
+        const taken = await captureOnce(store, request, { moment, settled });
+        return { ...taken, findings: [...rolled, ...taken.findings] };
       } finally {
         endRead();
       }
@@ -107,13 +116,18 @@ export async function capture(store: Store, request: CaptureRequest): Promise<Ca
   return late === undefined ? result : { ...result, findings: [...result.findings, late] };
 }
 
+/** As a capture is waited for that keeps others from the store. */
+function soon(request: CaptureRequest): CaptureRequest {
+  return { ...request, settleTimeoutMs: Math.min(request.settleTimeoutMs, RETRY_SETTLE_MAX_MS) };
+}
+
 async function settle(store: Store, request: CaptureRequest): Promise<Settled> {
   const quietMs = quietWindowMs(request.quietMs, await store.index.quietRecord(request.graphId));
   return await waitUntilQuiet({ ...request, quietMs }, () => scan(request.dir, scanOptions(store, request)));
 }
 
 function scanOptions(store: Store, { exclude, leaveOut, signal }: CaptureRequest): ScanOptions {
-  return { exclude, leaveOut, store: store.root, ...signalOption(signal) };
+  return { exclude, leaveOut: leaveOut?.(), store: store.root, ...signalOption(signal) };
 }
 
 /**
@@ -192,8 +206,7 @@ class Capture {
       if (torn) return await this.#commit(result, previous, CutMethod_Value.TORN, attempt);
       const waitMs = Math.max(this.#request.quietMs, RETRY_WAIT_MIN_MS) * 2 ** attempt;
       await sleep(waitMs, undefined, signalOption(this.#request.signal));
-      const settleTimeoutMs = Math.min(this.#request.settleTimeoutMs, RETRY_SETTLE_MAX_MS);
-      settled = await settle(this.#store, { ...this.#request, settleTimeoutMs });
+      settled = await settle(this.#store, soon(this.#request));
     }
   }
 

@@ -2,7 +2,7 @@ import { statSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { create } from '@bufbuild/protobuf';
 import { timestampMs } from '@bufbuild/protobuf/wkt';
-import { LightkeeperError } from '../core/errors.ts';
+import { LightkeeperError, normalise } from '../core/errors.ts';
 import { warning } from '../core/finding.ts';
 import type { BytePath } from '../core/path.ts';
 import {
@@ -13,10 +13,13 @@ import {
 } from '../gen/lightkeeper/v1/agent_pb.ts';
 import { type Finding, Grade_Value } from '../gen/lightkeeper/v1/types_pb.ts';
 import { monotonic, now } from '../host/clock.ts';
+import type { Guarded } from './answer.ts';
 import { checkInstance, InstanceProbe } from './instance.ts';
+import { hasJournal } from './journal.ts';
 import type { AgentMetrics } from './metrics.ts';
+import { dropOldStates, oldStates } from './roll.ts';
 import { checkDirectory } from './scan.ts';
-import type { Guarded, StoreService } from './service.ts';
+import type { StoreService } from './service.ts';
 import type { GraphSettings } from './settings.ts';
 import { Watcher } from './watch.ts';
 import { workspacesIn } from './workspaces.ts';
@@ -102,13 +105,14 @@ export class Guard {
 
   /** As the calls of the store see it. */
   get guarded(): Guarded {
-    const { graphId, dir, instance, hooks } = this.settings;
+    const { graphId, dir, exclude, instance, hooks } = this.settings;
     return {
       graphId,
       dir: Buffer.from(dir).toString(),
+      exclude,
       instance,
       hooks,
-      leaveOut: this.#workspaces,
+      leaveOut: () => this.#findWorkspaces(),
       findings: this.#standing === undefined ? [] : [this.#standing],
     };
   }
@@ -118,7 +122,7 @@ export class Guard {
     const { dir, exclude, minIntervalMs, graphId } = this.settings;
     const handlers = {
       capture: () => this.#capture(BUSY_STRETCH_MS, signal),
-      confirm: () => this.#confirm(),
+      confirm: () => this.#confirm(signal),
       failed: (error: LightkeeperError) => this.#fail(error),
       absent: () => this.#absent(),
       warned: (finding: Finding) => this.#events.warned(graphId, finding),
@@ -158,14 +162,32 @@ export class Guard {
       exclude: [...exclude],
       ...(this.#reserveBytes === undefined ? {} : { diskReserveBytes: this.#reserveBytes }),
     });
+    const replaced = await oldStates(dir);
     const snapshot = await this.#service.snapshot(request, () => {}, signal);
     this.#failure = undefined;
     this.#waiting = false;
-    const durationMs = snapshot.unchanged ? 0 : snapshot.durationMs;
-    return { usable: snapshot.grade !== Grade_Value.TORN, durationMs };
+    const usable = snapshot.grade !== Grade_Value.TORN;
+    if (usable && replaced.length > 0) await this.#dropReplaced(replaced);
+    return { usable, durationMs: snapshot.unchanged ? 0 : snapshot.durationMs };
   }
 
-  async #confirm(): Promise<void> {
+  /** What a restore in place has replaced is kept until there is a usable point of what came instead. */
+  async #dropReplaced(names: readonly string[]): Promise<void> {
+    const { dir, exclude, graphId } = this.settings;
+    await this.#service.store
+      .exclusively(() => dropOldStates(dir, names, exclude))
+      .catch((error: unknown) => {
+        // It costs space and nothing else: the next point tries again.
+        this.#events.failed(graphId, normalise(error));
+      });
+  }
+
+  async #confirm(signal: AbortSignal): Promise<void> {
+    // Another process began a restore in place and was cut off before anything moved.
+    if (await hasJournal(this.settings.dir)) {
+      await this.#capture(BUSY_STRETCH_MS, signal);
+      return;
+    }
     if (now() - this.#confirmedMs < CONFIRM_EVERY_MS) return;
     this.#confirmedMs = now();
     const { graphId } = this.settings;
@@ -236,10 +258,12 @@ export class Guard {
   async readiness(): Promise<{ ok: boolean; body: Record<string, unknown> }> {
     const { graphId, dir } = this.settings;
     const status = await this.#service.graphStatus(graphId, Buffer.from(dir).toString());
-    const ok = this.#failure === undefined && status.lastUsableId !== undefined;
+    const pending = await hasJournal(dir);
+    const ok = this.#failure === undefined && status.lastUsableId !== undefined && !pending;
     const body = {
       graph: graphId,
       ready: ok,
+      ...(pending ? { pending: 'a restore in place has not been finished' } : {}),
       lastUsableId: status.lastUsableId ?? null,
       rpoMs: status.rpoMs === undefined ? null : Number(status.rpoMs),
       ...(this.#waiting ? { waiting: true } : {}),

@@ -40,6 +40,8 @@ export interface Scan {
   /** In order of the paths. */
   readonly entries: readonly Entry[];
   readonly findings: readonly Finding[];
+  /** LightRAG's temporary and lock files. */
+  readonly beside: readonly Entry[];
   /** The newest change time of anything looked at, LightRAG's temporary files and locks included. */
   readonly newestNs: bigint;
   /** Change times of the temporary siblings that a writer will rename, or has left behind. */
@@ -55,7 +57,13 @@ const NEVER = /(?:^|\/)(?:[^/]+\.tmp\.[0-9]+\.[0-9]+\.[0-9]+|\.lightrag_[^/]*loc
 const TEMP = /\.tmp\.[0-9]+\.[0-9]+\.[0-9]+$/;
 /** A younger temporary sibling means that a flush is under way. */
 export const TEMP_YOUNG_MS = 60_000;
-const OWN_FOLDER = '.lightkeeper';
+export const OWN_FOLDER = '.lightkeeper';
+
+/** Whether a name is one of LightRAG's temporary or lock files. */
+export function isNever(path: BytePath): boolean {
+  return NEVER.test(path);
+}
+
 /** In a directory that was there before, this file says that a restore to it has not ended. */
 export const INCOMPLETE_MARK = '.lightkeeper-incomplete';
 /** Times are kept in nanoseconds, in 64 bits: until the year 2262. */
@@ -92,6 +100,7 @@ export interface ScanOptions {
 class Scanner {
   readonly entries: Entry[] = [];
   readonly findings: Finding[] = [];
+  readonly beside: Entry[] = [];
   newestNs = 0n;
   readonly temps: { path: BytePath; ctimeNs: bigint }[] = [];
   readonly #dir: Uint8Array;
@@ -171,6 +180,7 @@ class Scanner {
     if (stat.ctimeNs > this.newestNs) this.newestNs = stat.ctimeNs;
     if (NEVER.test(path)) {
       if (TEMP.test(path)) this.#temp(path, stat.ctimeNs);
+      this.beside.push(entryOf(path, 'file', stat, ''));
       return false;
     }
     if (path === INCOMPLETE_MARK) {
@@ -299,14 +309,19 @@ export function checkDirectory(dir: Uint8Array, store?: string): ReturnType<type
   const refuse = (state: string, hint: string) =>
     new LightkeeperError('INVALID_ARGUMENT', `Cannot protect "${name}": ${state}`, { hint });
   if (!stat.isDirectory()) throw refuse('it is not a directory', 'name the working directory with --dir');
-  const own = store === undefined ? undefined : identity(store);
-  if (own === undefined) return stat;
+  if (store !== undefined && isWithin(real, store))
+    throw refuse('it is the store, or a part of it', 'name another folder with --store');
+  return stat;
+}
+
+/** Whether a path without symlinks is a folder or lies below it. */
+export function isWithin(real: Buffer, folder: string): boolean {
+  const own = identity(folder);
+  if (own === undefined) return false;
   for (let path = real.toString('latin1'); ; path = dirname(path)) {
     const { dev, ino } = statOf(Buffer.from(path, 'latin1'));
-    if (dev === own.dev && ino === own.ino) {
-      throw refuse('it is the store, or a part of it', 'name another folder with --store');
-    }
-    if (path === dirname(path)) return stat;
+    if (dev === own.dev && ino === own.ino) return true;
+    if (path === dirname(path)) return false;
   }
 }
 
@@ -337,10 +352,10 @@ export async function scan(dir: Uint8Array, options: ScanOptions = {}): Promise<
     rawBytes += size;
     if (size > largestBytes) largestBytes = size;
   }
-  const { findings, newestNs, temps } = scanner;
+  const { findings, beside, newestNs, temps } = scanner;
   const root = entryOf('', 'dir', rootStat, '');
   const tookMs = performance.now() - started;
-  return { root, entries, findings, newestNs, temps, rawBytes, largestBytes, tookMs };
+  return { root, entries, findings, beside, newestNs, temps, rawBytes, largestBytes, tookMs };
 }
 
 /** The first difference between two looks at one directory, or undefined. */

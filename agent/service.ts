@@ -4,7 +4,6 @@ import { timestampFromMs } from '@bufbuild/protobuf/wkt';
 import type { ServiceImpl } from '@connectrpc/connect';
 import { LightkeeperError } from '../core/errors.ts';
 import { annotate, capturedMs, checkGraphId, graphIdOf } from '../core/manifest.ts';
-import { type BytePath, pathFromBytes, pathText } from '../core/path.ts';
 import { applyRetention, type Candidate, isEmptyPolicy, type RetentionPlan } from '../core/retention.ts';
 import {
   type AgentService,
@@ -18,7 +17,7 @@ import {
   PruneResultSchema,
   RepairResultSchema,
   type RestoreRequest,
-  RestoreResultSchema,
+  type RestoreResult,
   type RetentionPolicy,
   type Snapshot,
   type SnapshotSummary,
@@ -27,12 +26,10 @@ import {
   VerifyResultSchema,
 } from '../gen/lightkeeper/v1/agent_pb.ts';
 import type { Annotation, Finding, SnapshotRecord } from '../gen/lightkeeper/v1/types_pb.ts';
-import { monotonic, now } from '../host/clock.ts';
+import { now } from '../host/clock.ts';
+import { answerRestore, type Guarded } from './answer.ts';
 import { type CaptureResult, capture } from './capture.ts';
 import { type OnProgress, tell } from './events.ts';
-import type { CaptureHooks } from './hooks.ts';
-import type { InstanceSettings } from './instance.ts';
-import { restore } from './restore.ts';
 import { type Found, idOf, isThere, isTorn, selectSnapshot } from './select.ts';
 import { Ingest } from './store/ingest.ts';
 import { checkClock, collect, markDeleted, newestMs, planCollection } from './store/prune.ts';
@@ -50,25 +47,13 @@ const PAGE_SNAPSHOTS = 1000;
 const PAGE_FILES = 1000;
 const PAGE_MAX = 10_000;
 
-/** What an agent adds to a bare store: the directories that it guards. */
-export interface Guarded {
-  readonly graphId: string;
-  readonly dir: string;
-  /** How to find a good moment for a capture, whoever asks for one. */
-  readonly instance?: InstanceSettings | undefined;
-  readonly hooks?: CaptureHooks | undefined;
-  /** Direct subfolders that are guarded as graphs of their own. */
-  readonly leaveOut?: ReadonlySet<BytePath> | undefined;
-  /** What is wrong with how it is guarded, as long as it is. */
-  readonly findings?: readonly Finding[] | undefined;
-}
-
 /** The calls that people make of a store, on one that is open in this process. */
 export class StoreService {
   readonly store: Store;
   readonly #guarded: () => readonly Guarded[];
   readonly #onSnapshot: (snapshot: Snapshot, result: CaptureResult) => void;
   readonly #onRestored: (ms: number) => void;
+  readonly #onSettled: (findings: readonly Finding[]) => void;
 
   constructor(
     store: Store,
@@ -76,12 +61,15 @@ export class StoreService {
       guarded?: () => readonly Guarded[];
       onSnapshot?: (snapshot: Snapshot, result: CaptureResult) => void;
       onRestored?: (ms: number) => void;
+      /** A capture has first finished or undone a restore in place that was cut off. */
+      onSettled?: (findings: readonly Finding[]) => void;
     } = {},
   ) {
     this.store = store;
     this.#guarded = options.guarded ?? (() => []);
     this.#onSnapshot = options.onSnapshot ?? (() => {});
     this.#onRestored = options.onRestored ?? (() => {});
+    this.#onSettled = options.onSettled ?? (() => {});
   }
 
   /** The calls as the generated service wants them. */
@@ -132,6 +120,7 @@ export class StoreService {
       description: request.description,
       reserveBytes: request.diskReserveBytes,
       onProgress,
+      onSettled: this.#onSettled,
       ...(signal === undefined ? {} : { signal }),
     });
     const record = result.unchanged ? await this.#withTags(result.record, request.tags) : result.record;
@@ -206,35 +195,18 @@ export class StoreService {
     return await this.store.index.confirmedAt(graphId);
   }
 
-  async restore(request: RestoreRequest, onProgress: OnProgress, signal?: AbortSignal) {
-    const began = monotonic();
-    const { record } = await selectSnapshot(this.store, request.snapshotId, request.graphId);
-    if (isTorn(record.manifest) && !request.allowTorn) {
-      throw new LightkeeperError('REFUSED', `Cannot restore snapshot "${idOf(record)}": it is torn`, {
-        hint: 'restore "latest", or add --allow-torn to get the files as they were read',
-      });
-    }
-    const result = await restore(this.store, {
-      record,
-      to: request.to,
-      paths: request.paths,
-      dryRun: request.dryRun,
-      reserveBytes: request.diskReserveBytes,
+  async restore(
+    request: RestoreRequest,
+    onProgress: OnProgress,
+    signal?: AbortSignal,
+  ): Promise<RestoreResult> {
+    const result = await answerRestore(this.store, request, {
+      guarded: this.#guarded(),
       onProgress,
       ...(signal === undefined ? {} : { signal }),
     });
-    const durationMs = Math.round(monotonic() - began);
-    if (!request.dryRun) this.#onRestored(durationMs);
-    return create(RestoreResultSchema, {
-      snapshotId: idOf(record),
-      to: pathText(pathFromBytes(request.to)),
-      files: result.files,
-      bytes: BigInt(result.bytes),
-      durationMs,
-      verified: !request.dryRun,
-      dryRun: request.dryRun,
-      findings: [...result.findings],
-    });
+    if (!request.dryRun) this.#onRestored(result.durationMs);
+    return result;
   }
 
   async verify(request: VerifyRequest, onProgress: OnProgress, signal?: AbortSignal) {

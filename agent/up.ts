@@ -4,6 +4,7 @@ import { normalise } from '../core/errors.ts';
 import { checkGraphId, graphIdOf } from '../core/manifest.ts';
 import { type BytePath, pathText } from '../core/path.ts';
 import { RetentionPolicySchema, type Snapshot } from '../gen/lightkeeper/v1/agent_pb.ts';
+import type { Finding } from '../gen/lightkeeper/v1/types_pb.ts';
 import { monotonic } from '../host/clock.ts';
 import { checkStart, Guard, type GuardEvents } from './guard.ts';
 import { serveHttp } from './http.ts';
@@ -29,6 +30,8 @@ export interface AgentEvents extends GuardEvents {
   readonly started: (about: { store: string; port: number; socket: string }) => void;
   /** A graph is guarded from now on: one of the settings, or a workspace that has been found. */
   readonly guarding: (graphId: string, dir: Uint8Array) => void;
+  /** A restore in place that was cut off has been finished or undone. */
+  readonly settled: (findings: readonly Finding[]) => void;
 }
 
 /** The retention that holds where nothing else is said. */
@@ -93,6 +96,7 @@ class Agent {
       guarded: () => [...this.#guards.values()].map(({ guarded }) => guarded),
       onSnapshot: (snapshot, { retries }) => this.#measure(snapshot, retries),
       onRestored: (ms) => this.#metrics.restoreDuration.observe(ms / 1000),
+      onSettled: (findings) => this.#events.settled(findings),
     });
   }
 

@@ -88,6 +88,7 @@ async function story(place: string): Promise<void> {
       started: () => {},
       guarding: () => {},
       snapshot: (snapshot) => told.add(snapshot),
+      settled: () => {},
       pruned: () => {},
       waiting: () => {},
       warned: () => {},

@@ -90,18 +90,18 @@ export function effectSync<T>(what: Effect, run: () => T): T {
 }
 
 /** Creates a file that must not exist yet. */
-export async function createFile(label: string, path: string): Promise<FileHandle> {
+export async function createFile(label: string, path: string | Buffer): Promise<FileHandle> {
   try {
     return await effect({ label, op: 'create', path }, () => open(path, 'wx', 0o600));
   } catch (error) {
-    throw ioError('create', path, error);
+    throw ioError('create', path.toString(), error);
   }
 }
 
 /** Writes all of `bytes` at `position`. */
 export async function writeAt(
   label: string,
-  path: string,
+  path: string | Buffer,
   file: FileHandle,
   bytes: Uint8Array,
   position: number,
@@ -116,21 +116,21 @@ export async function writeAt(
       }
     });
   } catch (error) {
-    throw ioError('write', path, error);
+    throw ioError('write', path.toString(), error);
   }
 }
 
 /** Waits until a file's bytes are on the disk. */
-export async function syncFile(label: string, path: string, file: FileHandle): Promise<void> {
+export async function syncFile(label: string, path: string | Buffer, file: FileHandle): Promise<void> {
   try {
     await effect({ label, op: 'sync', path }, () => file.sync());
   } catch (error) {
-    throw ioError('sync', path, error);
+    throw ioError('sync', path.toString(), error);
   }
 }
 
 /** Waits until the names in a folder are on the disk. */
-export async function syncDir(label: string, path: string): Promise<void> {
+export async function syncDir(label: string, path: string | Buffer): Promise<void> {
   try {
     await effect({ label, op: 'syncDir', path }, async () => {
       const dir = await open(path, constants.O_RDONLY | constants.O_DIRECTORY);
@@ -141,34 +141,34 @@ export async function syncDir(label: string, path: string): Promise<void> {
       }
     });
   } catch (error) {
-    throw ioError('sync', path, error);
+    throw ioError('sync', path.toString(), error);
   }
 }
 
 /** Renames without waiting for the folder: the caller syncs it. */
-export async function renameFile(label: string, from: string, to: string): Promise<void> {
+export async function renameFile(label: string, from: string | Buffer, to: string | Buffer): Promise<void> {
   try {
-    await effect({ label, op: 'rename', path: from, to }, () => rename(from, to));
+    await effect({ label, op: 'rename', path: from, to: to.toString() }, () => rename(from, to));
   } catch (error) {
-    throw ioError('rename', from, error);
+    throw ioError('rename', from.toString(), error);
   }
 }
 
 /** Removes a file; that it is gone already is not an error. */
-export async function removeFile(label: string, path: string): Promise<void> {
+export async function removeFile(label: string, path: string | Buffer): Promise<void> {
   try {
     await effect({ label, op: 'remove', path }, () => unlink(path));
   } catch (error) {
-    if (systemCode(error) !== 'ENOENT') throw ioError('remove', path, error);
+    if (systemCode(error) !== 'ENOENT') throw ioError('remove', path.toString(), error);
   }
 }
 
 /** Removes a folder with all in it; only ever used on our own caches and temporary files. */
-export async function removeTree(label: string, path: string): Promise<void> {
+export async function removeTree(label: string, path: string | Buffer): Promise<void> {
   try {
     await effect({ label, op: 'remove', path }, () => rm(path, { recursive: true, force: true }));
   } catch (error) {
-    throw ioError('remove', path, error);
+    throw ioError('remove', path.toString(), error);
   }
 }
 

@@ -34,7 +34,7 @@ export class Ownership {
   static async take(root: string): Promise<Ownership> {
     const folder = join(root, 'owner');
     await makeDir('store:owner:create', folder);
-    const db = await lock(root, folder);
+    const db = await lockFolder(folder, async (cause) => inUse(root, await readHolder(root), cause));
     const holder = { agent: randomBytes(8).toString('hex'), host: hostname(), pid: process.pid, socket: '' };
     const ownership = new Ownership(folder, db, holder);
     try {
@@ -70,7 +70,11 @@ export class Ownership {
   }
 }
 
-async function lock(root: string, folder: string): Promise<Level> {
+/** A kernel lock on a folder that holds nothing else: it ends with the process, or when what comes back is closed. */
+export async function lockFolder(
+  folder: string,
+  inUse: (cause: unknown) => Promise<LightkeeperError>,
+): Promise<Level> {
   for (let attempt = 1; ; attempt++) {
     const db = new Level(folder, { createIfMissing: true });
     try {
@@ -78,7 +82,7 @@ async function lock(root: string, folder: string): Promise<Level> {
       return db;
     } catch (error) {
       const cause = error instanceof Error ? error.cause : undefined;
-      if (systemCode(cause) === 'LEVEL_LOCKED') throw inUse(root, await readHolder(root), error);
+      if (systemCode(cause) === 'LEVEL_LOCKED') throw await inUse(error);
       const denied = await notWritable(folder);
       if (denied !== undefined) throw ioError('lock', folder, denied);
       if (attempt === 2 || ioCode(cause) !== undefined) throw ioError('lock', folder, cause);

@@ -4,7 +4,7 @@ import type { Snapshot } from '../../gen/lightkeeper/v1/agent_pb.ts';
 import { Grade_Value } from '../../gen/lightkeeper/v1/types_pb.ts';
 import { now } from '../../host/clock.ts';
 import { durationText, sizeText } from '../../host/quantity.ts';
-import { plain, printError, say, timeText } from '../print.ts';
+import { plain, printError, printFindings, say, timeText } from '../print.ts';
 import { snapshotLine } from './snapshot.ts';
 
 /** Says what an agent does, a line for each thing; with several graphs each line names its own. */
@@ -47,6 +47,7 @@ export function agentEvents(): AgentEvents {
       say(`warning: ${ofGraph(graphId)}${plain(message)}`);
       say(`hint: ${plain(hint)}`);
     },
+    settled: (findings) => printFindings(findings),
     failed: (graphId, error) => {
       // Said once, and again only when it changes: it is tried again by itself.
       if (error.message !== failing.get(graphId)) printError(error, false);

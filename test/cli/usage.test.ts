@@ -131,7 +131,6 @@ suite('a command of the contract', () => {
     const place = new Place();
     await place.snapshot({ a: 'a' });
     const parts = [
-      ['restore', '--snapshot', 'latest', '--in-place', place.dir, '--instance-stopped'],
       ['verify', '--level', 'graph'],
       ['repair', '--from', 'https://peer:9702'],
     ];
@@ -164,6 +163,22 @@ suite('wrong usage', () => {
     ['a size beyond all disks', ['snapshot', '--dir', '.', '--disk-reserve', `${'9'.repeat(400)}GiB`]],
     ['no snapshot to restore', ['restore', '--to', 'x']],
     ['nowhere to restore to', ['restore', '--snapshot', 'latest']],
+    ['two places to restore to', ['restore', '--snapshot', 'latest', '--to', 'x', '--in-place', 'x']],
+    ['a part in place', ['restore', '--snapshot', 'latest', '--in-place', 'x', '--path', 'a']],
+    ['evidence without --in-place', ['restore', '--snapshot', 'latest', '--to', 'x', '--instance-stopped']],
+    [
+      'two kinds of evidence',
+      [
+        'restore',
+        '--snapshot',
+        'latest',
+        '--in-place',
+        'x',
+        '--instance-stopped',
+        '--instance-url',
+        'http://x',
+      ],
+    ],
     ['a count that is none', ['prune', '--keep-last', 'many']],
     ['a negative count', ['prune', '--keep-last', '-1']],
     ['a level that is none', ['verify', '--level', 'deep']],

@@ -90,3 +90,22 @@ export async function smallDisk(t: TestContext, bytes: number): Promise<Disk> {
     },
   };
 }
+
+/** Shows a folder at a second place, until the test ends; needs `mount`. */
+export async function boundFolder(t: TestContext, source: string): Promise<string> {
+  const path = await mkdtemp(join(tmpdir(), 'lightkeeper-bound-'));
+  const unbind = await bind(source, path);
+  t.after(async () => {
+    await unbind();
+    await rmdir(path);
+  });
+  return path;
+}
+
+/** Shows a folder at another place too; answers what ends that. */
+export async function bind(source: string, path: string): Promise<() => Promise<void>> {
+  await run('mount', ['--bind', source, path]);
+  return async () => {
+    await run('umount', ['-l', path]);
+  };
+}

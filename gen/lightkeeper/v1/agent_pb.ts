@@ -16,7 +16,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file lightkeeper/v1/agent.proto.
  */
 export const file_lightkeeper_v1_agent: GenFile = /*@__PURE__*/
-  fileDesc("ChpsaWdodGtlZXBlci92MS9hZ2VudC5wcm90bxIObGlnaHRrZWVwZXIudjEiKQoLRXJyb3JEZXRhaWwSDAoEY29kZRgBIAEoCRIMCgRoaW50GAIgASgJIkIKCFByb2dyZXNzEg0KBXBoYXNlGAEgASgJEhIKCmRvbmVfYnl0ZXMYAiABKAQSEwoLdG90YWxfYnl0ZXMYAyABKAQieAoKR3JhcGhTdGF0cxIRCglkb2N1bWVudHMYASABKAQSDgoGY2h1bmtzGAIgASgEEhAKCGVudGl0aWVzGAMgASgEEhEKCXJlbGF0aW9ucxgEIAEoBBIPCgd2ZWN0b3JzGAUgASgEEhEKCWRpbWVuc2lvbhgGIAEoDSL8BQoIU25hcHNob3QSEwoLc25hcHNob3RfaWQYASABKAkSEAoIZ3JhcGhfaWQYAiABKAkSKgoIcG9zaXRpb24YAyABKAsyGC5saWdodGtlZXBlci52MS5Qb3NpdGlvbhIRCglwYXJlbnRfaWQYBCABKAkSKgoFZ3JhZGUYBSABKA4yGy5saWdodGtlZXBlci52MS5HcmFkZS5WYWx1ZRIzCgpjdXRfbWV0aG9kGAYgASgOMh8ubGlnaHRrZWVwZXIudjEuQ3V0TWV0aG9kLlZhbHVlEi8KC2NhcHR1cmVkX2F0GAcgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBITCgtkdXJhdGlvbl9tcxgIIAEoDRIQCghncmFkZV9tcxgJIAEoDRIRCgl1bmNoYW5nZWQYCiABKAgSDQoFZmlsZXMYCyABKA0SEQoJcmF3X2J5dGVzGAwgASgEEhEKCW5ld19ieXRlcxgNIAEoBBIUCgxzdG9yZWRfYnl0ZXMYDiABKAQSDQoFdW5pdHMYDyABKAQSEQoJbmV3X3VuaXRzGBAgASgNEikKCGZpbmRpbmdzGBEgAygLMhcubGlnaHRrZWVwZXIudjEuRmluZGluZxIpCgVzdGF0cxgSIAEoCzIaLmxpZ2h0a2VlcGVyLnYxLkdyYXBoU3RhdHMSMAoEdGFncxgTIAMoCzIiLmxpZ2h0a2VlcGVyLnYxLlNuYXBzaG90LlRhZ3NFbnRyeRIOCgZwaW5uZWQYFCABKAgSEwoLZGVzY3JpcHRpb24YFSABKAkSMAoMY29uZmlybWVkX2F0GBYgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIMCgRob3N0GBcgASgJEgsKA2RpchgYIAEoCRIqCghpbnN0YW5jZRgZIAEoCzIYLmxpZ2h0a2VlcGVyLnYxLkluc3RhbmNlGisKCVRhZ3NFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBIpcDCg9TbmFwc2hvdFN1bW1hcnkSEwoLc25hcHNob3RfaWQYASABKAkSEAoIZ3JhcGhfaWQYAiABKAkSKgoIcG9zaXRpb24YAyABKAsyGC5saWdodGtlZXBlci52MS5Qb3NpdGlvbhIRCglwYXJlbnRfaWQYBCABKAkSKgoFZ3JhZGUYBSABKA4yGy5saWdodGtlZXBlci52MS5HcmFkZS5WYWx1ZRIvCgtjYXB0dXJlZF9hdBgGIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASEQoJcmF3X2J5dGVzGAcgASgEEhEKCW5ld19ieXRlcxgIIAEoBBIUCgxzdG9yZWRfYnl0ZXMYCSABKAQSNwoEdGFncxgKIAMoCzIpLmxpZ2h0a2VlcGVyLnYxLlNuYXBzaG90U3VtbWFyeS5UYWdzRW50cnkSDgoGcGlubmVkGAsgASgIEg8KB3N1bW1hcnkYDCABKAkaKwoJVGFnc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEi4AEKBEZpbGUSDAoEcGF0aBgBIAEoCRIXCgpwYXRoX2J5dGVzGAIgASgMSACIAQESLAoEdHlwZRgDIAEoDjIeLmxpZ2h0a2VlcGVyLnYxLkZpbGVUeXBlLlZhbHVlEgwKBHNpemUYBCABKAQSDAoEbW9kZRgFIAEoDRIpCgVtdGltZRgGIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDQoFdW5pdHMYByABKAQSEwoGdGFyZ2V0GAggASgJSAGIAQFCDQoLX3BhdGhfYnl0ZXNCCQoHX3RhcmdldCLRAgoVQ3JlYXRlU25hcHNob3RSZXF1ZXN0EgsKA2RpchgBIAEoDBIQCghncmFwaF9pZBgCIAEoCRI9CgR0YWdzGAMgAygLMi8ubGlnaHRrZWVwZXIudjEuQ3JlYXRlU25hcHNob3RSZXF1ZXN0LlRhZ3NFbnRyeRITCgtkZXNjcmlwdGlvbhgEIAEoCRIZChFzZXR0bGVfdGltZW91dF9tcxgFIAEoDRIVCghxdWlldF9tcxgGIAEoDUgAiAEBEhAKCG5vX2dyYWRlGAcgASgIEg8KB2V4Y2x1ZGUYCCADKAkSHwoSZGlza19yZXNlcnZlX2J5dGVzGAkgASgESAGIAQEaKwoJVGFnc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAFCCwoJX3F1aWV0X21zQhUKE19kaXNrX3Jlc2VydmVfYnl0ZXMieAoTQ3JlYXRlU25hcHNob3RFdmVudBIsCghwcm9ncmVzcxgBIAEoCzIYLmxpZ2h0a2VlcGVyLnYxLlByb2dyZXNzSAASKgoGcmVzdWx0GAIgASgLMhgubGlnaHRrZWVwZXIudjEuU25hcHNob3RIAEIHCgVldmVudCJPChRMaXN0U25hcHNob3RzUmVxdWVzdBIQCghncmFwaF9pZBgBIAEoCRIRCglwYWdlX3NpemUYAiABKA0SEgoKcGFnZV90b2tlbhgDIAEoCSJkChVMaXN0U25hcHNob3RzUmVzcG9uc2USMgoJc25hcHNob3RzGAEgAygLMh8ubGlnaHRrZWVwZXIudjEuU25hcHNob3RTdW1tYXJ5EhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSJiChJHZXRTbmFwc2hvdFJlcXVlc3QSEwoLc25hcHNob3RfaWQYASABKAkSEAoIZ3JhcGhfaWQYAiABKAkSEQoJcGFnZV9zaXplGAMgASgNEhIKCnBhZ2VfdG9rZW4YBCABKAki1QEKE0dldFNuYXBzaG90UmVzcG9uc2USKgoIc25hcHNob3QYASABKAsyGC5saWdodGtlZXBlci52MS5TbmFwc2hvdBIjCgVmaWxlcxgCIAMoCzIULmxpZ2h0a2VlcGVyLnYxLkZpbGUSKQoIZmluZGluZ3MYAyADKAsyFy5saWdodGtlZXBlci52MS5GaW5kaW5nEikKBXN0YXRzGAQgASgLMhoubGlnaHRrZWVwZXIudjEuR3JhcGhTdGF0cxIXCg9uZXh0X3BhZ2VfdG9rZW4YBSABKAkirwEKDlJlc3RvcmVSZXF1ZXN0EhMKC3NuYXBzaG90X2lkGAEgASgJEhAKCGdyYXBoX2lkGAIgASgJEgoKAnRvGAMgASgMEg0KBXBhdGhzGAQgAygJEg8KB2RyeV9ydW4YBSABKAgSEgoKYWxsb3dfdG9ybhgGIAEoCBIfChJkaXNrX3Jlc2VydmVfYnl0ZXMYByABKARIAIgBAUIVChNfZGlza19yZXNlcnZlX2J5dGVzInYKDFJlc3RvcmVFdmVudBIsCghwcm9ncmVzcxgBIAEoCzIYLmxpZ2h0a2VlcGVyLnYxLlByb2dyZXNzSAASLwoGcmVzdWx0GAIgASgLMh0ubGlnaHRrZWVwZXIudjEuUmVzdG9yZVJlc3VsdEgAQgcKBWV2ZW50IrEBCg1SZXN0b3JlUmVzdWx0EhMKC3NuYXBzaG90X2lkGAEgASgJEgoKAnRvGAIgASgJEg0KBWZpbGVzGAMgASgNEg0KBWJ5dGVzGAQgASgEEhMKC2R1cmF0aW9uX21zGAUgASgNEhAKCHZlcmlmaWVkGAYgASgIEg8KB2RyeV9ydW4YByABKAgSKQoIZmluZGluZ3MYCCADKAsyFy5saWdodGtlZXBlci52MS5GaW5kaW5nIjsKC1ZlcmlmeUxldmVsIiwKBVZhbHVlEg0KCVNUUlVDVFVSRRAAEgkKBUJZVEVTEAESCQoFR1JBUEgQAiJoCg1WZXJpZnlSZXF1ZXN0EhMKC3NuYXBzaG90X2lkGAEgASgJEhAKCGdyYXBoX2lkGAIgASgJEjAKBWxldmVsGAMgASgOMiEubGlnaHRrZWVwZXIudjEuVmVyaWZ5TGV2ZWwuVmFsdWUidAoLVmVyaWZ5RXZlbnQSLAoIcHJvZ3Jlc3MYASABKAsyGC5saWdodGtlZXBlci52MS5Qcm9ncmVzc0gAEi4KBnJlc3VsdBgCIAEoCzIcLmxpZ2h0a2VlcGVyLnYxLlZlcmlmeVJlc3VsdEgAQgcKBWV2ZW50IrQBCgxWZXJpZnlSZXN1bHQSMAoFbGV2ZWwYASABKA4yIS5saWdodGtlZXBlci52MS5WZXJpZnlMZXZlbC5WYWx1ZRIZChFjaGVja2VkX3NuYXBzaG90cxgCIAEoDRIVCg1jaGVja2VkX3BhY2tzGAMgASgNEhUKDWNoZWNrZWRfYnl0ZXMYBCABKAQSKQoIZmluZGluZ3MYBSADKAsyFy5saWdodGtlZXBlci52MS5GaW5kaW5nIpABCg9SZXRlbnRpb25Qb2xpY3kSDAoEbGFzdBgBIAEoDRIOCgZob3VybHkYAiABKA0SDQoFZGFpbHkYAyABKA0SDgoGd2Vla2x5GAQgASgNEg8KB21vbnRobHkYBSABKA0SDgoGeWVhcmx5GAYgASgNEhEKCXdpdGhpbl9tcxgHIAEoBBIMCgR0YWdzGAggAygJImIKDFBydW5lUmVxdWVzdBIQCghncmFwaF9pZBgBIAEoCRIvCgZwb2xpY3kYAiABKAsyHy5saWdodGtlZXBlci52MS5SZXRlbnRpb25Qb2xpY3kSDwoHZHJ5X3J1bhgDIAEoCCJyCgpQcnVuZUV2ZW50EiwKCHByb2dyZXNzGAEgASgLMhgubGlnaHRrZWVwZXIudjEuUHJvZ3Jlc3NIABItCgZyZXN1bHQYAiABKAsyGy5saWdodGtlZXBlci52MS5QcnVuZVJlc3VsdEgAQgcKBWV2ZW50IjUKDVBydW5lRGVjaXNpb24SEwoLc25hcHNob3RfaWQYASABKAkSDwoHcmVhc29ucxgCIAMoCSK6AQoLUHJ1bmVSZXN1bHQSKwoEa2VlcBgBIAMoCzIdLmxpZ2h0a2VlcGVyLnYxLlBydW5lRGVjaXNpb24SLQoGcmVtb3ZlGAIgAygLMh0ubGlnaHRrZWVwZXIudjEuUHJ1bmVEZWNpc2lvbhITCgtieXRlc19mcmVlZBgDIAEoBBIPCgdkcnlfcnVuGAQgASgIEikKCGZpbmRpbmdzGAUgAygLMhcubGlnaHRrZWVwZXIudjEuRmluZGluZyIgCg1SZXBhaXJSZXF1ZXN0Eg8KB2RyeV9ydW4YASABKAgidAoLUmVwYWlyRXZlbnQSLAoIcHJvZ3Jlc3MYASABKAsyGC5saWdodGtlZXBlci52MS5Qcm9ncmVzc0gAEi4KBnJlc3VsdBgCIAEoCzIcLmxpZ2h0a2VlcGVyLnYxLlJlcGFpclJlc3VsdEgAQgcKBWV2ZW50IpIBCgxSZXBhaXJSZXN1bHQSDwoHcmVidWlsdBgBIAEoDRIOCgZoZWFsZWQYAiABKA0SEwoLcXVhcmFudGluZWQYAyABKA0SEAoIdW5oZWFsZWQYBCABKA0SKQoIZmluZGluZ3MYBSADKAsyFy5saWdodGtlZXBlci52MS5GaW5kaW5nEg8KB2RyeV9ydW4YBiABKAgiXwoVRGVsZXRlU25hcHNob3RSZXF1ZXN0EhMKC3NuYXBzaG90X2lkGAEgASgJEhAKCGdyYXBoX2lkGAIgASgJEg4KBnJlYXNvbhgDIAEoCRIPCgdkcnlfcnVuGAQgASgIIj4KFkRlbGV0ZVNuYXBzaG90UmVzcG9uc2USEwoLc25hcHNob3RfaWQYASABKAkSDwoHZHJ5X3J1bhgCIAEoCCJLChJQaW5TbmFwc2hvdFJlcXVlc3QSEwoLc25hcHNob3RfaWQYASABKAkSEAoIZ3JhcGhfaWQYAiABKAkSDgoGcGlubmVkGAMgASgIIrEBChJUYWdTbmFwc2hvdFJlcXVlc3QSEwoLc25hcHNob3RfaWQYASABKAkSEAoIZ3JhcGhfaWQYAiABKAkSOAoDc2V0GAMgAygLMisubGlnaHRrZWVwZXIudjEuVGFnU25hcHNob3RSZXF1ZXN0LlNldEVudHJ5Eg4KBnJlbW92ZRgEIAMoCRoqCghTZXRFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBIiMKD0dldFN0YXRzUmVxdWVzdBIQCghncmFwaF9pZBgBIAEoCSKxAQoQR2V0U3RhdHNSZXNwb25zZRIRCglzbmFwc2hvdHMYASABKA0SEQoJcmF3X2J5dGVzGAIgASgEEhQKDHN0b3JlZF9ieXRlcxgDIAEoBBITCgtkZWR1cF9yYXRpbxgEIAEoARIZChFjb21wcmVzc2lvbl9yYXRpbxgFIAEoARITCgtzYXZlZF9yYXRpbxgGIAEoARINCgV1bml0cxgHIAEoBBINCgVwYWNrcxgIIAEoDSISChBHZXRTdGF0dXNSZXF1ZXN0Ik8KEUdldFN0YXR1c1Jlc3BvbnNlEg0KBXN0b3JlGAEgASgJEisKBmdyYXBocxgCIAMoCzIbLmxpZ2h0a2VlcGVyLnYxLkdyYXBoU3RhdHVzIqACCgtHcmFwaFN0YXR1cxIQCghncmFwaF9pZBgBIAEoCRILCgNkaXIYAiABKAkSGwoObGFzdF91c2FibGVfaWQYAyABKAlIAIgBARIyCg5sYXN0X3VzYWJsZV9hdBgEIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASMAoMY29uZmlybWVkX2F0GAUgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBITCgZycG9fbXMYBiABKARIAYgBARIRCglzbmFwc2hvdHMYByABKA0SKQoIZmluZGluZ3MYCCADKAsyFy5saWdodGtlZXBlci52MS5GaW5kaW5nQhEKD19sYXN0X3VzYWJsZV9pZEIJCgdfcnBvX21zMu4HCgxBZ2VudFNlcnZpY2USXgoOQ3JlYXRlU25hcHNob3QSJS5saWdodGtlZXBlci52MS5DcmVhdGVTbmFwc2hvdFJlcXVlc3QaIy5saWdodGtlZXBlci52MS5DcmVhdGVTbmFwc2hvdEV2ZW50MAESXAoNTGlzdFNuYXBzaG90cxIkLmxpZ2h0a2VlcGVyLnYxLkxpc3RTbmFwc2hvdHNSZXF1ZXN0GiUubGlnaHRrZWVwZXIudjEuTGlzdFNuYXBzaG90c1Jlc3BvbnNlElYKC0dldFNuYXBzaG90EiIubGlnaHRrZWVwZXIudjEuR2V0U25hcHNob3RSZXF1ZXN0GiMubGlnaHRrZWVwZXIudjEuR2V0U25hcHNob3RSZXNwb25zZRJJCgdSZXN0b3JlEh4ubGlnaHRrZWVwZXIudjEuUmVzdG9yZVJlcXVlc3QaHC5saWdodGtlZXBlci52MS5SZXN0b3JlRXZlbnQwARJGCgZWZXJpZnkSHS5saWdodGtlZXBlci52MS5WZXJpZnlSZXF1ZXN0GhsubGlnaHRrZWVwZXIudjEuVmVyaWZ5RXZlbnQwARJDCgVQcnVuZRIcLmxpZ2h0a2VlcGVyLnYxLlBydW5lUmVxdWVzdBoaLmxpZ2h0a2VlcGVyLnYxLlBydW5lRXZlbnQwARJGCgZSZXBhaXISHS5saWdodGtlZXBlci52MS5SZXBhaXJSZXF1ZXN0GhsubGlnaHRrZWVwZXIudjEuUmVwYWlyRXZlbnQwARJfCg5EZWxldGVTbmFwc2hvdBIlLmxpZ2h0a2VlcGVyLnYxLkRlbGV0ZVNuYXBzaG90UmVxdWVzdBomLmxpZ2h0a2VlcGVyLnYxLkRlbGV0ZVNuYXBzaG90UmVzcG9uc2USUgoLUGluU25hcHNob3QSIi5saWdodGtlZXBlci52MS5QaW5TbmFwc2hvdFJlcXVlc3QaHy5saWdodGtlZXBlci52MS5TbmFwc2hvdFN1bW1hcnkSUgoLVGFnU25hcHNob3QSIi5saWdodGtlZXBlci52MS5UYWdTbmFwc2hvdFJlcXVlc3QaHy5saWdodGtlZXBlci52MS5TbmFwc2hvdFN1bW1hcnkSTQoIR2V0U3RhdHMSHy5saWdodGtlZXBlci52MS5HZXRTdGF0c1JlcXVlc3QaIC5saWdodGtlZXBlci52MS5HZXRTdGF0c1Jlc3BvbnNlElAKCUdldFN0YXR1cxIgLmxpZ2h0a2VlcGVyLnYxLkdldFN0YXR1c1JlcXVlc3QaIS5saWdodGtlZXBlci52MS5HZXRTdGF0dXNSZXNwb25zZWIGcHJvdG8z", [file_google_protobuf_timestamp, file_lightkeeper_v1_types]);
+  fileDesc("ChpsaWdodGtlZXBlci92MS9hZ2VudC5wcm90bxIObGlnaHRrZWVwZXIudjEiKQoLRXJyb3JEZXRhaWwSDAoEY29kZRgBIAEoCRIMCgRoaW50GAIgASgJIkIKCFByb2dyZXNzEg0KBXBoYXNlGAEgASgJEhIKCmRvbmVfYnl0ZXMYAiABKAQSEwoLdG90YWxfYnl0ZXMYAyABKAQieAoKR3JhcGhTdGF0cxIRCglkb2N1bWVudHMYASABKAQSDgoGY2h1bmtzGAIgASgEEhAKCGVudGl0aWVzGAMgASgEEhEKCXJlbGF0aW9ucxgEIAEoBBIPCgd2ZWN0b3JzGAUgASgEEhEKCWRpbWVuc2lvbhgGIAEoDSL8BQoIU25hcHNob3QSEwoLc25hcHNob3RfaWQYASABKAkSEAoIZ3JhcGhfaWQYAiABKAkSKgoIcG9zaXRpb24YAyABKAsyGC5saWdodGtlZXBlci52MS5Qb3NpdGlvbhIRCglwYXJlbnRfaWQYBCABKAkSKgoFZ3JhZGUYBSABKA4yGy5saWdodGtlZXBlci52MS5HcmFkZS5WYWx1ZRIzCgpjdXRfbWV0aG9kGAYgASgOMh8ubGlnaHRrZWVwZXIudjEuQ3V0TWV0aG9kLlZhbHVlEi8KC2NhcHR1cmVkX2F0GAcgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBITCgtkdXJhdGlvbl9tcxgIIAEoDRIQCghncmFkZV9tcxgJIAEoDRIRCgl1bmNoYW5nZWQYCiABKAgSDQoFZmlsZXMYCyABKA0SEQoJcmF3X2J5dGVzGAwgASgEEhEKCW5ld19ieXRlcxgNIAEoBBIUCgxzdG9yZWRfYnl0ZXMYDiABKAQSDQoFdW5pdHMYDyABKAQSEQoJbmV3X3VuaXRzGBAgASgNEikKCGZpbmRpbmdzGBEgAygLMhcubGlnaHRrZWVwZXIudjEuRmluZGluZxIpCgVzdGF0cxgSIAEoCzIaLmxpZ2h0a2VlcGVyLnYxLkdyYXBoU3RhdHMSMAoEdGFncxgTIAMoCzIiLmxpZ2h0a2VlcGVyLnYxLlNuYXBzaG90LlRhZ3NFbnRyeRIOCgZwaW5uZWQYFCABKAgSEwoLZGVzY3JpcHRpb24YFSABKAkSMAoMY29uZmlybWVkX2F0GBYgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIMCgRob3N0GBcgASgJEgsKA2RpchgYIAEoCRIqCghpbnN0YW5jZRgZIAEoCzIYLmxpZ2h0a2VlcGVyLnYxLkluc3RhbmNlGisKCVRhZ3NFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBIpcDCg9TbmFwc2hvdFN1bW1hcnkSEwoLc25hcHNob3RfaWQYASABKAkSEAoIZ3JhcGhfaWQYAiABKAkSKgoIcG9zaXRpb24YAyABKAsyGC5saWdodGtlZXBlci52MS5Qb3NpdGlvbhIRCglwYXJlbnRfaWQYBCABKAkSKgoFZ3JhZGUYBSABKA4yGy5saWdodGtlZXBlci52MS5HcmFkZS5WYWx1ZRIvCgtjYXB0dXJlZF9hdBgGIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASEQoJcmF3X2J5dGVzGAcgASgEEhEKCW5ld19ieXRlcxgIIAEoBBIUCgxzdG9yZWRfYnl0ZXMYCSABKAQSNwoEdGFncxgKIAMoCzIpLmxpZ2h0a2VlcGVyLnYxLlNuYXBzaG90U3VtbWFyeS5UYWdzRW50cnkSDgoGcGlubmVkGAsgASgIEg8KB3N1bW1hcnkYDCABKAkaKwoJVGFnc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEi4AEKBEZpbGUSDAoEcGF0aBgBIAEoCRIXCgpwYXRoX2J5dGVzGAIgASgMSACIAQESLAoEdHlwZRgDIAEoDjIeLmxpZ2h0a2VlcGVyLnYxLkZpbGVUeXBlLlZhbHVlEgwKBHNpemUYBCABKAQSDAoEbW9kZRgFIAEoDRIpCgVtdGltZRgGIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDQoFdW5pdHMYByABKAQSEwoGdGFyZ2V0GAggASgJSAGIAQFCDQoLX3BhdGhfYnl0ZXNCCQoHX3RhcmdldCLRAgoVQ3JlYXRlU25hcHNob3RSZXF1ZXN0EgsKA2RpchgBIAEoDBIQCghncmFwaF9pZBgCIAEoCRI9CgR0YWdzGAMgAygLMi8ubGlnaHRrZWVwZXIudjEuQ3JlYXRlU25hcHNob3RSZXF1ZXN0LlRhZ3NFbnRyeRITCgtkZXNjcmlwdGlvbhgEIAEoCRIZChFzZXR0bGVfdGltZW91dF9tcxgFIAEoDRIVCghxdWlldF9tcxgGIAEoDUgAiAEBEhAKCG5vX2dyYWRlGAcgASgIEg8KB2V4Y2x1ZGUYCCADKAkSHwoSZGlza19yZXNlcnZlX2J5dGVzGAkgASgESAGIAQEaKwoJVGFnc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAFCCwoJX3F1aWV0X21zQhUKE19kaXNrX3Jlc2VydmVfYnl0ZXMieAoTQ3JlYXRlU25hcHNob3RFdmVudBIsCghwcm9ncmVzcxgBIAEoCzIYLmxpZ2h0a2VlcGVyLnYxLlByb2dyZXNzSAASKgoGcmVzdWx0GAIgASgLMhgubGlnaHRrZWVwZXIudjEuU25hcHNob3RIAEIHCgVldmVudCJPChRMaXN0U25hcHNob3RzUmVxdWVzdBIQCghncmFwaF9pZBgBIAEoCRIRCglwYWdlX3NpemUYAiABKA0SEgoKcGFnZV90b2tlbhgDIAEoCSJkChVMaXN0U25hcHNob3RzUmVzcG9uc2USMgoJc25hcHNob3RzGAEgAygLMh8ubGlnaHRrZWVwZXIudjEuU25hcHNob3RTdW1tYXJ5EhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSJiChJHZXRTbmFwc2hvdFJlcXVlc3QSEwoLc25hcHNob3RfaWQYASABKAkSEAoIZ3JhcGhfaWQYAiABKAkSEQoJcGFnZV9zaXplGAMgASgNEhIKCnBhZ2VfdG9rZW4YBCABKAki1QEKE0dldFNuYXBzaG90UmVzcG9uc2USKgoIc25hcHNob3QYASABKAsyGC5saWdodGtlZXBlci52MS5TbmFwc2hvdBIjCgVmaWxlcxgCIAMoCzIULmxpZ2h0a2VlcGVyLnYxLkZpbGUSKQoIZmluZGluZ3MYAyADKAsyFy5saWdodGtlZXBlci52MS5GaW5kaW5nEikKBXN0YXRzGAQgASgLMhoubGlnaHRrZWVwZXIudjEuR3JhcGhTdGF0cxIXCg9uZXh0X3BhZ2VfdG9rZW4YBSABKAkiggIKDlJlc3RvcmVSZXF1ZXN0EhMKC3NuYXBzaG90X2lkGAEgASgJEhAKCGdyYXBoX2lkGAIgASgJEgoKAnRvGAMgASgMEg0KBXBhdGhzGAQgAygJEg8KB2RyeV9ydW4YBSABKAgSEgoKYWxsb3dfdG9ybhgGIAEoCBIfChJkaXNrX3Jlc2VydmVfYnl0ZXMYByABKARIAIgBARIQCghpbl9wbGFjZRgIIAEoDBIUCgxpbnN0YW5jZV91cmwYCSABKAkSGAoQaW5zdGFuY2Vfc3RvcHBlZBgKIAEoCBIPCgdleGNsdWRlGAsgAygJQhUKE19kaXNrX3Jlc2VydmVfYnl0ZXMidgoMUmVzdG9yZUV2ZW50EiwKCHByb2dyZXNzGAEgASgLMhgubGlnaHRrZWVwZXIudjEuUHJvZ3Jlc3NIABIvCgZyZXN1bHQYAiABKAsyHS5saWdodGtlZXBlci52MS5SZXN0b3JlUmVzdWx0SABCBwoFZXZlbnQi3AEKDVJlc3RvcmVSZXN1bHQSEwoLc25hcHNob3RfaWQYASABKAkSCgoCdG8YAiABKAkSDQoFZmlsZXMYAyABKA0SDQoFYnl0ZXMYBCABKAQSEwoLZHVyYXRpb25fbXMYBSABKA0SEAoIdmVyaWZpZWQYBiABKAgSDwoHZHJ5X3J1bhgHIAEoCBIpCghmaW5kaW5ncxgIIAMoCzIXLmxpZ2h0a2VlcGVyLnYxLkZpbmRpbmcSKQoIaW5fcGxhY2UYCSABKAsyFy5saWdodGtlZXBlci52MS5JblBsYWNlIocBCgdJblBsYWNlEhAKCHJlcGxhY2VkGAEgASgNEg0KBWFkZGVkGAIgASgNEg8KB3JlbW92ZWQYAyABKA0SDAoEa2VwdBgEIAEoDRIVCg1yZW1vdmVkX25hbWVzGAUgAygJEhIKCmtlcHRfbmFtZXMYBiADKAkSEQoJb2xkX3N0YXRlGAcgASgJIjsKC1ZlcmlmeUxldmVsIiwKBVZhbHVlEg0KCVNUUlVDVFVSRRAAEgkKBUJZVEVTEAESCQoFR1JBUEgQAiJoCg1WZXJpZnlSZXF1ZXN0EhMKC3NuYXBzaG90X2lkGAEgASgJEhAKCGdyYXBoX2lkGAIgASgJEjAKBWxldmVsGAMgASgOMiEubGlnaHRrZWVwZXIudjEuVmVyaWZ5TGV2ZWwuVmFsdWUidAoLVmVyaWZ5RXZlbnQSLAoIcHJvZ3Jlc3MYASABKAsyGC5saWdodGtlZXBlci52MS5Qcm9ncmVzc0gAEi4KBnJlc3VsdBgCIAEoCzIcLmxpZ2h0a2VlcGVyLnYxLlZlcmlmeVJlc3VsdEgAQgcKBWV2ZW50IrQBCgxWZXJpZnlSZXN1bHQSMAoFbGV2ZWwYASABKA4yIS5saWdodGtlZXBlci52MS5WZXJpZnlMZXZlbC5WYWx1ZRIZChFjaGVja2VkX3NuYXBzaG90cxgCIAEoDRIVCg1jaGVja2VkX3BhY2tzGAMgASgNEhUKDWNoZWNrZWRfYnl0ZXMYBCABKAQSKQoIZmluZGluZ3MYBSADKAsyFy5saWdodGtlZXBlci52MS5GaW5kaW5nIpABCg9SZXRlbnRpb25Qb2xpY3kSDAoEbGFzdBgBIAEoDRIOCgZob3VybHkYAiABKA0SDQoFZGFpbHkYAyABKA0SDgoGd2Vla2x5GAQgASgNEg8KB21vbnRobHkYBSABKA0SDgoGeWVhcmx5GAYgASgNEhEKCXdpdGhpbl9tcxgHIAEoBBIMCgR0YWdzGAggAygJImIKDFBydW5lUmVxdWVzdBIQCghncmFwaF9pZBgBIAEoCRIvCgZwb2xpY3kYAiABKAsyHy5saWdodGtlZXBlci52MS5SZXRlbnRpb25Qb2xpY3kSDwoHZHJ5X3J1bhgDIAEoCCJyCgpQcnVuZUV2ZW50EiwKCHByb2dyZXNzGAEgASgLMhgubGlnaHRrZWVwZXIudjEuUHJvZ3Jlc3NIABItCgZyZXN1bHQYAiABKAsyGy5saWdodGtlZXBlci52MS5QcnVuZVJlc3VsdEgAQgcKBWV2ZW50IjUKDVBydW5lRGVjaXNpb24SEwoLc25hcHNob3RfaWQYASABKAkSDwoHcmVhc29ucxgCIAMoCSK6AQoLUHJ1bmVSZXN1bHQSKwoEa2VlcBgBIAMoCzIdLmxpZ2h0a2VlcGVyLnYxLlBydW5lRGVjaXNpb24SLQoGcmVtb3ZlGAIgAygLMh0ubGlnaHRrZWVwZXIudjEuUHJ1bmVEZWNpc2lvbhITCgtieXRlc19mcmVlZBgDIAEoBBIPCgdkcnlfcnVuGAQgASgIEikKCGZpbmRpbmdzGAUgAygLMhcubGlnaHRrZWVwZXIudjEuRmluZGluZyIgCg1SZXBhaXJSZXF1ZXN0Eg8KB2RyeV9ydW4YASABKAgidAoLUmVwYWlyRXZlbnQSLAoIcHJvZ3Jlc3MYASABKAsyGC5saWdodGtlZXBlci52MS5Qcm9ncmVzc0gAEi4KBnJlc3VsdBgCIAEoCzIcLmxpZ2h0a2VlcGVyLnYxLlJlcGFpclJlc3VsdEgAQgcKBWV2ZW50IpIBCgxSZXBhaXJSZXN1bHQSDwoHcmVidWlsdBgBIAEoDRIOCgZoZWFsZWQYAiABKA0SEwoLcXVhcmFudGluZWQYAyABKA0SEAoIdW5oZWFsZWQYBCABKA0SKQoIZmluZGluZ3MYBSADKAsyFy5saWdodGtlZXBlci52MS5GaW5kaW5nEg8KB2RyeV9ydW4YBiABKAgiXwoVRGVsZXRlU25hcHNob3RSZXF1ZXN0EhMKC3NuYXBzaG90X2lkGAEgASgJEhAKCGdyYXBoX2lkGAIgASgJEg4KBnJlYXNvbhgDIAEoCRIPCgdkcnlfcnVuGAQgASgIIj4KFkRlbGV0ZVNuYXBzaG90UmVzcG9uc2USEwoLc25hcHNob3RfaWQYASABKAkSDwoHZHJ5X3J1bhgCIAEoCCJLChJQaW5TbmFwc2hvdFJlcXVlc3QSEwoLc25hcHNob3RfaWQYASABKAkSEAoIZ3JhcGhfaWQYAiABKAkSDgoGcGlubmVkGAMgASgIIrEBChJUYWdTbmFwc2hvdFJlcXVlc3QSEwoLc25hcHNob3RfaWQYASABKAkSEAoIZ3JhcGhfaWQYAiABKAkSOAoDc2V0GAMgAygLMisubGlnaHRrZWVwZXIudjEuVGFnU25hcHNob3RSZXF1ZXN0LlNldEVudHJ5Eg4KBnJlbW92ZRgEIAMoCRoqCghTZXRFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBIiMKD0dldFN0YXRzUmVxdWVzdBIQCghncmFwaF9pZBgBIAEoCSKxAQoQR2V0U3RhdHNSZXNwb25zZRIRCglzbmFwc2hvdHMYASABKA0SEQoJcmF3X2J5dGVzGAIgASgEEhQKDHN0b3JlZF9ieXRlcxgDIAEoBBITCgtkZWR1cF9yYXRpbxgEIAEoARIZChFjb21wcmVzc2lvbl9yYXRpbxgFIAEoARITCgtzYXZlZF9yYXRpbxgGIAEoARINCgV1bml0cxgHIAEoBBINCgVwYWNrcxgIIAEoDSISChBHZXRTdGF0dXNSZXF1ZXN0Ik8KEUdldFN0YXR1c1Jlc3BvbnNlEg0KBXN0b3JlGAEgASgJEisKBmdyYXBocxgCIAMoCzIbLmxpZ2h0a2VlcGVyLnYxLkdyYXBoU3RhdHVzIqACCgtHcmFwaFN0YXR1cxIQCghncmFwaF9pZBgBIAEoCRILCgNkaXIYAiABKAkSGwoObGFzdF91c2FibGVfaWQYAyABKAlIAIgBARIyCg5sYXN0X3VzYWJsZV9hdBgEIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASMAoMY29uZmlybWVkX2F0GAUgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBITCgZycG9fbXMYBiABKARIAYgBARIRCglzbmFwc2hvdHMYByABKA0SKQoIZmluZGluZ3MYCCADKAsyFy5saWdodGtlZXBlci52MS5GaW5kaW5nQhEKD19sYXN0X3VzYWJsZV9pZEIJCgdfcnBvX21zMu4HCgxBZ2VudFNlcnZpY2USXgoOQ3JlYXRlU25hcHNob3QSJS5saWdodGtlZXBlci52MS5DcmVhdGVTbmFwc2hvdFJlcXVlc3QaIy5saWdodGtlZXBlci52MS5DcmVhdGVTbmFwc2hvdEV2ZW50MAESXAoNTGlzdFNuYXBzaG90cxIkLmxpZ2h0a2VlcGVyLnYxLkxpc3RTbmFwc2hvdHNSZXF1ZXN0GiUubGlnaHRrZWVwZXIudjEuTGlzdFNuYXBzaG90c1Jlc3BvbnNlElYKC0dldFNuYXBzaG90EiIubGlnaHRrZWVwZXIudjEuR2V0U25hcHNob3RSZXF1ZXN0GiMubGlnaHRrZWVwZXIudjEuR2V0U25hcHNob3RSZXNwb25zZRJJCgdSZXN0b3JlEh4ubGlnaHRrZWVwZXIudjEuUmVzdG9yZVJlcXVlc3QaHC5saWdodGtlZXBlci52MS5SZXN0b3JlRXZlbnQwARJGCgZWZXJpZnkSHS5saWdodGtlZXBlci52MS5WZXJpZnlSZXF1ZXN0GhsubGlnaHRrZWVwZXIudjEuVmVyaWZ5RXZlbnQwARJDCgVQcnVuZRIcLmxpZ2h0a2VlcGVyLnYxLlBydW5lUmVxdWVzdBoaLmxpZ2h0a2VlcGVyLnYxLlBydW5lRXZlbnQwARJGCgZSZXBhaXISHS5saWdodGtlZXBlci52MS5SZXBhaXJSZXF1ZXN0GhsubGlnaHRrZWVwZXIudjEuUmVwYWlyRXZlbnQwARJfCg5EZWxldGVTbmFwc2hvdBIlLmxpZ2h0a2VlcGVyLnYxLkRlbGV0ZVNuYXBzaG90UmVxdWVzdBomLmxpZ2h0a2VlcGVyLnYxLkRlbGV0ZVNuYXBzaG90UmVzcG9uc2USUgoLUGluU25hcHNob3QSIi5saWdodGtlZXBlci52MS5QaW5TbmFwc2hvdFJlcXVlc3QaHy5saWdodGtlZXBlci52MS5TbmFwc2hvdFN1bW1hcnkSUgoLVGFnU25hcHNob3QSIi5saWdodGtlZXBlci52MS5UYWdTbmFwc2hvdFJlcXVlc3QaHy5saWdodGtlZXBlci52MS5TbmFwc2hvdFN1bW1hcnkSTQoIR2V0U3RhdHMSHy5saWdodGtlZXBlci52MS5HZXRTdGF0c1JlcXVlc3QaIC5saWdodGtlZXBlci52MS5HZXRTdGF0c1Jlc3BvbnNlElAKCUdldFN0YXR1cxIgLmxpZ2h0a2VlcGVyLnYxLkdldFN0YXR1c1JlcXVlc3QaIS5saWdodGtlZXBlci52MS5HZXRTdGF0dXNSZXNwb25zZWIGcHJvdG8z", [file_google_protobuf_timestamp, file_lightkeeper_v1_types]);
 
 /**
  * Goes with every error, so that its hint and its own code survive the wire.
@@ -638,7 +638,7 @@ export type RestoreRequest = Message<"lightkeeper.v1.RestoreRequest"> & {
   graphId: string;
 
   /**
-   * Absolute; absent or empty.
+   * Absolute; absent or empty. Either this or in_place.
    *
    * @generated from field: bytes to = 3;
    */
@@ -667,6 +667,35 @@ export type RestoreRequest = Message<"lightkeeper.v1.RestoreRequest"> & {
    * @generated from field: optional uint64 disk_reserve_bytes = 7;
    */
   diskReserveBytes?: bigint | undefined;
+
+  /**
+   * Absolute; what it holds is replaced. Takes no paths, and needs evidence that the instance is down: one of the
+   * next two.
+   *
+   * @generated from field: bytes in_place = 8;
+   */
+  inPlace: Uint8Array;
+
+  /**
+   * Where the instance answers while it runs: it must refuse connections.
+   *
+   * @generated from field: string instance_url = 9;
+   */
+  instanceUrl: string;
+
+  /**
+   * The operator's word.
+   *
+   * @generated from field: bool instance_stopped = 10;
+   */
+  instanceStopped: boolean;
+
+  /**
+   * Names (with * and ?) at the top of in_place that stay as they are, beside those that always do.
+   *
+   * @generated from field: repeated string exclude = 11;
+   */
+  exclude: string[];
 };
 
 /**
@@ -750,6 +779,13 @@ export type RestoreResult = Message<"lightkeeper.v1.RestoreResult"> & {
    * @generated from field: repeated lightkeeper.v1.Finding findings = 8;
    */
   findings: Finding[];
+
+  /**
+   * Only of a restore in place.
+   *
+   * @generated from field: lightkeeper.v1.InPlace in_place = 9;
+   */
+  inPlace?: InPlace | undefined;
 };
 
 /**
@@ -758,6 +794,67 @@ export type RestoreResult = Message<"lightkeeper.v1.RestoreResult"> & {
  */
 export const RestoreResultSchema: GenMessage<RestoreResult> = /*@__PURE__*/
   messageDesc(file_lightkeeper_v1_agent, 14);
+
+/**
+ * What a restore in place did, or would do, to the names at the top of the directory.
+ *
+ * @generated from message lightkeeper.v1.InPlace
+ */
+export type InPlace = Message<"lightkeeper.v1.InPlace"> & {
+  /**
+   * Names that are in the directory and in the snapshot.
+   *
+   * @generated from field: uint32 replaced = 1;
+   */
+  replaced: number;
+
+  /**
+   * Only in the snapshot.
+   *
+   * @generated from field: uint32 added = 2;
+   */
+  added: number;
+
+  /**
+   * Only in the directory.
+   *
+   * @generated from field: uint32 removed = 3;
+   */
+  removed: number;
+
+  /**
+   * Never touched: excluded names, lock and temporary files, the store.
+   *
+   * @generated from field: uint32 kept = 4;
+   */
+  kept: number;
+
+  /**
+   * At most 1,000 of each; other bytes than UTF-8 as \xNN.
+   *
+   * @generated from field: repeated string removed_names = 5;
+   */
+  removedNames: string[];
+
+  /**
+   * @generated from field: repeated string kept_names = 6;
+   */
+  keptNames: string[];
+
+  /**
+   * Where the replaced and removed names are now; empty if there were none.
+   *
+   * @generated from field: string old_state = 7;
+   */
+  oldState: string;
+};
+
+/**
+ * Describes the message lightkeeper.v1.InPlace.
+ * Use `create(InPlaceSchema)` to create a new message.
+ */
+export const InPlaceSchema: GenMessage<InPlace> = /*@__PURE__*/
+  messageDesc(file_lightkeeper_v1_agent, 15);
 
 /**
  * @generated from message lightkeeper.v1.VerifyLevel
@@ -770,7 +867,7 @@ export type VerifyLevel = Message<"lightkeeper.v1.VerifyLevel"> & {
  * Use `create(VerifyLevelSchema)` to create a new message.
  */
 export const VerifyLevelSchema: GenMessage<VerifyLevel> = /*@__PURE__*/
-  messageDesc(file_lightkeeper_v1_agent, 15);
+  messageDesc(file_lightkeeper_v1_agent, 16);
 
 /**
  * @generated from enum lightkeeper.v1.VerifyLevel.Value
@@ -802,7 +899,7 @@ export enum VerifyLevel_Value {
  * Describes the enum lightkeeper.v1.VerifyLevel.Value.
  */
 export const VerifyLevel_ValueSchema: GenEnum<VerifyLevel_Value> = /*@__PURE__*/
-  enumDesc(file_lightkeeper_v1_agent, 15, 0);
+  enumDesc(file_lightkeeper_v1_agent, 16, 0);
 
 /**
  * @generated from message lightkeeper.v1.VerifyRequest
@@ -831,7 +928,7 @@ export type VerifyRequest = Message<"lightkeeper.v1.VerifyRequest"> & {
  * Use `create(VerifyRequestSchema)` to create a new message.
  */
 export const VerifyRequestSchema: GenMessage<VerifyRequest> = /*@__PURE__*/
-  messageDesc(file_lightkeeper_v1_agent, 16);
+  messageDesc(file_lightkeeper_v1_agent, 17);
 
 /**
  * @generated from message lightkeeper.v1.VerifyEvent
@@ -860,7 +957,7 @@ export type VerifyEvent = Message<"lightkeeper.v1.VerifyEvent"> & {
  * Use `create(VerifyEventSchema)` to create a new message.
  */
 export const VerifyEventSchema: GenMessage<VerifyEvent> = /*@__PURE__*/
-  messageDesc(file_lightkeeper_v1_agent, 17);
+  messageDesc(file_lightkeeper_v1_agent, 18);
 
 /**
  * @generated from message lightkeeper.v1.VerifyResult
@@ -897,7 +994,7 @@ export type VerifyResult = Message<"lightkeeper.v1.VerifyResult"> & {
  * Use `create(VerifyResultSchema)` to create a new message.
  */
 export const VerifyResultSchema: GenMessage<VerifyResult> = /*@__PURE__*/
-  messageDesc(file_lightkeeper_v1_agent, 18);
+  messageDesc(file_lightkeeper_v1_agent, 19);
 
 /**
  * Which snapshots to keep: all that one of these names.
@@ -955,7 +1052,7 @@ export type RetentionPolicy = Message<"lightkeeper.v1.RetentionPolicy"> & {
  * Use `create(RetentionPolicySchema)` to create a new message.
  */
 export const RetentionPolicySchema: GenMessage<RetentionPolicy> = /*@__PURE__*/
-  messageDesc(file_lightkeeper_v1_agent, 19);
+  messageDesc(file_lightkeeper_v1_agent, 20);
 
 /**
  * @generated from message lightkeeper.v1.PruneRequest
@@ -984,7 +1081,7 @@ export type PruneRequest = Message<"lightkeeper.v1.PruneRequest"> & {
  * Use `create(PruneRequestSchema)` to create a new message.
  */
 export const PruneRequestSchema: GenMessage<PruneRequest> = /*@__PURE__*/
-  messageDesc(file_lightkeeper_v1_agent, 20);
+  messageDesc(file_lightkeeper_v1_agent, 21);
 
 /**
  * @generated from message lightkeeper.v1.PruneEvent
@@ -1013,7 +1110,7 @@ export type PruneEvent = Message<"lightkeeper.v1.PruneEvent"> & {
  * Use `create(PruneEventSchema)` to create a new message.
  */
 export const PruneEventSchema: GenMessage<PruneEvent> = /*@__PURE__*/
-  messageDesc(file_lightkeeper_v1_agent, 21);
+  messageDesc(file_lightkeeper_v1_agent, 22);
 
 /**
  * @generated from message lightkeeper.v1.PruneDecision
@@ -1035,7 +1132,7 @@ export type PruneDecision = Message<"lightkeeper.v1.PruneDecision"> & {
  * Use `create(PruneDecisionSchema)` to create a new message.
  */
 export const PruneDecisionSchema: GenMessage<PruneDecision> = /*@__PURE__*/
-  messageDesc(file_lightkeeper_v1_agent, 22);
+  messageDesc(file_lightkeeper_v1_agent, 23);
 
 /**
  * @generated from message lightkeeper.v1.PruneResult
@@ -1072,7 +1169,7 @@ export type PruneResult = Message<"lightkeeper.v1.PruneResult"> & {
  * Use `create(PruneResultSchema)` to create a new message.
  */
 export const PruneResultSchema: GenMessage<PruneResult> = /*@__PURE__*/
-  messageDesc(file_lightkeeper_v1_agent, 23);
+  messageDesc(file_lightkeeper_v1_agent, 24);
 
 /**
  * @generated from message lightkeeper.v1.RepairRequest
@@ -1089,7 +1186,7 @@ export type RepairRequest = Message<"lightkeeper.v1.RepairRequest"> & {
  * Use `create(RepairRequestSchema)` to create a new message.
  */
 export const RepairRequestSchema: GenMessage<RepairRequest> = /*@__PURE__*/
-  messageDesc(file_lightkeeper_v1_agent, 24);
+  messageDesc(file_lightkeeper_v1_agent, 25);
 
 /**
  * @generated from message lightkeeper.v1.RepairEvent
@@ -1118,7 +1215,7 @@ export type RepairEvent = Message<"lightkeeper.v1.RepairEvent"> & {
  * Use `create(RepairEventSchema)` to create a new message.
  */
 export const RepairEventSchema: GenMessage<RepairEvent> = /*@__PURE__*/
-  messageDesc(file_lightkeeper_v1_agent, 25);
+  messageDesc(file_lightkeeper_v1_agent, 26);
 
 /**
  * @generated from message lightkeeper.v1.RepairResult
@@ -1168,7 +1265,7 @@ export type RepairResult = Message<"lightkeeper.v1.RepairResult"> & {
  * Use `create(RepairResultSchema)` to create a new message.
  */
 export const RepairResultSchema: GenMessage<RepairResult> = /*@__PURE__*/
-  messageDesc(file_lightkeeper_v1_agent, 26);
+  messageDesc(file_lightkeeper_v1_agent, 27);
 
 /**
  * @generated from message lightkeeper.v1.DeleteSnapshotRequest
@@ -1200,7 +1297,7 @@ export type DeleteSnapshotRequest = Message<"lightkeeper.v1.DeleteSnapshotReques
  * Use `create(DeleteSnapshotRequestSchema)` to create a new message.
  */
 export const DeleteSnapshotRequestSchema: GenMessage<DeleteSnapshotRequest> = /*@__PURE__*/
-  messageDesc(file_lightkeeper_v1_agent, 27);
+  messageDesc(file_lightkeeper_v1_agent, 28);
 
 /**
  * @generated from message lightkeeper.v1.DeleteSnapshotResponse
@@ -1222,7 +1319,7 @@ export type DeleteSnapshotResponse = Message<"lightkeeper.v1.DeleteSnapshotRespo
  * Use `create(DeleteSnapshotResponseSchema)` to create a new message.
  */
 export const DeleteSnapshotResponseSchema: GenMessage<DeleteSnapshotResponse> = /*@__PURE__*/
-  messageDesc(file_lightkeeper_v1_agent, 28);
+  messageDesc(file_lightkeeper_v1_agent, 29);
 
 /**
  * @generated from message lightkeeper.v1.PinSnapshotRequest
@@ -1249,7 +1346,7 @@ export type PinSnapshotRequest = Message<"lightkeeper.v1.PinSnapshotRequest"> & 
  * Use `create(PinSnapshotRequestSchema)` to create a new message.
  */
 export const PinSnapshotRequestSchema: GenMessage<PinSnapshotRequest> = /*@__PURE__*/
-  messageDesc(file_lightkeeper_v1_agent, 29);
+  messageDesc(file_lightkeeper_v1_agent, 30);
 
 /**
  * @generated from message lightkeeper.v1.TagSnapshotRequest
@@ -1281,7 +1378,7 @@ export type TagSnapshotRequest = Message<"lightkeeper.v1.TagSnapshotRequest"> & 
  * Use `create(TagSnapshotRequestSchema)` to create a new message.
  */
 export const TagSnapshotRequestSchema: GenMessage<TagSnapshotRequest> = /*@__PURE__*/
-  messageDesc(file_lightkeeper_v1_agent, 30);
+  messageDesc(file_lightkeeper_v1_agent, 31);
 
 /**
  * @generated from message lightkeeper.v1.GetStatsRequest
@@ -1300,7 +1397,7 @@ export type GetStatsRequest = Message<"lightkeeper.v1.GetStatsRequest"> & {
  * Use `create(GetStatsRequestSchema)` to create a new message.
  */
 export const GetStatsRequestSchema: GenMessage<GetStatsRequest> = /*@__PURE__*/
-  messageDesc(file_lightkeeper_v1_agent, 31);
+  messageDesc(file_lightkeeper_v1_agent, 32);
 
 /**
  * @generated from message lightkeeper.v1.GetStatsResponse
@@ -1362,7 +1459,7 @@ export type GetStatsResponse = Message<"lightkeeper.v1.GetStatsResponse"> & {
  * Use `create(GetStatsResponseSchema)` to create a new message.
  */
 export const GetStatsResponseSchema: GenMessage<GetStatsResponse> = /*@__PURE__*/
-  messageDesc(file_lightkeeper_v1_agent, 32);
+  messageDesc(file_lightkeeper_v1_agent, 33);
 
 /**
  * @generated from message lightkeeper.v1.GetStatusRequest
@@ -1375,7 +1472,7 @@ export type GetStatusRequest = Message<"lightkeeper.v1.GetStatusRequest"> & {
  * Use `create(GetStatusRequestSchema)` to create a new message.
  */
 export const GetStatusRequestSchema: GenMessage<GetStatusRequest> = /*@__PURE__*/
-  messageDesc(file_lightkeeper_v1_agent, 33);
+  messageDesc(file_lightkeeper_v1_agent, 34);
 
 /**
  * @generated from message lightkeeper.v1.GetStatusResponse
@@ -1399,7 +1496,7 @@ export type GetStatusResponse = Message<"lightkeeper.v1.GetStatusResponse"> & {
  * Use `create(GetStatusResponseSchema)` to create a new message.
  */
 export const GetStatusResponseSchema: GenMessage<GetStatusResponse> = /*@__PURE__*/
-  messageDesc(file_lightkeeper_v1_agent, 34);
+  messageDesc(file_lightkeeper_v1_agent, 35);
 
 /**
  * @generated from message lightkeeper.v1.GraphStatus
@@ -1457,7 +1554,7 @@ export type GraphStatus = Message<"lightkeeper.v1.GraphStatus"> & {
  * Use `create(GraphStatusSchema)` to create a new message.
  */
 export const GraphStatusSchema: GenMessage<GraphStatus> = /*@__PURE__*/
-  messageDesc(file_lightkeeper_v1_agent, 35);
+  messageDesc(file_lightkeeper_v1_agent, 36);
 
 /**
  * Served by an agent on its Unix socket, or in process by a command that opens the store itself: the
@@ -1498,7 +1595,8 @@ export const AgentService: GenService<{
     output: typeof GetSnapshotResponseSchema;
   },
   /**
-   * Writes a snapshot, or a part of it, to a directory that is absent or empty.
+   * Writes a snapshot, or a part of it, to a directory that is absent or empty, or a whole one in place of what a
+   * directory holds.
    *
    * @generated from rpc lightkeeper.v1.AgentService.Restore
    */
