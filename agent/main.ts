@@ -2,9 +2,12 @@ import { type Client, createClient, createRouterTransport } from '@connectrpc/co
 import { ioCode, LightkeeperError } from '../core/errors.ts';
 import { checkGraphId } from '../core/manifest.ts';
 import { AgentService } from '../gen/lightkeeper/v1/agent_pb.ts';
+import type { SettingFlag } from './config/keys.ts';
+import type { ReadSettings, SettingsSources } from './config.ts';
 import { fromConnect, isLost, serverErrors } from './errors.ts';
 import { checkDirectory } from './scan.ts';
 import { StoreService } from './service.ts';
+import type { AgentSettings } from './settings.ts';
 import { type Holder, readHolder } from './store/owner.ts';
 import { recoverConfig } from './store/repair.ts';
 import { Store } from './store/store.ts';
@@ -151,4 +154,43 @@ export type { UpEvents, UpOptions } from './up.ts';
 export async function up(options: UpOptions, events: UpEvents, signal: AbortSignal): Promise<void> {
   const agent = await import('./up.ts');
   await agent.up(options, events, signal);
+}
+
+export type { Flags } from './config/flags.ts';
+export type { SettingFlag } from './config/keys.ts';
+export type { ReadSettings, SettingsSources } from './config.ts';
+export type { AgentSettings, GraphSettings } from './settings.ts';
+
+/** What a running agent tells of its graphs. */
+export type AgentEvents = UpEvents;
+
+/** Guards the graphs of these settings until the signal. */
+export async function runAgent(
+  settings: AgentSettings,
+  events: AgentEvents,
+  signal: AbortSignal,
+): Promise<void> {
+  const { graphs, captures, continuous, intervalMs } = settings;
+  const [graph, ...more] = graphs;
+  if (graph === undefined || more.length > 0 || !captures || !continuous || intervalMs !== undefined) {
+    const state = 'several graphs, and captures by the clock or not at all, are not in this version';
+    throw new LightkeeperError('UNIMPLEMENTED', `Cannot guard these graphs: ${state}`);
+  }
+  await up(
+    { ...graph, store: settings.store, http: settings.http, reserveBytes: settings.reserveBytes },
+    events,
+    signal,
+  );
+}
+
+/** Reads the settings of an agent from a file, variables and flags; see `config.ts`. */
+export async function readSettings(sources: SettingsSources): Promise<ReadSettings> {
+  const config = await import('./config.ts');
+  return await config.readSettings(sources);
+}
+
+/** The flags of all settings. */
+export async function settingFlags(): Promise<readonly SettingFlag[]> {
+  const keys = await import('./config/keys.ts');
+  return keys.settingFlags();
 }

@@ -10,7 +10,7 @@ import {
   CreateSnapshotRequestSchema,
   PruneRequestSchema,
   type PruneResult,
-  RetentionPolicySchema,
+  type RetentionPolicy,
   type Snapshot,
 } from '../gen/lightkeeper/v1/agent_pb.ts';
 import { type Finding, Grade_Value } from '../gen/lightkeeper/v1/types_pb.ts';
@@ -22,10 +22,10 @@ import { AgentMetrics } from './metrics.ts';
 import { checkDirectory } from './scan.ts';
 import { serveStore } from './serve.ts';
 import { QUIET_MS, StoreService } from './service.ts';
+import { defaultRetention } from './settings.ts';
 import { Store } from './store/store.ts';
 import { Watcher } from './watch.ts';
 
-const HOUR_MS = 3_600_000;
 /** Between two applications of the retention policy. */
 const PRUNE_EVERY_MS = 10 * 60 * 1000;
 const FIRST_PRUNE_MS = 60 * 1000;
@@ -57,6 +57,8 @@ export interface UpOptions {
   readonly minIntervalMs?: number | undefined;
   readonly instance?: InstanceSettings | undefined;
   readonly hooks?: CaptureHooks | undefined;
+  /** `defaultRetention` where not given. */
+  readonly retention?: RetentionPolicy | undefined;
 }
 
 /** What an agent tells whoever started it. */
@@ -68,17 +70,6 @@ export interface UpEvents {
   /** The directory is not there yet: it is waited for. */
   readonly waiting: () => void;
   readonly warned: (finding: Finding) => void;
-}
-
-/** The retention that holds where nothing else is said. */
-export function defaultRetention() {
-  return create(RetentionPolicySchema, {
-    withinMs: BigInt(HOUR_MS),
-    hourly: 48,
-    daily: 30,
-    weekly: 8,
-    monthly: 12,
-  });
 }
 
 /** Protects a directory until the signal, then takes a last snapshot and ends. */
@@ -296,7 +287,8 @@ class Agent {
     for (let waitMs = FIRST_PRUNE_MS; ; waitMs = PRUNE_EVERY_MS) {
       if (!(await waited(waitMs, signal))) return;
       try {
-        const request = create(PruneRequestSchema, { graphId: this.#graphId, policy: defaultRetention() });
+        const policy = this.#options.retention ?? defaultRetention();
+        const request = create(PruneRequestSchema, { graphId: this.#graphId, policy });
         const result = await this.#service.prune(request, () => {});
         if (result.remove.length > 0) this.#events.pruned(result);
       } catch (error) {
