@@ -70,7 +70,7 @@ export function buildGraph(node: Mapping, path: string, sources: GraphSources): 
     split: listing.take(at('split'), fields.split, GRAPH_DEFAULTS.split, shown),
     instance: instanceOf(fields, path, sources),
     hooks: hooksOf(fields, path, listing),
-    retention: retentionOf(fields, path, sources),
+    retention: retentionOf(fields, node, path, sources),
   };
   return { settings, path, dir, idOrigin: (fields.id ?? dir)?.origin };
 }
@@ -145,6 +145,7 @@ function hooksOf({ hooks }: GraphFields, path: string, listing: Listing): Captur
 
 function retentionOf(
   { retention }: GraphFields,
+  { entries }: Mapping,
   path: string,
   { environment: { retentionMs }, reading, listing }: GraphSources,
 ): RetentionPolicy {
@@ -154,15 +155,18 @@ function retentionOf(
       : retentionMs !== undefined
         ? create(RetentionPolicySchema, { withinMs: BigInt(retentionMs.value) })
         : defaultRetention();
-  if (retention !== undefined && isEmptyPolicy(policy)) {
+  const raw = entries.get('retention');
+  // Where a rule is wrong nobody knows what it would keep.
+  const whole = raw?.kind === 'map' && raw.entries.size === Object.keys(retention?.value ?? {}).length;
+  if (retention !== undefined && whole && isEmptyPolicy(policy)) {
     reading.report.problem(retention, 'it would keep nothing', {
       hint: 'give a number above 0, or leave it out',
     });
   }
-  const whole = retention?.origin ?? retentionMs?.origin ?? DEFAULT;
+  const origin = retention?.origin ?? retentionMs?.origin ?? DEFAULT;
   const add = (name: string, value: number | string | string[], isSet: boolean) => {
     const own = (retention?.value as Record<string, { origin: Origin }> | undefined)?.[name]?.origin;
-    if (isSet) listing.add(`${path}.retention.${name}`, value, own ?? whole);
+    if (isSet) listing.add(`${path}.retention.${name}`, value, own ?? origin);
   };
   for (const name of ['last', 'hourly', 'daily', 'weekly', 'monthly', 'yearly'] as const)
     add(name, policy[name], policy[name] > 0);
