@@ -27,7 +27,7 @@ export interface FromEnvironment {
 
 const PREFIX = 'LIGHTKEEPER_';
 /** Ours, but no settings: of the command line, for tests, and what hooks are told. */
-const NO_SETTINGS = new Set(['KEY', 'DEBUG', 'FAULT', 'GRAPH', 'DIR']);
+const NO_SETTINGS = new Set(['KEY', 'DEBUG', 'FAULT', 'GRAPH', 'DIR', 'VERSION']);
 /** Kubernetes tells every container of a service that is named lightkeeper. */
 const OF_KUBERNETES = /(?:^|_)(?:SERVICE_(?:HOST|PORT)|PORT_\d+_(?:TCP|UDP|SCTP))/;
 const KUBERNETES_ADDRESS = /^(?:tcp|udp|sctp):\/\//;

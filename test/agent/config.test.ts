@@ -1,4 +1,6 @@
 import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { describe, it } from 'node:test';
 import type { Flags } from '../../agent/config/flags.ts';
 import { settingFlags } from '../../agent/config/keys.ts';
@@ -109,6 +111,15 @@ describe('settings of a file', () => {
     const counts = { last: 1, hourly: 2, daily: 3, weekly: 4, monthly: 5, yearly: 6 };
     assert.deepEqual(policy, { ...counts, withinMs: 5_400_000n, tags: ['a', 'b=c'] });
     assert.equal(second.graphId, 'second-graph');
+  });
+
+  it('are as docs/operations.md shows them: nothing but the defaults', async () => {
+    const docs = readFileSync(join(import.meta.dirname, '../../docs/operations.md'), 'utf8');
+    const [, yaml = ''] = /```yaml\n([\s\S]*?)```/.exec(docs) ?? [];
+    const shown = await settingsOf({ yaml, files: { '/run/secrets/lightrag': 'key' } });
+    const [graph] = shown.graphs;
+    const [plain] = (await settingsOf({ yaml: 'graphs: [{id: main, dir: /data/rag_storage}]' })).graphs;
+    assert.deepEqual({ ...graph, instance: undefined }, plain);
   });
 
   it('may leave all but the directory out', async () => {
