@@ -20,7 +20,7 @@ import type { AgentMetrics } from './metrics.ts';
 import { dropOldStates, oldStates } from './roll.ts';
 import { checkDirectory } from './scan.ts';
 import type { StoreService } from './service.ts';
-import type { GraphSettings } from './settings.ts';
+import type { AgentSettings, GraphSettings } from './settings.ts';
 import { Watcher } from './watch.ts';
 import { workspacesIn } from './workspaces.ts';
 
@@ -74,7 +74,7 @@ export class Guard {
   readonly #service: StoreService;
   readonly #metrics: AgentMetrics;
   readonly #events: GuardEvents;
-  readonly #reserveBytes: bigint | undefined;
+  readonly #agent: Pick<AgentSettings, 'reserveBytes' | 'continuous' | 'intervalMs'>;
   /** Told of workspaces below the directory, whenever it is looked at. */
   readonly #onWorkspaces: (workspaces: readonly BytePath[]) => void;
   #workspaces: ReadonlySet<BytePath> = new Set();
@@ -91,7 +91,7 @@ export class Guard {
       service: StoreService;
       metrics: AgentMetrics;
       events: GuardEvents;
-      reserveBytes: bigint | undefined;
+      settings: Pick<AgentSettings, 'reserveBytes' | 'continuous' | 'intervalMs'>;
       onWorkspaces: (workspaces: readonly BytePath[]) => void;
     },
   ) {
@@ -99,7 +99,7 @@ export class Guard {
     this.#service = parts.service;
     this.#metrics = parts.metrics;
     this.#events = parts.events;
-    this.#reserveBytes = parts.reserveBytes;
+    this.#agent = parts.settings;
     this.#onWorkspaces = parts.onWorkspaces;
   }
 
@@ -131,9 +131,25 @@ export class Guard {
       scan: () => ({ exclude, store: this.#service.store.root, leaveOut: this.#findWorkspaces() }),
       minIntervalMs,
     };
-    await new Watcher(dir, watching, handlers, signal).run();
+    const ticking = this.#captureByTheClock(signal);
+    if (this.#agent.continuous) await new Watcher(dir, watching, handlers, signal).run();
+    else await ended(signal);
+    await ticking;
     const last = { ...handlers, capture: () => this.#capture(LAST_SETTLE_MS) };
     await this.#lastPoint(new Watcher(dir, watching, last, signal));
+  }
+
+  /** Takes a tagged point every so often, if that is asked for, whether or not something has changed. */
+  async #captureByTheClock(signal: AbortSignal): Promise<void> {
+    const { intervalMs } = this.#agent;
+    if (intervalMs === undefined) return;
+    const options = { signal };
+    for (let aborted = signal.aborted; !aborted; aborted = signal.aborted) {
+      await this.#capture(BUSY_STRETCH_MS, signal, { schedule: 'interval' }).catch((error: unknown) => {
+        if (!signal.aborted) this.#fail(normalise(error));
+      });
+      await sleep(intervalMs, undefined, options).catch(() => {});
+    }
   }
 
   /** They may come and go while the agent runs. */
@@ -148,8 +164,10 @@ export class Guard {
   async #capture(
     settleTimeoutMs: number,
     signal?: AbortSignal,
+    tags: Record<string, string> = {},
   ): Promise<{ usable: boolean; durationMs: number }> {
     const { dir, graphId, quietMs, exclude } = this.settings;
+    const { reserveBytes } = this.#agent;
     if (this.#standing === undefined) {
       this.#standing = sameDevice(dir, this.#service.store.root);
       if (this.#standing !== undefined) this.#events.warned(graphId, this.#standing);
@@ -160,7 +178,8 @@ export class Guard {
       settleTimeoutMs,
       quietMs,
       exclude: [...exclude],
-      ...(this.#reserveBytes === undefined ? {} : { diskReserveBytes: this.#reserveBytes }),
+      tags,
+      ...(reserveBytes === undefined ? {} : { diskReserveBytes: reserveBytes }),
     });
     const replaced = await oldStates(dir);
     const snapshot = await this.#service.snapshot(request, () => {}, signal);
@@ -281,4 +300,11 @@ export class Guard {
     const result = await this.#service.prune(request, () => {});
     if (result.remove.length > 0) this.#events.pruned(graphId, result);
   }
+}
+
+function ended(signal: AbortSignal): Promise<void> {
+  return new Promise((resolve) => {
+    if (signal.aborted) resolve();
+    else signal.addEventListener('abort', () => resolve(), { once: true });
+  });
 }

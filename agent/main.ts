@@ -2,6 +2,8 @@ import { type Client, createClient, createRouterTransport } from '@connectrpc/co
 import { ioCode, LightkeeperError } from '../core/errors.ts';
 import { checkGraphId } from '../core/manifest.ts';
 import { AgentService } from '../gen/lightkeeper/v1/agent_pb.ts';
+import type { SettingFlag } from './config/keys.ts';
+import type { ReadSettings, SettingsSources } from './config.ts';
 import { fromConnect, isLost, serverErrors } from './errors.ts';
 import { checkDirectory } from './scan.ts';
 import { StoreService } from './service.ts';
@@ -146,7 +148,6 @@ async function overSocket(holder: Holder, inUse: LightkeeperError): Promise<Reac
   return { client, close, lost, again: () => false };
 }
 
-export type { AgentSettings } from './settings.ts';
 export type { AgentEvents, UpOptions } from './up.ts';
 
 /** Protects a directory until the signal; see `up.ts`, which is loaded only for this. */
@@ -154,6 +155,11 @@ export async function up(options: UpOptions, events: AgentEvents, signal: AbortS
   const agent = await import('./up.ts');
   await agent.up(options, events, signal);
 }
+
+export type { Flags } from './config/flags.ts';
+export type { SettingFlag } from './config/keys.ts';
+export type { ReadSettings, SettingsSources } from './config.ts';
+export type { AgentSettings, GraphSettings } from './settings.ts';
 
 /** Guards graphs until the signal; see `up.ts`, which is loaded only for this. */
 export async function runAgent(
@@ -163,4 +169,16 @@ export async function runAgent(
 ): Promise<void> {
   const agent = await import('./up.ts');
   await agent.runAgent(settings, events, signal);
+}
+
+/** Reads the settings of an agent from a file, variables and flags; see `config.ts`. */
+export async function readSettings(sources: SettingsSources): Promise<ReadSettings> {
+  const config = await import('./config.ts');
+  return await config.readSettings(sources);
+}
+
+/** The flags of all settings. */
+export async function settingFlags(): Promise<readonly SettingFlag[]> {
+  const keys = await import('./config/keys.ts');
+  return keys.settingFlags();
 }

@@ -1,4 +1,5 @@
-import type { RetentionPolicy } from '../gen/lightkeeper/v1/agent_pb.ts';
+import { create } from '@bufbuild/protobuf';
+import { type RetentionPolicy, RetentionPolicySchema } from '../gen/lightkeeper/v1/agent_pb.ts';
 import type { CaptureHooks } from './hooks.ts';
 import type { InstanceSettings } from './instance.ts';
 
@@ -30,6 +31,10 @@ export interface AgentSettings {
   readonly reserveBytes: bigint | undefined;
   /** False: no captures, but the endpoints stay. */
   readonly captures: boolean;
+  /** A tagged point at least this often, in milliseconds; undefined for none. */
+  readonly intervalMs?: number;
+  /** Capture after every settled change; false: at the interval alone. */
+  readonly continuous: boolean;
 }
 
 /** What holds for a graph where nothing else is said. */
@@ -41,3 +46,16 @@ export const GRAPH_DEFAULTS = {
   instance: undefined,
   hooks: undefined,
 } as const satisfies Partial<GraphSettings>;
+
+const HOUR_MS = 3_600_000;
+
+/** The retention that holds where nothing else is said. */
+export function defaultRetention(): RetentionPolicy {
+  return create(RetentionPolicySchema, {
+    withinMs: BigInt(HOUR_MS),
+    hourly: 48,
+    daily: 30,
+    weekly: 8,
+    monthly: 12,
+  });
+}

@@ -1,9 +1,8 @@
 import { basename } from 'node:path';
-import { create } from '@bufbuild/protobuf';
 import { normalise } from '../core/errors.ts';
 import { checkGraphId, graphIdOf } from '../core/manifest.ts';
 import { type BytePath, pathText } from '../core/path.ts';
-import { RetentionPolicySchema, type Snapshot } from '../gen/lightkeeper/v1/agent_pb.ts';
+import type { Snapshot } from '../gen/lightkeeper/v1/agent_pb.ts';
 import type { Finding } from '../gen/lightkeeper/v1/types_pb.ts';
 import { monotonic } from '../host/clock.ts';
 import { checkStart, Guard, type GuardEvents } from './guard.ts';
@@ -12,11 +11,10 @@ import { AgentMetrics } from './metrics.ts';
 import { below } from './scan.ts';
 import { serveStore } from './serve.ts';
 import { StoreService } from './service.ts';
-import { type AgentSettings, GRAPH_DEFAULTS, type GraphSettings } from './settings.ts';
+import { type AgentSettings, defaultRetention, GRAPH_DEFAULTS, type GraphSettings } from './settings.ts';
 import { Store } from './store/store.ts';
 import { workspaceId } from './workspaces.ts';
 
-const HOUR_MS = 3_600_000;
 /** Between two applications of the retention policy. */
 const PRUNE_EVERY_MS = 10 * 60 * 1000;
 const FIRST_PRUNE_MS = 60 * 1000;
@@ -34,17 +32,6 @@ export interface AgentEvents extends GuardEvents {
   readonly settled: (findings: readonly Finding[]) => void;
 }
 
-/** The retention that holds where nothing else is said. */
-export function defaultRetention() {
-  return create(RetentionPolicySchema, {
-    withinMs: BigInt(HOUR_MS),
-    hourly: 48,
-    daily: 30,
-    weekly: 8,
-    monthly: 12,
-  });
-}
-
 /** What `up` is told: one directory, and what differs from the defaults. */
 export interface UpOptions
   extends Pick<GraphSettings, 'dir'>,
@@ -59,7 +46,8 @@ export async function up(options: UpOptions, events: AgentEvents, signal: AbortS
   const { dir, store, http, reserveBytes, ...more } = options;
   const graphId = options.graphId === '' ? graphIdOf(basename(Buffer.from(dir).toString())) : options.graphId;
   const graph = { ...GRAPH_DEFAULTS, retention: defaultRetention(), ...more, dir, graphId };
-  await runAgent({ store, http, reserveBytes, graphs: [graph], captures: true }, events, signal);
+  const settings = { store, http, reserveBytes, graphs: [graph], captures: true, continuous: true };
+  await runAgent(settings, events, signal);
 }
 
 /** Guards graphs until the signal, then takes a last snapshot of each and ends. */
@@ -133,7 +121,7 @@ class Agent {
       service: this.#service,
       metrics: this.#metrics,
       events: this.#events,
-      reserveBytes: this.#settings.reserveBytes,
+      settings: this.#settings,
       onWorkspaces: (found) => this.#guardWorkspaces(settings, found, signal),
     });
     this.#guards.set(graphId, guard);

@@ -7,7 +7,6 @@ import { printError } from './print.ts';
 
 /** Commands of the contract whose part has not been built yet. */
 const LATER = [
-  'agent',
   'gate',
   'controller',
   'validate',
@@ -35,7 +34,6 @@ const LATER = [
   'keys',
   'ca',
   'token',
-  'config',
 ] as const;
 
 /** Loads the commands that a word of the command line needs, and no others: each costs start-up time. */
@@ -43,6 +41,11 @@ async function addCommands(program: Command, word: string | undefined): Promise<
   const all = word === undefined || word === 'help' || word.startsWith('-');
   const wants = (...words: string[]) => all || words.includes(word ?? '');
   if (wants('up')) (await import('./commands/up.ts')).addUp(program);
+  if (wants('agent', 'config')) {
+    const { addAgent, addConfig } = await import('./commands/agent.ts');
+    await addAgent(program, word === 'agent');
+    await addConfig(program, word === 'config');
+  }
   if (wants('demo')) (await import('./commands/demo.ts')).addDemo(program);
   if (wants('snapshot')) (await import('./commands/snapshot.ts')).addSnapshot(program);
   if (wants('list', 'show', 'stats')) (await import('./commands/read.ts')).addReading(program);
@@ -90,7 +93,8 @@ async function run(args: readonly string[]): Promise<void> {
       hint: 'run lightkeeper --help',
     });
   }
-  for (const command of program.commands) command.exitOverride().configureOutput({ writeErr: () => {} });
+  for (const command of program.commands.flatMap((one) => [one, ...one.commands]))
+    command.exitOverride().configureOutput({ writeErr: () => {} });
   await program.parseAsync(args, { from: 'user' });
 }
 

@@ -1,40 +1,21 @@
-import { homedir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { type Command, Option } from 'commander';
 import { LightkeeperError } from '../core/errors.ts';
+import { BUCKET_VARIABLES, bucketHint, homeState, storeVariable } from '../host/places.ts';
 import { parseDuration, parseSize } from '../host/quantity.ts';
 
-/** The state folder where none is named: under /var/lib for root, else under the user's own. */
-export function defaultState(env: NodeJS.ProcessEnv): string {
-  const own = env.LIGHTKEEPER_STATE;
-  if (own !== undefined && own !== '') return resolve(own);
-  if (process.getuid?.() === 0) return '/var/lib/lightkeeper';
-  const xdg = env.XDG_STATE_HOME;
-  return xdg !== undefined && xdg !== ''
-    ? join(xdg, 'lightkeeper')
-    : join(homedir(), '.local', 'state', 'lightkeeper');
-}
-
-/** The store where none is named: the variables of the original system, then STATE/store. */
-export function defaultStore(env: NodeJS.ProcessEnv, state: string): string {
-  const bucket = ['_BUCKET', '_REGION', '_KEY_PREFIX']
-    .map((end) => `LIGHTRAG_BACKUP_S3${end}`)
-    .find((name) => env[name]);
+/** The store where none is named: that of the variables, then STATE/store. */
+function defaultStore(env: NodeJS.ProcessEnv): string {
+  const bucket = BUCKET_VARIABLES.find((name) => env[name]);
   if (bucket !== undefined) {
-    // Nobody may believe in copies that do not exist.
     throw new LightkeeperError(
       'INVALID_ARGUMENT',
       `Cannot use ${bucket}: object stores are not in this version`,
-      {
-        hint: `unset ${bucket} and name a folder with --store or LIGHTRAG_BACKUP_STORAGE_PATH`,
-      },
+      { hint: bucketHint(bucket) },
     );
   }
-  for (const name of ['LIGHTKEEPER_STORE', 'LIGHTRAG_BACKUP_STORAGE_PATH', 'LIGHTRAG_BACKUP_STORAGE']) {
-    const value = env[name];
-    if (value !== undefined && value !== '') return resolve(value);
-  }
-  return join(state, 'store');
+  const { LIGHTKEEPER_STATE: state = '' } = env;
+  return storeVariable(env)?.path ?? join(state === '' ? homeState(env) : resolve(state), 'store');
 }
 
 /** The options that most commands share. */
@@ -46,7 +27,7 @@ export interface CommonOptions {
 
 /** The store that a command means. */
 export function storeOf({ store }: CommonOptions): string {
-  return store === undefined ? defaultStore(process.env, defaultState(process.env)) : resolve(store);
+  return store === undefined ? defaultStore(process.env) : resolve(store);
 }
 
 /** Adds `--store`, `--graph` and `--json` to a command. */

@@ -89,9 +89,11 @@ const HINTS: Readonly<Record<ErrorCode, string>> = {
 };
 
 /** Writes an error for people, and with `json` for programs too. */
-export function printError({ code, message, hint }: LightkeeperError, json: boolean): void {
+export function printError({ code, message, hint, details }: LightkeeperError, json: boolean): void {
   const mend = hint === '' ? HINTS[code] : hint;
-  process.stderr.write(`error: ${plain(message)}\nhint: ${plain(mend)}\n`);
+  const lines = details.length === 0 ? [message] : message.split('\n');
+  const text = lines.map((line, i) => `${i === 0 ? 'error: ' : '  '}${plain(line)}\n`).join('');
+  process.stderr.write(`${text}hint: ${plain(mend)}\n`);
   if (json) process.stdout.write(`${JSON.stringify({ error: { code, message, hint: mend } })}\n`);
 }
 

@@ -33,12 +33,23 @@ export class LightkeeperError extends Error {
   readonly code: ErrorCode;
   /** One sentence that begins with a verb; empty where nothing can be done. */
   readonly hint: string;
+  /** What was wrong, one by one, where it was several things; the message ends with them, a line each. */
+  readonly details: readonly string[];
 
   /** `message` reads *Cannot <do> "<what>"[ as <rule>]: <state>*, without a full stop. */
-  constructor(code: ErrorCode, message: string, options: { hint?: string; cause?: unknown } = {}) {
-    super(message, options.cause === undefined ? undefined : { cause: options.cause });
+  constructor(
+    code: ErrorCode,
+    message: string,
+    options: { hint?: string; cause?: unknown; details?: readonly string[] } = {},
+  ) {
+    const details = options.details ?? [];
+    super(
+      [message, ...details].join('\n'),
+      options.cause === undefined ? undefined : { cause: options.cause },
+    );
     this.code = code;
     this.hint = options.hint ?? '';
+    this.details = details;
   }
 }
 

@@ -1,11 +1,26 @@
 import { timestampMs } from '@bufbuild/protobuf/wkt';
-import type { AgentEvents } from '../../agent/main.ts';
-import type { Snapshot } from '../../gen/lightkeeper/v1/agent_pb.ts';
-import { Grade_Value } from '../../gen/lightkeeper/v1/types_pb.ts';
-import { now } from '../../host/clock.ts';
-import { durationText, sizeText } from '../../host/quantity.ts';
-import { plain, printError, printFindings, say, timeText } from '../print.ts';
-import { snapshotLine } from './snapshot.ts';
+import type { AgentEvents, ReadSettings } from '../agent/main.ts';
+import type { Snapshot } from '../gen/lightkeeper/v1/agent_pb.ts';
+import { Grade_Value } from '../gen/lightkeeper/v1/types_pb.ts';
+import { now } from '../host/clock.ts';
+import { durationText, sizeText } from '../host/quantity.ts';
+import { snapshotLine } from './commands/snapshot.ts';
+import { plain, printError, printFindings, say, timeText } from './print.ts';
+
+/** Runs an agent with these settings until SIGINT or SIGTERM, and tells what it does. */
+export async function runUntilStopped({ settings, warnings, error }: ReadSettings): Promise<void> {
+  if (settings === undefined) throw error;
+  const stop = new AbortController();
+  const stopNow = () => {
+    say('stopping: a last look at the directory');
+    stop.abort();
+  };
+  for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, stopNow);
+  for (const warning of warnings) say(`warning: ${plain(warning)}`);
+  const { runAgent } = await import('../agent/main.ts');
+  await runAgent(settings, agentEvents(), stop.signal);
+  say('stopped');
+}
 
 /** Says what an agent does, a line for each thing; with several graphs each line names its own. */
 export function agentEvents(): AgentEvents {

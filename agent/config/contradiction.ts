@@ -1,0 +1,49 @@
+import { dirname } from 'node:path';
+import type { BuiltGraph } from './graph.ts';
+import type { Report } from './problem.ts';
+
+/** Reports graphs that cannot be guarded beside each other. */
+export function reportContradictions(
+  graphs: readonly BuiltGraph[],
+  realPath: (path: string) => string,
+  report: Report,
+): void {
+  const ids = new Map<string, BuiltGraph>();
+  const dirs = new Map<string, BuiltGraph>();
+  for (const graph of graphs) {
+    const { settings, path, idOrigin, dir } = graph;
+    if (idOrigin !== undefined) {
+      const same = first(ids, settings.graphId, graph);
+      const at = { origin: idOrigin, path: `${path}.id` };
+      if (same !== undefined) report.problem(at, `"${settings.graphId}" is the id of ${same.path} too`);
+    }
+    if (dir === undefined) continue;
+    const twin = first(dirs, realPath(dir.value), graph);
+    if (twin === undefined) continue;
+    report.problem({ origin: dir.origin, path: `${path}.dir` }, `it is the directory of ${twin.path} too`);
+  }
+  for (const [real, { dir, path }] of dirs) {
+    const outer = containing(real, dirs);
+    if (outer === undefined || dir === undefined) continue;
+    const at = { origin: dir.origin, path: `${path}.dir` };
+    report.problem(at, `it lies inside the directory of ${outer.path}`, {
+      hint: 'leave it out: a workspace in a subfolder is guarded as a graph of its own',
+    });
+  }
+}
+
+/** The graph that had the name already; if there is none, this one has it from now on. */
+function first(names: Map<string, BuiltGraph>, name: string, graph: BuiltGraph): BuiltGraph | undefined {
+  const before = names.get(name);
+  if (before === undefined) names.set(name, graph);
+  return before;
+}
+
+/** The graph whose directory holds this one. */
+function containing(dir: string, dirs: ReadonlyMap<string, BuiltGraph>): BuiltGraph | undefined {
+  for (let above = dirname(dir); ; above = dirname(above)) {
+    const outer = above === dir ? undefined : dirs.get(above);
+    if (outer !== undefined) return outer;
+    if (above === dirname(above)) return undefined;
+  }
+}

@@ -1,0 +1,82 @@
+import type { Command, OptionValues } from 'commander';
+import { LightkeeperError } from '../../core/errors.ts';
+import { EXIT } from '../exit.ts';
+import { plain, printError, say, table } from '../print.ts';
+import { runUntilStopped } from '../run.ts';
+import { addSettingFlags, flagsOf } from '../settings.ts';
+
+/** Flags of these commands that are no settings. */
+const OWN = ['--config', '--json'];
+
+/** `agent`: guard graphs as a file, variables and flags say. `whole` adds the flags, which loads the agent. */
+export async function addAgent(program: Command, whole: boolean): Promise<void> {
+  const command = program
+    .command('agent')
+    .description('guard one or several graphs, as a file, variables and flags say')
+    .argument('[command...]')
+    .option('--config <file>', 'the file of settings')
+    .action(runWith);
+  if (whole) await addFlags(command);
+}
+
+/** `config check`: the settings that hold, and where each comes from. */
+export async function addConfig(program: Command, whole: boolean): Promise<void> {
+  const config = program.command('config').description('look at the settings of an agent');
+  const check = config
+    .command('check')
+    .description('print the settings that hold, where each comes from, and what is wrong')
+    .option('--config <file>', 'the file of settings')
+    .option('--json', 'print exactly one JSON document')
+    .action(checkWith);
+  config.action(() => {
+    throw new LightkeeperError('INVALID_ARGUMENT', 'Cannot run "config" alone', {
+      hint: 'run lightkeeper config check',
+    });
+  });
+  if (whole) await addFlags(check);
+}
+
+async function addFlags(command: Command): Promise<void> {
+  const { settingFlags } = await import('../../agent/main.ts');
+  addSettingFlags(command, await settingFlags());
+}
+
+async function read(values: OptionValues, command: Command) {
+  const { readSettings } = await import('../../agent/main.ts');
+  const file: unknown = values.config;
+  const flags = flagsOf(values, command, OWN);
+  return await readSettings({ file: typeof file === 'string' ? file : undefined, flags, env: process.env });
+}
+
+async function runWith(words: readonly string[], values: OptionValues, command: Command): Promise<void> {
+  if (words.length > 0) {
+    throw new LightkeeperError(
+      'UNIMPLEMENTED',
+      `Cannot supervise "${words.join(' ')}": not in this version`,
+      {
+        hint: 'start the instance beside the agent',
+      },
+    );
+  }
+  await runUntilStopped(await read(values, command));
+}
+
+async function checkWith(values: OptionValues, command: Command): Promise<void> {
+  const { shown, warnings, problems, error } = await read(values, command);
+  if (values.json === true) {
+    process.stdout.write(`${JSON.stringify({ settings: shown, warnings, problems }, null, 2)}\n`);
+  } else {
+    const rows = shown.map(({ key, value, origin }) => [key, valueText(value), `(${origin})`]);
+    table(rows.map((row) => row.map(plain)));
+    for (const warning of warnings) say(`warning: ${plain(warning)}`);
+    if (error === undefined) say('the settings are good');
+  }
+  if (error === undefined) return;
+  // The document is out already: a second one for the error would be one too many.
+  printError(error, false);
+  process.exitCode = EXIT.usage;
+}
+
+function valueText(value: string | number | boolean | readonly string[]): string {
+  return typeof value === 'object' ? `[${value.join(', ')}]` : String(value);
+}
