@@ -224,6 +224,11 @@ class Rewriter {
 
 /** Removes packs: first from the index, synced, then the files. */
 async function removePacks(store: Store, old: readonly PackLife[]): Promise<void> {
+  // Should this fail, files are left that the index does not know: whoever opens the store next is to list them.
+  const shards = new Set(
+    old.map(({ packId }) => packId.slice(0, 2)).filter((shard) => !store.unsound.has(shard)),
+  );
+  for (const shard of shards) store.unsound.add(shard);
   for (const { pack, packId, size } of old) {
     const { frames } = await readPackTable(store.packs, packId, size);
     await store.index.removePack(pack, frames);
@@ -233,9 +238,12 @@ async function removePacks(store: Store, old: readonly PackLife[]): Promise<void
   const folders = new Set<string>();
   for (const { pack, packId } of old) {
     await store.packs.delete(packId);
-    store.touched.add(packId.slice(0, 2));
     folders.add(dirname(store.packs.localPath(packId)));
     store.condemned.delete(pack);
+  }
+  for (const shard of shards) {
+    store.unsound.delete(shard);
+    store.touched.add(shard);
   }
   for (const folder of folders) await syncDir('store:pack:removed', folder);
   await forgetDeleted(store);

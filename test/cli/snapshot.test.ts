@@ -190,7 +190,16 @@ suite('snapshot', () => {
     mkdirSync(join(place.dir, '.lightkeeper'));
     writeFileSync(join(place.dir, '.lightkeeper', 'own'), 'own');
     const store = join(place.dir, 'store');
-    const outcome = await place.run(['snapshot', '--dir', place.dir, '--store', store, '--json']);
+    const outcome = await place.run([
+      'snapshot',
+      '--dir',
+      place.dir,
+      '--store',
+      store,
+      '--quiet',
+      '0',
+      '--json',
+    ]);
     assert.equal(outcome.code, 0, outcome.stderr);
     const snapshot = JSON.parse(outcome.stdout) as Json;
     assert.equal(snapshot.files, 0);
