@@ -2,15 +2,16 @@ import { createHash } from 'node:crypto';
 import { mkdtemp, readdir, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { up, withStore } from '../agent/main.ts';
 import { LightkeeperError } from '../core/errors.ts';
 import type { Snapshot } from '../gen/lightkeeper/v1/agent_pb.ts';
 import { durationText, sizeText } from '../host/quantity.ts';
-import { type Generated, generate, growCache, ingest, rowCounts } from './generate.ts';
+import { StandIn } from './standin.ts';
 
-const DOCUMENTS = 60;
 const STEPS = 4;
+/** Shorter than a flush. */
+const HURRY_MS = 200;
+const QUIET_MS = 300;
 /** A snapshot of a settled change comes well within this. */
 const WAIT_MS = 20_000;
 
@@ -39,8 +40,17 @@ class Told {
   }
 
   async atLeast(count: number): Promise<void> {
+    await this.#when(() => this.all.length >= count);
+  }
+
+  /** Waits for one beyond the first `seen` that fits. */
+  async until(seen: number, fits: (snapshot: Snapshot) => boolean): Promise<void> {
+    await this.#when(() => this.all.slice(seen).some(fits));
+  }
+
+  async #when(holds: () => boolean): Promise<void> {
     const deadline = AbortSignal.timeout(WAIT_MS);
-    while (this.all.length < count) {
+    while (!holds()) {
       await Promise.race([new Promise<void>((resolve) => (this.#wake = resolve)), aborted(deadline)]);
     }
   }
@@ -69,10 +79,41 @@ async function story(place: string): Promise<void> {
   const dir = join(place, 'rag_storage');
   const store = join(place, 'points');
   const beganMs = performance.now();
-  say('1. A LightRAG working directory, and an agent beside it (what "lightkeeper up" runs)');
-  let state = await generate(dir, { seed: 7, documents: DOCUMENTS });
-  const { chunks, entities, relationships } = rowCounts(state);
-  say(`   ${DOCUMENTS} documents, ${chunks} chunks, ${entities} entities, ${relationships} relations`);
+  say('1. An instance with its working directory, and an agent beside it (what "lightkeeper up" runs)');
+  let instance = await StandIn.start(dir);
+  try {
+    say(`   ${await instance.summary()}`);
+    const before = await protectedLife(dir, store, instance);
+    await instance.kill();
+    await rm(dir, { recursive: true });
+    say('   kill -9, rm -rf: gone');
+    say();
+    await bringBack(store, dir, before.tree);
+    instance = await StandIn.start(dir);
+    if ((await instance.digest()) !== before.digest) {
+      throw new LightkeeperError(
+        'INTERNAL',
+        'Cannot tell the story to its end: the instance knows other things',
+      );
+    }
+    say(`   the instance starts from it and knows all that it knew: ${before.digest.slice(0, 16)}…`);
+  } finally {
+    await instance.kill();
+  }
+  say();
+  await tellCost(store);
+  say();
+  say(`the whole story took ${durationText(performance.now() - beganMs)}`);
+}
+
+/** What the directory and the instance are at the end of the story's first half. */
+interface Before {
+  readonly tree: readonly string[];
+  readonly digest: string;
+}
+
+/** An agent guards the directory while the instance writes to it; answers what there is at the end. */
+async function protectedLife(dir: string, store: string, instance: StandIn): Promise<Before> {
   const stop = new AbortController();
   const told = new Told();
   let failure: LightkeeperError | undefined;
@@ -83,15 +124,16 @@ async function story(place: string): Promise<void> {
       store,
       http: { host: '127.0.0.1', port: 0, fallback: true },
       reserveBytes: 0n,
+      instance: { url: instance.url, apiKey: '', allowPartial: false },
     },
     {
       started: () => {},
       guarding: () => {},
       snapshot: (snapshot) => told.add(snapshot),
-      settled: () => {},
       pruned: () => {},
       waiting: () => {},
       warned: () => {},
+      settled: () => {},
       failed: (_, error) => {
         failure = error;
       },
@@ -103,23 +145,18 @@ async function story(place: string): Promise<void> {
     say(`   first point: ${pointText(told.all[0])}`);
     say();
     say('2. The instance writes; every settled change becomes a point by itself');
-    state = await write(dir, state, told);
+    await write(instance, told);
     say();
-    say('3. The directory is destroyed');
-    const before = await sha256Tree(dir);
-    for (const line of before) say(`   ${line}`);
+    await tornMoment(dir, store, instance, told);
+    say();
+    say('4. The machine is lost');
+    for (const line of await sha256Tree(dir)) say(`   ${line}`);
   } finally {
     stop.abort();
     await agent;
   }
   if (failure !== undefined) throw failure;
-  const before = await sha256Tree(dir);
-  await rm(dir, { recursive: true });
-  say('   rm -rf: gone');
-  say();
-  await bringBack(store, dir, before);
-  say();
-  say(`the whole story took ${durationText(performance.now() - beganMs)}`);
+  return { tree: await sha256Tree(dir), digest: await instance.digest() };
 }
 
 function pointText(snapshot: Snapshot | undefined): string {
@@ -131,27 +168,62 @@ function pointText(snapshot: Snapshot | undefined): string {
   );
 }
 
-async function write(dir: string, first: Generated, told: Told): Promise<Generated> {
-  let state = first;
+/** Points that are torn have no sequence: they are kept aside. */
+function usable({ position }: Snapshot): boolean {
+  return (position?.sequence ?? 0n) > 0n;
+}
+
+async function write(instance: StandIn, told: Told): Promise<void> {
   for (let step = 1; step <= STEPS; step++) {
     const query = step % 2 === 1;
     const seen = told.all.length;
-    state = query ? await growCache(dir, state) : await ingest(dir, state, 1);
+    await (query ? instance.query() : instance.ingest());
     const wroteMs = performance.now();
     await told.atLeast(seen + 1);
     const lag = durationText(performance.now() - wroteMs);
     say(
       `   ${query ? 'one query    ' : 'one document '} → ${pointText(told.all.at(-1))}  (${lag} after the write)`,
     );
-    await sleep(50);
   }
-  return state;
+}
+
+/** Takes a snapshot in the middle of a flush, and shows that nobody gets it by mistake. */
+async function tornMoment(dir: string, store: string, instance: StandIn, told: Told): Promise<void> {
+  say('3. Somebody insists on a point while the instance is writing');
+  const seen = told.all.length;
+  const flush = instance.ingest();
+  const torn = await withStore(store, {}, async (client) => {
+    const request = { dir: Buffer.from(dir), graphId: 'demo', settleTimeoutMs: HURRY_MS, quietMs: QUIET_MS };
+    for await (const { event } of client.createSnapshot(request)) {
+      if (event.case === 'result') return event.value;
+    }
+    throw new LightkeeperError('INTERNAL', 'Cannot tell the story: a snapshot ended without a result');
+  });
+  if (usable(torn)) {
+    throw new LightkeeperError('INTERNAL', 'Cannot tell the story: a torn moment was taken for a whole one');
+  }
+  say(`   ${torn.snapshotId.slice(0, 12)} is TORN: ${torn.findings[0]?.message}`);
+  const target = `${dir}-torn`;
+  const refusal = await withStore(store, {}, async (client) => {
+    const request = { snapshotId: torn.snapshotId, to: Buffer.from(target), diskReserveBytes: 0n };
+    for await (const { event } of client.restore(request)) {
+      if (event.case === 'result') return undefined;
+    }
+    return undefined;
+  }).catch((error: unknown) => (error instanceof LightkeeperError ? error.message : String(error)));
+  if (refusal === undefined) {
+    throw new LightkeeperError('INTERNAL', 'Cannot tell the story: a torn point was given back');
+  }
+  say(`   and it is refused: ${refusal}`);
+  await flush;
+  await told.until(seen, (snapshot) => usable(snapshot) && !snapshot.unchanged);
+  say(`   once the flush has ended → ${pointText(told.all.at(-1))}`);
 }
 
 async function bringBack(store: string, dir: string, before: readonly string[]): Promise<void> {
-  say('4. It is restored from its newest point');
+  say('5. It is restored from its newest point');
   const began = performance.now();
-  const { stats } = await withStore(store, {}, async (client) => {
+  await withStore(store, {}, async (client) => {
     const events = client.restore({ snapshotId: 'latest', to: Buffer.from(dir), diskReserveBytes: 0n });
     for await (const { event } of events) {
       if (event.case !== 'result') continue;
@@ -160,7 +232,6 @@ async function bringBack(store: string, dir: string, before: readonly string[]):
         `   ${files} files, ${sizeText(Number(bytes))}, read back and hashed, in ${durationText(performance.now() - began)}`,
       );
     }
-    return { stats: await client.getStats({}) };
   });
   const after = await sha256Tree(dir);
   for (const line of after) say(`   ${line}`);
@@ -168,9 +239,12 @@ async function bringBack(store: string, dir: string, before: readonly string[]):
     throw new LightkeeperError('INTERNAL', 'Cannot tell the story to its end: the restored files differ');
   }
   say(`   the two lists are equal: ${after.length} files, byte for byte`);
-  say();
+}
+
+async function tellCost(store: string): Promise<void> {
+  const stats = await withStore(store, { reading: true }, (client) => client.getStats({}));
   say(
-    `5. What it cost: ${stats.snapshots} points of ${sizeText(Number(stats.rawBytes))} in all are kept in ` +
+    `6. What it cost: ${stats.snapshots} points of ${sizeText(Number(stats.rawBytes))} in all are kept in ` +
       `${sizeText(Number(stats.storedBytes))} (${(stats.savedRatio * 100).toFixed(0)} % saved)`,
   );
 }

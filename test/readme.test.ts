@@ -53,7 +53,7 @@ test('the demo prints what the README shows, figures apart', async () => {
       .replace(/# (?:B|kB|MB|GB|ms|s|min)\b/g, '#')
       .replace(/\s+/g, ' ');
   const printed = new Set(ended.stdout.split('\n').map(shape));
-  const [, shown = ''] = /```\n(1\. A LightRAG[\s\S]*?)```/.exec(README) ?? [];
+  const [, shown = ''] = /```\n(1\. An instance[\s\S]*?)```/.exec(README) ?? [];
   const lines = shown.split('\n').filter((line) => line.trim() !== '' && !line.includes('…'));
   assert.ok(lines.length >= 10);
   for (const line of lines)

@@ -1,0 +1,105 @@
+import assert from 'node:assert/strict';
+import { mkdirSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { describe, it } from 'node:test';
+import { parse } from 'yaml';
+import { Agent } from '../support/agent.ts';
+import { briefly, Case } from '../support/answers.ts';
+import { BUILT, killGroup, start } from '../support/command.ts';
+import { needing } from '../support/machine.ts';
+import { freshPlace, until } from '../support/place.ts';
+import { assertSameTree, lookAt } from '../support/tree.ts';
+
+const ROOT = join(import.meta.dirname, '../..');
+const CALM = [
+  '--ingest-every',
+  '0',
+  '--query-every',
+  '0',
+  '--pause',
+  '20ms',
+  '--documents',
+  '5',
+  '--dimension',
+  '8',
+];
+/** What a container file may say. */
+const INSTRUCTIONS = /^(?:FROM|WORKDIR|COPY|RUN|ENV|STOPSIGNAL|ENTRYPOINT|CMD) /;
+
+interface Service {
+  readonly user: string;
+  readonly command?: readonly string[];
+  readonly environment: Readonly<Record<string, string>>;
+  readonly volumes: readonly string[];
+  readonly restart: string;
+  readonly stop_grace_period: string;
+  readonly healthcheck?: { readonly test: readonly string[] };
+}
+
+describe('deploy', () => {
+  it('runs both as one user over one directory, the points on another volume', () => {
+    const file = parse(readFileSync(join(ROOT, 'deploy/compose.yaml'), 'utf8')) as {
+      services: { lightrag: Service; lightkeeper: Service };
+      volumes: Readonly<Record<string, unknown>>;
+    };
+    const { lightrag, lightkeeper } = file.services;
+    assert.equal(lightkeeper.user, lightrag.user);
+    assert.equal(lightkeeper.environment.WORKING_DIR, lightrag.environment.WORKING_DIR);
+    const [shared = ''] = lightrag.volumes;
+    assert.equal(lightkeeper.volumes.includes(shared), true);
+    const [, points = ''] = lightkeeper.volumes;
+    assert.deepEqual(Object.keys(file.volumes), [shared.split(':')[0], points.split(':')[0]]);
+    assert.match(readFileSync(join(ROOT, 'deploy/Containerfile'), 'utf8'), /LIGHTKEEPER_STORE=\/backups/);
+    assert.equal(points.split(':')[1], '/backups');
+    for (const { restart, stop_grace_period } of [lightrag, lightkeeper])
+      assert.deepEqual([restart, stop_grace_period], ['unless-stopped', '60s']);
+    assert.match(lightkeeper.healthcheck?.test.at(-1) ?? '', /127\.0\.0\.1:9701\/liveness/);
+    assert.equal(lightkeeper.command?.[0], 'agent');
+  });
+
+  it('has a container file of known instructions, which copies what exists', () => {
+    const lines = readFileSync(join(ROOT, 'deploy/Containerfile'), 'utf8')
+      .split('\n')
+      .filter((line) => line !== '' && !line.startsWith('#'));
+    for (const line of lines) assert.match(line, INSTRUCTIONS);
+    const { files } = JSON.parse(readFileSync(join(ROOT, 'package.json'), 'utf8')) as { files: string[] };
+    assert.equal(files.includes('dist'), true);
+  });
+
+  it(
+    'works as two processes that see one directory through mounts of their own',
+    needing('mount'),
+    async (t) => {
+      const place = await freshPlace(t);
+      const source = join(place, 'volume');
+      const dir = join(place, 'app');
+      for (const folder of [source, dir]) mkdirSync(folder);
+      const under = ['unshare', '--mount', 'sh', '-c', `mount --bind '${source}' '${dir}' && exec "$0" "$@"`];
+      const program = [process.execPath, join(BUILT, '../instance.js'), '--dir', dir, ...CALM];
+      const instance = start([...under, ...program]);
+      t.after(() => killGroup(instance));
+      let said = '';
+      instance.stdout?.on('data', (data: Buffer) => (said += data.toString()));
+      await until('the stand-in is ready', () => said.includes('\n'));
+      const url = `http://127.0.0.1:${(JSON.parse(said) as { port: number }).port}`;
+      const subject = new Case(dir, join(place, 'points'));
+      const words = ['--dir', dir, '--store', subject.store, '--disk-reserve', '0', '--instance-url', url];
+      const agent = new Agent(t, words, { under });
+      await agent.point(1);
+      assert.equal((await fetch(`${url}/documents`, { method: 'POST' })).status, 200);
+      await agent.point(2);
+      const ended = new Promise((resolve) => instance.once('close', resolve));
+      instance.kill('SIGTERM');
+      assert.equal((await agent.end()).code, 0, agent.text);
+      assert.equal(await ended, 0);
+      const { snapshot } = await subject.show('latest');
+      assert.equal(['IDLE', 'SETTLED'].includes(snapshot.cutMethod), true);
+      assert.deepEqual(
+        briefly(snapshot.findings).filter((found) => !/^instance_silent/.test(found)),
+        [],
+      );
+      await subject.restore('latest', join(place, 'back'));
+      assertSameTree(lookAt(source), join(place, 'back'));
+    },
+  );
+});
