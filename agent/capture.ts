@@ -30,7 +30,7 @@ import type { CaptureHooks } from './hooks.ts';
 import type { InstanceSettings } from './instance.ts';
 import { Moment } from './moment.ts';
 import { Pool } from './pool.ts';
-import { loadPrevious, type PreviousState, packChangeTimes } from './previous.ts';
+import { loadPrevious, lostManifest, type PreviousState, packChangeTimes } from './previous.ts';
 import { Reader, type Reading } from './read.ts';
 import { checkReserve } from './reserve.ts';
 import { settlePending } from './roll.ts';
@@ -322,7 +322,7 @@ class Capture {
     if (!torn && previous?.record.manifest !== undefined && sameFiles(previous.record.manifest, manifest)) {
       // What was missing or damaged has been stored again; or only change times differ.
       if (this.#trusted) await this.#ingest.abandon();
-      else await this.#ingest.finishRepack([]);
+      else await this.#ingest.finishRepack(lostManifest(this.#store, previous.record));
       return await this.#confirm(previous, findings, retries, kept);
     }
     const { graphId, tags } = this.#request;

@@ -1,7 +1,14 @@
+import { toBinary } from '@bufbuild/protobuf';
 import { readNodeRefs } from '../core/list.ts';
 import { pathFromBytes } from '../core/path.ts';
-import { sameBytes } from '../core/unit.ts';
-import { type FileEntry, FileType_Value, type SnapshotRecord } from '../gen/lightkeeper/v1/types_pb.ts';
+import { sameBytes, sha256 } from '../core/unit.ts';
+import {
+  type FileEntry,
+  FileType_Value,
+  ManifestSchema,
+  type SnapshotRecord,
+  UnitKind_Value,
+} from '../gen/lightkeeper/v1/types_pb.ts';
 import { type Entry, keptTime } from './scan.ts';
 import type { Store } from './store/store.ts';
 
@@ -33,6 +40,17 @@ export async function newestRecord(store: Store, graphId: string): Promise<Snaps
     if (!record.deleted && record.manifest !== undefined) return record;
   }
   return undefined;
+}
+
+/** The manifest of a snapshot, to be stored again, if its pack is gone or damaged: the index still has it. */
+export function lostManifest(
+  store: Store,
+  { manifest, manifestUnitId, digest }: SnapshotRecord,
+): { kind: UnitKind_Value; units: Uint8Array[] }[] {
+  if (manifest === undefined || store.locate(manifestUnitId) !== undefined) return [];
+  const bytes = toBinary(ManifestSchema, manifest);
+  // Written by another version it may have been other bytes: those cannot be made again.
+  return sha256(bytes).equals(digest) ? [{ kind: UnitKind_Value.MANIFEST, units: [bytes] }] : [];
 }
 
 /** Loads what a capture of `dir` compares with; undefined for a graph without a snapshot. */
