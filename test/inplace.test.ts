@@ -32,7 +32,7 @@ import { briefly, Case, type Finding } from './support/answers.ts';
 import { assertRefused, BUILT, type Ended, killGroup, runToEnd, start, told } from './support/command.ts';
 import { fillNew, notAs, oldDirectory, ownNames, type State, stateOf } from './support/inplace.ts';
 import { asUser, bind, boundFolder, NOBODY, needing, smallDisk } from './support/machine.ts';
-import { freshPlace, until } from './support/place.ts';
+import { atEnd, freshPlace, until } from './support/place.ts';
 import { differences } from './support/tree.ts';
 
 const SEED = Number(process.env.LIGHTKEEPER_SEED ?? 1);
@@ -280,7 +280,7 @@ describe('restore --in-place', { concurrency: 3 }, () => {
       const one = await world(t);
       const http = createServer((_, response) => response.writeHead(503).end()).listen(0, '127.0.0.1');
       await once(http, 'listening');
-      t.after(() => http.close());
+      atEnd(t, () => http.close());
       const { port } = http.address() as { port: number };
       const ask = (url: string) => one.run('--instance-url', url);
       assertAlive(await ask(`http://127.0.0.1:${port}/`), /something answers at/);
@@ -293,7 +293,7 @@ describe('restore --in-place', { concurrency: 3 }, () => {
     it('by a lock that is held, and not by one that is left', async (t) => {
       const one = await world(t);
       const child = start(['flock', join(one.dir, '.lightrag_kv_lock'), 'sleep', '60']);
-      t.after(() => killGroup(child));
+      atEnd(t, () => killGroup(child));
       await until('the lock is held', () => {
         const { ino } = statSync(join(one.dir, '.lightrag_kv_lock'));
         return new RegExp(`:${ino} `).test(readFileSync('/proc/locks', 'utf8'));
@@ -308,7 +308,7 @@ describe('restore --in-place', { concurrency: 3 }, () => {
     it('by anything that changes, and by a young temporary file', async (t) => {
       const one = await world(t);
       const timer = setInterval(() => appendFileSync(join(one.dir, 'sub/deep/leaf'), '.'), 300);
-      t.after(() => clearInterval(timer));
+      atEnd(t, () => clearInterval(timer));
       assertAlive(await one.run(STOPPED), /"sub\/deep\/leaf" has just changed/);
       clearInterval(timer);
       writeFileSync(join(one.dir, 'vdb_chunks.json.tmp.7.8.9'), 'half');

@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import { BUILT, killGroup, lightkeeper, start, told } from './support/command.ts';
 import { fillGraph } from './support/fill.ts';
-import { freshPlace, until } from './support/place.ts';
+import { atEnd, freshPlace, until } from './support/place.ts';
 
 const ROOT = join(import.meta.dirname, '..');
 const README = readFileSync(join(ROOT, 'README.md'), 'utf8');
@@ -23,7 +23,7 @@ test('every npx lightkeeper line of the README works beside a running up', async
   fillGraph(dir);
   const env = { XDG_RUNTIME_DIR: place, LIGHTKEEPER_STATE: join(place, 'state') };
   const agent = start([process.execPath, BUILT, 'up', '--dir', dir, '--http', '127.0.0.1:0'], { env });
-  t.after(() => killGroup(agent));
+  atEnd(t, () => killGroup(agent));
   let printed = '';
   agent.stdout?.on('data', (data: Buffer) => {
     printed += data.toString();

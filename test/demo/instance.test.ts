@@ -1,5 +1,4 @@
 import assert from 'node:assert/strict';
-import type { ChildProcess } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import { cp, readdir, readFile, stat, truncate, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -7,79 +6,22 @@ import { describe, it, type TestContext } from 'node:test';
 import { LightkeeperError } from '../../core/errors.ts';
 import { generate } from '../../demo/generate.ts';
 import { parseOptions } from '../../demo/instance/options.ts';
-import { assertRefused, BUILT, type Ended, killGroup, runToEnd, start, told } from '../support/command.ts';
+import { assertRefused, type Ended, runToEnd, told } from '../support/command.ts';
 import { freshPlace, until } from '../support/place.ts';
+import { INSTANCE, type StandIn, startStandIn } from '../support/standin.ts';
 import { check } from './checker.ts';
 
-const INSTANCE = join(BUILT, '../instance.js');
 const FIXTURE = join(import.meta.dirname, '../../../shared/fixtures/gustobot@10');
 const QUIET = ['--ingest-every', '0', '--query-every', '0', '--pause', '0'];
 const SMALL = ['--documents', '6', '--dimension', '8', '--seed', '11'];
 const CACHE = 'kv_store_llm_response_cache.json';
 const GRAPH = 'graph_chunk_entity_relation.graphml';
 const WHOLE = { errors: [], warnings: [] };
-const READY_WITHIN_MS = 10_000;
 const ENDS_WITHIN_MS = 10_000;
 
-interface Answer {
-  readonly status: number;
-  readonly body: Record<string, unknown>;
-}
-
-/** A running instance. */
-interface Instance {
-  readonly child: ChildProcess;
-  readonly ask: (route: string, headers?: Record<string, string>) => Promise<Answer>;
-  readonly digest: () => Promise<string>;
-  /** Sends SIGTERM and tells how it ended. */
-  readonly stop: () => Promise<Pick<Ended, 'code' | 'signal'>>;
-  readonly ended: Promise<Pick<Ended, 'code' | 'signal'>>;
-}
-
-/** The instances of a test, with their ends. */
-const running = new Map<ChildProcess, Promise<unknown>>();
-
-/** A new folder; when the test ends its instances are ended first: they would write while it is removed. */
-async function newPlace(t: TestContext): Promise<string> {
-  t.after(async () => {
-    for (const child of running.keys()) killGroup(child);
-    await Promise.all(running.values());
-    running.clear();
-  });
-  return await freshPlace(t);
-}
-
-/** Starts an instance and waits until it is ready. */
-async function startInstance(dir: string, ...flags: string[]): Promise<Instance> {
-  const child = start([process.execPath, INSTANCE, '--dir', dir, ...QUIET, ...SMALL, ...flags]);
-  const ended = new Promise<Pick<Ended, 'code' | 'signal'>>((resolve) => {
-    child.once('close', (code, signal) => resolve({ code, signal }));
-  });
-  running.set(child, ended);
-  let out = '';
-  let err = '';
-  child.stdout?.on('data', (text) => {
-    out += text;
-  });
-  child.stderr?.on('data', (text) => {
-    err += text;
-  });
-  await until('ready', () => out.includes('\n') || child.exitCode !== null, READY_WITHIN_MS);
-  assert.equal(child.exitCode, null, err);
-  const { ready, port, pid } = JSON.parse(out) as { ready: boolean; port: number; pid: number };
-  assert.deepEqual([ready, pid], [true, child.pid]);
-  const ask: Instance['ask'] = async (route, headers = {}) => {
-    const [method = '', path = ''] = route.split(' ');
-    const signal = AbortSignal.timeout(ENDS_WITHIN_MS);
-    const response = await fetch(`http://127.0.0.1:${port}${path}`, { method, headers, signal });
-    return { status: response.status, body: (await response.json()) as Answer['body'] };
-  };
-  const digest = async () => String((await ask('GET /digest')).body.digest);
-  const stop = () => {
-    child.kill('SIGTERM');
-    return ended;
-  };
-  return { child, ask, digest, stop, ended };
+/** Starts a small one. */
+function startInstance(t: TestContext, dir: string, ...flags: string[]): Promise<StandIn> {
+  return startStandIn(t, dir, [...QUIET, ...SMALL, ...flags]);
 }
 
 async function contents(dir: string): Promise<Map<string, string>> {
@@ -108,8 +50,8 @@ describe('the stand-in instance', () => {
   for (const style of ['inplace', 'rename'] as const) {
     for (const api of ['old', 'new'] as const) {
       it(`ingests, asks and leaves a whole directory (${style}, ${api})`, async (t) => {
-        const dir = join(await newPlace(t), 'rag');
-        const { ask, digest, stop } = await startInstance(dir, '--style', style, '--api', api);
+        const dir = join(await freshPlace(t), 'rag');
+        const { ask, digest, stop } = await startInstance(t, dir, '--style', style, '--api', api);
         const { body } = await ask('GET /documents');
         assert.equal((body.documents as unknown[]).length, 6);
         for (let i = 0; i < 3; i++) assert.equal((await ask('POST /documents')).status, 200);
@@ -123,15 +65,15 @@ describe('the stand-in instance', () => {
         assert.deepEqual(await stop(), { code: 0, signal: null });
         assert.deepEqual(await check(dir), WHOLE);
         assert.equal((await readdir(dir)).length, 12);
-        const again = await startInstance(dir);
+        const again = await startInstance(t, dir);
         assert.equal(await again.digest(), known);
       });
     }
   }
 
   it('answers health and pipeline status as LightRAG does', async (t) => {
-    const dir = join(await newPlace(t), 'rag');
-    const old = await startInstance(dir, '--api', 'old', '--storage', 'postgres', '--workspace', 'one');
+    const dir = join(await freshPlace(t), 'rag');
+    const old = await startInstance(t, dir, '--api', 'old', '--storage', 'postgres', '--workspace', 'one');
     const { body } = await old.ask('GET /health');
     assert.equal(body.status, 'healthy');
     assert.equal(body.working_directory, dir);
@@ -144,7 +86,7 @@ describe('the stand-in instance', () => {
     assert.equal(core_version, '1.4.9.11');
     assert.ok(!('pending_enqueues' in before));
     await old.stop();
-    const now = await startInstance(dir, '--workspace', 'one');
+    const now = await startInstance(t, dir, '--workspace', 'one');
     const after = (await now.ask('GET /documents/pipeline_status')).body;
     const { scanning, destructive_busy, pending_enqueues, busy, request_pending } = after;
     assert.deepEqual([scanning, destructive_busy, busy, request_pending], [false, false, false, false]);
@@ -156,8 +98,8 @@ describe('the stand-in instance', () => {
   });
 
   it('is busy from the first file of an ingest to the last, and says what is not on disk', async (t) => {
-    const dir = join(await newPlace(t), 'rag');
-    const { ask } = await startInstance(dir, '--pause', '40ms');
+    const dir = join(await freshPlace(t), 'rag');
+    const { ask } = await startInstance(t, dir, '--pause', '40ms');
     const status = async () => (await ask('GET /documents/pipeline_status')).body;
     const graph = await text(dir, GRAPH);
     const ingests = [ask('POST /documents'), ask('POST /documents')];
@@ -178,8 +120,8 @@ describe('the stand-in instance', () => {
   });
 
   it('works by itself, until it is told to pause', async (t) => {
-    const dir = join(await newPlace(t), 'rag');
-    const { ask } = await startInstance(dir, '--ingest-every', '30ms', '--query-every', '10ms');
+    const dir = join(await freshPlace(t), 'rag');
+    const { ask } = await startInstance(t, dir, '--ingest-every', '30ms', '--query-every', '10ms');
     await until('two documents', async () => (await statuses(dir)).length >= 8);
     await ask('POST /pause');
     const paused = await contents(dir);
@@ -191,8 +133,8 @@ describe('the stand-in instance', () => {
   });
 
   it('leaves a cut file when it is killed, and does not start with it', async (t) => {
-    const dir = join(await newPlace(t), 'rag');
-    const { child, ask, ended } = await startInstance(dir, '--style', 'inplace', '--piece-pause', '40ms');
+    const dir = join(await freshPlace(t), 'rag');
+    const { child, ask, ended } = await startInstance(t, dir, '--style', 'inplace', '--piece-pause', '40ms');
     const whole = (await stat(join(dir, CACHE))).size;
     const lost = ask('POST /documents').catch(() => {});
     await until('a cut cache', async () => {
@@ -209,20 +151,20 @@ describe('the stand-in instance', () => {
   });
 
   it('goes on with the document that it was killed over', async (t) => {
-    const dir = join(await newPlace(t), 'rag');
-    const first = await startInstance(dir, '--pause', '100ms');
+    const dir = join(await freshPlace(t), 'rag');
+    const first = await startInstance(t, dir, '--pause', '100ms');
     const lost = first.ask('POST /documents').catch(() => {});
     await until('processing', async () => (await statuses(dir)).at(-1) === 'processing');
     first.child.kill('SIGKILL');
     await Promise.all([lost, first.ended]);
-    const { ask } = await startInstance(dir);
+    const { ask } = await startInstance(t, dir);
     await ask('POST /documents');
     assert.deepEqual(await statuses(dir), Array(7).fill('processed'));
     assert.deepEqual(await check(dir), WHOLE);
   });
 
   it('names the file that is wrong', async (t) => {
-    const place = await newPlace(t);
+    const place = await freshPlace(t);
     const good = join(place, 'good');
     await generate(good, { seed: 11, documents: 3, dimension: 8 });
     const other = join(place, 'other');
@@ -261,9 +203,9 @@ describe('the stand-in instance', () => {
   });
 
   it('answers as before from a copy, and otherwise from a mixture of two states', async (t) => {
-    const place = await newPlace(t);
+    const place = await freshPlace(t);
     const dir = join(place, 'rag');
-    const { ask, digest } = await startInstance(dir);
+    const { ask, digest } = await startInstance(t, dir);
     const old = join(place, 'old');
     await cp(dir, old, { recursive: true });
     for (let i = 0; i < 4; i++) await ask('POST /documents');
@@ -271,7 +213,7 @@ describe('the stand-in instance', () => {
     const query = `GET /query?cache=0&entity=${encodeURIComponent(last)}`;
     const copy = join(place, 'copy');
     await cp(dir, copy, { recursive: true });
-    const right = await startInstance(copy);
+    const right = await startInstance(t, copy);
     assert.equal(await right.digest(), await digest());
     assert.deepEqual(await right.ask(query), await ask(query));
     await right.ask('POST /documents');
@@ -280,7 +222,7 @@ describe('the stand-in instance', () => {
     await cp(join(old, 'vdb_entities.json'), join(copy, 'vdb_entities.json'));
     await right.child.kill('SIGKILL');
     await right.ended;
-    const mixed = await startInstance(copy);
+    const mixed = await startInstance(t, copy);
     assert.notEqual(await mixed.digest(), await digest());
     const { body } = await mixed.ask(query);
     assert.equal(body.content, null);
@@ -288,9 +230,9 @@ describe('the stand-in instance', () => {
   });
 
   it('overwrites what is restored while it runs', async (t) => {
-    const place = await newPlace(t);
+    const place = await freshPlace(t);
     const dir = join(place, 'rag');
-    const { ask, digest, stop } = await startInstance(dir);
+    const { ask, digest, stop } = await startInstance(t, dir);
     const point = join(place, 'point');
     await cp(dir, point, { recursive: true });
     await ask('POST /documents');
@@ -301,13 +243,13 @@ describe('the stand-in instance', () => {
     await cp(point, dir, { recursive: true });
     const known = await digest();
     await stop();
-    const again = await startInstance(dir);
+    const again = await startInstance(t, dir);
     assert.equal(await again.digest(), known);
   });
 
   it('finishes its flush when it is asked to stop, out of reach meanwhile', async (t) => {
-    const dir = join(await newPlace(t), 'rag');
-    const { child, ask, stop } = await startInstance(dir, '--style', 'inplace', '--pause', '40ms');
+    const dir = join(await freshPlace(t), 'rag');
+    const { child, ask, stop } = await startInstance(t, dir, '--style', 'inplace', '--pause', '40ms');
     const ingest = ask('POST /documents');
     await until('processing', async () => (await statuses(dir).catch(() => [])).at(-1) === 'processing');
     const ended = stop();
@@ -320,8 +262,8 @@ describe('the stand-in instance', () => {
   });
 
   it('wants the key for all but health', async (t) => {
-    const dir = join(await newPlace(t), 'rag');
-    const { ask } = await startInstance(dir, '--api-key', 'sesame');
+    const dir = join(await freshPlace(t), 'rag');
+    const { ask } = await startInstance(t, dir, '--api-key', 'sesame');
     assert.equal((await ask('GET /health')).status, 200);
     for (const route of ['GET /documents/pipeline_status', 'GET /documents', 'POST /pause', 'GET /digest']) {
       assert.deepEqual(await ask(route), { status: 403, body: { detail: 'API Key required' } }, route);
@@ -332,7 +274,7 @@ describe('the stand-in instance', () => {
   });
 
   it('refuses flags that it cannot use', async (t) => {
-    const dir = join(await newPlace(t), 'rag');
+    const dir = join(await freshPlace(t), 'rag');
     const wrong = [
       ['--style', 'copy'],
       ['--pause', '3x'],
@@ -363,10 +305,10 @@ describe('the stand-in instance', () => {
   it('writes a real directory back byte for byte', {
     skip: !existsSync(FIXTURE) && `no ${FIXTURE}`,
   }, async (t) => {
-    const dir = join(await newPlace(t), 'rag');
+    const dir = join(await freshPlace(t), 'rag');
     await cp(FIXTURE, dir, { recursive: true });
     const before = await contents(dir);
-    const { stop } = await startInstance(dir, '--dimension', '1024');
+    const { stop } = await startInstance(t, dir, '--dimension', '1024');
     await stop();
     const after = await contents(dir);
     for (const [name, was] of before) assert.ok(after.get(name) === was, name);

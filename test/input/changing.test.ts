@@ -8,7 +8,7 @@ import { briefly, Case, type Snapshot } from '../support/answers.ts';
 import { assertRefused, killGroup, lightkeeper, type StartOptions, start, told } from '../support/command.ts';
 import { fill, fillGraph, noise } from '../support/fill.ts';
 import { clockShifted, needing } from '../support/machine.ts';
-import { freshPlace } from '../support/place.ts';
+import { atEnd, freshPlace } from '../support/place.ts';
 import { assertSameTree, type Fact, lookAt } from '../support/tree.ts';
 import { isBlocksInstant, isLogInstant, isWholeState } from '../support/writer.ts';
 
@@ -29,7 +29,7 @@ async function writing(t: TestContext, kind: string, dir: string, pauseMs = 0): 
   const program = join(await freshPlace(t), 'writer.mjs');
   writeFileSync(program, WRITER);
   const child = start([process.execPath, program, kind, dir, String(pauseMs)]);
-  t.after(() => killGroup(child));
+  atEnd(t, () => killGroup(child));
   let said = '';
   child.stderr?.on('data', (text) => {
     said += String(text);
@@ -258,7 +258,7 @@ describe('changes under way', { concurrency: 2 }, () => {
         let n = 0;
         setInterval(() => { ${act}; n++; }, 60);`;
         const child = start([process.execPath, '-e', script]);
-        t.after(() => killGroup(child));
+        atEnd(t, () => killGroup(child));
         const { snapshotId, cutMethod } = await snapshotAnyway(subject, ['--quiet', '0'], {
           under: slowly(path, 60),
         });

@@ -18,7 +18,7 @@ import { briefly, Case } from '../support/answers.ts';
 import { assertRefused, lightkeeper } from '../support/command.ts';
 import { fill, fillGraph, noise, setTime } from '../support/fill.ts';
 import { asUser, NOBODY, needing } from '../support/machine.ts';
-import { freshPlace } from '../support/place.ts';
+import { atEnd, freshPlace } from '../support/place.ts';
 import { assertSameTree, lookAt } from '../support/tree.ts';
 
 async function emptyCase(t: TestContext): Promise<{ place: string; subject: Case }> {
@@ -121,7 +121,7 @@ describe('kinds of files', { concurrency: 4 }, () => {
       const wanted = lookAt(subject.dir);
       execFileSync('mkfifo', [join(subject.dir, 'fifo'), join(subject.dir, 'blobs/fifo\n2')]);
       const server = createServer().listen(join(subject.dir, 'socket'));
-      t.after(() => server.close());
+      atEnd(t, () => server.close());
       const { findings } = await subject.snapshot({ timeoutMs: 20_000 });
       assert.deepEqual(briefly(findings), [
         'special_file blobs/fifo\n2',

@@ -9,7 +9,7 @@ import { Case } from '../support/answers.ts';
 import { assertRefused, killGroup, lightkeeper, start, told } from '../support/command.ts';
 import { fill, fillGraph, noise } from '../support/fill.ts';
 import { needing, smallDisk } from '../support/machine.ts';
-import { freshPlace, until } from '../support/place.ts';
+import { atEnd, freshPlace, until } from '../support/place.ts';
 import { assertSameTree, lookAt } from '../support/tree.ts';
 
 interface Up {
@@ -148,7 +148,7 @@ describe('a running agent', { concurrency: 5 }, () => {
       let n = 0;
       setInterval(() => require('node:fs').writeFileSync(${JSON.stringify(join(subject.dir, 'busy'))}, String(n++)), 40);`;
       const writer = start([process.execPath, '-e', script]);
-      t.after(() => killGroup(writer));
+      atEnd(t, () => killGroup(writer));
       await until('it writes', () => lookAt(subject.dir).has('busy'));
       const agent = new Agent(t, ['--dir', subject.dir, '--store', subject.store]);
       await agent.says(/protecting/);
@@ -214,7 +214,7 @@ describe('a running agent', { concurrency: 5 }, () => {
       const { subject } = await graphCase(t);
       const server = createServer().listen(0, '127.0.0.1');
       await once(server, 'listening');
-      t.after(() => server.close());
+      atEnd(t, () => server.close());
       const address = server.address();
       const port = typeof address === 'object' && address !== null ? address.port : 0;
       const words = ['--dir', subject.dir, '--store', subject.store];
@@ -223,7 +223,7 @@ describe('a running agent', { concurrency: 5 }, () => {
       // Whoever has the default port, this test or another program: it is taken.
       const standard = createServer().listen(9701, '127.0.0.1');
       await Promise.race([once(standard, 'listening'), once(standard, 'error')]).catch(() => {});
-      t.after(() => standard.close());
+      atEnd(t, () => standard.close());
       const agent = new Agent(t, [...words, '--default-http']);
       await agent.point(1);
       const [, found = ''] = /http:\/\/127\.0\.0\.1:(\d+)\/metrics/.exec(agent.out) ?? [];

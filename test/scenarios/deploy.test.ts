@@ -5,24 +5,12 @@ import { describe, it } from 'node:test';
 import { parse } from 'yaml';
 import { Agent } from '../support/agent.ts';
 import { briefly, Case } from '../support/answers.ts';
-import { BUILT, killGroup, start } from '../support/command.ts';
 import { needing } from '../support/machine.ts';
-import { freshPlace, until } from '../support/place.ts';
+import { freshPlace } from '../support/place.ts';
+import { startStandIn } from '../support/standin.ts';
 import { assertSameTree, lookAt } from '../support/tree.ts';
 
 const ROOT = join(import.meta.dirname, '../..');
-const CALM = [
-  '--ingest-every',
-  '0',
-  '--query-every',
-  '0',
-  '--pause',
-  '20ms',
-  '--documents',
-  '5',
-  '--dimension',
-  '8',
-];
 /** What a container file may say. */
 const INSTRUCTIONS = /^(?:FROM|WORKDIR|COPY|RUN|ENV|STOPSIGNAL|ENTRYPOINT|CMD) /;
 
@@ -75,23 +63,25 @@ describe('deploy', () => {
       const dir = join(place, 'app');
       for (const folder of [source, dir]) mkdirSync(folder);
       const under = ['unshare', '--mount', 'sh', '-c', `mount --bind '${source}' '${dir}' && exec "$0" "$@"`];
-      const program = [process.execPath, join(BUILT, '../instance.js'), '--dir', dir, ...CALM];
-      const instance = start([...under, ...program]);
-      t.after(() => killGroup(instance));
-      let said = '';
-      instance.stdout?.on('data', (data: Buffer) => (said += data.toString()));
-      await until('the stand-in is ready', () => said.includes('\n'));
-      const url = `http://127.0.0.1:${(JSON.parse(said) as { port: number }).port}`;
+      const instance = await startStandIn(t, dir, ['--pause', '20ms'], { under });
       const subject = new Case(dir, join(place, 'points'));
-      const words = ['--dir', dir, '--store', subject.store, '--disk-reserve', '0', '--instance-url', url];
+      const words = [
+        '--dir',
+        dir,
+        '--store',
+        subject.store,
+        '--disk-reserve',
+        '0',
+        '--instance-url',
+        instance.url,
+      ];
       const agent = new Agent(t, words, { under });
       await agent.point(1);
-      assert.equal((await fetch(`${url}/documents`, { method: 'POST' })).status, 200);
+      assert.equal((await instance.ask('POST /documents')).status, 200);
       await agent.point(2);
-      const ended = new Promise((resolve) => instance.once('close', resolve));
-      instance.kill('SIGTERM');
+      const ended = instance.stop();
       assert.equal((await agent.end()).code, 0, agent.text);
-      assert.equal(await ended, 0);
+      assert.equal((await ended).code, 0);
       const { snapshot } = await subject.show('latest');
       assert.equal(['IDLE', 'SETTLED'].includes(snapshot.cutMethod), true);
       assert.deepEqual(

@@ -6,7 +6,7 @@ import { test } from 'node:test';
 import { promisify } from 'node:util';
 import { Case, type Snapshot } from '../support/answers.ts';
 import { answerOf, BUILT, killGroup, lightkeeper, start, told } from '../support/command.ts';
-import { freshPlace, until } from '../support/place.ts';
+import { atEnd, freshPlace, until } from '../support/place.ts';
 import { assertSameTree, lookAt } from '../support/tree.ts';
 
 // Node's own cp keeps times to the millisecond only.
@@ -54,7 +54,7 @@ test('up makes a snapshot of every state that is copied over the directory, and 
     [process.execPath, BUILT, 'up', '--dir', dir, '--state', join(place, 'state'), '--http', '127.0.0.1:0'],
     { env },
   );
-  t.after(() => killGroup(agent));
+  atEnd(t, () => killGroup(agent));
   let printed = '';
   agent.stdout?.on('data', (data: Buffer) => {
     printed += data.toString();

@@ -1,71 +1,24 @@
 import assert from 'node:assert/strict';
-import type { ChildProcess } from 'node:child_process';
 import { cpSync, mkdirSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
-import { describe, it, type TestContext } from 'node:test';
+import { describe, it } from 'node:test';
 import { Agent } from '../support/agent.ts';
 import { briefly, Case } from '../support/answers.ts';
-import { assertRefused, BUILT, killGroup, lightkeeper, start } from '../support/command.ts';
-import { freshPlace, until } from '../support/place.ts';
+import { assertRefused, lightkeeper } from '../support/command.ts';
+import { atEnd, freshPlace } from '../support/place.ts';
+import { startStandIn } from '../support/standin.ts';
 import { assertSameTree, lookAt } from '../support/tree.ts';
 
-const INSTANCE = join(BUILT, '../instance.js');
-const CALM = [
-  '--ingest-every',
-  '0',
-  '--query-every',
-  '0',
-  '--pause',
-  '20ms',
-  '--documents',
-  '5',
-  '--dimension',
-  '8',
-];
-
-interface StandIn {
-  readonly child: ChildProcess;
-  readonly url: string;
-  ask(route: string, key?: string): Promise<Record<string, unknown>>;
-}
-
-const started = new Set<ChildProcess>();
-
-async function newPlace(t: TestContext): Promise<string> {
-  t.after(() => {
-    for (const child of started) killGroup(child);
-    started.clear();
-  });
-  return await freshPlace(t);
-}
-
-async function standIn(dir: string, ...flags: string[]): Promise<StandIn> {
-  const child = start([process.execPath, INSTANCE, '--dir', dir, ...CALM, ...flags]);
-  started.add(child);
-  let said = '';
-  child.stdout?.on('data', (data: Buffer) => (said += data.toString()));
-  await until('the stand-in is ready', () => said.includes('\n'));
-  const { port } = JSON.parse(said) as { port: number };
-  const url = `http://127.0.0.1:${port}`;
-  const ask = async (route: string, key = '') => {
-    const [method, path] = route.split(' ') as [string, string];
-    const response = await fetch(`${url}${path}`, {
-      method,
-      headers: key === '' ? {} : { 'X-API-Key': key },
-    });
-    assert.equal(response.status, 200, `${route}: ${response.status}`);
-    return (await response.json()) as Record<string, unknown>;
-  };
-  return { child, url, ask };
-}
+const PACED = ['--pause', '20ms'];
+const KEY = { 'X-API-Key': 'secret' };
 
 describe('an agent that may ask the instance', { concurrency: 2 }, () => {
   it('knows when it is idle, and what it is', async (t) => {
-    const place = await newPlace(t);
+    const place = await freshPlace(t);
     const subject = new Case(join(place, 'rag'), join(place, 'store'));
-    const instance = await standIn(subject.dir, '--api-key', 'secret');
+    const instance = await startStandIn(t, subject.dir, [...PACED, '--api-key', 'secret']);
     const words = ['--dir', subject.dir, '--store', subject.store, '--disk-reserve', '0'];
     writeFileSync(join(place, 'key'), 'secret\n');
     const agent = new Agent(t, [
@@ -76,7 +29,7 @@ describe('an agent that may ask the instance', { concurrency: 2 }, () => {
       join(place, 'key'),
     ]);
     await agent.point(1);
-    await instance.ask('POST /documents', 'secret');
+    assert.equal((await instance.ask('POST /documents', KEY)).status, 200);
     await agent.point(2);
     const { snapshot } = await subject.show('latest');
     assert.equal(snapshot.cutMethod, 'IDLE');
@@ -92,30 +45,35 @@ describe('an agent that may ask the instance', { concurrency: 2 }, () => {
     });
     assert.equal(JSON.stringify(snapshot).includes('secret'), false);
     // What comes back lives: another instance loads it and holds the same.
-    const before = await instance.ask('GET /digest', 'secret');
+    const before = await instance.digest(KEY);
     await subject.restore('latest', join(place, 'back'));
-    const second = await standIn(join(place, 'back'));
-    assert.deepEqual(await second.ask('GET /digest'), before);
+    const second = await startStandIn(t, join(place, 'back'), PACED);
+    assert.equal(await second.digest(), before);
     assert.equal((await agent.end()).code, 0);
   });
 
   it('has the last flush of an instance that is stopped at the same moment', async (t) => {
-    const place = await newPlace(t);
+    const place = await freshPlace(t);
     const subject = new Case(join(place, 'rag'), join(place, 'store'));
-    const instance = await standIn(subject.dir, '--query-every', '50ms', '--pause', '100ms');
+    const instance = await startStandIn(t, subject.dir, [
+      ...PACED,
+      '--query-every',
+      '50ms',
+      '--pause',
+      '100ms',
+    ]);
     const words = ['--dir', subject.dir, '--store', subject.store, '--disk-reserve', '0'];
     const agent = new Agent(t, [...words, '--instance-url', instance.url]);
     await agent.says(/protecting/);
-    const ended = new Promise((resolve) => instance.child.once('close', resolve));
-    instance.child.kill('SIGTERM');
+    const ended = instance.stop();
     assert.equal((await agent.end()).code, 0);
-    assert.equal(await ended, 0);
+    assert.equal((await ended).code, 0);
     await subject.restore('latest', join(place, 'back'));
     assertSameTree(lookAt(subject.dir), join(place, 'back'));
   });
 
   it('goes on without one that does not answer, and says so', async (t) => {
-    const place = await newPlace(t);
+    const place = await freshPlace(t);
     const subject = new Case(join(place, 'rag'), join(place, 'store'));
     mkdirSync(subject.dir);
     writeFileSync(join(subject.dir, 'kv_store_full_docs.json'), '{}');
@@ -129,9 +87,9 @@ describe('an agent that may ask the instance', { concurrency: 2 }, () => {
   });
 
   it('refuses storages that keep no files here, unless a part is enough', async (t) => {
-    const place = await newPlace(t);
+    const place = await freshPlace(t);
     const subject = new Case(join(place, 'rag'), join(place, 'store'));
-    const instance = await standIn(subject.dir, '--storage', 'postgres');
+    const instance = await startStandIn(t, subject.dir, [...PACED, '--storage', 'postgres']);
     const words = ['--dir', subject.dir, '--store', subject.store, '--instance-url', instance.url];
     const refused = await lightkeeper(['up', ...words, '--http', '127.0.0.1:0']);
     assertRefused(refused, { code: 4, error: /outside of the directory/, hint: /--allow-partial/ });
@@ -144,8 +102,8 @@ describe('an agent that may ask the instance', { concurrency: 2 }, () => {
   });
 
   it('says when the instance serves another directory', async (t) => {
-    const place = await newPlace(t);
-    const instance = await standIn(join(place, 'rag'));
+    const place = await freshPlace(t);
+    const instance = await startStandIn(t, join(place, 'rag'), PACED);
     const subject = new Case(join(place, 'copy'), join(place, 'store'));
     cpSync(join(place, 'rag'), subject.dir, { recursive: true });
     const words = ['--dir', subject.dir, '--store', subject.store, '--disk-reserve', '0'];
@@ -157,13 +115,13 @@ describe('an agent that may ask the instance', { concurrency: 2 }, () => {
   });
 
   it('is not fooled by what is no LightRAG', async (t) => {
-    const place = await newPlace(t);
+    const place = await freshPlace(t);
     const subject = new Case(join(place, 'rag'), join(place, 'store'));
     mkdirSync(subject.dir);
     writeFileSync(join(subject.dir, 'a'), 'a');
     const server = createServer((_, response) => response.end('['.repeat(5_000_000)));
     await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', () => resolve()));
-    t.after(() => server.close());
+    atEnd(t, () => server.close());
     const url = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
     const words = ['--dir', subject.dir, '--store', subject.store, '--disk-reserve', '0'];
     const agent = new Agent(t, [...words, '--instance-url', url]);

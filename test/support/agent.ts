@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import type { ChildProcess } from 'node:child_process';
 import type { TestContext } from 'node:test';
 import { BUILT, type Ended, killGroup, type StartOptions, start } from './command.ts';
-import { until } from './place.ts';
+import { atEnd, until } from './place.ts';
 
 /** A running `lightkeeper up`. */
 export class Agent {
@@ -17,7 +17,10 @@ export class Agent {
       words.includes('--http') || words.includes('--default-http') ? [] : ['--http', '127.0.0.1:0'];
     const flags = words.filter((word) => word !== '--default-http');
     this.child = start([process.execPath, BUILT, 'up', ...flags, ...http], options);
-    t.after(() => killGroup(this.child));
+    atEnd(t, async () => {
+      killGroup(this.child);
+      await this.#ended.catch(() => {});
+    });
     const began = performance.now();
     this.child.stdout?.setEncoding('utf8').on('data', (text: string) => {
       this.out += text;

@@ -5,6 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { TestContext } from 'node:test';
 import { promisify } from 'node:util';
+import { atEnd } from './place.ts';
 
 const run = promisify(execFile);
 
@@ -79,7 +80,7 @@ export interface Disk {
 export async function smallDisk(t: TestContext, bytes: number): Promise<Disk> {
   const path = await mkdtemp(join(tmpdir(), 'lightkeeper-disk-'));
   await run('mount', ['-t', 'tmpfs', '-o', `size=${bytes},mode=0755`, 'none', path]);
-  t.after(async () => {
+  atEnd(t, async () => {
     await run('umount', ['-l', path]);
     await rmdir(path);
   });
@@ -95,7 +96,7 @@ export async function smallDisk(t: TestContext, bytes: number): Promise<Disk> {
 export async function boundFolder(t: TestContext, source: string): Promise<string> {
   const path = await mkdtemp(join(tmpdir(), 'lightkeeper-bound-'));
   const unbind = await bind(source, path);
-  t.after(async () => {
+  atEnd(t, async () => {
     await unbind();
     await rmdir(path);
   });

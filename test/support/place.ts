@@ -17,11 +17,23 @@ export async function removeAll(path: string): Promise<void> {
   });
 }
 
+const undone = new WeakMap<TestContext, (() => unknown)[]>();
+
+/** Has something undone when the test ends, the last first: what writes to a folder ends before that is removed. */
+export function atEnd(t: TestContext, undo: () => unknown): void {
+  const steps = undone.get(t) ?? [];
+  if (steps.push(undo) > 1) return;
+  undone.set(t, steps);
+  t.after(async () => {
+    for (const step of steps.reverse()) await step();
+  });
+}
+
 /** A new folder that is removed when the test ends. Other users may enter it. */
 export async function freshPlace(t: TestContext, parent = tmpdir()): Promise<string> {
   const place = await mkdtemp(join(parent, 'lightkeeper-test-'));
   await chmod(place, 0o755);
-  t.after(() => removeAll(place));
+  atEnd(t, () => removeAll(place));
   return place;
 }
 
