@@ -1,7 +1,7 @@
 import { realpathSync } from 'node:fs';
 import { create } from '@bufbuild/protobuf';
 import { LightkeeperError, systemCode } from '../core/errors.ts';
-import { type BytePath, pathFromBytes, pathText } from '../core/path.ts';
+import { type BytePath, bytesText } from '../core/path.ts';
 import {
   type RestoreRequest,
   type RestoreResult,
@@ -56,7 +56,7 @@ export async function answerRestore(
   const { inPlace, ...written } = await run(store, record, request, around);
   const result = create(RestoreResultSchema, {
     snapshotId: idOf(record),
-    to: pathText(pathFromBytes(request.inPlace.length > 0 ? request.inPlace : request.to)),
+    to: bytesText(request.inPlace.length > 0 ? request.inPlace : request.to),
     files: written.files,
     bytes: BigInt(written.bytes),
     durationMs: Math.round(monotonic() - began),

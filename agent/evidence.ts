@@ -6,12 +6,20 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { ioError, LightkeeperError, systemCode } from '../core/errors.ts';
 import { type BytePath, pathText } from '../core/path.ts';
 import { now } from '../host/clock.ts';
-import { below, type Entry, firstDifference, type Scan, type ScanOptions, sameEntry, scan } from './scan.ts';
+import {
+  below,
+  type Entry,
+  firstDifference,
+  isTemp,
+  type Scan,
+  type ScanOptions,
+  sameEntry,
+  scan,
+  TEMP_YOUNG_MS,
+} from './scan.ts';
 
 /** So long is watched whether anything changes. */
 const STILL_MS = 2000;
-/** A temporary file that is younger than this belongs to a flush that is under way. */
-const YOUNG_MS = 60_000;
 /** A host that does not answer at all says nothing. */
 const PROBE_MS = 5000;
 
@@ -72,8 +80,7 @@ export async function whyHeld(dir: Uint8Array, { beside }: Scan): Promise<string
 
 function whyYoung({ beside }: Scan): string | undefined {
   const young = beside.find(
-    ({ path, mtimeNs }) =>
-      !path.endsWith('lock') && Math.abs(now() - Number(mtimeNs / 1_000_000n)) < YOUNG_MS,
+    ({ path, mtimeNs }) => isTemp(path) && Math.abs(now() - Number(mtimeNs / 1_000_000n)) < TEMP_YOUNG_MS,
   );
   return young === undefined
     ? undefined

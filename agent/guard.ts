@@ -12,7 +12,7 @@ import {
   type Snapshot,
 } from '../gen/lightkeeper/v1/agent_pb.ts';
 import { type Finding, Grade_Value } from '../gen/lightkeeper/v1/types_pb.ts';
-import { monotonic, now } from '../host/clock.ts';
+import { monotonic, now, waited } from '../host/clock.ts';
 import type { Guarded } from './answer.ts';
 import { checkInstance, InstanceProbe } from './instance.ts';
 import { hasJournal } from './journal.ts';
@@ -77,7 +77,6 @@ export class Guard {
   readonly #agent: Pick<AgentSettings, 'reserveBytes' | 'continuous' | 'intervalMs'>;
   /** Told of workspaces below the directory, whenever it is looked at. */
   readonly #onWorkspaces: (workspaces: readonly BytePath[]) => void;
-  #workspaces: ReadonlySet<BytePath> = new Set();
   #confirmedMs = 0;
   /** The first look is told of even if it finds nothing new: the directory is protected from then on. */
   #told = false;
@@ -133,7 +132,7 @@ export class Guard {
     };
     const ticking = this.#captureByTheClock(signal);
     if (this.#agent.continuous) await new Watcher(dir, watching, handlers, signal).run();
-    else await ended(signal);
+    else await waited(Number.POSITIVE_INFINITY, signal);
     await ticking;
     const last = { ...handlers, capture: () => this.#capture(LAST_SETTLE_MS) };
     await this.#lastPoint(new Watcher(dir, watching, last, signal));
@@ -143,22 +142,18 @@ export class Guard {
   async #captureByTheClock(signal: AbortSignal): Promise<void> {
     const { intervalMs } = this.#agent;
     if (intervalMs === undefined) return;
-    const options = { signal };
-    for (let aborted = signal.aborted; !aborted; aborted = signal.aborted) {
+    do {
       await this.#capture(BUSY_STRETCH_MS, signal, { schedule: 'interval' }).catch((error: unknown) => {
         if (!signal.aborted) this.#fail(normalise(error));
       });
-      await sleep(intervalMs, undefined, options).catch(() => {});
-    }
+    } while (await waited(intervalMs, signal));
   }
 
   /** They may come and go while the agent runs. */
   #findWorkspaces(): ReadonlySet<BytePath> {
-    if (!this.settings.split) return this.#workspaces;
-    const found = workspacesIn(this.settings.dir);
-    this.#workspaces = new Set(found);
+    const found = this.settings.split ? workspacesIn(this.settings.dir) : [];
     this.#onWorkspaces(found);
-    return this.#workspaces;
+    return new Set(found);
   }
 
   async #capture(
@@ -300,11 +295,4 @@ export class Guard {
     const result = await this.#service.prune(request, () => {});
     if (result.remove.length > 0) this.#events.pruned(graphId, result);
   }
-}
-
-function ended(signal: AbortSignal): Promise<void> {
-  return new Promise((resolve) => {
-    if (signal.aborted) resolve();
-    else signal.addEventListener('abort', () => resolve(), { once: true });
-  });
 }

@@ -4,7 +4,7 @@ import { lstat, mkdir, readdir, readFile } from 'node:fs/promises';
 import { create } from '@bufbuild/protobuf';
 import { ioError, LightkeeperError, normalise, systemCode } from '../core/errors.ts';
 import { warning } from '../core/finding.ts';
-import { type BytePath, pathFromBytes, pathText } from '../core/path.ts';
+import { type BytePath, bytesText, pathFromBytes, pathText } from '../core/path.ts';
 import { type InPlace, InPlaceSchema } from '../gen/lightkeeper/v1/agent_pb.ts';
 import type { Finding } from '../gen/lightkeeper/v1/types_pb.ts';
 import { effect, removeFile, removeTree, syncDir } from '../host/disk.ts';
@@ -19,10 +19,10 @@ import {
   writeJournal,
 } from './journal.ts';
 import { checkReserve } from './reserve.ts';
-import { count, type Restored, restore } from './restore.ts';
+import { count, type RestoreBase, type Restored, restore, writing } from './restore.ts';
 import { alone, isMovable, rollBack, rollForward, rollPending } from './roll.ts';
 import { isWithin, OWN_FOLDER, type Scan, scan } from './scan.ts';
-import { type Found, idOf } from './select.ts';
+import { idOf } from './select.ts';
 import type { Store } from './store/store.ts';
 import { workspacesIn } from './workspaces.ts';
 import { type Totals, writeTree } from './write.ts';
@@ -31,16 +31,11 @@ import { type Totals, writeTree } from './write.ts';
 const NAMES_TOLD_MAX = 1000;
 
 /** What a restore in place is asked. */
-export interface InPlaceOrder extends Claim {
-  readonly record: Found;
+export interface InPlaceOrder extends Claim, RestoreBase {
   /** Absolute. */
   readonly dir: Uint8Array;
   /** Names at its top that stay, beside those that always do. */
   readonly exclude: readonly string[];
-  readonly dryRun: boolean;
-  readonly reserveBytes: bigint | undefined;
-  readonly signal?: AbortSignal;
-  readonly onProgress?: (phase: string, doneBytes: number, totalBytes: number) => void;
 }
 
 /** What a restore in place did. */
@@ -82,12 +77,8 @@ function scanOptions(store: Store, { exclude, signal }: InPlaceOrder) {
   return { exclude, store: store.root, ...(signal === undefined ? {} : { signal }) };
 }
 
-function nameOf(path: Uint8Array): string {
-  return pathText(pathFromBytes(path));
-}
-
 function refused(order: InPlaceOrder, state: string, hint: string): LightkeeperError {
-  return new LightkeeperError('REFUSED', `Cannot restore in place to "${nameOf(order.dir)}": ${state}`, {
+  return new LightkeeperError('REFUSED', `Cannot restore in place to "${bytesText(order.dir)}": ${state}`, {
     hint,
   });
 }
@@ -100,7 +91,7 @@ function quoted(word: string): string {
 function notDown(store: Store, order: InPlaceOrder, state: string): LightkeeperError {
   const words = [
     'lightkeeper restore --in-place',
-    quoted(nameOf(order.dir)),
+    quoted(bytesText(order.dir)),
     `--snapshot ${idOf(order.record)} --store`,
     quoted(store.root),
     ...(order.instanceUrl === '' ? ['--instance-stopped'] : ['--instance-url', quoted(order.instanceUrl)]),
@@ -122,7 +113,7 @@ function realDirectory(order: InPlaceOrder, store: string): Buffer | undefined {
   } catch (error) {
     // A symlink that leads nowhere is refused by who makes the directory.
     if (systemCode(error) === 'ENOENT') return undefined;
-    throw ioError('restore in place to', nameOf(dir), error);
+    throw ioError('restore in place to', bytesText(dir), error);
   }
   if (!lstatSync(real).isDirectory())
     throw refused(order, 'it is not a directory', 'name the working directory with --in-place');
@@ -180,7 +171,7 @@ interface Parts {
 
 async function checkSpace(order: InPlaceOrder, { real, totals }: Parts, there: Scan): Promise<void> {
   await checkReserve({
-    doing: `restore in place to "${nameOf(order.dir)}"`,
+    doing: `restore in place to "${bytesText(order.dir)}"`,
     place: real.toString(),
     bytes: totals.bytes,
     largestBytes: there.largestBytes,
@@ -192,7 +183,7 @@ async function namesIn(folder: Buffer): Promise<BytePath[]> {
   try {
     return (await readdir(folder, { encoding: 'buffer' })).map(pathFromBytes).sort();
   } catch (error) {
-    throw ioError('read', nameOf(folder), error);
+    throw ioError('read', bytesText(folder), error);
   }
 }
 
@@ -290,36 +281,28 @@ class Replacement {
     }
     const rolled = await rollForward(real, journal).catch((error: unknown) => this.#undo(journal, error));
     const findings = [...pending, ...written.findings, ...skippedNames(plan), ...rolled];
-    return { ...written, findings, inPlace: told(plan, plan.out.length === 0 ? '' : nameOf(old)) };
+    return { ...written, findings, inPlace: told(plan, plan.out.length === 0 ? '' : bytesText(old)) };
   }
 
   async #beginStage(stage: Buffer): Promise<void> {
     const { real } = this.#parts;
     const { own } = placesOf(real);
     if ((await lstat(own)).dev !== (await lstat(real)).dev) {
-      const state = `"${nameOf(own)}" is on another disk`;
+      const state = `"${bytesText(own)}" is on another disk`;
       throw refused(this.#order, state, 'unmount it: what is staged must be on the same disk');
     }
     // Without a journal it is what an attempt left that ended before anything moved.
     await removeTree('inplace:stage:clear', stage);
     await effect({ label: 'inplace:stage', op: 'mkdir', path: stage }, () => mkdir(stage, 0o700)).catch(
       (error: unknown) => {
-        throw ioError('create', nameOf(stage), error);
+        throw ioError('create', bytesText(stage), error);
       },
     );
     await syncDir('inplace:stage', own);
   }
 
   async #fillStage(stage: Buffer): Promise<Restored> {
-    const { record, signal, onProgress } = this.#order;
-    const written = await writeTree(this.#store, {
-      manifest: record.manifest,
-      base: stage,
-      wants: () => true,
-      totals: this.#parts.totals,
-      ...(signal === undefined ? {} : { signal }),
-      ...(onProgress === undefined ? {} : { onProgress }),
-    });
+    const written = await writeTree(this.#store, writing(this.#order, this.#parts.totals, stage));
     await syncDir('inplace:stage:sync', stage);
     return written;
   }
@@ -346,7 +329,7 @@ class Replacement {
 
   async #undo(journal: Journal, error: unknown): Promise<never> {
     const { real } = this.#parts;
-    const name = nameOf(this.#order.dir);
+    const name = bytesText(this.#order.dir);
     const { message, hint } = normalise(error);
     const fail = (state: string, mend: string) =>
       new LightkeeperError('IO', `Cannot finish the restore of "${name}" in place: ${state}`, {

@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto';
 import { constants } from 'node:fs';
 import { lstat, open } from 'node:fs/promises';
 import { ioError, LightkeeperError, systemCode } from '../core/errors.ts';
-import { type BytePath, pathFromBytes, pathFromText, pathProblem, pathText } from '../core/path.ts';
+import { type BytePath, bytesText, pathFromText, pathProblem, pathText } from '../core/path.ts';
 import type { FileEntry } from '../gen/lightkeeper/v1/types_pb.ts';
 import { createFile, removeFile, renameFile, syncDir, syncFile, writeAt } from '../host/disk.ts';
 import { below, isNever, OWN_FOLDER } from './scan.ts';
@@ -59,7 +59,7 @@ export async function hasJournal(dir: Uint8Array): Promise<boolean> {
     return true;
   } catch (error) {
     if (['ENOENT', 'ENOTDIR'].includes(systemCode(error) ?? '')) return false;
-    throw ioError('read', name(dir), error);
+    throw ioError('read', bytesText(dir), error);
   }
 }
 
@@ -70,7 +70,7 @@ export async function writeJournal(dir: Uint8Array, journal: Journal): Promise<v
   if (bytes.length > JOURNAL_BYTES_MAX) {
     throw new LightkeeperError(
       'REFUSED',
-      `Cannot restore in place to "${name(dir)}": it holds too many names at its top`,
+      `Cannot restore in place to "${bytesText(dir)}": it holds too many names at its top`,
       { hint: 'restore to another directory with --to, and swap the two' },
     );
   }
@@ -91,10 +91,6 @@ export async function removeJournal(dir: Uint8Array): Promise<void> {
   const { own, journal } = placesOf(dir);
   await removeFile('inplace:journal:end', journal);
   await syncDir('inplace:journal:ended', own);
-}
-
-function name(dir: Uint8Array): string {
-  return pathText(pathFromBytes(dir));
 }
 
 function encode({ id, snapshotId, out, in: into, before, after }: Journal): Buffer {
@@ -175,10 +171,10 @@ async function readBounded(dir: Uint8Array): Promise<Buffer | undefined> {
 
 /** That the interrupted restore of a directory can be neither finished nor undone. */
 export function damaged(dir: Uint8Array, state: string, cause?: unknown): LightkeeperError {
-  const own = `${name(dir)}/${OWN_FOLDER}`;
+  const own = `${bytesText(dir)}/${OWN_FOLDER}`;
   return new LightkeeperError(
     'REFUSED',
-    `Cannot finish the interrupted restore of "${name(dir)}" by its journal: ${state}`,
+    `Cannot finish the interrupted restore of "${bytesText(dir)}" by its journal: ${state}`,
     {
       hint:
         `nothing was changed: what was there before is in ${own}/old-* where it is not in place, what was to come ` +

@@ -11,7 +11,7 @@ import type { AgentSettings } from './settings.ts';
 import { type Holder, readHolder } from './store/owner.ts';
 import { recoverConfig } from './store/repair.ts';
 import { Store } from './store/store.ts';
-import type { AgentEvents, UpOptions } from './up.ts';
+import type { AgentEvents } from './up.ts';
 
 /** The calls that a store answers, in this process or over the socket of the agent that holds it. */
 export type AgentClient = Client<typeof AgentService>;
@@ -148,18 +148,11 @@ async function overSocket(holder: Holder, inUse: LightkeeperError): Promise<Reac
   return { client, close, lost, again: () => false };
 }
 
-export type { AgentEvents, UpOptions } from './up.ts';
-
-/** Protects a directory until the signal; see `up.ts`, which is loaded only for this. */
-export async function up(options: UpOptions, events: AgentEvents, signal: AbortSignal): Promise<void> {
-  const agent = await import('./up.ts');
-  await agent.up(options, events, signal);
-}
-
 export type { Flags } from './config/flags.ts';
 export type { SettingFlag } from './config/keys.ts';
 export type { ReadSettings, SettingsSources } from './config.ts';
 export type { AgentSettings, GraphSettings } from './settings.ts';
+export type { AgentEvents } from './up.ts';
 
 /** Guards graphs until the signal; see `up.ts`, which is loaded only for this. */
 export async function runAgent(

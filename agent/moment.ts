@@ -1,4 +1,3 @@
-import { pathText } from '../core/path.ts';
 import { CutMethod_Value, type Finding, type Instance } from '../gen/lightkeeper/v1/types_pb.ts';
 import { type CaptureHooks, runHooks } from './hooks.ts';
 import { checkInstance, InstanceProbe, type InstanceSettings, silent } from './instance.ts';
@@ -79,7 +78,8 @@ export class Moment {
     const { graphId, dir } = this.#settings;
     const env = {
       LIGHTKEEPER_GRAPH: graphId,
-      LIGHTKEEPER_DIR: pathText(Buffer.from(dir).toString('latin1')),
+      // The bytes as they are, not as people read them: it is a path to use.
+      LIGHTKEEPER_DIR: Buffer.from(dir).toString(),
     };
     return await runHooks(lines, { timeoutMs, env });
   }

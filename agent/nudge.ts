@@ -1,7 +1,7 @@
 import { readFileSync, statfsSync } from 'node:fs';
 import { systemCode } from '../core/errors.ts';
 import { warning } from '../core/finding.ts';
-import { pathText } from '../core/path.ts';
+import { bytesText } from '../core/path.ts';
 import type { Finding } from '../gen/lightkeeper/v1/types_pb.ts';
 
 /** With more names, watching costs more memory than it saves time. */
@@ -30,7 +30,7 @@ export interface NudgeOptions {
  */
 export async function watchDirectory(dir: Uint8Array, options: NudgeOptions): Promise<Nudges | undefined> {
   const path = Buffer.from(dir).toString();
-  const name = pathText(Buffer.from(dir).toString('latin1'));
+  const name = bytesText(dir);
   const giveUp = (why: string, hint: string) =>
     options.gaveUp(
       warning('watch_given_up', name, { message: `changes are found by looking alone: ${why}`, hint }),

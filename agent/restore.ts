@@ -3,7 +3,7 @@ import { lstat, mkdir, readdir, rename } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { ioError, LightkeeperError, systemCode } from '../core/errors.ts';
 import { warning } from '../core/finding.ts';
-import { type BytePath, pathFromBytes, pathMatcher, pathText } from '../core/path.ts';
+import { type BytePath, bytesText, pathFromBytes, pathMatcher } from '../core/path.ts';
 import { FileType_Value, type Finding } from '../gen/lightkeeper/v1/types_pb.ts';
 import { createFile, effect, makeDir, removeFile, removeTree, syncDir, writeAt } from '../host/disk.ts';
 import { checkReserve } from './reserve.ts';
@@ -12,16 +12,21 @@ import { type Found, idOf } from './select.ts';
 import type { Store } from './store/store.ts';
 import { settleFolder, type Totals, writeTree } from './write.ts';
 
-/** What a restore is asked. */
-export interface RestoreOrder {
+/** What every restore is asked. */
+export interface RestoreBase {
   readonly record: Found;
-  /** Absolute; absent or empty. */
-  readonly to: Uint8Array;
-  readonly paths: readonly string[];
   readonly dryRun: boolean;
   readonly reserveBytes: bigint | undefined;
   readonly signal?: AbortSignal;
   readonly onProgress?: (phase: string, doneBytes: number, totalBytes: number) => void;
+}
+
+/** What a restore to another directory is asked. */
+export interface RestoreOrder extends RestoreBase {
+  /** Absolute; absent or empty. */
+  readonly to: Uint8Array;
+  /** Empty: all. */
+  readonly paths: readonly string[];
 }
 
 /** What a restore did. */
@@ -36,7 +41,7 @@ export async function restore(store: Store, order: RestoreOrder): Promise<Restor
     const there = await checkTarget(order.to);
     const totals = await count(store, order);
     await checkReserve({
-      doing: `restore to "${pathText(pathFromBytes(order.to))}"`,
+      doing: `restore to "${bytesText(order.to)}"`,
       place: Buffer.from(order.to).toString(),
       bytes: totals.bytes,
       reserveBytes: order.reserveBytes,
@@ -48,15 +53,15 @@ export async function restore(store: Store, order: RestoreOrder): Promise<Restor
   }
 }
 
-function wanted(order: Pick<RestoreOrder, 'paths'>): (path: BytePath) => boolean {
-  if (order.paths.length === 0) return () => true;
-  const matchers = order.paths.map(pathMatcher);
+function wanted(paths: readonly string[]): (path: BytePath) => boolean {
+  if (paths.length === 0) return () => true;
+  const matchers = paths.map(pathMatcher);
   return (path) => matchers.some((matches) => matches(path));
 }
 
 /** Answers whether the directory is there (and empty). */
 async function checkTarget(to: Uint8Array): Promise<boolean> {
-  const name = pathText(pathFromBytes(to));
+  const name = bytesText(to);
   try {
     if (!(await lstat(Buffer.from(to))).isDirectory()) {
       throw new LightkeeperError('REFUSED', `Cannot restore to "${name}": it is not a directory`, {
@@ -80,7 +85,7 @@ export async function count(store: Store, order: Pick<RestoreOrder, 'record' | '
   const { totals } = order.record.manifest;
   if (order.paths.length === 0 && totals !== undefined)
     return { files: totals.files, bytes: Number(totals.rawBytes) };
-  const wants = wanted(order);
+  const wants = wanted(order.paths);
   let files = 0;
   let bytes = 0;
   for await (const file of store.files(order.record.manifest.files)) {
@@ -105,7 +110,7 @@ async function fillEmpty(store: Store, order: RestoreOrder, totals: Totals): Pro
   await writeAt('restore:mark', path, file, Buffer.from('A restore to this directory has not ended.\n'), 0);
   await file.close();
   // What a failure leaves stays for a look.
-  const written = await writeTree(store, writing(order, totals, to));
+  const written = await writeTree(store, writing(order, totals, to, order.paths));
   await removeFile('restore:unmark', path);
   await syncDir('restore:publish', to.toString());
   return written;
@@ -119,7 +124,7 @@ async function makeWhole(store: Store, order: RestoreOrder, totals: Totals): Pro
   try {
     await makeDir('restore:parent', parent.toString());
     await effect({ label: 'restore:stage', op: 'mkdir', path: stage }, () => mkdir(stage, 0o700));
-    const written = await writeTree(store, writing(order, totals, stage));
+    const written = await writeTree(store, writing(order, totals, stage, order.paths));
     const { root } = order.record.manifest;
     if (root !== undefined) await settleFolder(stage, root);
     await publishFolder(stage, to);
@@ -131,12 +136,13 @@ async function makeWhole(store: Store, order: RestoreOrder, totals: Totals): Pro
   }
 }
 
-function writing(order: RestoreOrder, totals: Totals, base: Buffer) {
+/** What is to be written below a folder, for `writeTree`. */
+export function writing(order: RestoreBase, totals: Totals, base: Buffer, paths: readonly string[] = []) {
   const { record, signal, onProgress } = order;
   return {
     manifest: record.manifest,
     base,
-    wants: wanted(order),
+    wants: wanted(paths),
     totals,
     ...(signal === undefined ? {} : { signal }),
     ...(onProgress === undefined ? {} : { onProgress }),

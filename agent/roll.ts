@@ -2,7 +2,7 @@ import { constants } from 'node:fs';
 import { chmod, lchown, lstat, mkdir, open, readdir, rmdir } from 'node:fs/promises';
 import { ioCode, ioError, LightkeeperError, normalise, systemCode } from '../core/errors.ts';
 import { warning } from '../core/finding.ts';
-import { type BytePath, pathFromBytes, pathMatcher, pathText } from '../core/path.ts';
+import { type BytePath, bytesText, pathFromBytes, pathMatcher, pathText } from '../core/path.ts';
 import type { Finding } from '../gen/lightkeeper/v1/types_pb.ts';
 import { effect, exists, makeDir, refuseSymlink, removeTree, renameFile, syncDir } from '../host/disk.ts';
 import { whyHeld } from './evidence.ts';
@@ -31,10 +31,14 @@ export async function alone<T>(dir: Uint8Array, run: () => Promise<T>): Promise<
   await refuseSymlink(own);
   await makeDir('inplace:folder', own);
   const inUse = (cause?: unknown) =>
-    new LightkeeperError('IN_USE', `Cannot use "${nameOf(dir)}": another restore in place is at work on it`, {
-      hint: 'wait until that has ended',
-      ...(cause === undefined ? {} : { cause }),
-    });
+    new LightkeeperError(
+      'IN_USE',
+      `Cannot use "${bytesText(dir)}": another restore in place is at work on it`,
+      {
+        hint: 'wait until that has ended',
+        ...(cause === undefined ? {} : { cause }),
+      },
+    );
   const { dev, ino } = await lstat(own, { bigint: true });
   const identity = `${dev}:${ino}`;
   if (locked.has(identity)) throw inUse();
@@ -95,7 +99,7 @@ export async function rollPending(dir: Uint8Array): Promise<Finding[]> {
   if (held !== undefined) {
     throw new LightkeeperError(
       'REFUSED',
-      `Cannot finish the interrupted restore of "${nameOf(dir)}" in place: ${held}`,
+      `Cannot finish the interrupted restore of "${bytesText(dir)}" in place: ${held}`,
       { hint: 'stop the instance: what it has read is neither the old state nor the new one' },
     );
   }
@@ -104,7 +108,7 @@ export async function rollPending(dir: Uint8Array): Promise<Finding[]> {
     const findings = await rollForward(dir, journal);
     const what = `the directory holds snapshot ${journal.snapshotId} whole`;
     return [
-      warning('restore_rolled_forward', nameOf(dir), {
+      warning('restore_rolled_forward', bytesText(dir), {
         message: `an interrupted restore in place has been finished: ${what}`,
         hint: 'start the instance',
       }),
@@ -118,7 +122,7 @@ export async function rollPending(dir: Uint8Array): Promise<Finding[]> {
   }
   const findings = await rollBack(dir, journal);
   return [
-    warning('restore_rolled_back', nameOf(dir), {
+    warning('restore_rolled_back', bytesText(dir), {
       message: `an interrupted restore in place has been undone, as "${pathText(lacking)}" was staged no longer: the directory holds what it held before`,
       hint: 'restore again',
     }),
@@ -226,7 +230,7 @@ async function setAside(dir: Uint8Array, { id }: Journal, name: BytePath): Promi
   await makeFolder('inplace:found', found);
   await move('inplace:set-aside', below(dir, name), below(found, name));
   return warning('restore_set_aside', pathText(name), {
-    message: `something wrote it while the directory was between two states; it is now in ${nameOf(found)}`,
+    message: `something wrote it while the directory was between two states; it is now in ${bytesText(found)}`,
     hint: 'look at what started the instance too early',
   });
 }
@@ -277,7 +281,7 @@ async function giveRoot(dir: Uint8Array, facts: RootFacts): Promise<Finding[]> {
       await effect({ label: 'inplace:root', op: 'other', path }, step).catch((error: unknown) => {
         const code = systemCode(error) ?? '';
         if (!['EPERM', 'EACCES', 'EROFS', 'EINVAL', 'ENOTSUP'].includes(code))
-          throw ioError('set mode and time of', nameOf(dir), error);
+          throw ioError('set mode and time of', bytesText(dir), error);
         denied.add(code);
       });
     }
@@ -287,7 +291,7 @@ async function giveRoot(dir: Uint8Array, facts: RootFacts): Promise<Finding[]> {
   }
   if (denied.size === 0) return [];
   return [
-    warning('root_metadata_kept', nameOf(dir), {
+    warning('root_metadata_kept', bytesText(dir), {
       message: `its own owner, mode or time could not be set (${[...denied].join(', ')})`,
       hint: 'set them by hand, or run as its owner',
     }),
@@ -317,12 +321,12 @@ async function removeIfEmpty(path: Buffer): Promise<void> {
     if ((await readdir(path)).length > 0) return;
     await effect({ label: 'inplace:old:empty', op: 'remove', path }, () => rmdir(path));
   } catch (error) {
-    if (systemCode(error) !== 'ENOENT') throw ioError('remove', nameOf(path), error);
+    if (systemCode(error) !== 'ENOENT') throw ioError('remove', bytesText(path), error);
   }
 }
 
 function leftover(path: Buffer, error: unknown): Finding {
-  return warning('restore_leftover', nameOf(path), {
+  return warning('restore_leftover', bytesText(path), {
     message: `it is of no use any more and could not be removed: ${normalise(error).message}`,
     hint: 'remove it',
   });
@@ -335,7 +339,7 @@ export async function oldStates(dir: Uint8Array): Promise<string[]> {
   } catch (error) {
     // Another user's are not ours to remove.
     if (['ENOENT', 'ENOTDIR', 'EACCES'].includes(systemCode(error) ?? '')) return [];
-    throw ioError('read', nameOf(placesOf(dir).own), error);
+    throw ioError('read', bytesText(placesOf(dir).own), error);
   }
 }
 
@@ -359,10 +363,6 @@ export async function dropOldStates(
       if (!unique) await removeTree('inplace:old:drop', path);
     }
   });
-}
-
-function nameOf(path: Uint8Array): string {
-  return pathText(pathFromBytes(path));
 }
 
 /** Whether a name at the top of a directory belongs to its graph, so that a restore in place may move it. */

@@ -4,10 +4,10 @@ import { ioError, LightkeeperError, systemCode } from '../core/errors.ts';
 import { errorFinding, warning } from '../core/finding.ts';
 import {
   type BytePath,
+  bytesText,
   NAME_BYTES_MAX,
   PATH_BYTES_MAX,
   pathBytes,
-  pathFromBytes,
   pathMatcher,
   pathText,
 } from '../core/path.ts';
@@ -44,8 +44,6 @@ export interface Scan {
   readonly beside: readonly Entry[];
   /** The newest change time of anything looked at, LightRAG's temporary files and locks included. */
   readonly newestNs: bigint;
-  /** Change times of the temporary siblings that a writer will rename, or has left behind. */
-  readonly temps: readonly { readonly path: BytePath; readonly ctimeNs: bigint }[];
   readonly rawBytes: number;
   readonly largestBytes: number;
   /** The scan took this long. */
@@ -58,6 +56,11 @@ const TEMP = /\.tmp\.[0-9]+\.[0-9]+\.[0-9]+$/;
 /** A younger temporary sibling means that a flush is under way. */
 export const TEMP_YOUNG_MS = 60_000;
 export const OWN_FOLDER = '.lightkeeper';
+
+/** Whether a name is a temporary sibling, which a writer will rename or has left behind. */
+export function isTemp(path: BytePath): boolean {
+  return TEMP.test(path);
+}
 
 /** Whether a name is one of LightRAG's temporary or lock files. */
 export function isNever(path: BytePath): boolean {
@@ -102,7 +105,6 @@ class Scanner {
   readonly findings: Finding[] = [];
   readonly beside: Entry[] = [];
   newestNs = 0n;
-  readonly temps: { path: BytePath; ctimeNs: bigint }[] = [];
   readonly #dir: Uint8Array;
   readonly #exclude: ((path: BytePath) => boolean)[];
   readonly #leaveOut: ReadonlySet<BytePath>;
@@ -138,7 +140,7 @@ class Scanner {
     if (code === 'ENOENT' || code === 'ENOTDIR') {
       if (path !== '') return;
     }
-    if (path === '') throw ioError('read', pathText(pathFromBytes(this.#dir)), error);
+    if (path === '') throw ioError('read', bytesText(this.#dir), error);
     if (code === 'ENAMETOOLONG') {
       this.#tooLong(path);
       return;
@@ -179,7 +181,7 @@ class Scanner {
     if (this.#exclude.some((matches) => matches(path))) return false;
     if (stat.ctimeNs > this.newestNs) this.newestNs = stat.ctimeNs;
     if (NEVER.test(path)) {
-      if (TEMP.test(path)) this.#temp(path, stat.ctimeNs);
+      if (isTemp(path)) this.#temp(path, stat.ctimeNs);
       this.beside.push(entryOf(path, 'file', stat, ''));
       return false;
     }
@@ -200,7 +202,6 @@ class Scanner {
   }
 
   #temp(path: BytePath, ctimeNs: bigint): void {
-    this.temps.push({ path, ctimeNs });
     if (now() - Number(ctimeNs / 1_000_000n) < TEMP_YOUNG_MS) return;
     this.findings.push(
       warning('stale_temp', pathText(path), {
@@ -291,7 +292,7 @@ function identity(path: string): { dev: bigint; ino: bigint } | undefined {
 
 /** What the directory itself is; refuses one that is not there, is none, is the store or lies inside it. */
 export function checkDirectory(dir: Uint8Array, store?: string): ReturnType<typeof statOf> {
-  const name = pathText(pathFromBytes(dir));
+  const name = bytesText(dir);
   let real: Buffer;
   let stat: ReturnType<typeof statOf>;
   try {
@@ -352,10 +353,10 @@ export async function scan(dir: Uint8Array, options: ScanOptions = {}): Promise<
     rawBytes += size;
     if (size > largestBytes) largestBytes = size;
   }
-  const { findings, beside, newestNs, temps } = scanner;
+  const { findings, beside, newestNs } = scanner;
   const root = entryOf('', 'dir', rootStat, '');
   const tookMs = performance.now() - started;
-  return { root, entries, findings, beside, newestNs, temps, rawBytes, largestBytes, tookMs };
+  return { root, entries, findings, beside, newestNs, rawBytes, largestBytes, tookMs };
 }
 
 /** The first difference between two looks at one directory, or undefined. */

@@ -31,6 +31,7 @@ import { answerRestore, type Guarded } from './answer.ts';
 import { type CaptureResult, capture } from './capture.ts';
 import { type OnProgress, tell } from './events.ts';
 import { type Found, idOf, isThere, isTorn, selectSnapshot } from './select.ts';
+import { GRAPH_DEFAULTS } from './settings.ts';
 import { Ingest } from './store/ingest.ts';
 import { checkClock, collect, markDeleted, newestMs, planCollection } from './store/prune.ts';
 import { enterAnnotation, reconcile } from './store/reconcile.ts';
@@ -39,8 +40,6 @@ import type { Store } from './store/store.ts';
 import { verifyStore } from './store/verify.ts';
 import { fileView, snapshotView, summaryView } from './view.ts';
 
-/** How long nothing may have changed before a directory counts as settled. */
-export const QUIET_MS = 300;
 /** How long a snapshot waits for its directory to settle. */
 export const SETTLE_TIMEOUT_MS = 30_000;
 const PAGE_SNAPSHOTS = 1000;
@@ -113,7 +112,7 @@ export class StoreService {
       instance: guarded?.instance,
       hooks: guarded?.hooks,
       leaveOut: guarded?.leaveOut,
-      quietMs: request.quietMs ?? QUIET_MS,
+      quietMs: request.quietMs ?? GRAPH_DEFAULTS.quietMs,
       settleTimeoutMs: request.settleTimeoutMs === 0 ? SETTLE_TIMEOUT_MS : request.settleTimeoutMs,
       exclude: request.exclude,
       tags: request.tags,

@@ -1,6 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { monotonic, now } from '../host/clock.ts';
-import { firstDifference, type Scan, TEMP_YOUNG_MS } from './scan.ts';
+import { firstDifference, isTemp, type Scan, TEMP_YOUNG_MS } from './scan.ts';
 
 /** Between two looks while waiting, at least. */
 const LOOK_AGAIN_MIN_MS = 5;
@@ -14,7 +14,8 @@ export interface Settled {
 /** How long until no temporary sibling is young enough to mean a flush, in milliseconds. */
 function flushEndsMs(scan: Scan): number {
   let leftMs = 0;
-  for (const { ctimeNs } of scan.temps) {
+  for (const { path, ctimeNs } of scan.beside) {
+    if (!isTemp(path)) continue;
     const ageMs = now() - Number(ctimeNs / 1_000_000n);
     // A time far in the future is that of a clock that was set back: it says nothing.
     if (ageMs > -TEMP_YOUNG_MS) leftMs = Math.max(leftMs, TEMP_YOUNG_MS - ageMs);
@@ -23,9 +24,9 @@ function flushEndsMs(scan: Scan): number {
 }
 
 /**
- * Waits until nothing has changed for the quiet window, and no temporary sibling says that a flush is under way. A directory whose newest change is older than that is
- * quiet at once; change times in the future (a clock that was set back) count for nothing, then only what is
- * seen here counts.
+ * Waits until nothing has changed for the quiet window, and no temporary sibling says that a flush is under way. A
+ * directory whose newest change is older than that is quiet at once; change times in the future (a clock that was
+ * set back) count for nothing, then only what is seen here counts.
  */
 export async function waitUntilQuiet(
   request: { quietMs: number; settleTimeoutMs: number; signal?: AbortSignal },

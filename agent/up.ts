@@ -1,17 +1,16 @@
-import { basename } from 'node:path';
 import { normalise } from '../core/errors.ts';
-import { checkGraphId, graphIdOf } from '../core/manifest.ts';
+import { checkGraphId } from '../core/manifest.ts';
 import { type BytePath, pathText } from '../core/path.ts';
 import type { Snapshot } from '../gen/lightkeeper/v1/agent_pb.ts';
 import type { Finding } from '../gen/lightkeeper/v1/types_pb.ts';
-import { monotonic } from '../host/clock.ts';
+import { monotonic, waited } from '../host/clock.ts';
 import { checkStart, Guard, type GuardEvents } from './guard.ts';
 import { serveHttp } from './http.ts';
 import { AgentMetrics } from './metrics.ts';
 import { below } from './scan.ts';
 import { serveStore } from './serve.ts';
 import { StoreService } from './service.ts';
-import { type AgentSettings, defaultRetention, GRAPH_DEFAULTS, type GraphSettings } from './settings.ts';
+import type { AgentSettings, GraphSettings } from './settings.ts';
 import { Store } from './store/store.ts';
 import { workspaceId } from './workspaces.ts';
 
@@ -30,24 +29,6 @@ export interface AgentEvents extends GuardEvents {
   readonly guarding: (graphId: string, dir: Uint8Array) => void;
   /** A restore in place that was cut off has been finished or undone. */
   readonly settled: (findings: readonly Finding[]) => void;
-}
-
-/** What `up` is told: one directory, and what differs from the defaults. */
-export interface UpOptions
-  extends Pick<GraphSettings, 'dir'>,
-    Partial<Omit<GraphSettings, 'dir' | 'graphId'>>,
-    Pick<AgentSettings, 'store' | 'http' | 'reserveBytes'> {
-  /** Empty: made from the directory's name. */
-  readonly graphId: string;
-}
-
-/** Protects a directory until the signal, then takes a last snapshot and ends. */
-export async function up(options: UpOptions, events: AgentEvents, signal: AbortSignal): Promise<void> {
-  const { dir, store, http, reserveBytes, ...more } = options;
-  const graphId = options.graphId === '' ? graphIdOf(basename(Buffer.from(dir).toString())) : options.graphId;
-  const graph = { ...GRAPH_DEFAULTS, retention: defaultRetention(), ...more, dir, graphId };
-  const settings = { store, http, reserveBytes, graphs: [graph], captures: true, continuous: true };
-  await runAgent(settings, events, signal);
 }
 
 /** Guards graphs until the signal, then takes a last snapshot of each and ends. */
@@ -184,19 +165,4 @@ class Agent {
       }
     }
   }
-}
-
-/** Waits; false if the signal came first. */
-function waited(ms: number, signal: AbortSignal): Promise<boolean> {
-  return new Promise((resolve) => {
-    if (signal.aborted) return resolve(false);
-    const end = (whole: boolean) => {
-      clearTimeout(timer);
-      signal.removeEventListener('abort', stop);
-      resolve(whole);
-    };
-    const stop = () => end(false);
-    const timer = setTimeout(() => end(true), ms);
-    signal.addEventListener('abort', stop);
-  });
 }

@@ -1,7 +1,7 @@
 import { create } from '@bufbuild/protobuf';
 import { timestampFromMs } from '@bufbuild/protobuf/wkt';
 import { snapshotIdOf } from '../core/manifest.ts';
-import { isUtf8, pathFromBytes, pathText } from '../core/path.ts';
+import { bytesText, isUtf8, pathFromBytes, pathText } from '../core/path.ts';
 import { hex } from '../core/unit.ts';
 import {
   type File,
@@ -63,7 +63,7 @@ export function snapshotView(
     pinned: record.pinned,
     description: manifest.description,
     host: source?.host ?? '',
-    dir: source === undefined ? '' : pathText(pathFromBytes(source.dir)),
+    dir: source === undefined ? '' : bytesText(source.dir),
   });
   if (capturedAt !== undefined) snapshot.capturedAt = capturedAt;
   if (source?.instance !== undefined) snapshot.instance = source.instance;
@@ -107,7 +107,7 @@ export function fileView(file: FileEntry): File {
   });
   if (!isUtf8(path)) view.pathBytes = file.path;
   if (file.type === FileType_Value.SYMLINK || file.type === FileType_Value.HARD_LINK) {
-    view.target = pathText(pathFromBytes(file.target));
+    view.target = bytesText(file.target);
   }
   return view;
 }

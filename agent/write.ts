@@ -2,7 +2,7 @@ import { constants } from 'node:fs';
 import { type FileHandle, lchown, link, lutimes, mkdir, open, symlink } from 'node:fs/promises';
 import { ioError, LightkeeperError, systemCode } from '../core/errors.ts';
 import { warning } from '../core/finding.ts';
-import { type BytePath, pathFromBytes, pathText } from '../core/path.ts';
+import { type BytePath, bytesText, pathFromBytes, pathText } from '../core/path.ts';
 import { hex } from '../core/unit.ts';
 import {
   type FileEntry,
@@ -262,7 +262,7 @@ class Writer {
 
   async #missing({ id, file }: Wanted): Promise<LightkeeperError> {
     await this.#store.suspectIndex();
-    const name = pathText(pathFromBytes(file.entry.path));
+    const name = bytesText(file.entry.path);
     return new LightkeeperError(
       'DAMAGED',
       `Cannot restore "${name}": no pack has unit ${hex(id).slice(0, 16)}…`,
@@ -331,7 +331,7 @@ class Writer {
       if (systemCode(error) === 'ENOENT' && entry.type === FileType_Value.HARD_LINK) {
         this.#findings.push(
           warning('hard_link_skipped', pathText(path), {
-            message: `its bytes are those of "${pathText(pathFromBytes(entry.target))}", which was not asked for`,
+            message: `its bytes are those of "${bytesText(entry.target)}", which was not asked for`,
             hint: 'ask for both with --path',
           }),
         );

@@ -82,6 +82,11 @@ export function pathText(path: BytePath): string {
   return text;
 }
 
+/** `pathText` of raw bytes, as the system gives them. */
+export function bytesText(bytes: Uint8Array): string {
+  return pathText(pathFromBytes(bytes));
+}
+
 /** A path written as `pathText` writes it, or plainly, back to its bytes. */
 export function pathFromText(text: string): BytePath {
   const bytes = Buffer.from(text, 'utf8').toString('latin1');

@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto';
 import { mkdtemp, readdir, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { up, withStore } from '../agent/main.ts';
+import { readSettings, runAgent, withStore } from '../agent/main.ts';
 import { LightkeeperError } from '../core/errors.ts';
 import type { Snapshot } from '../gen/lightkeeper/v1/agent_pb.ts';
 import { durationText, sizeText } from '../host/quantity.ts';
@@ -11,7 +11,6 @@ import { StandIn } from './standin.ts';
 const STEPS = 4;
 /** Shorter than a flush. */
 const HURRY_MS = 200;
-const QUIET_MS = 300;
 /** A snapshot of a settled change comes well within this. */
 const WAIT_MS = 20_000;
 
@@ -117,15 +116,18 @@ async function protectedLife(dir: string, store: string, instance: StandIn): Pro
   const stop = new AbortController();
   const told = new Told();
   let failure: LightkeeperError | undefined;
-  const agent = up(
-    {
-      dir: Buffer.from(dir),
-      graphId: 'demo',
-      store,
-      http: { host: '127.0.0.1', port: 0, fallback: true },
-      reserveBytes: 0n,
-      instance: { url: instance.url, apiKey: '', allowPartial: false },
-    },
+  const flags = {
+    '--dir': dir,
+    '--graph': 'demo',
+    '--store': store,
+    '--http': '127.0.0.1:0',
+    '--disk-reserve': '0',
+    '--instance-url': instance.url,
+  };
+  const { settings, error } = await readSettings({ flags, env: {} });
+  if (settings === undefined) throw error;
+  const agent = runAgent(
+    settings,
     {
       started: () => {},
       guarding: () => {},
@@ -193,7 +195,7 @@ async function tornMoment(dir: string, store: string, instance: StandIn, told: T
   const seen = told.all.length;
   const flush = instance.ingest();
   const torn = await withStore(store, {}, async (client) => {
-    const request = { dir: Buffer.from(dir), graphId: 'demo', settleTimeoutMs: HURRY_MS, quietMs: QUIET_MS };
+    const request = { dir: Buffer.from(dir), graphId: 'demo', settleTimeoutMs: HURRY_MS };
     for await (const { event } of client.createSnapshot(request)) {
       if (event.case === 'result') return event.value;
     }

@@ -1,5 +1,4 @@
 import assert from 'node:assert/strict';
-import { spawn } from 'node:child_process';
 import { closeSync, existsSync, mkdtempSync, openSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -24,7 +23,7 @@ import {
   VerifyResultSchema,
 } from '../../gen/lightkeeper/v1/agent_pb.ts';
 import type { Finding } from '../../gen/lightkeeper/v1/types_pb.ts';
-import { builtFile } from '../../host/built.ts';
+import { type Ended, lightkeeper } from '../support/command.ts';
 import { difference, readTree, type Tree } from './tree.ts';
 
 /** The graph of all stores here. */
@@ -99,44 +98,24 @@ export function ownKeeper(store: string): Keeper {
 /** Failures that a proof writes out; all are counted. */
 export const FAILURES_SHOWN = 20;
 
-/** How a started program ended. */
-export interface Ended {
-  readonly code: number | null;
-  readonly signal: NodeJS.Signals | null;
-  readonly stdout: string;
-  readonly stderr: string;
-}
-
 const PROGRAM_MS_MAX = 60_000;
 
-/** Runs the built program. */
-export function runBuilt(
+/** Runs the built program, with a fault, or with a trace of its effects to a file. */
+export async function runBuilt(
   args: readonly string[],
   options: { fault?: string; trace?: string } = {},
 ): Promise<Ended> {
-  const traceFd = options.trace === undefined ? undefined : openSync(options.trace, 'w');
-  const fault = options.fault ?? (traceFd === undefined ? '' : 'trace:3');
-  const child = spawn(process.execPath, [builtFile('lightkeeper.js'), ...args], {
-    env: { ...process.env, LIGHTKEEPER_FAULT: fault },
-    stdio: traceFd === undefined ? ['ignore', 'pipe', 'pipe'] : ['ignore', 'pipe', 'pipe', traceFd],
-    timeout: PROGRAM_MS_MAX,
-    killSignal: 'SIGABRT',
-  });
-  let stdout = '';
-  let stderr = '';
-  child.stdout?.setEncoding('utf8').on('data', (text: string) => {
-    stdout += text;
-  });
-  child.stderr?.setEncoding('utf8').on('data', (text: string) => {
-    stderr += text;
-  });
-  return new Promise((resolve, reject) => {
-    child.on('error', reject);
-    child.on('close', (code, signal) => {
-      if (traceFd !== undefined) closeSync(traceFd);
-      resolve({ code, signal, stdout, stderr });
+  const fd3 = options.trace === undefined ? undefined : openSync(options.trace, 'w');
+  try {
+    const fault = options.fault ?? (fd3 === undefined ? '' : 'trace:3');
+    return await lightkeeper(args, {
+      env: { LIGHTKEEPER_FAULT: fault },
+      timeoutMs: PROGRAM_MS_MAX,
+      ...(fd3 === undefined ? {} : { fd3 }),
     });
-  });
+  } finally {
+    if (fd3 !== undefined) closeSync(fd3);
+  }
 }
 
 /** The command lines of the calls of a keeper. */

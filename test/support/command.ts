@@ -13,6 +13,8 @@ export interface StartOptions {
   readonly under?: readonly string[];
   readonly cwd?: string;
   readonly timeoutMs?: number;
+  /** An open file that the process has as its descriptor 3. */
+  readonly fd3?: number;
 }
 
 /** How a process ended. */
@@ -30,6 +32,7 @@ export function start(command: readonly string[], options: StartOptions = {}): C
   const { LIGHTKEEPER_STORE: _, LIGHTKEEPER_STATE: __, ...env } = process.env;
   const spawnOptions: SpawnOptions = { env: { ...env, ...options.env }, detached: true };
   if (options.cwd !== undefined) spawnOptions.cwd = options.cwd;
+  if (options.fd3 !== undefined) spawnOptions.stdio = ['pipe', 'pipe', 'pipe', options.fd3];
   const child = spawn(program, args, spawnOptions);
   running.add(child);
   child.once('close', () => running.delete(child));
