@@ -4,7 +4,12 @@ import type { TestContext } from 'node:test';
 import { BUILT, type Ended, killGroup, type StartOptions, start } from './command.ts';
 import { atEnd, until } from './place.ts';
 
-/** A running `lightkeeper up`. */
+/** How an agent is started. */
+export interface AgentOptions extends StartOptions {
+  readonly command?: 'up' | 'agent';
+}
+
+/** A running agent. */
 export class Agent {
   readonly child: ChildProcess;
   out = '';
@@ -12,11 +17,11 @@ export class Agent {
   readonly #ended: Promise<Ended>;
 
   /** Starts one on a free port, unless the words name another; it is killed when the test ends. */
-  constructor(t: TestContext, words: readonly string[], options: StartOptions = {}) {
+  constructor(t: TestContext, words: readonly string[], options: AgentOptions = {}) {
     const http =
       words.includes('--http') || words.includes('--default-http') ? [] : ['--http', '127.0.0.1:0'];
     const flags = words.filter((word) => word !== '--default-http');
-    this.child = start([process.execPath, BUILT, 'up', ...flags, ...http], options);
+    this.child = start([process.execPath, BUILT, options.command ?? 'up', ...flags, ...http], options);
     atEnd(t, async () => {
       killGroup(this.child);
       await this.#ended.catch(() => {});
