@@ -1,8 +1,7 @@
 import assert from 'node:assert/strict';
 import type { ChildProcess } from 'node:child_process';
-import type { TestContext } from 'node:test';
 import { BUILT, type Ended, killGroup, type StartOptions, start } from './command.ts';
-import { atEnd, until } from './place.ts';
+import { atEnd, type Scope, until } from './place.ts';
 
 /** How an agent is started. */
 export interface AgentOptions extends StartOptions {
@@ -17,7 +16,7 @@ export class Agent {
   readonly #ended: Promise<Ended>;
 
   /** Starts one on a free port, unless the words name another; it is killed when the test ends. */
-  constructor(t: TestContext, words: readonly string[], options: AgentOptions = {}) {
+  constructor(t: Scope, words: readonly string[], options: AgentOptions = {}) {
     const http =
       words.includes('--http') || words.includes('--default-http') ? [] : ['--http', '127.0.0.1:0'];
     const flags = words.filter((word) => word !== '--default-http');

@@ -3,9 +3,8 @@ import { existsSync } from 'node:fs';
 import { mkdtemp, rmdir } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import type { TestContext } from 'node:test';
 import { promisify } from 'node:util';
-import { atEnd } from './place.ts';
+import { atEnd, type Scope } from './place.ts';
 
 const run = promisify(execFile);
 
@@ -70,6 +69,15 @@ export function clockShifted(seconds: number): Record<string, string> {
   };
 }
 
+/**
+ * Variables that shift the wall clock of a process by what a file says (`-1d`), looked at once a second; its
+ * monotonic clock runs on.
+ */
+export function clockShiftedBy(file: string): Record<string, string> {
+  const { FAKETIME: _, ...shifted } = clockShifted(0);
+  return { ...shifted, FAKETIME_TIMESTAMP_FILE: file, FAKETIME_CACHE_DURATION: '1' };
+}
+
 /** A small disk of its own, gone when the test ends. */
 export interface Disk {
   readonly path: string;
@@ -77,7 +85,7 @@ export interface Disk {
 }
 
 /** Mounts a memory disk of so many bytes; needs `mount`. */
-export async function smallDisk(t: TestContext, bytes: number): Promise<Disk> {
+export async function smallDisk(t: Scope, bytes: number): Promise<Disk> {
   const path = await mkdtemp(join(tmpdir(), 'lightkeeper-disk-'));
   await run('mount', ['-t', 'tmpfs', '-o', `size=${bytes},mode=0755`, 'none', path]);
   atEnd(t, async () => {
@@ -93,7 +101,7 @@ export async function smallDisk(t: TestContext, bytes: number): Promise<Disk> {
 }
 
 /** Shows a folder at a second place, until the test ends; needs `mount`. */
-export async function boundFolder(t: TestContext, source: string): Promise<string> {
+export async function boundFolder(t: Scope, source: string): Promise<string> {
   const path = await mkdtemp(join(tmpdir(), 'lightkeeper-bound-'));
   const unbind = await bind(source, path);
   atEnd(t, async () => {

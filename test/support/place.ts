@@ -2,7 +2,6 @@ import { execFile } from 'node:child_process';
 import { chmod, mkdtemp } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import type { TestContext } from 'node:test';
 import { promisify } from 'node:util';
 
 const run = promisify(execFile);
@@ -17,10 +16,15 @@ export async function removeAll(path: string): Promise<void> {
   });
 }
 
-const undone = new WeakMap<TestContext, (() => unknown)[]>();
+/** A test, or whatever else ends and then undoes what it did. */
+export interface Scope {
+  after(undo: () => Promise<void>): void;
+}
+
+const undone = new WeakMap<Scope, (() => unknown)[]>();
 
 /** Has something undone when the test ends, the last first: what writes to a folder ends before that is removed. */
-export function atEnd(t: TestContext, undo: () => unknown): void {
+export function atEnd(t: Scope, undo: () => unknown): void {
   const steps = undone.get(t) ?? [];
   if (steps.push(undo) > 1) return;
   undone.set(t, steps);
@@ -30,7 +34,7 @@ export function atEnd(t: TestContext, undo: () => unknown): void {
 }
 
 /** A new folder that is removed when the test ends. Other users may enter it. */
-export async function freshPlace(t: TestContext, parent = tmpdir()): Promise<string> {
+export async function freshPlace(t: Scope, parent = tmpdir()): Promise<string> {
   const place = await mkdtemp(join(parent, 'lightkeeper-test-'));
   await chmod(place, 0o755);
   atEnd(t, () => removeAll(place));

@@ -1,9 +1,8 @@
 import assert from 'node:assert/strict';
 import type { ChildProcess } from 'node:child_process';
 import { join } from 'node:path';
-import type { TestContext } from 'node:test';
 import { BUILT, type Ended, killGroup, type StartOptions, start } from './command.ts';
-import { atEnd, until } from './place.ts';
+import { atEnd, type Scope, until } from './place.ts';
 
 /** The stand-in as it is built. */
 export const INSTANCE = join(BUILT, '../instance.js');
@@ -39,7 +38,7 @@ export interface StandIn {
  * while its directory is removed.
  */
 export async function startStandIn(
-  t: TestContext,
+  t: Scope,
   dir: string,
   flags: readonly string[] = [],
   options: StartOptions = {},
