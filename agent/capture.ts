@@ -260,6 +260,7 @@ class Capture {
     };
     const pool = new Pool(bytes, {
       chunkerSeed: this.#store.config.chunkerSeed,
+      gentle: true,
       sink: (frame) => this.#ingest.append({ kind: UnitKind_Value.BYTES, ...frame }),
     });
     const { dir, signal } = this.#request;

@@ -5,6 +5,7 @@ import { timestampMs } from '@bufbuild/protobuf/wkt';
 import { LightkeeperError, normalise } from '../core/errors.ts';
 import { warning } from '../core/finding.ts';
 import type { BytePath } from '../core/path.ts';
+import { quietWindowMs } from '../core/quiet.ts';
 import {
   CreateSnapshotRequestSchema,
   PruneRequestSchema,
@@ -270,13 +271,14 @@ export class Guard {
 
   /** Whether there is a usable point and nothing has failed since. */
   async readiness(): Promise<{ ok: boolean; body: Record<string, unknown> }> {
-    const { graphId, dir } = this.settings;
+    const { graphId, dir, quietMs } = this.settings;
     const status = await this.#service.graphStatus(graphId, Buffer.from(dir).toString());
     const pending = await hasJournal(dir);
     const ok = this.#failure === undefined && status.lastUsableId !== undefined && !pending;
     const body = {
       graph: graphId,
       ready: ok,
+      quietMs: quietWindowMs(quietMs, await this.#service.store.index.quietRecord(graphId)),
       ...(pending ? { pending: 'a restore in place has not been finished' } : {}),
       lastUsableId: status.lastUsableId ?? null,
       rpoMs: status.rpoMs === undefined ? null : Number(status.rpoMs),

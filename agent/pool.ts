@@ -13,13 +13,15 @@ import {
   Work,
   type WorkSettings,
 } from './work.ts';
-import type { WorkerSetup } from './worker.ts';
+import type { WorkerMessage, WorkerSetup } from './worker.ts';
 
 /** Below this many bytes the work is done in the caller's thread: starting another takes longer. */
 const INLINE_BYTES = 6 * 1024 * 1024;
 /** Below this many bytes one worker does it. */
 const SINGLE_BYTES = 32 * 1024 * 1024;
 const WORKERS_MAX = 4;
+/** A thread without work is kept for so long: starting one for each of many small captures costs more than they do. */
+const REST_MS = 10_000;
 
 type Early = (next: number, nextHint: number) => void;
 /** Takes a frame; the worker may use the frame's memory again when the promise resolves. */
@@ -45,19 +47,24 @@ interface Message {
   frame?: { slot: number; length: number; ids: Uint8Array; lengths: number[]; codec: OutFrame['codec'] };
 }
 
+/** Threads without work. */
+const resting = new Set<ThreadHand>();
+
 class ThreadHand implements Hand {
+  readonly #gentle: boolean;
   readonly #worker: Worker;
   readonly #setup: WorkerSetup;
   readonly #calls = new Map<number, Call>();
-  readonly #sink: FrameSink;
+  #sink: FrameSink = () => Promise.resolve();
   #next = 1;
   #writing: Promise<void> = Promise.resolve();
   #failure: unknown;
+  #rest: NodeJS.Timeout | undefined;
 
-  constructor(settings: WorkSettings, sink: FrameSink) {
-    this.#sink = sink;
+  private constructor(gentle: boolean) {
+    this.#gentle = gentle;
     this.#setup = {
-      ...settings,
+      gentle,
       out: new SharedArrayBuffer(OUT_SLOTS * OUT_BYTES),
       busy: new Int32Array(new SharedArrayBuffer(OUT_SLOTS * 4)),
     };
@@ -72,12 +79,28 @@ class ThreadHand implements Hand {
     );
   }
 
+  /** One that rests, or a new one. */
+  static begin(settings: WorkSettings, gentle: boolean, sink: FrameSink): ThreadHand {
+    const rested = [...resting].find((one) => one.#gentle === gentle);
+    const hand = rested ?? new ThreadHand(gentle);
+    resting.delete(hand);
+    clearTimeout(hand.#rest);
+    hand.#sink = sink;
+    hand.#worker.ref();
+    hand.#post({ settings });
+    return hand;
+  }
+
+  #post(message: WorkerMessage): void {
+    this.#worker.postMessage(message);
+  }
+
   run<T extends Task>(task: T, early?: Early): Promise<TaskResults[T['op']]> {
     if (this.#failure !== undefined) return Promise.reject(this.#failure);
     const call = this.#next++;
     return new Promise((resolve, reject) => {
       this.#calls.set(call, { resolve: resolve as Call['resolve'], reject, early });
-      this.#worker.postMessage({ call, task });
+      this.#post({ call, task });
     });
   }
 
@@ -112,10 +135,24 @@ class ThreadHand implements Hand {
     this.#failure ??= error;
     for (const call of this.#calls.values()) call.reject(this.#failure);
     this.#calls.clear();
+    resting.delete(this);
   }
 
+  /** Has it rest, or ends it if it was cut off in its work. */
   async close(): Promise<void> {
     await this.#writing;
+    if (this.#failure !== undefined || this.#calls.size > 0) {
+      await this.#end();
+      return;
+    }
+    this.#sink = () => Promise.resolve();
+    this.#worker.unref();
+    resting.add(this);
+    this.#rest = setTimeout(() => void this.#end(), REST_MS).unref();
+  }
+
+  async #end(): Promise<void> {
+    resting.delete(this);
     this.#worker.removeAllListeners('exit');
     await this.#worker.terminate();
   }
@@ -155,14 +192,17 @@ export interface Lease {
   release(): void;
 }
 
-/** The hands that do the work of one capture, restore or verification; ended with it. */
+/** The hands that do the work of one capture, restore or verification. */
 export class Pool {
   readonly #hands: Hand[];
   readonly #free: { hand: Hand; slot: number }[] = [];
   readonly #waiting: ((lease: Lease) => void)[] = [];
 
-  /** As many hands as `bytes` of work deserve. Frames that they make go to `sink`. */
-  constructor(bytes: number, options: { chunkerSeed: bigint; sink?: FrameSink }) {
+  /**
+   * As many hands as `bytes` of work deserve. Frames that they make go to `sink`; `gentle` ones leave the processor to
+   * whoever else wants it.
+   */
+  constructor(bytes: number, options: { chunkerSeed: bigint; gentle: boolean; sink?: FrameSink }) {
     const sink: FrameSink = options.sink ?? (() => Promise.resolve());
     const threads =
       bytes < INLINE_BYTES
@@ -174,7 +214,7 @@ export class Pool {
     this.#hands =
       threads === 0
         ? [new OwnHand(settings, sink)]
-        : Array.from({ length: threads }, () => new ThreadHand(settings, sink));
+        : Array.from({ length: threads }, () => ThreadHand.begin(settings, options.gentle, sink));
     const slots = threads === 0 ? 1 : SLOTS;
     for (let slot = 0; slot < slots; slot++) for (const hand of this.#hands) this.#free.push({ hand, slot });
   }

@@ -1,3 +1,4 @@
+import { setMaxListeners } from 'node:events';
 import { normalise } from '../core/errors.ts';
 import { checkGraphId } from '../core/manifest.ts';
 import { type BytePath, pathText } from '../core/path.ts';
@@ -37,6 +38,8 @@ export async function runAgent(
   events: AgentEvents,
   signal: AbortSignal,
 ): Promise<void> {
+  // Each graph waits for the one signal in several places.
+  setMaxListeners(0, signal);
   for (const graph of settings.graphs) {
     checkGraphId(graph.graphId);
     await checkStart(graph, settings.store);

@@ -120,6 +120,7 @@ export interface WorkSettings {
 export class Work {
   readonly #outlet: Outlet;
   readonly #cutters: Cutter[] = [];
+  readonly #chunkerSeed: bigint;
   readonly #gear: Int32Array;
   readonly #bulk: boolean;
   readonly #frameRawBytes: number;
@@ -131,11 +132,17 @@ export class Work {
   #encoded: Buffer | undefined;
 
   constructor({ chunkerSeed, bulk, bytes }: WorkSettings, outlet: Outlet) {
+    this.#chunkerSeed = chunkerSeed;
     this.#gear = gearTable(chunkerSeed);
     this.#bulk = bulk;
     this.#frameRawBytes = bulk ? FRAME_BULK_BYTES : FRAME_RAW_BYTES;
     this.#bytes = bytes;
     this.#outlet = outlet;
+  }
+
+  /** Whether it can go on with this work, once what it gathered has been given out. */
+  serves({ chunkerSeed, bulk, bytes }: WorkSettings): boolean {
+    return chunkerSeed === this.#chunkerSeed && bulk === this.#bulk && bytes <= this.#bytes;
   }
 
   run(task: Task): TaskResults[Task['op']] {

@@ -1,17 +1,25 @@
+import { constants, setPriority } from 'node:os';
 import { parentPort, workerData } from 'node:worker_threads';
 import { must } from '../core/assert.ts';
-import { OUT_BYTES, OUT_SLOTS, portable, type Task, Work, type WorkSettings } from './work.ts';
+import { OUT_BYTES, OUT_SLOTS, type Outlet, portable, type Task, Work, type WorkSettings } from './work.ts';
 
 /** What a worker is started with. */
-export interface WorkerSetup extends WorkSettings {
+export interface WorkerSetup {
   /** Room for `OUT_SLOTS` encoded frames. */
   readonly out: SharedArrayBuffer;
   /** One word a slot: 1 while the frame in it has not been written yet. */
   readonly busy: Int32Array;
+  /** Whoever else wants the processor comes first. */
+  readonly gentle: boolean;
 }
+
+/** What a worker is told: what to work for from now on, or one piece of it. */
+export type WorkerMessage = { settings: WorkSettings } | { call: number; task: Task };
 
 const port = must(parentPort, 'a parent thread');
 const setup = workerData as WorkerSetup;
+// On Linux this is the priority of the thread, not that of the process.
+if (setup.gentle && process.platform === 'linux') setPriority(constants.priority.PRIORITY_LOW);
 let call = 0;
 let slot = 0;
 
@@ -23,7 +31,7 @@ function freeSlot(): number {
   }
 }
 
-const work = new Work(setup, {
+const outlet: Outlet = {
   early: (next, nextHint) => port.postMessage({ call, early: { next, nextHint } }),
   frameBuffer: () => {
     slot = freeSlot();
@@ -33,12 +41,17 @@ const work = new Work(setup, {
     Atomics.store(setup.busy, slot, 1);
     port.postMessage({ call, frame: { slot, length: bytes.length, ids, lengths, codec } });
   },
-});
+};
+let work: Work | undefined;
 
-port.on('message', (message: { call: number; task: Task }) => {
+port.on('message', (message: WorkerMessage) => {
+  if ('settings' in message) {
+    if (work?.serves(message.settings) !== true) work = new Work(message.settings, outlet);
+    return;
+  }
   call = message.call;
   try {
-    port.postMessage({ call, result: work.run(message.task) });
+    port.postMessage({ call, result: must(work, 'settings').run(message.task) });
   } catch (error) {
     port.postMessage({ call, error: portable(error) });
   }

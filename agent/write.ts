@@ -91,7 +91,7 @@ class Writer {
     this.#store = store;
     this.#order = order;
     this.#base = order.base;
-    this.#pool = new Pool(order.totals.bytes, { chunkerSeed: store.config.chunkerSeed });
+    this.#pool = new Pool(order.totals.bytes, { chunkerSeed: store.config.chunkerSeed, gentle: false });
   }
 
   async run(): Promise<Written> {

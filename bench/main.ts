@@ -1,5 +1,6 @@
 import { rm } from 'node:fs/promises';
 import { idle } from './idle.ts';
+import { live } from './live.ts';
 import { checkPeers, PLACE } from './peers.ts';
 import { Report } from './report.ts';
 import { bigMemory, captures, restores } from './speed.ts';
@@ -7,19 +8,26 @@ import { stored } from './stored.ts';
 
 const GB = 1e9;
 
-/** `npm run bench [-- --quick]`: all claims of docs/benchmarks.md; quick is a tenth of the size and writes nothing. */
+/**
+ * `npm run bench [-- --quick] [--live]`: all claims of docs/benchmarks.md; quick is a tenth of the size, live the part
+ * of a running agent; both write nothing.
+ */
 async function main(args: readonly string[]): Promise<void> {
   const quick = args.includes('--quick');
   const versions = await checkPeers();
   const report = new Report();
   const bytes = quick ? 0.1 * GB : 1.09 * GB;
-  const { dir } = await captures(bytes, report);
-  await restores(dir, report);
-  await stored(report);
-  await bigMemory(4 * bytes, report.rssOf('First snapshot'), report);
-  await idle(bytes, report);
+  const part = args.includes('--live');
+  if (!part) {
+    const { dir } = await captures(bytes, report);
+    await restores(dir, report);
+    await stored(report);
+    await bigMemory(4 * bytes, report.rssOf('First snapshot'), report);
+    await idle(bytes, report);
+  }
+  await live(bytes, report);
   await rm(PLACE, { recursive: true, force: true });
-  const missed = await report.write(quick ? '/dev/stdout' : 'docs/benchmarks.md', versions);
+  const missed = await report.write(quick || part ? '/dev/stdout' : 'docs/benchmarks.md', versions);
   if (missed > 0) {
     process.stderr.write(`${missed} floors missed\n`);
     process.exitCode = 1;

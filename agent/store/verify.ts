@@ -147,7 +147,7 @@ async function checkPacks(
     wanted.push({ pack, packId: hex(record.packId), size: Number(record.size) });
     total += Number(record.size);
   }
-  const pool = new Pool(order.bytes ? total : 0, { chunkerSeed: store.config.chunkerSeed });
+  const pool = new Pool(order.bytes ? total : 0, { chunkerSeed: store.config.chunkerSeed, gentle: true });
   try {
     await eachInPool(pool, wanted, async ({ pack, packId, size }) => {
       order.signal?.throwIfAborted();
