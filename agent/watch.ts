@@ -1,7 +1,7 @@
 import { LightkeeperError, normalise } from '../core/errors.ts';
 import type { Finding } from '../gen/lightkeeper/v1/types_pb.ts';
 import { monotonic } from '../host/clock.ts';
-import { type Nudges, watchDirectory } from './nudge.ts';
+import { type Nudge, watchOnce } from './nudge.ts';
 import { firstDifference, type Scan, type ScanOptions, scan } from './scan.ts';
 
 /** Between two looks while something changes. */
@@ -12,6 +12,8 @@ const LOOK_IDLE_MS = 1000;
 const LOOK_WATCHED_MS = 5000;
 /** Between two looks, however many events come. */
 const LOOK_NUDGED_MS = 50;
+/** After events that told of nothing the next is not waited for at once, but after a while, at most this. */
+const VAIN_WAIT_MAX_MS = 60_000;
 /** A look may take this share of the time between two of them. */
 const LOOK_SHARE = 20;
 /** Captures start five times as far apart as the last one took, at least. */
@@ -52,13 +54,16 @@ export class Watcher {
   #captured: Scan | undefined;
   #failures = 0;
   #seen = false;
-  #nudges: Nudges | undefined;
-  #watching = false;
+  #watch: Nudge | undefined;
+  #watchable = true;
+  /** Events since the last change that told of nothing. */
+  #vain = 0;
   #nudged = false;
   #wake: () => void = () => {};
   /** On the monotonic clock, like the next. */
   #nextCaptureMs = 0;
   #nextLookMs = 0;
+  #nextWatchMs = 0;
 
   constructor(dir: Uint8Array, options: WatchOptions, handlers: WatchHandlers, signal: AbortSignal) {
     this.#dir = dir;
@@ -77,7 +82,7 @@ export class Watcher {
         await this.#rest(waitMs * (0.9 + 0.2 * Math.random()));
       }
     } finally {
-      await this.#nudges?.close();
+      await this.#unwatch();
     }
   }
 
@@ -124,7 +129,9 @@ export class Watcher {
   }
 
   #nudge(): void {
-    if (this.#nudged) return;
+    this.#watch = undefined;
+    // A name that is left out may change all the time: then looking without events is cheaper.
+    this.#nextWatchMs = monotonic() + Math.min(VAIN_WAIT_MAX_MS, LOOK_IDLE_MS * this.#vain++);
     this.#nudged = true;
     this.#wake();
   }
@@ -135,12 +142,18 @@ export class Watcher {
       const seen = await scan(this.#dir, { ...this.#options.scan(), signal: this.#signal });
       this.#seen = true;
       this.#nextLookMs = monotonic() + Math.max(LOOK_NUDGED_MS, LOOK_SHARE * seen.tookMs);
-      await this.#watch(seen);
       if (this.#unchanged(seen)) {
         await this.#handlers.confirm();
-        const idleMs = this.#nudges === undefined ? LOOK_IDLE_MS : LOOK_WATCHED_MS;
+        if (this.#watchable && this.#watch === undefined && monotonic() >= this.#nextWatchMs) {
+          await this.#begin(seen);
+          // Something may have changed before the watch began.
+          if (this.#watch !== undefined) return this.#leftMs();
+        }
+        const idleMs = this.#watch === undefined ? LOOK_IDLE_MS : LOOK_WATCHED_MS;
         return Math.max(idleMs, LOOK_SHARE * seen.tookMs);
       }
+      await this.#unwatch();
+      this.#vain = 0;
       const leftMs = this.#nextCaptureMs - monotonic();
       if (leftMs > 0) return leftMs;
       const { usable, durationMs } = await this.#handlers.capture();
@@ -167,18 +180,23 @@ export class Watcher {
     return Math.min(FAILURE_WAIT_MAX_MS, LOOK_IDLE_MS * 2 ** Math.min(this.#failures, 10));
   }
 
-  /** Begins to watch for events, once there is something to watch. */
-  async #watch(seen: Scan): Promise<void> {
-    if (this.#watching) return;
-    this.#watching = true;
-    this.#nudges = await watchDirectory(this.#dir, {
+  /** Begins to watch for the next event. */
+  async #begin(seen: Scan): Promise<void> {
+    this.#watch = await watchOnce(this.#dir, {
       names: seen.entries.length,
       nudge: () => this.#nudge(),
       gaveUp: (finding) => {
-        this.#nudges = undefined;
+        this.#watch = undefined;
+        this.#watchable = false;
         this.#handlers.warned(finding);
       },
     });
+  }
+
+  /** It may be of a directory that is not there any more, and is not needed while there is something to do. */
+  async #unwatch(): Promise<void> {
+    await this.#watch?.close();
+    this.#watch = undefined;
   }
 }
 

@@ -79,7 +79,7 @@ class World {
   constructor(place: string, dir = join(place, 'data')) {
     this.dir = oldDirectory(dir);
     this.store = folder.fresh('store');
-    cpSync(base, this.store, { recursive: true });
+    cpSync(base, this.store, { recursive: true, preserveTimestamps: true });
   }
 
   words(...more: string[]): string[] {

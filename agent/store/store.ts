@@ -21,6 +21,7 @@ import { DirectoryPacks } from './directory.ts';
 import { StoreIndex, type UnitLocation } from './index.ts';
 import { Ownership } from './owner.ts';
 import { reconcile, stampShards } from './reconcile.ts';
+import { breakSeal, sealIndex } from './seal.ts';
 
 /** Decoded frames that are kept for the next reader, in bytes. */
 const FRAME_CACHE_BYTES = 12 * 1024 * 1024;
@@ -123,6 +124,7 @@ export class Store {
       await makeDir('store:packs:create', join(root, 'packs'));
     }
     const indexPath = owner === undefined ? await temporaryIndex() : join(root, INDEX_FOLDER);
+    if (owner !== undefined) await breakSeal(indexPath);
     const index = await openIndex(indexPath, owner !== undefined);
     const store = new Store({ root, config, packs, index, indexPath, owner });
     try {
@@ -157,6 +159,7 @@ export class Store {
       await this.packs.close();
       if (this.readOnly) await removeTree('store:index:temporary', this.#indexPath);
       else if (this.#index.damaged) await removeTree('store:index:clear', this.#indexPath);
+      else await sealIndex(this.#indexPath);
       await this.#owner?.release();
     }
   }

@@ -7,7 +7,7 @@ import { describe, it, type TestContext } from 'node:test';
 import { Agent } from '../support/agent.ts';
 import { Case } from '../support/answers.ts';
 import { assertRefused, killGroup, lightkeeper, start, told } from '../support/command.ts';
-import { fill, fillGraph, noise } from '../support/fill.ts';
+import { fill, fillGraph, fillMany, noise } from '../support/fill.ts';
 import { needing, smallDisk } from '../support/machine.ts';
 import { atEnd, freshPlace, until } from '../support/place.ts';
 import { assertSameTree, lookAt } from '../support/tree.ts';
@@ -60,6 +60,36 @@ describe('a running agent', { concurrency: 5 }, () => {
       await agent.point(2);
       assert.equal((await agent.end()).code, 0);
       await assertCaptured(up);
+    });
+
+    it('has too many names to be watched, says so once and is looked at', async (t) => {
+      const { place, subject } = await graphCase(t);
+      fillMany(subject.dir, 2100);
+      const agent = new Agent(t, ['--dir', subject.dir, '--store', subject.store]);
+      await agent.says(/warning: changes are found by looking alone: it has more than 2000 names/);
+      await agent.point(1);
+      writeFileSync(join(subject.dir, 'f0/n1'), 'changed');
+      await agent.point(2);
+      assert.equal(count(agent.text, /by looking alone/), 1, agent.text);
+      assert.equal((await agent.end()).code, 0);
+      await assertCaptured({ place, subject });
+    });
+
+    it('has a name that is left out and changes all the time, sees the others change', async (t) => {
+      const { place, subject } = await graphCase(t);
+      const log = join(subject.dir, 'server.log');
+      const writing = setInterval(() => writeFileSync(log, String(performance.now())), 20);
+      atEnd(t, () => clearInterval(writing));
+      const words = ['--dir', subject.dir, '--store', subject.store, '--exclude', 'server.log'];
+      const agent = new Agent(t, words);
+      await agent.point(1);
+      fillGraph(subject.dir, 2);
+      await agent.point(2);
+      clearInterval(writing);
+      assert.equal((await agent.end()).code, 0);
+      rmSync(log);
+      await subject.restore('latest', join(place, 'back'));
+      assertSameTree(lookAt(subject.dir), join(place, 'back'));
     });
 
     it('is not there when it is stopped, still ends well', async (t) => {

@@ -216,7 +216,7 @@ export function both(a: Damage, b: Damage): Damage {
 async function lostSnapshots(victim: Victim, store: string, damage: Damage): Promise<Set<string>> {
   const lost = new Set<string>();
   const copy = ownKeeper(victim.folder.fresh('oracle'));
-  cpSync(store, copy.store, { recursive: true });
+  cpSync(store, copy.store, { recursive: true, preserveTimestamps: true });
   for (const [id, tree] of victim.trees) {
     const to = victim.folder.fresh('restored');
     const wrong = await copy.restore(id, to).then(

@@ -59,7 +59,7 @@ async function withService<T>(root: string, run: (service: StoreService) => Prom
 /** Labels of a call's effects, in their order. */
 async function labelsOf(held: Pick<Held, 'folder' | 'store'>, { run }: Call): Promise<string[]> {
   const store = held.folder.fresh('store');
-  cpSync(held.store, store, { recursive: true });
+  cpSync(held.store, store, { recursive: true, preserveTimestamps: true });
   const labels: string[] = [];
   await withService(store, async (service) => {
     const stop = watchEffects((phase, { label }) => {
@@ -106,7 +106,7 @@ export async function makeHeld(seed: number): Promise<Held> {
 /** The disk fails once during a call; then, without the store having been closed, all goes on. */
 export async function runHeld(held: Held, { call, label, nth, code }: HeldCase): Promise<void> {
   const keeper = ownKeeper(held.folder.fresh('store'));
-  cpSync(held.store, keeper.store, { recursive: true });
+  cpSync(held.store, keeper.store, { recursive: true, preserveTimestamps: true });
   try {
     let further = '';
     await withService(keeper.store, async (service) => {

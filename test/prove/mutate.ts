@@ -340,7 +340,7 @@ async function breakConfig(draw: Random, corpus: Corpus): Promise<void> {
 /** A pack that hashes to its name and lies, in a store that is opened and used. */
 async function breakStore(draw: Random, corpus: Corpus): Promise<void> {
   const store = corpus.folder.fresh('store');
-  cpSync(corpus.store, store, { recursive: true });
+  cpSync(corpus.store, store, { recursive: true, preserveTimestamps: true });
   rmSync(join(store, 'index'), { recursive: true });
   const victim = pick(draw, packFiles(store));
   const bytes = draw(2) === 0 ? resealed(draw, corpus) : resealedUnits(draw, corpus);

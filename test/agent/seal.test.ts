@@ -1,0 +1,99 @@
+import assert from 'node:assert/strict';
+import { cpSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { describe, it, type TestContext } from 'node:test';
+import { Store } from '../../agent/store/store.ts';
+import { Case } from '../support/answers.ts';
+import { fillGraph } from '../support/fill.ts';
+import { freshPlace } from '../support/place.ts';
+
+const GRAPH = 'data';
+/** Only the index has this: it is gone once the index has been made again. */
+const CONFIRMED_MS = 1_234_567;
+
+interface Sealed {
+  readonly subject: Case;
+  readonly index: string;
+  /** The files that LevelDB reads. */
+  readonly files: readonly string[];
+}
+
+/** A store with a snapshot, closed well. */
+async function sealed(t: TestContext): Promise<Sealed> {
+  const place = await freshPlace(t);
+  const subject = new Case(join(place, 'data'), join(place, 'store'));
+  fillGraph(subject.dir);
+  await subject.snapshot();
+  const store = await Store.open(subject.store);
+  const batch = store.index.batch();
+  store.index.putConfirmedAt(batch, GRAPH, CONFIRMED_MS);
+  await batch.write();
+  await store.close();
+  const index = join(subject.store, 'index');
+  const files = readdirSync(index).filter((name) => /\.log$|\.ldb$|MANIFEST|CURRENT/.test(name));
+  assert.equal(files.length >= 3, true, files.join(' '));
+  return { subject, index, files };
+}
+
+/** Whether the index is the one that was there; the store must be sound either way. */
+async function isKept({ subject }: Sealed): Promise<boolean> {
+  const store = await Store.open(subject.store);
+  const confirmed = await store.index.confirmedAt(GRAPH);
+  await store.close();
+  assert.equal(await subject.assertSound(), 1);
+  return confirmed === CONFIRMED_MS;
+}
+
+describe('the seal of an index', () => {
+  it('keeps one that was closed and has not been touched', async (t) => {
+    const one = await sealed(t);
+    assert.equal(await isKept(one), true);
+    assert.equal(await isKept(one), true);
+  });
+
+  it('has one made again of which any file was cut, zeroed or taken away', async (t) => {
+    const ways: readonly ((path: string) => void)[] = [
+      (path) => rmSync(path),
+      (path) => writeFileSync(path, readFileSync(path).subarray(0, -1)),
+      (path) => writeFileSync(path, Buffer.alloc(readFileSync(path).length)),
+    ];
+    for (const [i, damage] of ways.entries()) {
+      const { files } = await sealed(t);
+      for (const which of files.keys()) {
+        const one = await sealed(t);
+        damage(join(one.index, one.files[which] as string));
+        assert.equal(await isKept(one), false, `${i}: ${one.files[which]}`);
+        assert.equal(await isKept(one), false);
+      }
+    }
+  });
+
+  it('says how many have died with it open: one is believed, several in a row are not', async (t) => {
+    const one = await sealed(t);
+    const seal = join(one.index, 'SEAL');
+    writeFileSync(seal, '{"deaths":1}');
+    assert.equal(await isKept(one), true);
+    writeFileSync(seal, '{"deaths":2}');
+    assert.equal(await isKept(one), false);
+  });
+
+  it('says nothing where it is not there, cut or something else', async (t) => {
+    for (const text of [undefined, '', '{"deaths":', '[]', '{"deaths":"x"}', '{"deaths":0,"files":[3]}']) {
+      const one = await sealed(t);
+      const seal = join(one.index, 'SEAL');
+      if (text === undefined) rmSync(seal);
+      else writeFileSync(seal, text);
+      assert.equal(await isKept(one), true, text);
+    }
+  });
+
+  it('does not mind a copy that keeps times, though not to the nanosecond', async (t) => {
+    const one = await sealed(t);
+    const aside = `${one.index}-aside`;
+    cpSync(one.index, aside, { recursive: true, preserveTimestamps: true });
+    rmSync(one.index, { recursive: true });
+    cpSync(aside, one.index, { recursive: true, preserveTimestamps: true });
+    rmSync(aside, { recursive: true });
+    assert.equal(await isKept(one), true);
+  });
+});
