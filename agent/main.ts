@@ -12,6 +12,7 @@ import { type Holder, readHolder } from './store/owner.ts';
 import { recoverConfig } from './store/repair.ts';
 import { Store } from './store/store.ts';
 import type { AgentEvents } from './up.ts';
+import type { GraphPlace } from './workspaces.ts';
 
 /** The calls that a store answers, in this process or over the socket of the agent that holds it. */
 export type AgentClient = Client<typeof AgentService>;
@@ -146,6 +147,14 @@ async function overSocket(holder: Holder, inUse: LightkeeperError): Promise<Reac
     return hangs(error);
   };
   return { client, close, lost, again: () => false };
+}
+
+export type { GraphPlace } from './workspaces.ts';
+
+/** A graph, and each workspace below it as a graph of its own: `ID.W`. */
+export async function splitGraph(place: GraphPlace): Promise<GraphPlace[]> {
+  const workspaces = await import('./workspaces.ts');
+  return workspaces.splitGraph(place);
 }
 
 export type { Flags } from './config/flags.ts';

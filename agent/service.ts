@@ -39,6 +39,7 @@ import { repairStore } from './store/repair.ts';
 import type { Store } from './store/store.ts';
 import { verifyStore } from './store/verify.ts';
 import { fileView, snapshotView, summaryView } from './view.ts';
+import { workspacesIn } from './workspaces.ts';
 
 /** How long a snapshot waits for its directory to settle. */
 export const SETTLE_TIMEOUT_MS = 30_000;
@@ -111,7 +112,7 @@ export class StoreService {
       dir,
       instance: guarded?.instance,
       hooks: guarded?.hooks,
-      leaveOut: guarded?.leaveOut,
+      leaveOut: guarded?.leaveOut ?? (request.split ? () => new Set(workspacesIn(dir)) : undefined),
       quietMs: request.quietMs ?? GRAPH_DEFAULTS.quietMs,
       settleTimeoutMs: request.settleTimeoutMs === 0 ? SETTLE_TIMEOUT_MS : request.settleTimeoutMs,
       exclude: request.exclude,

@@ -1,4 +1,5 @@
 import { readdirSync } from 'node:fs';
+import { basename } from 'node:path';
 import { graphIdOf } from '../core/manifest.ts';
 import type { BytePath } from '../core/path.ts';
 import { below } from './scan.ts';
@@ -38,6 +39,22 @@ function holdsGraph(folder: Buffer): boolean {
     // Not to be read, or gone: the scan of the whole directory says so.
     return false;
   }
+}
+
+/** A graph and its directory. */
+export interface GraphPlace {
+  readonly graphId: string;
+  readonly dir: Uint8Array;
+}
+
+/** A graph, and each workspace below it as a graph of its own: `ID.W`. */
+export function splitGraph({ graphId, dir }: GraphPlace): GraphPlace[] {
+  const id = graphId === '' ? graphIdOf(basename(Buffer.from(dir).toString())) : graphId;
+  const workspaces = workspacesIn(dir).map((workspace) => ({
+    graphId: workspaceId(id, workspace),
+    dir: below(dir, workspace),
+  }));
+  return [{ graphId: id, dir }, ...workspaces];
 }
 
 /** The graph id of a workspace. */

@@ -7,7 +7,19 @@ import { durationText, sizeText } from '../host/quantity.ts';
 
 /** Writes the one JSON document of a command. */
 export function printJson<D extends DescMessage>(schema: D, message: MessageShape<D>): void {
-  const json = toJson(schema, message, { alwaysEmitImplicit: true });
+  writeJson(toJson(schema, message, { alwaysEmitImplicit: true }));
+}
+
+/** As `printJson`, of several messages under one name. */
+export function printJsonList<D extends DescMessage>(
+  name: string,
+  schema: D,
+  messages: readonly MessageShape<D>[],
+): void {
+  writeJson({ [name]: messages.map((message) => toJson(schema, message, { alwaysEmitImplicit: true })) });
+}
+
+function writeJson(json: unknown): void {
   process.stdout.write(`${JSON.stringify(json, null, 2)}\n`);
 }
 

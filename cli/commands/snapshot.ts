@@ -14,7 +14,7 @@ import {
   waitDuration,
   withCommon,
 } from '../options.ts';
-import { printFindings, printJson, say } from '../print.ts';
+import { printFindings, printJson, printJsonList, say } from '../print.ts';
 import { withStore } from '../store.ts';
 import { lastOf } from '../stream.ts';
 
@@ -27,6 +27,7 @@ interface SnapshotOptions extends CommonOptions {
   readonly exclude?: string[];
   readonly description?: string;
   readonly diskReserve?: bigint;
+  readonly split?: boolean;
 }
 
 /** `snapshot`: one snapshot now. */
@@ -44,32 +45,38 @@ export function addSnapshot(program: Command): void {
     .option('--quiet <duration>', 'how long nothing may have changed (default: 300ms)', waitDuration)
     .option('--exclude <pattern>', 'names to leave out; may be given several times', collect)
     .addOption(reserveOption())
-    .action(async (options: SnapshotOptions) => {
-      const dir = pathArgument(required(options.dir, '--dir'));
-      const tags = tagMap(options.tag);
-      const snapshot = await withStore(
-        storeOf(options),
-        { create: true, protects: dir, graphId: options.graph ?? '' },
-        (client) =>
-          lastOf(
-            client.createSnapshot({
-              dir,
-              graphId: options.graph ?? '',
-              tags,
-              description: options.description ?? '',
-              settleTimeoutMs: options.settleTimeout === undefined ? 0 : Math.max(1, options.settleTimeout),
-              exclude: options.exclude ?? [],
-              noGrade: !options.grade,
-              ...(options.quiet === undefined ? {} : { quietMs: options.quiet }),
-              ...(options.diskReserve === undefined ? {} : { diskReserveBytes: options.diskReserve }),
-            }),
-          ),
-      );
-      if (options.json === true) printJson(SnapshotSchema, snapshot);
-      else printSnapshot(snapshot);
-      if (snapshot.grade === Grade_Value.TORN || snapshot.grade === Grade_Value.INVALID)
-        process.exitCode = EXIT.findings;
-    });
+    .option('--split', 'take each workspace, a subfolder with a graph, as a graph of its own: ID.WORKSPACE')
+    .action(run);
+}
+
+async function run(options: SnapshotOptions): Promise<void> {
+  const dir = pathArgument(required(options.dir, '--dir'));
+  const whole = { dir, graphId: options.graph ?? '' };
+  const split = options.split === true;
+  const { splitGraph } = await import('../../agent/main.ts');
+  const places = split ? await splitGraph(whole) : [whole];
+  const request = {
+    tags: tagMap(options.tag),
+    description: options.description ?? '',
+    settleTimeoutMs: options.settleTimeout === undefined ? 0 : Math.max(1, options.settleTimeout),
+    exclude: options.exclude ?? [],
+    noGrade: !options.grade,
+    split,
+    ...(options.quiet === undefined ? {} : { quietMs: options.quiet }),
+    ...(options.diskReserve === undefined ? {} : { diskReserveBytes: options.diskReserve }),
+  };
+  const reach = { create: true, protects: dir, graphId: whole.graphId };
+  const snapshots = await withStore(storeOf(options), reach, async (client) => {
+    const taken: Snapshot[] = [];
+    for (const place of places) taken.push(await lastOf(client.createSnapshot({ ...request, ...place })));
+    return taken;
+  });
+  const [first] = snapshots;
+  if (options.json === true && split) printJsonList('snapshots', SnapshotSchema, snapshots);
+  else if (options.json === true && first !== undefined) printJson(SnapshotSchema, first);
+  else for (const snapshot of snapshots) printSnapshot(snapshot, split);
+  if (snapshots.some(({ grade }) => grade === Grade_Value.TORN || grade === Grade_Value.INVALID))
+    process.exitCode = EXIT.findings;
 }
 
 /** One snapshot in a line. */
@@ -82,7 +89,7 @@ export function snapshotLine(snapshot: Snapshot): string {
   return `snapshot ${snapshotId.slice(0, 12)}${torn}: ${what}, ${cost}`;
 }
 
-function printSnapshot(snapshot: Snapshot): void {
-  say(snapshotLine(snapshot));
+function printSnapshot(snapshot: Snapshot, named: boolean): void {
+  say(named ? `${snapshot.graphId}: ${snapshotLine(snapshot)}` : snapshotLine(snapshot));
   printFindings(snapshot.findings);
 }

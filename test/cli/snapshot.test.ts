@@ -98,6 +98,23 @@ suite('snapshot', () => {
     assert.deepEqual(await place.ids(), [second.snapshotId, first.snapshotId]);
   });
 
+  it('takes workspaces as a part of the directory, or each as a graph of its own with --split', async () => {
+    const place = new Place();
+    for (const folder of ['one', 'notes']) mkdirSync(join(place.dir, folder));
+    place.write('one/vdb_chunks.json', '{}');
+    place.write('notes/readme', 'no graph');
+    place.write('kv_store_full_docs.json', '{}');
+    assert.equal((await place.snapshot()).files, 3);
+    const split = await place.json(['snapshot', '--dir', place.dir, '--split']);
+    const taken = listOf(split, 'snapshots').map(({ graphId, files }) => [graphId, files]);
+    assert.deepEqual(taken, [
+      ['rag', 2],
+      ['rag.one', 1],
+    ]);
+    const plain = await place.run(['snapshot', '--dir', place.dir, '--split', '--store', place.store]);
+    assert.match(plain.stdout, /^rag: unchanged since .*\nrag\.one: unchanged since /m);
+  });
+
   it('of an unchanged directory makes none: the head comes back, confirmed anew', async () => {
     const place = new Place();
     const first = await place.snapshot({ a: 'a' });
