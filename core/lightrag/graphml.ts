@@ -1,0 +1,221 @@
+import { type ChunkReader, LayoutError } from './text.ts';
+
+/** Longer texts are passed over: a description of such a length says nothing to a check. */
+const TEXT_BYTES_MAX = 16 << 20;
+/** No writer makes a longer tag. */
+const TAG_BYTES_MAX = 1 << 20;
+const DEPTH_MAX = 64;
+
+const NONE: Buffer = Buffer.alloc(0);
+const [LESS, GREATER, QUOTE, APOSTROPHE, SLASH, AMPERSAND] = [0x3c, 0x3e, 0x22, 0x27, 0x2f, 0x26];
+const ENTITIES: Readonly<Record<string, string>> = { lt: '<', gt: '>', amp: '&', quot: '"', apos: "'" };
+const ATTRIBUTE = /\s+([\w.:-]+)\s*=\s*(?:"([^"<]*)"|'([^'<]*)')/y;
+const TAG_NAME = /^[A-Za-z_][\w.:-]*/;
+
+/** What is told of a graph, in the order of the file. Texts are UTF-8, unescaped, and hold only during the call. */
+export interface GraphEvents {
+  node(id: Buffer): void;
+  edge(source: Buffer, target: Buffer): void;
+  /** An attribute of the node or edge before, by its `attr.name`; only those that were asked for. */
+  data(name: string, text: Buffer): void;
+}
+
+/**
+ * Reads GraphML as networkx writes it, of any size, in chunks. Keys are taken by their `attr.name`: their ids are not
+ * stable. Any DOCTYPE is refused: it could define what the text does not say. Well-formedness is checked as far as
+ * tags nest and attributes and what is asked for can be read.
+ */
+export class GraphReader implements ChunkReader {
+  readonly #events: GraphEvents;
+  readonly #wanted: ReadonlySet<string>;
+  /** `attr.name` by key id. */
+  readonly #names = new Map<string, string>();
+  readonly #open: string[] = [];
+  #rest: Buffer = NONE;
+  /** Where `#rest`, or the chunk after it, begins in the file. */
+  #base = 0;
+  #waiting = false;
+  #ended = false;
+  /** The attribute whose text comes now, if it was asked for. */
+  #attribute: string | undefined;
+  #text: Buffer[] = [];
+  #textBytes = 0;
+
+  constructor(events: GraphEvents, wanted: readonly string[]) {
+    this.#events = events;
+    this.#wanted = new Set(wanted);
+  }
+
+  feed(chunk: Buffer): void {
+    const buffer = this.#rest.length === 0 ? chunk : Buffer.concat([this.#rest, chunk]);
+    let at = 0;
+    this.#waiting = false;
+    while (at < buffer.length && !this.#waiting)
+      at = buffer[at] === LESS ? this.#markup(buffer, at) : this.#characters(buffer, at);
+    this.#base += at;
+    // A copy: the chunk belongs to whoever gave it.
+    this.#rest = at >= buffer.length ? NONE : Buffer.from(buffer.subarray(at));
+  }
+
+  end(): void {
+    if (this.#ended && this.#rest.length === 0) return;
+    const at = this.#base + this.#rest.length;
+    throw at === 0
+      ? new LayoutError('empty', 0, 'it is empty')
+      : new LayoutError('cut', at, 'it ends in the middle');
+  }
+
+  #wrong(at: number, state: string): LayoutError {
+    return new LayoutError('malformed', this.#base + at, state);
+  }
+
+  /** Text up to the next tag, or as much of it as is there. */
+  #characters(buffer: Buffer, at: number): number {
+    const found = buffer.indexOf(LESS, at);
+    const end = found < 0 ? buffer.length : found;
+    const text = buffer.subarray(at, end);
+    if (this.#open.length === 0 && !isBlank(text))
+      throw this.#wrong(at, 'there is text outside of the graph');
+    if (this.#attribute !== undefined) this.#keep(text);
+    return end;
+  }
+
+  #keep(text: Buffer): void {
+    this.#textBytes += text.length;
+    if (this.#textBytes <= TEXT_BYTES_MAX) this.#text.push(Buffer.from(text));
+    else this.#text = [];
+  }
+
+  #wait(at: number): number {
+    this.#waiting = true;
+    return at;
+  }
+
+  #markup(buffer: Buffer, at: number): number {
+    const head = buffer.toString('latin1', at, at + 9);
+    for (const [begin, end] of [
+      ['<!--', '-->'],
+      ['<?', '?>'],
+      ['<![CDATA[', ']]>'],
+    ] as const) {
+      if (begin.startsWith(head) && head.length < begin.length) return this.#wait(at);
+      if (head.startsWith(begin)) return this.#passOver(buffer, at, begin, end);
+    }
+    if (head.startsWith('<!')) throw this.#wrong(at, 'a DOCTYPE is not taken');
+    const end = tagEnd(buffer, at + 1);
+    if (end < 0) {
+      if (buffer.length - at > TAG_BYTES_MAX) throw this.#wrong(at, 'a tag does not end');
+      return this.#wait(at);
+    }
+    if (buffer[at + 1] === SLASH) this.#closeTag(buffer.toString('utf8', at + 2, end).trim(), at);
+    else this.#openTag(buffer.toString('utf8', at + 1, end), at);
+    return end + 1;
+  }
+
+  #passOver(buffer: Buffer, at: number, begin: string, end: string): number {
+    const found = buffer.indexOf(end, at + begin.length, 'latin1');
+    if (found < 0) {
+      if (buffer.length - at > TEXT_BYTES_MAX) throw this.#wrong(at, `"${begin}" does not end`);
+      return this.#wait(at);
+    }
+    if (begin === '<![CDATA[' && this.#attribute !== undefined) {
+      const text = buffer.toString('utf8', at + begin.length, found);
+      this.#keep(Buffer.from(text.replaceAll('&', '&amp;')));
+    }
+    return found + end.length;
+  }
+
+  #openTag(tag: string, at: number): void {
+    if (this.#ended) throw this.#wrong(at, 'there is a second root');
+    const alone = tag.endsWith('/');
+    const inner = alone ? tag.slice(0, -1) : tag;
+    const name = TAG_NAME.exec(inner)?.[0];
+    if (name === undefined) throw this.#wrong(at, 'there is a tag without a name');
+    const attributes = this.#attributesOf(inner, name.length, at);
+    if (this.#open.length === DEPTH_MAX) throw this.#wrong(at, 'it is nested too deeply');
+    if (this.#open.length === 0 && name !== 'graphml') throw this.#wrong(at, 'it is no GraphML');
+    this.#open.push(name);
+    this.#begin(name, attributes, at);
+    if (alone) this.#closeTag(name, at);
+  }
+
+  #begin(name: string, attributes: ReadonlyMap<string, string>, at: number): void {
+    const get = (key: string) => {
+      const value = attributes.get(key);
+      if (value === undefined) throw this.#wrong(at, `a ${name} has no ${key}`);
+      return value;
+    };
+    if (name === 'key') this.#names.set(get('id'), attributes.get('attr.name') ?? get('id'));
+    else if (name === 'node') this.#events.node(Buffer.from(get('id')));
+    else if (name === 'edge') this.#events.edge(Buffer.from(get('source')), Buffer.from(get('target')));
+    else if (name === 'data') {
+      const key = get('key');
+      const attribute = this.#names.get(key);
+      if (attribute === undefined) throw this.#wrong(at, `the key "${key}" is not declared`);
+      if (this.#wanted.has(attribute)) this.#attribute = attribute;
+    }
+  }
+
+  #attributesOf(tag: string, from: number, at: number): Map<string, string> {
+    const attributes = new Map<string, string>();
+    ATTRIBUTE.lastIndex = from;
+    let end = from;
+    for (let match = ATTRIBUTE.exec(tag); match !== null; match = ATTRIBUTE.exec(tag)) {
+      const [, name = '', double, single] = match;
+      attributes.set(name, this.#decoded(double ?? single ?? '', at));
+      end = ATTRIBUTE.lastIndex;
+    }
+    if (tag.slice(end).trim() !== '') throw this.#wrong(at, 'a tag is not well-formed');
+    return attributes;
+  }
+
+  #decoded(text: string, at: number): string {
+    if (!text.includes('&')) return text;
+    return text.replaceAll(/&([^;&]*);?/g, (whole, name: string) => {
+      const character = whole.endsWith(';') ? characterOf(name) : undefined;
+      if (character === undefined) throw this.#wrong(at, `"${whole.slice(0, 20)}" stands for nothing`);
+      return character;
+    });
+  }
+
+  #closeTag(name: string, at: number): void {
+    if (this.#open.pop() !== name) throw this.#wrong(at, `"</${name.slice(0, 40)}>" closes nothing`);
+    if (name === 'data' && this.#attribute !== undefined) {
+      if (this.#textBytes <= TEXT_BYTES_MAX) {
+        const raw = Buffer.concat(this.#text);
+        const text = raw.includes(AMPERSAND) ? Buffer.from(this.#decoded(raw.toString('utf8'), at)) : raw;
+        this.#events.data(this.#attribute, text);
+      }
+      this.#attribute = undefined;
+      this.#text = [];
+      this.#textBytes = 0;
+    }
+    this.#ended = this.#open.length === 0;
+  }
+}
+
+/** Where a tag ends: a ">" that is not in quotes; -1 if it is not there yet. */
+function tagEnd(buffer: Buffer, from: number): number {
+  let quote = 0;
+  for (let at = from; at < buffer.length; at++) {
+    const byte = buffer[at];
+    if (quote !== 0) {
+      if (byte === quote) quote = 0;
+    } else if (byte === QUOTE || byte === APOSTROPHE) quote = byte;
+    else if (byte === GREATER) return at;
+  }
+  return -1;
+}
+
+function characterOf(name: string): string | undefined {
+  const [, hex, decimal] = /^#(?:x([0-9a-fA-F]{1,6})|([0-9]{1,7}))$/.exec(name) ?? [];
+  const code = hex === undefined ? (decimal === undefined ? -1 : Number(decimal)) : Number.parseInt(hex, 16);
+  if (code >= 0)
+    return code <= 0x10ffff && (code < 0xd800 || code > 0xdfff) ? String.fromCodePoint(code) : undefined;
+  return Object.hasOwn(ENTITIES, name) ? ENTITIES[name] : undefined;
+}
+
+function isBlank(text: Buffer): boolean {
+  // Also the byte-order mark that some editors put first.
+  return text.toString('utf8').replaceAll('\ufeff', '').trim() === '';
+}

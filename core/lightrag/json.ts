@@ -1,0 +1,263 @@
+import { type ChunkReader, HELD_BYTES_MAX, LayoutError } from './text.ts';
+
+/** Deeper nesting than any writer of these files makes; Python gives up at about a thousand. */
+const DEPTH_MAX = 500;
+/** Longer numbers and words are none. */
+const BARE_BYTES_MAX = 400;
+
+const NONE: Buffer = Buffer.alloc(0);
+const QUOTE = 0x22;
+const BACKSLASH = 0x5c;
+const [OPEN_MAP, CLOSE_MAP, OPEN_LIST, CLOSE_LIST] = [0x7b, 0x7d, 0x5b, 0x5d];
+const [COLON, COMMA] = [0x3a, 0x2c];
+/** NaN and Infinity are what Python writes; no other reader takes them. */
+const BARE = /^(?:-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?|true|false|null|NaN|-?Infinity)$/;
+
+/** What is told of a JSON text, in the order of the text. Bytes are views that hold only during the call. */
+export interface JsonEvents {
+  open(isList: boolean): void;
+  close(isList: boolean): void;
+  /** A key without its quotes, as it is written; `escaped` if there are escapes in it. */
+  key(bytes: Buffer, escaped: boolean): void;
+  /** A string value, likewise. */
+  string(bytes: Buffer, escaped: boolean): void;
+  /** The next bytes of a string that is too long to be held. */
+  piece(bytes: Buffer): void;
+  /** Such a string, or key, has ended; it was so many bytes long. */
+  long(length: number, isKey: boolean): void;
+  /** A number or word. */
+  bare(text: string): void;
+}
+
+/** What may come next. */
+const NEXT = {
+  value: 0,
+  /** The first of a list. */
+  valueOrClose: 1,
+  /** The first of a map. */
+  keyOrClose: 2,
+  key: 3,
+  colon: 4,
+  commaOrClose: 5,
+  nothing: 6,
+} as const;
+type Next = (typeof NEXT)[keyof typeof NEXT];
+
+/** The bytes of a string as they are meant; NUL-safe. A lone surrogate becomes U+FFFD. */
+export function unescaped(bytes: Buffer, escaped: boolean): Buffer {
+  if (!escaped) return bytes;
+  try {
+    return Buffer.from(JSON.parse(`"${bytes.toString('utf8')}"`) as string, 'utf8');
+  } catch {
+    // An escape that is none: the text as it is written is as good a name as any.
+    return bytes;
+  }
+}
+
+/**
+ * Reads a JSON text of any size that comes in chunks. Holds no more than one short string; exact about where the text
+ * ends. Follows RFC 8259, but for NaN and Infinity; UTF-8 and escapes are not looked into.
+ */
+export class JsonReader implements ChunkReader {
+  readonly #events: JsonEvents;
+  readonly #lists = new Uint8Array(DEPTH_MAX);
+  #depth = 0;
+  #next: Next = NEXT.value;
+  /** Bytes of a token that has not ended. */
+  #rest: Buffer = NONE;
+  /** Where `#rest`, or the chunk after it, begins in the file. */
+  #base = 0;
+  /** Length so far of a string that is not held; -1 outside of one. */
+  #longBytes = -1;
+  #longIsKey = false;
+  /** The token at the end of what came has not ended. */
+  #waiting = false;
+  /** The first byte of what comes is escaped. */
+  #escapeOpen = false;
+
+  constructor(events: JsonEvents) {
+    this.#events = events;
+  }
+
+  feed(chunk: Buffer): void {
+    const buffer = this.#rest.length === 0 ? chunk : Buffer.concat([this.#rest, chunk]);
+    let at = 0;
+    this.#waiting = false;
+    while (at < buffer.length && !this.#waiting)
+      at = this.#longBytes < 0 ? this.#token(buffer, at) : this.#longString(buffer, at);
+    this.#base += at;
+    // A copy: the chunk belongs to whoever gave it.
+    this.#rest = at >= buffer.length ? NONE : Buffer.from(buffer.subarray(at));
+  }
+
+  end(): void {
+    // A number at the end has no other end.
+    if (this.#longBytes < 0 && BARE.test(this.#rest.toString('latin1'))) this.feed(Buffer.from(' '));
+    if (this.#next === NEXT.nothing && this.#rest.length === 0) return;
+    const at = this.#base + this.#rest.length;
+    throw at === 0
+      ? new LayoutError('empty', 0, 'it is empty')
+      : new LayoutError('cut', at, 'it ends in the middle');
+  }
+
+  /** Reads one token, with white space before it; answers where the next begins, or this one if it has not ended. */
+  #token(buffer: Buffer, from: number): number {
+    let at = from;
+    let byte = buffer[at];
+    while (byte === 0x20 || byte === 0x0a || byte === 0x0d || byte === 0x09) byte = buffer[++at];
+    switch (byte) {
+      case undefined:
+        return at;
+      case QUOTE:
+        return this.#string(buffer, at);
+      case COMMA:
+        this.#expect(NEXT.commaOrClose, at, 'a comma');
+        this.#next = this.#lists[this.#depth - 1] === 1 ? NEXT.value : NEXT.key;
+        return at + 1;
+      case COLON:
+        this.#expect(NEXT.colon, at, 'a colon');
+        this.#next = NEXT.value;
+        return at + 1;
+      case OPEN_MAP:
+      case OPEN_LIST:
+        this.#open(byte === OPEN_LIST, at);
+        return at + 1;
+      case CLOSE_MAP:
+      case CLOSE_LIST:
+        this.#close(byte === CLOSE_LIST, at);
+        return at + 1;
+      default:
+        return this.#bare(buffer, at);
+    }
+  }
+
+  #expect(next: Next, at: number, what: string): void {
+    if (this.#next !== next) throw this.#wrong(at, what);
+  }
+
+  #open(isList: boolean, at: number): void {
+    if (this.#next !== NEXT.value && this.#next !== NEXT.valueOrClose) throw this.#wrong(at, 'a bracket');
+    if (this.#depth === DEPTH_MAX)
+      throw new LayoutError('malformed', this.#base + at, 'it is nested too deeply');
+    this.#lists[this.#depth++] = isList ? 1 : 0;
+    this.#next = isList ? NEXT.valueOrClose : NEXT.keyOrClose;
+    this.#events.open(isList);
+  }
+
+  #close(isList: boolean, at: number): void {
+    const first = isList ? NEXT.valueOrClose : NEXT.keyOrClose;
+    const fits = this.#depth > 0 && (this.#lists[this.#depth - 1] === 1) === isList;
+    if (!fits || (this.#next !== NEXT.commaOrClose && this.#next !== first))
+      throw this.#wrong(at, 'a bracket');
+    this.#depth -= 1;
+    this.#events.close(isList);
+    this.#ended();
+  }
+
+  #ended(): void {
+    this.#next = this.#depth === 0 ? NEXT.nothing : NEXT.commaOrClose;
+  }
+
+  /** Whether the string that begins is a key; throws if none may begin. */
+  #isKey(at: number): boolean {
+    switch (this.#next) {
+      case NEXT.key:
+      case NEXT.keyOrClose:
+        return true;
+      case NEXT.value:
+      case NEXT.valueOrClose:
+        return false;
+      default:
+        throw this.#wrong(at, 'a string');
+    }
+  }
+
+  #string(buffer: Buffer, at: number): number {
+    const isKey = this.#isKey(at);
+    const start = at + 1;
+    const end = closingQuote(buffer, start);
+    if (end >= 0) {
+      const bytes = buffer.subarray(start, end);
+      this.#stringEnded(isKey);
+      if (isKey) this.#events.key(bytes, bytes.includes(BACKSLASH));
+      else this.#events.string(bytes, bytes.includes(BACKSLASH));
+      return end + 1;
+    }
+    if (buffer.length - start <= HELD_BYTES_MAX) {
+      this.#waiting = true;
+      return at;
+    }
+    this.#longBytes = 0;
+    this.#longIsKey = isKey;
+    this.#escapeOpen = false;
+    return start;
+  }
+
+  #stringEnded(isKey: boolean): void {
+    if (isKey) this.#next = NEXT.colon;
+    else this.#ended();
+  }
+
+  #longString(buffer: Buffer, from: number): number {
+    const start = this.#escapeOpen ? from + 1 : from;
+    const end = closingQuote(buffer, start);
+    const until = end < 0 ? buffer.length : end;
+    this.#longBytes += until - from;
+    this.#events.piece(buffer.subarray(from, until));
+    if (end < 0) {
+      this.#escapeOpen = backslashesBefore(buffer, until, start) % 2 === 1;
+      return until;
+    }
+    const length = this.#longBytes;
+    this.#longBytes = -1;
+    this.#stringEnded(this.#longIsKey);
+    this.#events.long(length, this.#longIsKey);
+    return end + 1;
+  }
+
+  #bare(buffer: Buffer, at: number): number {
+    if (this.#next !== NEXT.value && this.#next !== NEXT.valueOrClose) throw this.#wrong(at, 'a word');
+    let end = at;
+    while (end < buffer.length && isBare(buffer[end] as number)) end += 1;
+    if (end - at > BARE_BYTES_MAX || end === at) throw this.#wrong(at, 'something that is no value');
+    if (end === buffer.length) {
+      this.#waiting = true;
+      return at;
+    }
+    const text = buffer.toString('latin1', at, end);
+    if (!BARE.test(text)) throw this.#wrong(at, `"${text.slice(0, 40)}"`);
+    this.#ended();
+    this.#events.bare(text);
+    return end;
+  }
+
+  #wrong(at: number, what: string): LayoutError {
+    return new LayoutError('malformed', this.#base + at, `${what} does not belong there`);
+  }
+}
+
+/** Where a quote is that is not escaped, or -1; what is before `start` escapes nothing. */
+function closingQuote(buffer: Buffer, start: number): number {
+  for (let at = buffer.indexOf(QUOTE, start); at >= 0; at = buffer.indexOf(QUOTE, at + 1)) {
+    if (buffer[at - 1] !== BACKSLASH || backslashesBefore(buffer, at, start) % 2 === 0) return at;
+  }
+  return -1;
+}
+
+function backslashesBefore(buffer: Buffer, end: number, floor: number): number {
+  let at = end;
+  while (at > floor && buffer[at - 1] === BACKSLASH) at -= 1;
+  return end - at;
+}
+
+/** Letters, digits, signs and dots. */
+function isBare(byte: number): boolean {
+  return (
+    (byte >= 0x30 && byte <= 0x39) ||
+    (byte >= 0x61 && byte <= 0x7a) ||
+    (byte >= 0x41 && byte <= 0x5a) ||
+    byte === 0x2d ||
+    byte === 0x2b ||
+    byte === 0x2e
+  );
+}

@@ -1,0 +1,179 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import fc from 'fast-check';
+import { type JsonEvents, JsonReader, unescaped } from '../../../core/lightrag/json.ts';
+import { type Flaw, HELD_BYTES_MAX, LayoutError } from '../../../core/lightrag/text.ts';
+
+/** Builds the value that the events tell of. */
+class Builder implements JsonEvents {
+  value: unknown;
+  held = 0;
+  readonly #stack: (unknown[] | Map<string, unknown>)[] = [];
+  readonly #keys: string[] = [];
+  #pieces: Buffer[] = [];
+
+  #put(value: unknown): void {
+    const top = this.#stack.at(-1);
+    if (top === undefined) this.value = value;
+    else if (Array.isArray(top)) top.push(value);
+    else top.set(this.#keys.pop() ?? assert.fail('a key'), value);
+  }
+
+  open(isList: boolean): void {
+    this.#stack.push(isList ? [] : new Map());
+  }
+
+  close(isList: boolean): void {
+    const top = this.#stack.pop();
+    assert.equal(Array.isArray(top), isList);
+    this.#put(top instanceof Map ? Object.fromEntries(top) : top);
+  }
+
+  key(bytes: Buffer, escaped: boolean): void {
+    this.held = Math.max(this.held, bytes.length);
+    this.#keys.push(unescaped(bytes, escaped).toString('utf8'));
+  }
+
+  string(bytes: Buffer, escaped: boolean): void {
+    this.held = Math.max(this.held, bytes.length);
+    this.#put(unescaped(bytes, escaped).toString('utf8'));
+  }
+
+  piece(bytes: Buffer): void {
+    this.#pieces.push(Buffer.from(bytes));
+  }
+
+  long(length: number, isKey: boolean): void {
+    const bytes = Buffer.concat(this.#pieces);
+    this.#pieces = [];
+    assert.equal(bytes.length, length);
+    const text = unescaped(bytes, true).toString('utf8');
+    if (isKey) this.#keys.push(text);
+    else this.#put(text);
+  }
+
+  bare(text: string): void {
+    this.#put(/^(?:NaN|-?Infinity)$/.test(text) ? Number(text) : JSON.parse(text));
+  }
+}
+
+/** Reads bytes that come in chunks of these lengths, again and again. */
+function read(bytes: Buffer, lengths: readonly number[] = [bytes.length]): unknown {
+  const builder = new Builder();
+  const reader = new JsonReader(builder);
+  for (let at = 0, i = 0; at < bytes.length; i++) {
+    const length = Math.max(1, lengths[i % lengths.length] ?? 1);
+    reader.feed(bytes.subarray(at, at + length));
+    at += length;
+  }
+  reader.end();
+  return builder.value;
+}
+
+function flawOf(bytes: Buffer, lengths?: readonly number[]): Flaw | undefined {
+  try {
+    read(bytes, lengths);
+    return undefined;
+  } catch (error) {
+    assert.equal(error instanceof LayoutError, true, String(error));
+    return (error as LayoutError).flaw;
+  }
+}
+
+/** What JSON can say; an own `__proto__` would be another thing in an object literal. */
+const values = fc.jsonValue().filter((value) => !JSON.stringify(value).includes('__proto__'));
+const lengths = fc.array(fc.integer({ min: 1, max: 40 }), { minLength: 1, maxLength: 5 });
+
+describe('a JSON reader', () => {
+  it('reads what JSON.parse reads, however it comes', () => {
+    const layouts = fc.constantFrom(undefined, 2);
+    fc.assert(
+      fc.property(values, lengths, layouts, (value, steps, indent) => {
+        const text = JSON.stringify(value, null, indent);
+        assert.deepEqual(read(Buffer.from(text), steps), JSON.parse(text));
+      }),
+      { numRuns: 2000 },
+    );
+  });
+
+  it('reads escapes and backslashes at the edge of a chunk', () => {
+    const text = JSON.stringify({ 'a\\"b\\': ['\\', '\\\\', '\\"', '"', 'é\u0000\u2028', '\\"\\\\"'] });
+    for (let first = 1; first < text.length; first++)
+      assert.deepEqual(read(Buffer.from(text), [first, 1, 2]), JSON.parse(text));
+  });
+
+  it('calls every beginning of a text cut, and only a whole one whole', () => {
+    const text = ` {"a": [1, -2.5e+3, true, null, "x\\"\\\\"], "b": {"c": {}, "d": []}} `;
+    const bytes = Buffer.from(text);
+    const end = text.lastIndexOf('}') + 1;
+    assert.equal(flawOf(Buffer.alloc(0)), 'empty');
+    for (let length = 1; length < end; length++) {
+      assert.equal(flawOf(bytes.subarray(0, length)), 'cut', `${length}`);
+      assert.equal(flawOf(bytes.subarray(0, length), [1]), 'cut', `${length}, byte by byte`);
+    }
+    for (let length = end; length <= bytes.length; length++)
+      assert.equal(flawOf(bytes.subarray(0, length)), undefined);
+  });
+
+  it('refuses what is no JSON, where it stops being it', () => {
+    const wrong = [
+      '{"a" 1}',
+      '{"a":1,}',
+      '[1,]',
+      '[,1]',
+      '{1:2}',
+      '[1 2]',
+      '{}{}',
+      '1 2',
+      '[01]',
+      '[+1]',
+      '[tru]',
+    ];
+    wrong.push(
+      '[1}',
+      '{"a":]',
+      ']',
+      '"a" "b"',
+      '[nan]',
+      '[1.]',
+      '{"a":}',
+      '[--1]',
+      "['a']",
+      '{"a":1 "b":2}',
+      '[\u0000]',
+    );
+    for (const text of wrong) assert.equal(flawOf(Buffer.from(text)), 'malformed', text);
+  });
+
+  it('takes NaN and Infinity as Python writes them', () => {
+    assert.equal(flawOf(Buffer.from('[NaN, Infinity, -Infinity]')), undefined);
+  });
+
+  it('refuses nesting that no writer makes', () => {
+    assert.equal(flawOf(Buffer.from(`${'['.repeat(500)}${']'.repeat(500)}`)), undefined);
+    assert.equal(flawOf(Buffer.from('['.repeat(2_000_000))), 'malformed');
+  });
+
+  it('holds no long string, and still knows where it ends', () => {
+    const long = `${'x'.repeat(HELD_BYTES_MAX)}\\\\\\"é${'y\\\\'.repeat(HELD_BYTES_MAX)}`;
+    const text = `{"${long}":"${long}","z":["${long}", 1]}`;
+    for (const step of [1 << 20, 65_537, 4096, 1000]) {
+      assert.deepEqual(read(Buffer.from(text), [step]), JSON.parse(text), `${step}`);
+    }
+  });
+
+  it('ends a text of a hundred megabytes in one string without holding it', () => {
+    let pieces = 0;
+    const ignore = () => {};
+    const events = { open: ignore, close: ignore, key: ignore, string: ignore, bare: ignore, long: ignore };
+    const reader = new JsonReader({ ...events, piece: ({ length }) => (pieces += length) });
+    const chunk = Buffer.alloc(1 << 20, 'a');
+    reader.feed(Buffer.from('"'));
+    const before = process.memoryUsage().arrayBuffers;
+    for (let i = 0; i < 100; i++) reader.feed(chunk);
+    reader.feed(Buffer.from('"'));
+    reader.end();
+    assert.equal(pieces, 100 << 20);
+    assert.equal(process.memoryUsage().arrayBuffers - before < 16 << 20, true);
+  });
+});
