@@ -1,13 +1,17 @@
 import { create } from '@bufbuild/protobuf';
 import { type Finding, FindingSchema, Severity_Value } from '../gen/lightkeeper/v1/types_pb.ts';
 
+/** What a finding says of its object. */
+export interface FindingText {
+  readonly message: string;
+  readonly hint?: string;
+  readonly count?: number;
+  readonly snapshots?: string[];
+  readonly keys?: string[];
+}
+
 /** Makes a finding. `code` is a word of docs/errors.md, `object` what it concerns. */
-export function finding(
-  code: string,
-  severity: Severity_Value,
-  object: string,
-  text: { message: string; hint?: string; count?: number; snapshots?: string[] },
-): Finding {
+export function finding(code: string, severity: Severity_Value, object: string, text: FindingText): Finding {
   return create(FindingSchema, {
     code,
     severity,
@@ -16,23 +20,16 @@ export function finding(
     hint: text.hint ?? '',
     count: text.count ?? 1,
     snapshots: text.snapshots ?? [],
+    keys: text.keys ?? [],
   });
 }
 
 /** A finding of something that is wrong now. */
-export function errorFinding(
-  code: string,
-  object: string,
-  text: { message: string; hint?: string; count?: number; snapshots?: string[] },
-): Finding {
+export function errorFinding(code: string, object: string, text: FindingText): Finding {
   return finding(code, Severity_Value.ERROR, object, text);
 }
 
 /** A finding of something that was left out or may become wrong. */
-export function warning(
-  code: string,
-  object: string,
-  text: { message: string; hint?: string; count?: number; snapshots?: string[] },
-): Finding {
+export function warning(code: string, object: string, text: FindingText): Finding {
   return finding(code, Severity_Value.WARNING, object, text);
 }

@@ -1,0 +1,296 @@
+import { create } from '@bufbuild/protobuf';
+import { type GraphStats, GraphStatsSchema } from '../../gen/lightkeeper/v1/agent_pb.ts';
+import type { Finding } from '../../gen/lightkeeper/v1/types_pb.ts';
+import { errorFinding, warning } from '../finding.ts';
+import { type Facts, pairName, separated, TABLES, type TableName } from './facts.ts';
+import { GraphReader } from './graphml.ts';
+import { otherRecords, RECORD_FILES } from './kv.ts';
+import { lacking, NameTable, nameNumber } from './names.ts';
+import { RecordReader } from './records.ts';
+import { FLAWS, GRAPH_FILES, type GraphFile, IMPLIED, RULES } from './rules.ts';
+import type { ChunkReader, Flaw, LayoutError } from './text.ts';
+import { type VectorFile, VectorReader } from './vectors.ts';
+
+/** Names of one finding that are told. */
+const KEYS_MAX = 20;
+const KEYS_IN_MESSAGE = 3;
+const KEY_BYTES_MAX = 200;
+
+/** Where names that must be one of their kind come from. */
+const UNIQUE: Readonly<Partial<Record<TableName, GraphFile>>> = {
+  documents: 'documents',
+  statuses: 'statuses',
+  chunks: 'chunks',
+  answers: 'answers',
+  chunkedEntities: 'chunkedEntities',
+  chunkedRelations: 'chunkedRelations',
+  chunkVectors: 'chunkVectors',
+  entityVectors: 'entityVectors',
+  relationVectors: 'relationVectors',
+  nodes: 'graph',
+  edges: 'graph',
+};
+const FLAW_WORDS: Readonly<Record<Flaw, string>> = {
+  empty: 'empty_file',
+  cut: 'cut_file',
+  malformed: 'malformed_file',
+};
+
+/** What is known of the moment at which the files were read. */
+export interface CheckContext {
+  /** Whether the instance was idle; undefined if nobody knows. */
+  readonly idle: boolean | undefined;
+  /** Names of files that the state before had; undefined if there is none. */
+  readonly before?: ReadonlySet<string>;
+}
+
+/** What a check found, before the names are known. */
+interface Lack {
+  readonly code: string;
+  readonly weight: 'error' | 'warning';
+  readonly file: string;
+  readonly table: TableName;
+  readonly state: string;
+  readonly mend: string;
+  readonly count: number;
+  readonly first: readonly number[];
+}
+
+/** Whether a file of a directory is one of a LightRAG graph, by its path in it. */
+export function isGraphFile(path: string): boolean {
+  return /^(?:kv_store_.+\.json|vdb_.+\.json|graph_.+\.graphml|_lightrag_config\/.+\.json)$/.test(path);
+}
+
+function readerOf(path: string, facts: Facts): ChunkReader {
+  if (path.endsWith('.graphml')) return graphReader(facts, path === GRAPH_FILES.graph);
+  const [, records = ''] = /^kv_store_(.+)\.json$/.exec(path) ?? [];
+  const known = Object.hasOwn(RECORD_FILES, records) ? RECORD_FILES[records] : undefined;
+  if (known !== undefined) return new RecordReader(known(facts));
+  const [, vectors] = /^vdb_(chunks|entities|relationships)\.json$/.exec(path) ?? [];
+  if (vectors !== undefined) return new VectorReader(facts, vectors as VectorFile);
+  return new RecordReader(otherRecords(facts), { any: true });
+}
+
+function graphReader(facts: Facts, isKnown: boolean): GraphReader {
+  if (!isKnown) return new GraphReader({ node: () => {}, edge: () => {}, data: () => {} }, []);
+  let sources: TableName = 'nodeSources';
+  const events = {
+    node: (id: Buffer) => {
+      sources = 'nodeSources';
+      facts.unique('nodes', id);
+    },
+    edge: (source: Buffer, target: Buffer) => {
+      sources = 'edgeSources';
+      facts.name('ends', source);
+      facts.name('ends', target);
+      facts.unique('edges', pairName(source, target));
+    },
+    data: (_: string, text: Buffer) => {
+      for (const chunk of separated(text)) facts.name(sources, chunk);
+    },
+  };
+  return new GraphReader(events, ['source_id']);
+}
+
+/** Flaws of one kind in one file. */
+interface FlawCount {
+  readonly file: string;
+  readonly code: string;
+  count: number;
+  readonly keys: string[];
+}
+
+/**
+ * The checks of a LightRAG directory. Every file is read once by its reader, in any order; then `lacks` are known, and
+ * files that have something to say of them are read once more, by a reader that finds their names. Names are held as
+ * numbers of eight bytes each.
+ */
+export class GraphCheck {
+  readonly #tables = Object.fromEntries(TABLES.map((name) => [name, new NameTable()])) as Record<
+    TableName,
+    NameTable
+  >;
+  readonly #whole = new Set<string>();
+  readonly #seen = new Set<string>();
+  readonly #broken: Finding[] = [];
+  readonly #flaws = new Map<string, FlawCount>();
+  readonly #dimensions = new Map<string, number>();
+  readonly #vectors = new Map<string, number>();
+  #lacks: Lack[] = [];
+  readonly #names = new Map<number, Set<string>>();
+
+  /** The reader of a file; once it has ended well, `read` must be called, else `failed`. */
+  reader(path: string): ChunkReader {
+    this.#seen.add(path);
+    return readerOf(path, {
+      name: (table, bytes) => this.#tables[table].add(nameNumber(bytes)),
+      unique: (table, bytes) => this.#tables[table].add(nameNumber(bytes)),
+      flaw: (code, name) => this.#flaw(path, code, keyText(name)),
+      vectors: (count, dimension) => {
+        this.#dimensions.set(path, dimension);
+        this.#vectors.set(path, count);
+      },
+    });
+  }
+
+  /** A file was read to its end. */
+  read(path: string): void {
+    this.#whole.add(path);
+  }
+
+  /** A file could not be read. */
+  failed(path: string, error: LayoutError): void {
+    this.#broken.push(
+      errorFinding(FLAW_WORDS[error.flaw], path, {
+        message: error.message.replace('Cannot read the file', 'it cannot be read'),
+        hint: 'restore an earlier point; the instance does not start with it, or loses what it held',
+      }),
+    );
+  }
+
+  #flaw(file: string, code: string, key: string): void {
+    const known = this.#flaws.get(`${file} ${code}`) ?? { file, code, count: 0, keys: [] };
+    known.count += 1;
+    if (known.keys.length < KEYS_MAX) known.keys.push(key);
+    this.#flaws.set(`${file} ${code}`, known);
+  }
+
+  /** Compares the files; answers those that must be read once more, by `naming`, before `findings` knows all names. */
+  compare({ idle, before }: CheckContext): string[] {
+    this.#lacks = [];
+    for (const { code, weight, items, from, known, to, state, mend } of RULES) {
+      const [fromFile, toFile] = [GRAPH_FILES[from], GRAPH_FILES[to]];
+      if (!this.#whole.has(fromFile) || !this.#whole.has(toFile)) continue;
+      const { count, first } = lacking(this.#tables[items], this.#tables[known], KEYS_MAX);
+      if (count === 0) continue;
+      const heavy = weight === 'error' || (weight === 'under way' && idle === true);
+      const lack = { code, file: fromFile, table: items, state, mend, count, first };
+      this.#lacks.push({ ...lack, weight: heavy ? 'error' : 'warning' });
+    }
+    for (const [table, from] of Object.entries(UNIQUE) as [TableName, GraphFile][]) {
+      const file = GRAPH_FILES[from];
+      const first = this.#whole.has(file) && this.#tables[table].size > 0 ? this.#tables[table].repeated : [];
+      const { state = '', mend = '' } = FLAWS.duplicate_id ?? {};
+      if (first.length === 0) continue;
+      this.#lacks.push({
+        code: 'duplicate_id',
+        weight: 'error',
+        file,
+        table,
+        state,
+        mend,
+        count: first.length,
+        first,
+      });
+    }
+    this.#missing(before);
+    this.#mixed();
+    return [...new Set(this.#lacks.map(({ file }) => file))];
+  }
+
+  /** A reader that finds the names of what is lacking in a file. */
+  naming(path: string): ChunkReader {
+    const wanted = new Map<TableName, Set<number>>();
+    for (const { file, table, first } of this.#lacks) {
+      if (file !== path) continue;
+      const numbers = wanted.get(table) ?? new Set();
+      for (const number of first) numbers.add(number);
+      wanted.set(table, numbers);
+    }
+    const look = (table: TableName, bytes: Buffer) => {
+      const number = wanted.get(table)?.size === undefined ? 0 : nameNumber(bytes);
+      if (wanted.get(table)?.has(number) !== true) return;
+      const names = this.#names.get(number) ?? new Set();
+      if (names.size < KEYS_MAX) names.add(keyText(bytes));
+      this.#names.set(number, names);
+    };
+    return readerOf(path, { name: look, unique: look, flaw: () => {}, vectors: () => {} });
+  }
+
+  /** All that was found, errors first. */
+  findings(): Finding[] {
+    const lacks = this.#lacks.flatMap((lack) => {
+      const named = lack.first.flatMap((number) => [...(this.#names.get(number) ?? [])]);
+      // Two names with one number are no duplicate.
+      const isOne = (number: number) => (this.#names.get(number)?.size ?? 0) < 2;
+      if (lack.code === 'duplicate_id' && !lack.first.some(isOne)) return [];
+      return [counted(lack, named)];
+    });
+    const flaws = [...this.#flaws.values()].flatMap(({ file, code, count, keys }) => {
+      const flaw = FLAWS[code];
+      return flaw === undefined ? [] : [counted({ ...flaw, code, file, count }, keys)];
+    });
+    const all = [...this.#broken, ...flaws, ...lacks];
+    return all.sort((a, b) => b.severity - a.severity);
+  }
+
+  get stats(): GraphStats {
+    const size = (table: TableName) => BigInt(this.#tables[table].size);
+    const [dimension = 0] = this.#dimensions.values();
+    return create(GraphStatsSchema, {
+      documents: size('documents'),
+      chunks: size('chunks'),
+      entities: size('nodes'),
+      relations: size('edges'),
+      vectors: BigInt([...this.#vectors.values()].reduce((sum, count) => sum + count, 0)),
+      dimension,
+    });
+  }
+
+  #missing(before: ReadonlySet<string> | undefined): void {
+    const told = new Set<string>();
+    for (const { table, in: from, file, state } of IMPLIED) {
+      const name = GRAPH_FILES[file];
+      if (this.#seen.has(name) || told.has(name) || !this.#whole.has(GRAPH_FILES[from])) continue;
+      if (this.#tables[table].size === 0) continue;
+      told.add(name);
+      const lost = before?.has(name) === true;
+      this.#broken.push(
+        (lost ? errorFinding : warning)('missing_file', name, {
+          message: `it is not there, though ${state}${lost ? '; the point before had it' : ''}`,
+          hint: lost ? 'restore it from the point before' : 'have the instance make it again, or leave it',
+        }),
+      );
+    }
+  }
+
+  #mixed(): void {
+    const dimensions = new Set(this.#dimensions.values());
+    if (dimensions.size < 2) return;
+    const told = [...this.#dimensions].map(([path, dimension]) => `${path} ${dimension}`);
+    this.#broken.push(
+      errorFinding('mixed_dimensions', [...this.#dimensions.keys()].sort()[0] ?? '', {
+        message: `its vectors are not of the dimension of the others: ${told.sort().join(', ')}`,
+        hint: 'have the instance embed everything again with one model, or restore an earlier point',
+      }),
+    );
+  }
+}
+
+function counted(
+  what: {
+    weight: 'error' | 'warning';
+    code: string;
+    file: string;
+    state: string;
+    mend: string;
+    count: number;
+  },
+  names: readonly string[],
+): Finding {
+  const keys = [...names].sort().slice(0, KEYS_MAX);
+  const first = keys.slice(0, KEYS_IN_MESSAGE).map((key) => `"${key}"`);
+  const shown = first.length === 0 ? '' : `: ${first.join(', ')}${what.count > first.length ? ', …' : ''}`;
+  return (what.weight === 'error' ? errorFinding : warning)(what.code, what.file, {
+    message: `${what.count} ${what.state}${shown}`,
+    hint: what.mend,
+    count: what.count,
+    keys,
+  });
+}
+
+function keyText(bytes: Buffer): string {
+  return bytes.length <= KEY_BYTES_MAX
+    ? bytes.toString('utf8')
+    : `${bytes.toString('utf8', 0, KEY_BYTES_MAX)}…`;
+}

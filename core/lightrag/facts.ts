@@ -1,0 +1,65 @@
+/** Kinds of names that files give and others must have: what is compared is one table with another. */
+export const TABLES = [
+  /** full_docs */
+  'documents',
+  /** doc_status: all; those that are not pending; chunks that processed ones promise */
+  'statuses',
+  'begun',
+  'promised',
+  /** text_chunks: their documents, and the answers of the model that they were made from */
+  'chunks',
+  'chunkDocuments',
+  'chunkAnswers',
+  /** llm_response_cache */
+  'answers',
+  /** vdb_chunks, vdb_entities by entity, vdb_relationships by pair */
+  'chunkVectors',
+  'entityVectors',
+  'relationVectors',
+  /** The graph: nodes, edges by pair, ends of edges, chunks that either comes from */
+  'nodes',
+  'edges',
+  'ends',
+  'nodeSources',
+  'edgeSources',
+  /** entity_chunks and relation_chunks */
+  'chunkedEntities',
+  'chunkedRelations',
+  /** full_entities and full_relations */
+  'namedEntities',
+  'namedRelations',
+] as const;
+export type TableName = (typeof TABLES)[number];
+
+/** Takes what readers find. Bytes are views that hold only during the call. */
+export interface Facts {
+  /** A name of a table. */
+  name(table: TableName, bytes: Buffer): void;
+  /** A name that must be one of its kind. */
+  unique(table: TableName, bytes: Buffer): void;
+  /** Something that is wrong with one record by itself. */
+  flaw(code: string, name: Buffer): void;
+  /** Vectors of a file, and their dimension. */
+  vectors(count: number, dimension: number): void;
+}
+
+/** What joins the names of a pair, and the sources of a node or edge. */
+export const SEPARATOR = Buffer.from('<SEP>');
+
+/** The name of a relation, the same in whichever order its ends come: sorted by code points, as Python sorts. */
+export function pairName(a: Buffer, b: Buffer): Buffer {
+  // UTF-8 sorts as code points do.
+  return Buffer.compare(a, b) <= 0 ? Buffer.concat([a, SEPARATOR, b]) : Buffer.concat([b, SEPARATOR, a]);
+}
+
+/** The parts of a text between separators, empty ones left out. */
+export function* separated(text: Buffer): Generator<Buffer> {
+  let from = 0;
+  for (;;) {
+    const at = text.indexOf(SEPARATOR, from);
+    const part = text.subarray(from, at < 0 ? text.length : at);
+    if (part.length > 0) yield part;
+    if (at < 0) return;
+    from = at + SEPARATOR.length;
+  }
+}

@@ -1,0 +1,101 @@
+const LANE = 2 ** 32;
+const HIGH_BITS = 0x1fffff;
+const FIRST_ROOM = 1024;
+/** References to the same few names are many: they are made one now and then. */
+const COMPACT_AT = 1 << 20;
+const REPEATED_MAX = 20;
+
+/**
+ * A number of 53 bits that stands for a name. Two names with one number are one name to the checks: at ten million
+ * names that happens once in two hundred directories, and hides one finding or makes one that a second look takes back.
+ */
+export function nameNumber(bytes: Uint8Array): number {
+  // Two multiplicative lanes, mixed as MurmurHash3 ends (Appleby 2011): a cryptographic hash costs more than the rest.
+  let high = 0x1b873593;
+  let low = 0x52dce729;
+  for (let i = 0; i < bytes.length; i++) {
+    const byte = bytes[i] as number;
+    high = Math.imul(high ^ byte, 0x9e3779b1);
+    low = Math.imul(low ^ byte, 0x5f356495);
+  }
+  high = Math.imul(high ^ (high >>> 16), 0x85ebca6b) ^ Math.imul(low ^ (low >>> 13), 0xc2b2ae35);
+  low = Math.imul(low ^ (low >>> 16), 0x85ebca6b) ^ Math.imul(high ^ (high >>> 13), 0xc2b2ae35);
+  return (high & HIGH_BITS) * LANE + (low >>> 0);
+}
+
+/** Names of one kind, as their numbers: eight bytes each, whatever their length. */
+export class NameTable {
+  #numbers = new Float64Array(FIRST_ROOM);
+  #length = 0;
+  #sorted = true;
+  #compactAt = COMPACT_AT;
+  /** Some of the numbers that were added more than once. */
+  readonly repeated: number[] = [];
+
+  add(number: number): void {
+    if (this.#length === this.#compactAt) {
+      this.#compact();
+      this.#compactAt = Math.max(COMPACT_AT, this.#length * 2);
+    }
+    if (this.#length === this.#numbers.length) {
+      const larger = new Float64Array(Math.ceil(this.#length * 1.5));
+      larger.set(this.#numbers);
+      this.#numbers = larger;
+    }
+    this.#numbers[this.#length++] = number;
+    this.#sorted = false;
+  }
+
+  /** Different names. */
+  get size(): number {
+    this.#compact();
+    return this.#length;
+  }
+
+  /** The numbers, each once, in order. A view that holds until the next is added. */
+  get numbers(): Float64Array {
+    this.#compact();
+    return this.#numbers.subarray(0, this.#length);
+  }
+
+  has(number: number): boolean {
+    const { numbers } = this;
+    let [low, high] = [0, numbers.length];
+    while (low < high) {
+      const middle = (low + high) >>> 1;
+      if ((numbers[middle] as number) < number) low = middle + 1;
+      else high = middle;
+    }
+    return numbers[low] === number;
+  }
+
+  #compact(): void {
+    if (this.#sorted) return;
+    const numbers = this.#numbers.subarray(0, this.#length).sort();
+    let kept = 0;
+    for (const number of numbers) {
+      if (kept === 0 || numbers[kept - 1] !== number) numbers[kept++] = number;
+      else if (this.repeated.length < REPEATED_MAX) this.repeated.push(number);
+    }
+    this.#length = kept;
+    this.#sorted = true;
+  }
+}
+
+/** The numbers of one table that another one lacks: how many, and the first of them. */
+export function lacking(
+  items: NameTable,
+  known: NameTable,
+  samples: number,
+): { count: number; first: number[] } {
+  const [some, all] = [items.numbers, known.numbers];
+  const first: number[] = [];
+  let count = 0;
+  let at = 0;
+  for (const number of some) {
+    while (at < all.length && (all[at] as number) < number) at += 1;
+    if (all[at] === number) continue;
+    if (count++ < samples) first.push(number);
+  }
+  return { count, first };
+}

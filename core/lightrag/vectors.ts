@@ -1,0 +1,254 @@
+import { hash } from 'node:crypto';
+import { inflateSync } from 'node:zlib';
+import { type Facts, pairName } from './facts.ts';
+import { type JsonEvents, JsonReader, unescaped } from './json.ts';
+import { type ChunkReader, LayoutError } from './text.ts';
+
+/** Rows whose `vector` is compared with the matrix: all of a small file, evenly chosen ones of a large one. */
+const COMPARED_MAX = 4096;
+const COSINE_MIN = 0.99;
+/** Nobody has vectors of more dimensions. */
+const DIMENSION_MAX = 1 << 20;
+const FLOAT_BYTES = 4;
+const HALF_BYTES = 2;
+const NONE: Buffer = Buffer.alloc(0);
+const BASE64 = /^[A-Za-z0-9+/]*={0,2}$/;
+
+/** The fields of a row that are looked at. */
+interface Row {
+  id: Buffer;
+  entity: Buffer | undefined;
+  source: Buffer | undefined;
+  target: Buffer | undefined;
+  vector: Buffer | undefined;
+}
+
+/** Which of the three files of vectors. */
+export type VectorFile = 'chunks' | 'entities' | 'relationships';
+
+/**
+ * Reads a file of NanoVectorDB, `{"embedding_dim": D, "data": [rows], "matrix": "base64"}`, with whatever other keys:
+ * ids and names of the rows, the length of the matrix, rows that are no vector, and whether rows and matrix agree.
+ */
+export class VectorReader implements ChunkReader, JsonEvents {
+  readonly #json = new JsonReader(this);
+  readonly #facts: Facts;
+  readonly #file: VectorFile;
+  #depth = 0;
+  #top = '';
+  #field = '';
+  #row: Row = emptyRow();
+  #rows = 0;
+  #dimension = 0;
+  /** `vector` of every `#step`-th row, deflated. */
+  #vectors = new Map<number, { id: Buffer; packed: Buffer }>();
+  #step = 1;
+  #matrix: MatrixRows | undefined;
+  #hasMatrix = false;
+
+  constructor(facts: Facts, file: VectorFile) {
+    this.#facts = facts;
+    this.#file = file;
+  }
+
+  feed(chunk: Buffer): void {
+    this.#json.feed(chunk);
+  }
+
+  end(): void {
+    this.#json.end();
+    const { missing } = this;
+    if (missing !== undefined) throw new LayoutError('malformed', 0, `it has no ${missing}`);
+    this.#facts.vectors(this.#rows, this.#dimension);
+  }
+
+  private get missing(): string | undefined {
+    if (this.#dimension === 0) return 'embedding_dim';
+    // A store into which nothing was ever written has no matrix.
+    return this.#hasMatrix || this.#rows === 0 ? undefined : 'matrix';
+  }
+
+  open(isList: boolean): void {
+    if (this.#depth === 0 && isList) throw new LayoutError('malformed', 0, 'it is no file of vectors');
+    this.#depth += 1;
+    if (this.#depth === 3 && this.#top === 'data') this.#row = emptyRow();
+  }
+
+  close(): void {
+    if (this.#depth === 3 && this.#top === 'data') this.#endRow();
+    this.#depth -= 1;
+  }
+
+  key(bytes: Buffer): void {
+    if (this.#depth === 1) this.#top = bytes.toString('latin1');
+    else if (this.#depth === 3) this.#field = bytes.toString('latin1');
+  }
+
+  bare(text: string): void {
+    if (this.#depth !== 1 || this.#top !== 'embedding_dim') return;
+    const dimension = Number(text);
+    if (!Number.isInteger(dimension) || dimension < 1 || dimension > DIMENSION_MAX)
+      throw new LayoutError('malformed', 0, `an embedding_dim of ${text} cannot be`);
+    this.#dimension = dimension;
+  }
+
+  string(bytes: Buffer, escaped: boolean): void {
+    if (this.#depth === 1 && this.#top === 'matrix') {
+      this.piece(bytes);
+      this.#endMatrix();
+    } else if (this.#depth === 3 && this.#top === 'data') this.#take(bytes, escaped);
+  }
+
+  piece(bytes: Buffer): void {
+    if (this.#depth !== 1 || this.#top !== 'matrix') return;
+    this.#matrix ??= new MatrixRows(this.#dimension, this.#vectors, this.#facts);
+    this.#matrix.feed(bytes);
+  }
+
+  long(_: number, isKey: boolean): void {
+    if (!isKey && this.#depth === 1 && this.#top === 'matrix') this.#endMatrix();
+  }
+
+  #take(bytes: Buffer, escaped: boolean): void {
+    const row = this.#row;
+    const copy = () => Buffer.from(unescaped(bytes, escaped));
+    if (this.#field === '__id__') row.id = copy();
+    else if (this.#field === 'entity_name') row.entity = copy();
+    else if (this.#field === 'src_id') row.source = copy();
+    else if (this.#field === 'tgt_id') row.target = copy();
+    else if (this.#field === 'vector' && this.#rows % this.#step === 0) row.vector = copy();
+  }
+
+  #endRow(): void {
+    const { id, entity, source, target, vector } = this.#row;
+    if (this.#file === 'entities' && entity !== undefined) {
+      this.#facts.unique('entityVectors', entity);
+      if (id.toString('latin1') !== `ent-${hash('md5', entity)}`) this.#facts.flaw('entity_id', entity);
+    } else if (this.#file === 'relationships' && source !== undefined && target !== undefined) {
+      const pair = pairName(source, target);
+      this.#facts.unique('relationVectors', pair);
+      if (!isRelationId(id.toString('latin1'), source, target)) this.#facts.flaw('relation_id', pair);
+    } else if (this.#file === 'chunks') this.#facts.unique('chunkVectors', id);
+    if (vector !== undefined) this.#vectors.set(this.#rows, { id, packed: vector });
+    this.#rows += 1;
+    if (this.#vectors.size <= COMPARED_MAX) return;
+    this.#step *= 2;
+    for (const row of this.#vectors.keys()) if (row % this.#step !== 0) this.#vectors.delete(row);
+  }
+
+  #endMatrix(): void {
+    this.#hasMatrix = true;
+    const expected = this.#rows * this.#dimension * FLOAT_BYTES;
+    if (this.#matrix?.end() !== expected) this.#facts.flaw('matrix_length', Buffer.from('matrix'));
+    this.#vectors.clear();
+  }
+}
+
+function emptyRow(): Row {
+  return { id: NONE, entity: undefined, source: undefined, target: undefined, vector: undefined };
+}
+
+function isRelationId(id: string, source: Buffer, target: Buffer): boolean {
+  const idOf = (a: Buffer, b: Buffer) => `rel-${hash('md5', Buffer.concat([a, b]))}`;
+  return id === idOf(source, target) || id === idOf(target, source);
+}
+
+/** The rows of a matrix that comes as base64 in pieces. */
+class MatrixRows {
+  readonly #rowBytes: number;
+  readonly #vectors: ReadonlyMap<number, { id: Buffer; packed: Buffer }>;
+  readonly #facts: Facts;
+  readonly #row: Buffer;
+  readonly #floats: Float32Array;
+  #filled = 0;
+  #number = 0;
+  /** Characters that make no whole group of four yet. */
+  #rest = '';
+  #bytes = 0;
+
+  constructor(dimension: number, vectors: ReadonlyMap<number, { id: Buffer; packed: Buffer }>, facts: Facts) {
+    if (dimension === 0) throw new LayoutError('malformed', 0, 'its embedding_dim does not come first');
+    this.#rowBytes = dimension * FLOAT_BYTES;
+    this.#vectors = vectors;
+    this.#facts = facts;
+    // An ArrayBuffer of its own: floats must be aligned.
+    const memory = new ArrayBuffer(this.#rowBytes);
+    this.#row = Buffer.from(memory);
+    this.#floats = new Float32Array(memory);
+  }
+
+  feed(bytes: Buffer): void {
+    const text = this.#rest + bytes.toString('latin1');
+    const whole = text.length - (text.length % 4);
+    this.#rest = text.slice(whole);
+    this.#decode(text.slice(0, whole));
+  }
+
+  /** Answers how many bytes there were; -1 if they were not base64. */
+  end(): number {
+    return this.#rest === '' ? this.#bytes : -1;
+  }
+
+  #decode(text: string): void {
+    const bytes = Buffer.from(text, 'base64');
+    // The decoder passes over what is no base64 without a word: then there are fewer bytes than characters say.
+    const padding = text.endsWith('==') ? 2 : text.endsWith('=') ? 1 : 0;
+    if (bytes.length !== (text.length / 4) * 3 - padding || (padding === 0 && text.includes('=')))
+      throw new LayoutError('malformed', 0, 'its matrix is not base64');
+    this.#bytes += bytes.length;
+    for (let at = 0; at < bytes.length; ) {
+      const length = Math.min(this.#rowBytes - this.#filled, bytes.length - at);
+      bytes.copy(this.#row, this.#filled, at, at + length);
+      this.#filled += length;
+      at += length;
+      if (this.#filled === this.#rowBytes) this.#endRow();
+    }
+  }
+
+  #endRow(): void {
+    this.#filled = 0;
+    const number = this.#number++;
+    let square = 0;
+    for (const value of this.#floats) square += value * value;
+    // NaN and infinity carry on into the sum.
+    if (!(square > 0 && square < Number.POSITIVE_INFINITY)) {
+      this.#facts.flaw('bad_vector', Buffer.from(`row ${number}`));
+      return;
+    }
+    const vector = this.#vectors.get(number);
+    if (vector !== undefined && !agrees(vector.packed, this.#floats))
+      this.#facts.flaw('vector_mismatch', vector.id);
+  }
+}
+
+/** Whether a deflated float16 vector points where the row of the matrix does. */
+function agrees(packed: Buffer, floats: Float32Array): boolean {
+  const text = packed.toString('latin1');
+  if (!BASE64.test(text)) return false;
+  let halves: Buffer;
+  try {
+    halves = inflateSync(Buffer.from(text, 'base64'), { maxOutputLength: floats.length * HALF_BYTES });
+  } catch {
+    // Not deflated, or more than a vector: either way not this one.
+    return false;
+  }
+  if (halves.length !== floats.length * HALF_BYTES) return false;
+  let [dot, left, right] = [0, 0, 0];
+  for (let i = 0; i < floats.length; i++) {
+    const a = floats[i] as number;
+    const b = halfToNumber((halves[2 * i] as number) | ((halves[2 * i + 1] as number) << 8));
+    dot += a * b;
+    left += a * a;
+    right += b * b;
+  }
+  return dot >= COSINE_MIN * Math.sqrt(left * right) && right > 0;
+}
+
+/** An IEEE 754 half as a number. */
+function halfToNumber(word: number): number {
+  const exponent = (word >> 10) & 31;
+  const fraction = word & 1023;
+  if (exponent === 31) return fraction === 0 ? Number.POSITIVE_INFINITY : Number.NaN;
+  const size = exponent === 0 ? fraction * 2 ** -24 : (1024 + fraction) * 2 ** (exponent - 25);
+  return (word & 0x8000) === 0 ? size : -size;
+}
