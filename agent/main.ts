@@ -1,7 +1,7 @@
 import { type Client, createClient, createRouterTransport } from '@connectrpc/connect';
 import { ioCode, LightkeeperError } from '../core/errors.ts';
 import { checkGraphId } from '../core/manifest.ts';
-import { AgentService } from '../gen/lightkeeper/v1/agent_pb.ts';
+import { AgentService, type ValidateResult } from '../gen/lightkeeper/v1/agent_pb.ts';
 import type { SettingFlag } from './config/keys.ts';
 import type { ReadSettings, SettingsSources } from './config.ts';
 import { fromConnect, isLost, serverErrors } from './errors.ts';
@@ -155,6 +155,12 @@ export type { GraphPlace } from './workspaces.ts';
 export async function splitGraph(place: GraphPlace): Promise<GraphPlace[]> {
   const workspaces = await import('./workspaces.ts');
   return workspaces.splitGraph(place);
+}
+
+/** Runs the checks of a graph on a directory as it is; see `validate.ts`, which is loaded only for this. */
+export async function validateDirectory(dir: Uint8Array, signal?: AbortSignal): Promise<ValidateResult> {
+  const validate = await import('./validate.ts');
+  return await validate.validateDirectory(dir, signal);
 }
 
 export type { Flags } from './config/flags.ts';

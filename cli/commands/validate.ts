@@ -1,0 +1,46 @@
+import type { Command } from 'commander';
+import { type ValidateResult, ValidateResultSchema } from '../../gen/lightkeeper/v1/agent_pb.ts';
+import { Grade_Value } from '../../gen/lightkeeper/v1/types_pb.ts';
+import { durationText } from '../../host/quantity.ts';
+import { EXIT } from '../exit.ts';
+import { pathArgument, required } from '../options.ts';
+import { printFindings, printJson, printJsonList, say } from '../print.ts';
+
+interface ValidateOptions {
+  readonly dir?: string;
+  readonly split?: boolean;
+  readonly json?: boolean;
+}
+
+/** `validate`: the graph checks on a directory, without a store. */
+export function addValidate(program: Command): void {
+  program
+    .command('validate')
+    .description('check the graph in a directory')
+    .option('--dir <dir>', 'the directory (required)')
+    .option('--split', 'check each workspace, a subfolder with a graph, by itself')
+    .option('--json', 'print one JSON document')
+    .action(run);
+}
+
+async function run(options: ValidateOptions): Promise<void> {
+  const { splitGraph, validateDirectory } = await import('../../agent/main.ts');
+  const dir = pathArgument(required(options.dir, '--dir'));
+  const split = options.split === true;
+  const places = split ? await splitGraph({ graphId: '', dir }) : [{ dir }];
+  const results: ValidateResult[] = [];
+  for (const place of places) results.push(await validateDirectory(place.dir));
+  const [first] = results;
+  if (options.json === true && split) printJsonList('graphs', ValidateResultSchema, results);
+  else if (options.json === true && first !== undefined) printJson(ValidateResultSchema, first);
+  else for (const result of results) printResult(result);
+  if (results.some(({ grade }) => grade === Grade_Value.TORN || grade === Grade_Value.INVALID))
+    process.exitCode = EXIT.findings;
+}
+
+function printResult({ dir, grade, findings, stats, durationMs }: ValidateResult): void {
+  const { documents = 0n, entities = 0n, relations = 0n, vectors = 0n } = stats ?? {};
+  const what = `${documents} documents, ${entities} entities, ${relations} relations, ${vectors} vectors`;
+  say(`${Grade_Value[grade]}: ${dir}: ${what}, in ${durationText(durationMs)}`);
+  printFindings(findings);
+}

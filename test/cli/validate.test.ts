@@ -1,0 +1,130 @@
+import assert from 'node:assert/strict';
+import { cpSync, existsSync, mkdirSync, readdirSync, truncateSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { it } from 'node:test';
+import { generate } from '../../demo/generate.ts';
+import { hasFields, type Json, listOf, oneDocument, Place, suite } from './program.ts';
+
+const FIXTURES = join(import.meta.dirname, '../../../shared/fixtures');
+const RESULT = { grade: 'word', findings: 'list', stats: 'map', durationMs: 'number', dir: 'text' } as const;
+const STATS = {
+  documents: 'long',
+  chunks: 'long',
+  entities: 'long',
+  relations: 'long',
+  vectors: 'long',
+  dimension: 'number',
+} as const;
+
+/** `validate --json`, which must end with this code. */
+async function validate(place: Place, code: number, ...args: string[]): Promise<Json> {
+  const outcome = await place.run(['validate', '--dir', place.dir, '--json', ...args]);
+  assert.equal(outcome.code, code, `${outcome.stdout}${outcome.stderr}`);
+  return oneDocument(outcome);
+}
+
+function codes(result: Json): unknown[] {
+  return listOf(result, 'findings').map(({ code, object }) => `${code} ${object}`);
+}
+
+suite('validate', () => {
+  it('answers with a grade, findings and statistics', async () => {
+    const place = new Place();
+    await generate(place.dir, { seed: 2, documents: 4, dimension: 8 });
+    const result = await validate(place, 0);
+    hasFields(result, RESULT);
+    hasFields(result.stats, STATS);
+    assert.deepEqual([result.grade, result.findings, (result.stats as Json).documents], ['VALID', [], '4']);
+    const plain = await place.run(['validate', '--dir', place.dir]);
+    assert.match(plain.stdout, /^VALID: .*: 4 documents, \d+ entities, \d+ relations, \d+ vectors, in /);
+    assert.deepEqual(readdirSync(place.root).sort(), ['home', 'rag', 'run'], 'it makes nothing');
+  });
+
+  it('exits 3 for a graph that is broken, and says where and what to do', async () => {
+    const place = new Place();
+    await generate(place.dir, { seed: 2, documents: 4, dimension: 8 });
+    truncateSync(join(place.dir, 'graph_chunk_entity_relation.graphml'), 0);
+    const result = await validate(place, 3);
+    assert.equal(result.grade, 'INVALID');
+    assert.deepEqual(codes(result), ['empty_file graph_chunk_entity_relation.graphml']);
+    const plain = await place.run(['validate', '--dir', place.dir]);
+    assert.equal(plain.code, 3);
+    assert.match(
+      plain.stdout,
+      /^INVALID: .*\nerror empty_file ".*": .*\n {2}hint: .*restore an earlier point/,
+    );
+  });
+
+  it('refuses bytes that are no UTF-8, wherever they are', async () => {
+    const place = new Place();
+    for (const [name, bytes] of [
+      ['kv_store_a.json', Buffer.from('{"a\xff": {}}', 'latin1')],
+      [
+        'kv_store_b.json',
+        Buffer.concat([Buffer.from('{"a": "'), Buffer.from([0xe4, 0xb8]), Buffer.from('"}')]),
+      ],
+      ['kv_store_c.json', Buffer.from('{"中": "é𝄞"}')],
+    ] as const)
+      place.write(name, bytes);
+    assert.deepEqual(codes(await validate(place, 3)), [
+      'malformed_file kv_store_a.json',
+      'malformed_file kv_store_b.json',
+    ]);
+  });
+
+  it('says that there is nothing to check where there is no graph', async () => {
+    const place = new Place();
+    place.write('a.txt', 'a');
+    const result = await validate(place, 0);
+    assert.deepEqual([result.grade, codes(result)], ['VALID', [`no_graph ${place.dir}`]]);
+  });
+
+  it('says that a directory is torn which changes while it is read', async () => {
+    const place = new Place();
+    await generate(place.dir, { seed: 2, documents: 4, dimension: 8 });
+    let n = 0;
+    const writing = setInterval(() => place.write('kv_store_n.json', `{"n": "${n++}"}`), 5);
+    const result = await validate(place, 3).finally(() => clearInterval(writing));
+    assert.equal(result.grade, 'TORN');
+    assert.equal(codes(result).includes('changed_while_read kv_store_n.json'), true);
+  });
+
+  it('looks at the directory alone, or at each workspace too with --split', async () => {
+    const place = new Place();
+    mkdirSync(join(place.dir, 'one'));
+    writeFileSync(join(place.dir, 'one/kv_store_full_docs.json'), '{');
+    place.write('kv_store_full_docs.json', '{}');
+    assert.equal((await validate(place, 0)).grade, 'VALID');
+    const split = listOf(await validate(place, 3, '--split'), 'graphs');
+    assert.deepEqual(
+      split.map(({ dir, grade }) => [dir, grade]),
+      [
+        [place.dir, 'VALID'],
+        [join(place.dir, 'one'), 'INVALID'],
+      ],
+    );
+  });
+
+  it('finds ten states of a real directory as its facts say', {
+    skip: existsSync(FIXTURES) ? false : 'needs ../shared/fixtures',
+  }, async () => {
+    for (const state of readdirSync(FIXTURES).filter((name) => name.startsWith('gustobot@'))) {
+      const place = new Place();
+      cpSync(join(FIXTURES, state), place.dir, { recursive: true });
+      const { grade, findings } = await validate(place, 0);
+      const missing = state === 'gustobot@01' ? 1 : state < 'gustobot@08' ? 2 : 0;
+      const found = (findings as Json[]).map(({ code, severity }) => `${severity} ${code}`);
+      assert.deepEqual(
+        [grade, found],
+        [missing > 0 ? 'DEGRADED' : 'VALID', Array(missing).fill('WARNING missing_file')],
+        state,
+      );
+    }
+  });
+
+  it('needs a directory that is there', async () => {
+    const place = new Place();
+    await place.fails(['validate'], 2);
+    await place.fails(['validate', '--dir', place.path('none')], 1);
+  });
+});
