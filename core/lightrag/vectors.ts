@@ -12,7 +12,6 @@ const DIMENSION_MAX = 1 << 20;
 const FLOAT_BYTES = 4;
 const HALF_BYTES = 2;
 const NONE: Buffer = Buffer.alloc(0);
-const BASE64 = /^[A-Za-z0-9+/]*={0,2}$/;
 
 /** The fields of a row that are looked at. */
 interface Row {
@@ -208,8 +207,9 @@ class MatrixRows {
   #endRow(): void {
     this.#filled = 0;
     const number = this.#number++;
+    const floats = this.#floats;
     let square = 0;
-    for (const value of this.#floats) square += value * value;
+    for (let i = 0; i < floats.length; i++) square += (floats[i] as number) * (floats[i] as number);
     // NaN and infinity carry on into the sum.
     if (!(square > 0 && square < Number.POSITIVE_INFINITY)) {
       this.#facts.flaw('bad_vector', Buffer.from(`row ${number}`));
@@ -223,20 +223,21 @@ class MatrixRows {
 
 /** Whether a deflated float16 vector points where the row of the matrix does. */
 function agrees(packed: Buffer, floats: Float32Array): boolean {
-  const text = packed.toString('latin1');
-  if (!BASE64.test(text)) return false;
+  const deflated = Buffer.from(packed.toString('latin1'), 'base64');
   let halves: Buffer;
   try {
-    halves = inflateSync(Buffer.from(text, 'base64'), { maxOutputLength: floats.length * HALF_BYTES });
+    halves = inflateSync(deflated, { maxOutputLength: floats.length * HALF_BYTES });
   } catch {
-    // Not deflated, or more than a vector: either way not this one.
+    // Not base64, not deflated, or more than a vector: either way not this one.
     return false;
   }
   if (halves.length !== floats.length * HALF_BYTES) return false;
-  let [dot, left, right] = [0, 0, 0];
+  let dot = 0;
+  let left = 0;
+  let right = 0;
   for (let i = 0; i < floats.length; i++) {
     const a = floats[i] as number;
-    const b = halfToNumber((halves[2 * i] as number) | ((halves[2 * i + 1] as number) << 8));
+    const b = HALVES[(halves[2 * i] as number) | ((halves[2 * i + 1] as number) << 8)] as number;
     dot += a * b;
     left += a * a;
     right += b * b;
@@ -244,11 +245,17 @@ function agrees(packed: Buffer, floats: Float32Array): boolean {
   return dot >= COSINE_MIN * Math.sqrt(left * right) && right > 0;
 }
 
-/** An IEEE 754 half as a number. */
-function halfToNumber(word: number): number {
+/** Every IEEE 754 half as a number. */
+const HALVES = Float32Array.from({ length: 1 << 16 }, (_, word) => {
   const exponent = (word >> 10) & 31;
   const fraction = word & 1023;
-  if (exponent === 31) return fraction === 0 ? Number.POSITIVE_INFINITY : Number.NaN;
-  const size = exponent === 0 ? fraction * 2 ** -24 : (1024 + fraction) * 2 ** (exponent - 25);
+  const size =
+    exponent === 31
+      ? fraction === 0
+        ? Number.POSITIVE_INFINITY
+        : Number.NaN
+      : exponent === 0
+        ? fraction * 2 ** -24
+        : (1024 + fraction) * 2 ** (exponent - 25);
   return (word & 0x8000) === 0 ? size : -size;
-}
+});
