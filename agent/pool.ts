@@ -47,6 +47,19 @@ interface Message {
   frame?: { slot: number; length: number; ids: Uint8Array; lengths: number[]; codec: OutFrame['codec'] };
 }
 
+/** The memory that a thread shares with this one. */
+type Share = Pick<WorkerSetup, 'out' | 'busy'>;
+
+/** Memory of threads that have ended. Left to the collector, which does not see its size, it would pile up. */
+const spare: Share[] = [];
+
+function newShare(): Share {
+  return {
+    out: new SharedArrayBuffer(OUT_SLOTS * OUT_BYTES),
+    busy: new Int32Array(new SharedArrayBuffer(OUT_SLOTS * 4)),
+  };
+}
+
 /** Threads without work. */
 const resting = new Set<ThreadHand>();
 
@@ -63,11 +76,7 @@ class ThreadHand implements Hand {
 
   private constructor(gentle: boolean) {
     this.#gentle = gentle;
-    this.#setup = {
-      gentle,
-      out: new SharedArrayBuffer(OUT_SLOTS * OUT_BYTES),
-      busy: new Int32Array(new SharedArrayBuffer(OUT_SLOTS * 4)),
-    };
+    this.#setup = { gentle, ...(spare.pop() ?? newShare()) };
     this.#worker = new Worker(builtFile('worker.js'), {
       workerData: this.#setup,
       resourceLimits: { maxYoungGenerationSizeMb: 4 },
@@ -155,6 +164,9 @@ class ThreadHand implements Hand {
     resting.delete(this);
     this.#worker.removeAllListeners('exit');
     await this.#worker.terminate();
+    const { out, busy } = this.#setup;
+    busy.fill(0);
+    if (spare.length < WORKERS_MAX) spare.push({ out, busy });
   }
 }
 
