@@ -29,6 +29,7 @@ import type { Annotation, Finding, SnapshotRecord } from '../gen/lightkeeper/v1/
 import { now } from '../host/clock.ts';
 import { answerRestore, type Guarded } from './answer.ts';
 import { type CaptureResult, capture } from './capture.ts';
+import { inspectSnapshots } from './captured.ts';
 import { type OnProgress, tell } from './events.ts';
 import { type Found, idOf, isThere, isTorn, selectSnapshot } from './select.ts';
 import { GRAPH_DEFAULTS } from './settings.ts';
@@ -37,7 +38,7 @@ import { checkClock, collect, markDeleted, newestMs, planCollection } from './st
 import { enterAnnotation, reconcile } from './store/reconcile.ts';
 import { repairStore } from './store/repair.ts';
 import type { Store } from './store/store.ts';
-import { verifyStore } from './store/verify.ts';
+import { snapshotsOf, verifyStore } from './store/verify.ts';
 import { fileView, snapshotView, summaryView } from './view.ts';
 import { workspacesIn } from './workspaces.ts';
 
@@ -210,11 +211,6 @@ export class StoreService {
   }
 
   async verify(request: VerifyRequest, onProgress: OnProgress, signal?: AbortSignal) {
-    if (request.level === VerifyLevel_Value.GRAPH) {
-      throw new LightkeeperError('UNIMPLEMENTED', 'Cannot verify graphs: not in this version', {
-        hint: 'use --level bytes',
-      });
-    }
     const only =
       request.snapshotId === ''
         ? undefined
@@ -223,11 +219,13 @@ export class StoreService {
     if (only === undefined && !this.store.readOnly)
       await this.store.exclusively(() => reconcile(this.store, { all: true }));
     const result = await verifyStore(this.store, {
-      bytes: request.level === VerifyLevel_Value.BYTES,
+      bytes: request.level !== VerifyLevel_Value.STRUCTURE,
       onProgress,
       ...(only === undefined ? {} : { only }),
       ...(signal === undefined ? {} : { signal }),
     });
+    if (request.level === VerifyLevel_Value.GRAPH)
+      result.findings.push(...(await inspectSnapshots(this.store, snapshotsOf(this.store, only), signal)));
     return create(VerifyResultSchema, {
       level: request.level,
       checkedSnapshots: result.snapshots,

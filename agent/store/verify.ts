@@ -224,14 +224,18 @@ async function walkSnapshots(store: Store, order: VerifyOrder, bad: ReadonlyMap<
     for (const pack of hit) concerned.set(pack, [...(concerned.get(pack) ?? []), snapshotId]);
     if (missing > 0) broken.push({ snapshotId, missing });
   };
-  if (order.only !== undefined) await visit(order.only);
-  else {
-    for (const side of [false, true]) {
-      for await (const [, record] of store.index.records({ side })) {
-        if (record.deleted || record.manifest === undefined) continue;
-        await visit(record as Found);
-      }
-    }
-  }
+  for await (const record of snapshotsOf(store, order.only)) await visit(record);
   return { snapshots, concerned, broken };
+}
+
+/** The snapshots of a store, side snapshots last; or the one that is named. */
+export async function* snapshotsOf(store: Store, only: Found | undefined): AsyncGenerator<Found> {
+  if (only !== undefined) {
+    yield only;
+    return;
+  }
+  for (const side of [false, true]) {
+    for await (const [, record] of store.index.records({ side }))
+      if (!record.deleted && record.manifest !== undefined) yield record as Found;
+  }
 }

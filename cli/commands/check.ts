@@ -5,7 +5,7 @@ import {
   VerifyLevel_Value,
   VerifyResultSchema,
 } from '../../gen/lightkeeper/v1/agent_pb.ts';
-import { Severity_Value } from '../../gen/lightkeeper/v1/types_pb.ts';
+import { type Finding, Severity_Value } from '../../gen/lightkeeper/v1/types_pb.ts';
 import { sizeText } from '../../host/quantity.ts';
 import { EXIT } from '../exit.ts';
 import { type CommonOptions, storeOf, withCommon } from '../options.ts';
@@ -42,7 +42,10 @@ async function verify(options: CommonOptions & { snapshot?: string; level: strin
   const result = await withStore(storeOf(options), { reading: true }, (client) =>
     lastOf(client.verify({ snapshotId: options.snapshot ?? '', graphId: options.graph ?? '', level })),
   );
-  if (result.findings.some(({ severity }) => severity !== Severity_Value.INFO))
+  // What lowers a graph to DEGRADED leaves its points usable.
+  const lowers = ({ severity, snapshots }: Finding) =>
+    level === VerifyLevel_Value.GRAPH && severity === Severity_Value.WARNING && snapshots.length > 0;
+  if (result.findings.some((one) => one.severity !== Severity_Value.INFO && !lowers(one)))
     process.exitCode = EXIT.findings;
   if (options.json === true) return printJson(VerifyResultSchema, result);
   const read = result.checkedBytes > 0n ? `, ${sizeText(Number(result.checkedBytes))} read` : '';

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { cpSync, existsSync, mkdirSync, readdirSync, truncateSync, writeFileSync } from 'node:fs';
+import { cpSync, existsSync, mkdirSync, readdirSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { it } from 'node:test';
 import { generate } from '../../demo/generate.ts';
@@ -126,5 +126,33 @@ suite('validate', () => {
     const place = new Place();
     await place.fails(['validate'], 2);
     await place.fails(['validate', '--dir', place.path('none')], 1);
+  });
+});
+
+suite('verify --level graph', () => {
+  it('says which snapshots hold a graph that is not whole', async () => {
+    const place = new Place();
+    await generate(place.dir, { seed: 2, documents: 4, dimension: 8 });
+    const whole = await place.snapshot();
+    const before = await place.json(['verify', '--level', 'graph']);
+    assert.deepEqual([before.level, before.findings, before.checkedSnapshots], ['GRAPH', [], 1]);
+    truncateSync(join(place.dir, 'vdb_chunks.json'), 1000);
+    const broken = await place.snapshot();
+    const after = listOf(await place.json(['verify', '--level', 'graph'], 3), 'findings');
+    assert.deepEqual(
+      after.map(({ code, object, snapshots }) => [code, object, snapshots]),
+      [['cut_file', 'vdb_chunks.json', [broken.snapshotId]]],
+    );
+    await place.json(['verify', '--level', 'graph', '--snapshot', String(whole.snapshotId)]);
+    await place.json(['verify', '--level', 'bytes']);
+  });
+
+  it('names warnings, and ends well with them', async () => {
+    const place = new Place();
+    await generate(place.dir, { seed: 2, documents: 4, dimension: 8 });
+    rmSync(join(place.dir, 'vdb_relationships.json'));
+    const { snapshotId } = await place.snapshot();
+    const [found, ...more] = listOf(await place.json(['verify', '--level', 'graph']), 'findings');
+    assert.deepEqual([found?.code, found?.snapshots, more], ['missing_file', [snapshotId], []]);
   });
 });
