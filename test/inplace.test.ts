@@ -36,8 +36,8 @@ import { atEnd, freshPlace, until } from './support/place.ts';
 import { differences } from './support/tree.ts';
 
 const SEED = Number(process.env.LIGHTKEEPER_SEED ?? 1);
-/** Kills on each kind of mount. */
-const SAMPLE = 3;
+/** Kills on each kind of mount; `npm run prove -- inplace` kills at every effect. */
+const SAMPLE = Number(process.env.LIGHTKEEPER_COUNT ?? 3);
 /** Kills while the stage is filled. */
 const STAGING = 3;
 
@@ -465,6 +465,7 @@ describe('restore --in-place', { concurrency: 3 }, () => {
         const end = await cutOff(one, fault, i % 8 === 0 ? 'restore' : 'capture');
         ends.set(end, (ends.get(end) ?? 0) + 1);
       });
+      t.diagnostic(`${kills.length} kills: ${JSON.stringify(Object.fromEntries(ends))}`);
       assert.ok((ends.get('old') ?? 0) > 5 && (ends.get('new') ?? 0) > 15, JSON.stringify([...ends]));
     });
 
@@ -480,9 +481,11 @@ describe('restore --in-place', { concurrency: 3 }, () => {
         const kills = drawn(killsOf(await traceOf(first), /^inplace:(?!folder|stage)/), SAMPLE);
         first.assertIs(wantedNew);
         assert.deepEqual([statSync(first.dir).dev, statSync(first.dir).ino], [dev, ino]);
+        const ends = { old: 0, new: 0 };
         await inParallel(3, kills, async (fault) => {
-          await cutOff(new World(place, await mounted()), fault, 'capture');
+          ends[await cutOff(new World(place, await mounted()), fault, 'capture')] += 1;
         });
+        t.diagnostic(`${kills.length} kills: ${JSON.stringify(ends)}`);
       });
     }
 
