@@ -8,6 +8,10 @@ const DEPTH_MAX = 64;
 
 const NONE: Buffer = Buffer.alloc(0);
 const [LESS, GREATER, QUOTE, APOSTROPHE, SLASH, AMPERSAND] = [0x3c, 0x3e, 0x22, 0x27, 0x2f, 0x26];
+const [EXCLAMATION, QUESTION] = [0x21, 0x3f];
+const DATA = 'data key="';
+const KEY_BYTES_MAX = 64;
+const PLAIN = /^\w+$/;
 const ENTITIES: Readonly<Record<string, string>> = { lt: '<', gt: '>', amp: '&', quot: '"', apos: "'" };
 const ATTRIBUTE = /\s+([\w.:-]+)\s*=\s*(?:"([^"<]*)"|'([^'<]*)')/y;
 const TAG_NAME = /^[A-Za-z_][\w.:-]*/;
@@ -92,6 +96,40 @@ export class GraphReader implements ChunkReader {
   }
 
   #markup(buffer: Buffer, at: number): number {
+    const second = buffer[at + 1];
+    if (second === undefined) return this.#wait(at);
+    if (second === EXCLAMATION || second === QUESTION) return this.#special(buffer, at);
+    const end = tagEnd(buffer, at + 1);
+    if (end < 0) {
+      if (buffer.length - at > TAG_BYTES_MAX) throw this.#wrong(at, 'a tag does not end');
+      return this.#wait(at);
+    }
+    if (second === SLASH) this.#closeTag(this.#nameToClose(buffer, at + 2, end), at);
+    else if (!this.#openData(buffer, at, end)) this.#openTag(buffer.toString('utf8', at + 1, end), at);
+    return end + 1;
+  }
+
+  /** The name in a closing tag; that of the tag that is open, if it is that, without making a text of it. */
+  #nameToClose(buffer: Buffer, from: number, end: number): string {
+    const open = this.#open.at(-1) ?? '';
+    return end - from === open.length && isText(buffer, from, open)
+      ? open
+      : buffer.toString('utf8', from, end).trim();
+  }
+
+  /** Most tags are `<data key="d0">`: they are read without more ado. */
+  #openData(buffer: Buffer, at: number, end: number): boolean {
+    const from = at + 1 + DATA.length;
+    if (!isText(buffer, at + 1, DATA) || buffer[end - 1] !== QUOTE || end - from > KEY_BYTES_MAX)
+      return false;
+    const key = buffer.toString('latin1', from, end - 1);
+    if (!PLAIN.test(key) || this.#open.length === 0 || this.#open.length === DEPTH_MAX) return false;
+    this.#open.push('data');
+    this.#beginData(key, at);
+    return true;
+  }
+
+  #special(buffer: Buffer, at: number): number {
     const head = buffer.toString('latin1', at, at + 9);
     for (const [begin, end] of [
       ['<!--', '-->'],
@@ -101,15 +139,7 @@ export class GraphReader implements ChunkReader {
       if (begin.startsWith(head) && head.length < begin.length) return this.#wait(at);
       if (head.startsWith(begin)) return this.#passOver(buffer, at, begin, end);
     }
-    if (head.startsWith('<!')) throw this.#wrong(at, 'a DOCTYPE is not taken');
-    const end = tagEnd(buffer, at + 1);
-    if (end < 0) {
-      if (buffer.length - at > TAG_BYTES_MAX) throw this.#wrong(at, 'a tag does not end');
-      return this.#wait(at);
-    }
-    if (buffer[at + 1] === SLASH) this.#closeTag(buffer.toString('utf8', at + 2, end).trim(), at);
-    else this.#openTag(buffer.toString('utf8', at + 1, end), at);
-    return end + 1;
+    throw this.#wrong(at, 'a DOCTYPE is not taken');
   }
 
   #passOver(buffer: Buffer, at: number, begin: string, end: string): number {
@@ -148,12 +178,13 @@ export class GraphReader implements ChunkReader {
     if (name === 'key') this.#names.set(get('id'), attributes.get('attr.name') ?? get('id'));
     else if (name === 'node') this.#events.node(Buffer.from(get('id')));
     else if (name === 'edge') this.#events.edge(Buffer.from(get('source')), Buffer.from(get('target')));
-    else if (name === 'data') {
-      const key = get('key');
-      const attribute = this.#names.get(key);
-      if (attribute === undefined) throw this.#wrong(at, `the key "${key}" is not declared`);
-      if (this.#wanted.has(attribute)) this.#attribute = attribute;
-    }
+    else if (name === 'data') this.#beginData(get('key'), at);
+  }
+
+  #beginData(key: string, at: number): void {
+    const attribute = this.#names.get(key);
+    if (attribute === undefined) throw this.#wrong(at, `the key "${key}" is not declared`);
+    if (this.#wanted.has(attribute)) this.#attribute = attribute;
   }
 
   #attributesOf(tag: string, from: number, at: number): Map<string, string> {
@@ -205,6 +236,12 @@ function tagEnd(buffer: Buffer, from: number): number {
     else if (byte === GREATER) return at;
   }
   return -1;
+}
+
+/** Whether ASCII text is at a place. */
+function isText(buffer: Buffer, at: number, text: string): boolean {
+  for (let i = 0; i < text.length; i++) if (buffer[at + i] !== text.charCodeAt(i)) return false;
+  return true;
 }
 
 function characterOf(name: string): string | undefined {
