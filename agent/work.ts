@@ -57,6 +57,11 @@ export interface RestoreTargets {
   readonly positions: Float64Array;
 }
 
+/** Buffers grow with the work no further than for this many bytes. */
+function roomFor(bytes: number): number {
+  return Math.min(bytes, Math.max(BLOCK_BUFFER_BYTES, FRAME_RAW_BYTES));
+}
+
 /** What a worker can be asked. */
 export type Task =
   | {
@@ -136,13 +141,17 @@ export class Work {
     this.#gear = gearTable(chunkerSeed);
     this.#bulk = bulk;
     this.#frameRawBytes = bulk ? FRAME_BULK_BYTES : FRAME_RAW_BYTES;
-    this.#bytes = bytes;
+    this.#bytes = roomFor(bytes);
     this.#outlet = outlet;
   }
 
-  /** Whether it can go on with this work, once what it gathered has been given out. */
-  serves({ chunkerSeed, bulk, bytes }: WorkSettings): boolean {
-    return chunkerSeed === this.#chunkerSeed && bulk === this.#bulk && bytes <= this.#bytes;
+  /** Begins anew, if it can serve such work; what was gathered of work that was cut off is dropped. */
+  renew({ chunkerSeed, bulk, bytes }: WorkSettings): boolean {
+    if (chunkerSeed !== this.#chunkerSeed || bulk !== this.#bulk || roomFor(bytes) > this.#bytes)
+      return false;
+    this.#blocks.clear();
+    for (const gathering of this.#gatherings) Object.assign(gathering, { rawBytes: 0, ids: [], lengths: [] });
+    return true;
   }
 
   run(task: Task): TaskResults[Task['op']] {

@@ -46,7 +46,7 @@ let work: Work | undefined;
 
 port.on('message', (message: WorkerMessage) => {
   if ('settings' in message) {
-    if (work?.serves(message.settings) !== true) work = new Work(message.settings, outlet);
+    if (work?.renew(message.settings) !== true) work = new Work(message.settings, outlet);
     return;
   }
   call = message.call;
