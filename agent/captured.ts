@@ -38,7 +38,7 @@ async function* bytesOf(store: Store, content: ListRoot | undefined): AsyncItera
 }
 
 /** A graph's files in a snapshot, and a name for all that is in them. */
-async function graphFiles(
+export async function graphFiles(
   store: Store,
   manifest: Manifest,
 ): Promise<{ sources: GraphSource[]; name: string }> {

@@ -49,7 +49,8 @@ function wholeCharacters(bytes: Buffer): number {
   return bytes.length;
 }
 
-async function feedAll(source: GraphSource, reader: ChunkReader, signal?: AbortSignal): Promise<void> {
+/** Gives a file to a reader, to its end. Throws `LayoutError` for what is not UTF-8 or not in its layout. */
+export async function feedAll(source: GraphSource, reader: ChunkReader, signal?: AbortSignal): Promise<void> {
   const utf8 = new Utf8Check();
   let at = 0;
   for await (const chunk of source.chunks()) {

@@ -31,6 +31,7 @@ import { answerRestore, type Guarded } from './answer.ts';
 import { type CaptureResult, capture } from './capture.ts';
 import { inspectSnapshots } from './captured.ts';
 import { type OnProgress, tell } from './events.ts';
+import { exportDocument } from './export.ts';
 import { type Found, idOf, isThere, isTorn, selectSnapshot } from './select.ts';
 import { GRAPH_DEFAULTS } from './settings.ts';
 import { Ingest } from './store/ingest.ts';
@@ -93,6 +94,10 @@ export class StoreService {
         })),
       tagSnapshot: ({ snapshotId, graphId, set, remove }) =>
         this.#annotate(snapshotId, graphId, ({ tags }) => tagged(newTags(tags, set, remove))),
+      exportDocument: async ({ snapshotId, graphId, documentId }, { signal }) => {
+        const { record } = await selectSnapshot(this.store, snapshotId, graphId);
+        return await exportDocument(this.store, record, documentId, signal);
+      },
       getStats: ({ graphId }) => this.stats(graphId),
       getStatus: () => this.status(),
     };

@@ -12,7 +12,6 @@ const LATER = [
   'diff',
   'findings',
   'ack',
-  'export',
   'status',
   'graphs',
   'agents',
@@ -48,6 +47,7 @@ async function addCommands(program: Command, word: string | undefined): Promise<
   if (wants('demo')) (await import('./commands/demo.ts')).addDemo(program);
   if (wants('snapshot')) (await import('./commands/snapshot.ts')).addSnapshot(program);
   if (wants('list', 'show', 'stats')) (await import('./commands/read.ts')).addReading(program);
+  if (wants('export')) (await import('./commands/export.ts')).addExport(program);
   if (wants('validate')) (await import('./commands/validate.ts')).addValidate(program);
   if (wants('restore')) (await import('./commands/restore.ts')).addRestore(program);
   if (wants('verify', 'repair')) (await import('./commands/check.ts')).addChecking(program);
