@@ -7,6 +7,7 @@ import { type CheckContext, GraphCheck, isGraphFile } from '../../../core/lightr
 import { gradeOf } from '../../../core/lightrag/grade.ts';
 import { LayoutError } from '../../../core/lightrag/text.ts';
 import { generate } from '../../../demo/generate.ts';
+import { random } from '../../../demo/random.ts';
 import { type Finding, Grade_Value, Severity_Value } from '../../../gen/lightkeeper/v1/types_pb.ts';
 
 type Files = Map<string, Buffer>;
@@ -26,6 +27,8 @@ const [VDB_CHUNKS, VDB_ENTITIES, VDB_RELATIONS] = [
   'vdb_entities.json',
   'vdb_relationships.json',
 ];
+const SEED = Number(process.env.LIGHTKEEPER_SEED ?? 1);
+const ROUNDS = 150;
 const UNKNOWN: CheckContext = { idle: undefined };
 
 const place = mkdtempSync(join(tmpdir(), 'lightkeeper-check-'));
@@ -361,6 +364,32 @@ describe('the checks of a LightRAG directory', () => {
       ) as Buffer,
     );
     assert.deepEqual(codes(check(files).findings), []);
+  });
+
+  it(`find something or nothing in whatever bytes, and never fail (seed ${SEED})`, () => {
+    const draw = random(SEED);
+    const names = [...WHOLE.keys()];
+    for (let round = 0; round < ROUNDS; round++) {
+      const name = names[draw(names.length)] as string;
+      const bytes = Buffer.from(WHOLE.get(name) as Buffer);
+      const at = draw(bytes.length);
+      const length = 1 + draw(40);
+      const other = WHOLE.get(names[draw(names.length)] as string) as Buffer;
+      const ways = [
+        () => bytes.fill(draw(256), at, at + length),
+        () => Buffer.concat([bytes.subarray(0, at), bytes.subarray(at + length)]),
+        () => Buffer.concat([bytes.subarray(0, at), other.subarray(draw(other.length)), bytes.subarray(at)]),
+        () => Buffer.concat([bytes.subarray(0, at), bytes.subarray(at - length), bytes.subarray(at)]),
+      ];
+      const damaged = (ways[draw(ways.length)] as (typeof ways)[number])();
+      const files = new Map(WHOLE).set(name, damaged);
+      // However the chunks fall, the same is found.
+      assert.deepEqual(
+        codes(check(files).findings),
+        codes(check(files, UNKNOWN, 1 + draw(5000)).findings),
+        name,
+      );
+    }
   });
 
   it('call every file that is cut anywhere cut, and say so in as many bytes', () => {
