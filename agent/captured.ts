@@ -51,8 +51,9 @@ export async function graphFiles(
     if (!isGraphFile(path) || ![FileType_Value.REGULAR, FileType_Value.HARD_LINK].includes(file.type))
       continue;
     const content = contents.get(file.type === FileType_Value.HARD_LINK ? pathFromBytes(file.target) : path);
-    sources.push({ path, chunks: () => bytesOf(store, content) });
-    names.push(`${path} ${hex(content?.entries ?? new Uint8Array())}`);
+    const name = hex(content?.entries ?? new Uint8Array());
+    sources.push({ path, content: name, chunks: () => bytesOf(store, content) });
+    names.push(`${path} ${name}`);
   }
   return { sources, name: names.join('\n') };
 }

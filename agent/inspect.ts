@@ -9,6 +9,8 @@ import type { Finding } from '../gen/lightkeeper/v1/types_pb.ts';
 export interface GraphSource {
   /** From the directory, with slashes. */
   readonly path: string;
+  /** A name for all its bytes, where there is one. */
+  readonly content?: string;
   /** Its bytes, from the start; each chunk may be used again for the next. */
   chunks(): AsyncIterable<Buffer>;
 }

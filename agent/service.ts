@@ -30,6 +30,7 @@ import { now } from '../host/clock.ts';
 import { answerRestore, type Guarded } from './answer.ts';
 import { type CaptureResult, capture } from './capture.ts';
 import { inspectSnapshots } from './captured.ts';
+import { diffSnapshots } from './diff.ts';
 import { type OnProgress, tell } from './events.ts';
 import { exportDocument } from './export.ts';
 import { type Found, idOf, isThere, isTorn, selectSnapshot } from './select.ts';
@@ -94,6 +95,11 @@ export class StoreService {
         })),
       tagSnapshot: ({ snapshotId, graphId, set, remove }) =>
         this.#annotate(snapshotId, graphId, ({ tags }) => tagged(newTags(tags, set, remove))),
+      diff: async ({ fromSnapshotId, toSnapshotId, graphId }, { signal }) => {
+        const from = await selectSnapshot(this.store, fromSnapshotId, graphId);
+        const to = await selectSnapshot(this.store, toSnapshotId, graphId);
+        return await diffSnapshots(this.store, from.record, to.record, signal);
+      },
       exportDocument: async ({ snapshotId, graphId, documentId }, { signal }) => {
         const { record } = await selectSnapshot(this.store, snapshotId, graphId);
         return await exportDocument(this.store, record, documentId, signal);

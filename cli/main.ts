@@ -9,7 +9,6 @@ import { printError } from './print.ts';
 const LATER = [
   'gate',
   'controller',
-  'diff',
   'findings',
   'ack',
   'status',
@@ -47,6 +46,7 @@ async function addCommands(program: Command, word: string | undefined): Promise<
   if (wants('demo')) (await import('./commands/demo.ts')).addDemo(program);
   if (wants('snapshot')) (await import('./commands/snapshot.ts')).addSnapshot(program);
   if (wants('list', 'show', 'stats')) (await import('./commands/read.ts')).addReading(program);
+  if (wants('diff')) (await import('./commands/diff.ts')).addDiff(program);
   if (wants('export')) (await import('./commands/export.ts')).addExport(program);
   if (wants('validate')) (await import('./commands/validate.ts')).addValidate(program);
   if (wants('restore')) (await import('./commands/restore.ts')).addRestore(program);

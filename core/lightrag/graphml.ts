@@ -31,7 +31,8 @@ export interface GraphEvents {
  */
 export class GraphReader implements ChunkReader {
   readonly #events: GraphEvents;
-  readonly #wanted: ReadonlySet<string>;
+  /** Undefined: all. */
+  readonly #wanted: ReadonlySet<string> | undefined;
   /** `attr.name` by key id. */
   readonly #names = new Map<string, string>();
   readonly #open: string[] = [];
@@ -45,9 +46,9 @@ export class GraphReader implements ChunkReader {
   #text: Buffer[] = [];
   #textBytes = 0;
 
-  constructor(events: GraphEvents, wanted: readonly string[]) {
+  constructor(events: GraphEvents, wanted: readonly string[] | 'all') {
     this.#events = events;
-    this.#wanted = new Set(wanted);
+    this.#wanted = wanted === 'all' ? undefined : new Set(wanted);
   }
 
   feed(chunk: Buffer): void {
@@ -184,7 +185,7 @@ export class GraphReader implements ChunkReader {
   #beginData(key: string, at: number): void {
     const attribute = this.#names.get(key);
     if (attribute === undefined) throw this.#wrong(at, `the key "${key}" is not declared`);
-    if (this.#wanted.has(attribute)) this.#attribute = attribute;
+    if (this.#wanted?.has(attribute) !== false) this.#attribute = attribute;
   }
 
   #attributesOf(tag: string, from: number, at: number): Map<string, string> {

@@ -1,26 +1,53 @@
 const LANE = 2 ** 32;
 const HIGH_BITS = 0x1fffff;
+const FIRST_HIGH = 0x1b873593;
+const FIRST_LOW = 0x52dce729;
 const FIRST_ROOM = 1024;
 /** References to the same few names are many: they are made one now and then. */
 const COMPACT_AT = 1 << 20;
 const REPEATED_MAX = 20;
 
 /**
- * A number of 53 bits that stands for a name. Two names with one number are one name to the checks: at ten million
- * names that happens once in two hundred directories, and hides one finding or makes one that a second look takes back.
+ * Makes a number of 53 bits of bytes that come in pieces, wherever they are parted. Two multiplicative lanes, mixed as
+ * MurmurHash3 ends (Appleby 2011): a cryptographic hash costs more than all the rest.
+ */
+export class NumberHash {
+  #high = FIRST_HIGH;
+  #low = FIRST_LOW;
+
+  add(bytes: Uint8Array): void {
+    let high = this.#high;
+    let low = this.#low;
+    for (let i = 0; i < bytes.length; i++) {
+      const byte = bytes[i] as number;
+      high = Math.imul(high ^ byte, 0x9e3779b1);
+      low = Math.imul(low ^ byte, 0x5f356495);
+    }
+    this.#high = high;
+    this.#low = low;
+  }
+
+  /** The number of what was added since the last one. */
+  end(): number {
+    let high = this.#high;
+    let low = this.#low;
+    this.#high = FIRST_HIGH;
+    this.#low = FIRST_LOW;
+    high = Math.imul(high ^ (high >>> 16), 0x85ebca6b) ^ Math.imul(low ^ (low >>> 13), 0xc2b2ae35);
+    low = Math.imul(low ^ (low >>> 16), 0x85ebca6b) ^ Math.imul(high ^ (high >>> 13), 0xc2b2ae35);
+    return (high & HIGH_BITS) * LANE + (low >>> 0);
+  }
+}
+
+const names = new NumberHash();
+
+/**
+ * A number that stands for a name. Two names with one number are one name to the checks: at ten million names that
+ * happens once in two hundred directories, and hides one finding or makes one that a second look takes back.
  */
 export function nameNumber(bytes: Uint8Array): number {
-  // Two multiplicative lanes, mixed as MurmurHash3 ends (Appleby 2011): a cryptographic hash costs more than the rest.
-  let high = 0x1b873593;
-  let low = 0x52dce729;
-  for (let i = 0; i < bytes.length; i++) {
-    const byte = bytes[i] as number;
-    high = Math.imul(high ^ byte, 0x9e3779b1);
-    low = Math.imul(low ^ byte, 0x5f356495);
-  }
-  high = Math.imul(high ^ (high >>> 16), 0x85ebca6b) ^ Math.imul(low ^ (low >>> 13), 0xc2b2ae35);
-  low = Math.imul(low ^ (low >>> 16), 0x85ebca6b) ^ Math.imul(high ^ (high >>> 13), 0xc2b2ae35);
-  return (high & HIGH_BITS) * LANE + (low >>> 0);
+  names.add(bytes);
+  return names.end();
 }
 
 /** Names of one kind, as their numbers: eight bytes each, whatever their length. */

@@ -16,7 +16,7 @@ import type { JsonObject, Message } from "@bufbuild/protobuf";
  * Describes the file lightkeeper/v1/agent.proto.
  */
 export const file_lightkeeper_v1_agent: GenFile = /*@__PURE__*/
-  fileDesc("ChpsaWdodGtlZXBlci92MS9hZ2VudC5wcm90bxIObGlnaHRrZWVwZXIudjEiKQoLRXJyb3JEZXRhaWwSDAoEY29kZRgBIAEoCRIMCgRoaW50GAIgASgJIkIKCFByb2dyZXNzEg0KBXBoYXNlGAEgASgJEhIKCmRvbmVfYnl0ZXMYAiABKAQSEwoLdG90YWxfYnl0ZXMYAyABKAQieAoKR3JhcGhTdGF0cxIRCglkb2N1bWVudHMYASABKAQSDgoGY2h1bmtzGAIgASgEEhAKCGVudGl0aWVzGAMgASgEEhEKCXJlbGF0aW9ucxgEIAEoBBIPCgd2ZWN0b3JzGAUgASgEEhEKCWRpbWVuc2lvbhgGIAEoDSL8BQoIU25hcHNob3QSEwoLc25hcHNob3RfaWQYASABKAkSEAoIZ3JhcGhfaWQYAiABKAkSKgoIcG9zaXRpb24YAyABKAsyGC5saWdodGtlZXBlci52MS5Qb3NpdGlvbhIRCglwYXJlbnRfaWQYBCABKAkSKgoFZ3JhZGUYBSABKA4yGy5saWdodGtlZXBlci52MS5HcmFkZS5WYWx1ZRIzCgpjdXRfbWV0aG9kGAYgASgOMh8ubGlnaHRrZWVwZXIudjEuQ3V0TWV0aG9kLlZhbHVlEi8KC2NhcHR1cmVkX2F0GAcgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBITCgtkdXJhdGlvbl9tcxgIIAEoDRIQCghncmFkZV9tcxgJIAEoDRIRCgl1bmNoYW5nZWQYCiABKAgSDQoFZmlsZXMYCyABKA0SEQoJcmF3X2J5dGVzGAwgASgEEhEKCW5ld19ieXRlcxgNIAEoBBIUCgxzdG9yZWRfYnl0ZXMYDiABKAQSDQoFdW5pdHMYDyABKAQSEQoJbmV3X3VuaXRzGBAgASgNEikKCGZpbmRpbmdzGBEgAygLMhcubGlnaHRrZWVwZXIudjEuRmluZGluZxIpCgVzdGF0cxgSIAEoCzIaLmxpZ2h0a2VlcGVyLnYxLkdyYXBoU3RhdHMSMAoEdGFncxgTIAMoCzIiLmxpZ2h0a2VlcGVyLnYxLlNuYXBzaG90LlRhZ3NFbnRyeRIOCgZwaW5uZWQYFCABKAgSEwoLZGVzY3JpcHRpb24YFSABKAkSMAoMY29uZmlybWVkX2F0GBYgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIMCgRob3N0GBcgASgJEgsKA2RpchgYIAEoCRIqCghpbnN0YW5jZRgZIAEoCzIYLmxpZ2h0a2VlcGVyLnYxLkluc3RhbmNlGisKCVRhZ3NFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBIpcDCg9TbmFwc2hvdFN1bW1hcnkSEwoLc25hcHNob3RfaWQYASABKAkSEAoIZ3JhcGhfaWQYAiABKAkSKgoIcG9zaXRpb24YAyABKAsyGC5saWdodGtlZXBlci52MS5Qb3NpdGlvbhIRCglwYXJlbnRfaWQYBCABKAkSKgoFZ3JhZGUYBSABKA4yGy5saWdodGtlZXBlci52MS5HcmFkZS5WYWx1ZRIvCgtjYXB0dXJlZF9hdBgGIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASEQoJcmF3X2J5dGVzGAcgASgEEhEKCW5ld19ieXRlcxgIIAEoBBIUCgxzdG9yZWRfYnl0ZXMYCSABKAQSNwoEdGFncxgKIAMoCzIpLmxpZ2h0a2VlcGVyLnYxLlNuYXBzaG90U3VtbWFyeS5UYWdzRW50cnkSDgoGcGlubmVkGAsgASgIEg8KB3N1bW1hcnkYDCABKAkaKwoJVGFnc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEi4AEKBEZpbGUSDAoEcGF0aBgBIAEoCRIXCgpwYXRoX2J5dGVzGAIgASgMSACIAQESLAoEdHlwZRgDIAEoDjIeLmxpZ2h0a2VlcGVyLnYxLkZpbGVUeXBlLlZhbHVlEgwKBHNpemUYBCABKAQSDAoEbW9kZRgFIAEoDRIpCgVtdGltZRgGIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDQoFdW5pdHMYByABKAQSEwoGdGFyZ2V0GAggASgJSAGIAQFCDQoLX3BhdGhfYnl0ZXNCCQoHX3RhcmdldCLgAgoVQ3JlYXRlU25hcHNob3RSZXF1ZXN0EgsKA2RpchgBIAEoDBIQCghncmFwaF9pZBgCIAEoCRI9CgR0YWdzGAMgAygLMi8ubGlnaHRrZWVwZXIudjEuQ3JlYXRlU25hcHNob3RSZXF1ZXN0LlRhZ3NFbnRyeRITCgtkZXNjcmlwdGlvbhgEIAEoCRIZChFzZXR0bGVfdGltZW91dF9tcxgFIAEoDRIVCghxdWlldF9tcxgGIAEoDUgAiAEBEhAKCG5vX2dyYWRlGAcgASgIEg8KB2V4Y2x1ZGUYCCADKAkSHwoSZGlza19yZXNlcnZlX2J5dGVzGAkgASgESAGIAQESDQoFc3BsaXQYCiABKAgaKwoJVGFnc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAFCCwoJX3F1aWV0X21zQhUKE19kaXNrX3Jlc2VydmVfYnl0ZXMieAoTQ3JlYXRlU25hcHNob3RFdmVudBIsCghwcm9ncmVzcxgBIAEoCzIYLmxpZ2h0a2VlcGVyLnYxLlByb2dyZXNzSAASKgoGcmVzdWx0GAIgASgLMhgubGlnaHRrZWVwZXIudjEuU25hcHNob3RIAEIHCgVldmVudCJPChRMaXN0U25hcHNob3RzUmVxdWVzdBIQCghncmFwaF9pZBgBIAEoCRIRCglwYWdlX3NpemUYAiABKA0SEgoKcGFnZV90b2tlbhgDIAEoCSJkChVMaXN0U25hcHNob3RzUmVzcG9uc2USMgoJc25hcHNob3RzGAEgAygLMh8ubGlnaHRrZWVwZXIudjEuU25hcHNob3RTdW1tYXJ5EhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSJiChJHZXRTbmFwc2hvdFJlcXVlc3QSEwoLc25hcHNob3RfaWQYASABKAkSEAoIZ3JhcGhfaWQYAiABKAkSEQoJcGFnZV9zaXplGAMgASgNEhIKCnBhZ2VfdG9rZW4YBCABKAki1QEKE0dldFNuYXBzaG90UmVzcG9uc2USKgoIc25hcHNob3QYASABKAsyGC5saWdodGtlZXBlci52MS5TbmFwc2hvdBIjCgVmaWxlcxgCIAMoCzIULmxpZ2h0a2VlcGVyLnYxLkZpbGUSKQoIZmluZGluZ3MYAyADKAsyFy5saWdodGtlZXBlci52MS5GaW5kaW5nEikKBXN0YXRzGAQgASgLMhoubGlnaHRrZWVwZXIudjEuR3JhcGhTdGF0cxIXCg9uZXh0X3BhZ2VfdG9rZW4YBSABKAkiggIKDlJlc3RvcmVSZXF1ZXN0EhMKC3NuYXBzaG90X2lkGAEgASgJEhAKCGdyYXBoX2lkGAIgASgJEgoKAnRvGAMgASgMEg0KBXBhdGhzGAQgAygJEg8KB2RyeV9ydW4YBSABKAgSEgoKYWxsb3dfdG9ybhgGIAEoCBIfChJkaXNrX3Jlc2VydmVfYnl0ZXMYByABKARIAIgBARIQCghpbl9wbGFjZRgIIAEoDBIUCgxpbnN0YW5jZV91cmwYCSABKAkSGAoQaW5zdGFuY2Vfc3RvcHBlZBgKIAEoCBIPCgdleGNsdWRlGAsgAygJQhUKE19kaXNrX3Jlc2VydmVfYnl0ZXMidgoMUmVzdG9yZUV2ZW50EiwKCHByb2dyZXNzGAEgASgLMhgubGlnaHRrZWVwZXIudjEuUHJvZ3Jlc3NIABIvCgZyZXN1bHQYAiABKAsyHS5saWdodGtlZXBlci52MS5SZXN0b3JlUmVzdWx0SABCBwoFZXZlbnQi3AEKDVJlc3RvcmVSZXN1bHQSEwoLc25hcHNob3RfaWQYASABKAkSCgoCdG8YAiABKAkSDQoFZmlsZXMYAyABKA0SDQoFYnl0ZXMYBCABKAQSEwoLZHVyYXRpb25fbXMYBSABKA0SEAoIdmVyaWZpZWQYBiABKAgSDwoHZHJ5X3J1bhgHIAEoCBIpCghmaW5kaW5ncxgIIAMoCzIXLmxpZ2h0a2VlcGVyLnYxLkZpbmRpbmcSKQoIaW5fcGxhY2UYCSABKAsyFy5saWdodGtlZXBlci52MS5JblBsYWNlIocBCgdJblBsYWNlEhAKCHJlcGxhY2VkGAEgASgNEg0KBWFkZGVkGAIgASgNEg8KB3JlbW92ZWQYAyABKA0SDAoEa2VwdBgEIAEoDRIVCg1yZW1vdmVkX25hbWVzGAUgAygJEhIKCmtlcHRfbmFtZXMYBiADKAkSEQoJb2xkX3N0YXRlGAcgASgJIjsKC1ZlcmlmeUxldmVsIiwKBVZhbHVlEg0KCVNUUlVDVFVSRRAAEgkKBUJZVEVTEAESCQoFR1JBUEgQAiJoCg1WZXJpZnlSZXF1ZXN0EhMKC3NuYXBzaG90X2lkGAEgASgJEhAKCGdyYXBoX2lkGAIgASgJEjAKBWxldmVsGAMgASgOMiEubGlnaHRrZWVwZXIudjEuVmVyaWZ5TGV2ZWwuVmFsdWUidAoLVmVyaWZ5RXZlbnQSLAoIcHJvZ3Jlc3MYASABKAsyGC5saWdodGtlZXBlci52MS5Qcm9ncmVzc0gAEi4KBnJlc3VsdBgCIAEoCzIcLmxpZ2h0a2VlcGVyLnYxLlZlcmlmeVJlc3VsdEgAQgcKBWV2ZW50IrQBCg5WYWxpZGF0ZVJlc3VsdBIqCgVncmFkZRgBIAEoDjIbLmxpZ2h0a2VlcGVyLnYxLkdyYWRlLlZhbHVlEikKCGZpbmRpbmdzGAIgAygLMhcubGlnaHRrZWVwZXIudjEuRmluZGluZxIpCgVzdGF0cxgDIAEoCzIaLmxpZ2h0a2VlcGVyLnYxLkdyYXBoU3RhdHMSEwoLZHVyYXRpb25fbXMYBCABKA0SCwoDZGlyGAUgASgJIrQBCgxWZXJpZnlSZXN1bHQSMAoFbGV2ZWwYASABKA4yIS5saWdodGtlZXBlci52MS5WZXJpZnlMZXZlbC5WYWx1ZRIZChFjaGVja2VkX3NuYXBzaG90cxgCIAEoDRIVCg1jaGVja2VkX3BhY2tzGAMgASgNEhUKDWNoZWNrZWRfYnl0ZXMYBCABKAQSKQoIZmluZGluZ3MYBSADKAsyFy5saWdodGtlZXBlci52MS5GaW5kaW5nIpABCg9SZXRlbnRpb25Qb2xpY3kSDAoEbGFzdBgBIAEoDRIOCgZob3VybHkYAiABKA0SDQoFZGFpbHkYAyABKA0SDgoGd2Vla2x5GAQgASgNEg8KB21vbnRobHkYBSABKA0SDgoGeWVhcmx5GAYgASgNEhEKCXdpdGhpbl9tcxgHIAEoBBIMCgR0YWdzGAggAygJImIKDFBydW5lUmVxdWVzdBIQCghncmFwaF9pZBgBIAEoCRIvCgZwb2xpY3kYAiABKAsyHy5saWdodGtlZXBlci52MS5SZXRlbnRpb25Qb2xpY3kSDwoHZHJ5X3J1bhgDIAEoCCJyCgpQcnVuZUV2ZW50EiwKCHByb2dyZXNzGAEgASgLMhgubGlnaHRrZWVwZXIudjEuUHJvZ3Jlc3NIABItCgZyZXN1bHQYAiABKAsyGy5saWdodGtlZXBlci52MS5QcnVuZVJlc3VsdEgAQgcKBWV2ZW50IjUKDVBydW5lRGVjaXNpb24SEwoLc25hcHNob3RfaWQYASABKAkSDwoHcmVhc29ucxgCIAMoCSK6AQoLUHJ1bmVSZXN1bHQSKwoEa2VlcBgBIAMoCzIdLmxpZ2h0a2VlcGVyLnYxLlBydW5lRGVjaXNpb24SLQoGcmVtb3ZlGAIgAygLMh0ubGlnaHRrZWVwZXIudjEuUHJ1bmVEZWNpc2lvbhITCgtieXRlc19mcmVlZBgDIAEoBBIPCgdkcnlfcnVuGAQgASgIEikKCGZpbmRpbmdzGAUgAygLMhcubGlnaHRrZWVwZXIudjEuRmluZGluZyIgCg1SZXBhaXJSZXF1ZXN0Eg8KB2RyeV9ydW4YASABKAgidAoLUmVwYWlyRXZlbnQSLAoIcHJvZ3Jlc3MYASABKAsyGC5saWdodGtlZXBlci52MS5Qcm9ncmVzc0gAEi4KBnJlc3VsdBgCIAEoCzIcLmxpZ2h0a2VlcGVyLnYxLlJlcGFpclJlc3VsdEgAQgcKBWV2ZW50IpIBCgxSZXBhaXJSZXN1bHQSDwoHcmVidWlsdBgBIAEoDRIOCgZoZWFsZWQYAiABKA0SEwoLcXVhcmFudGluZWQYAyABKA0SEAoIdW5oZWFsZWQYBCABKA0SKQoIZmluZGluZ3MYBSADKAsyFy5saWdodGtlZXBlci52MS5GaW5kaW5nEg8KB2RyeV9ydW4YBiABKAgiXwoVRGVsZXRlU25hcHNob3RSZXF1ZXN0EhMKC3NuYXBzaG90X2lkGAEgASgJEhAKCGdyYXBoX2lkGAIgASgJEg4KBnJlYXNvbhgDIAEoCRIPCgdkcnlfcnVuGAQgASgIIj4KFkRlbGV0ZVNuYXBzaG90UmVzcG9uc2USEwoLc25hcHNob3RfaWQYASABKAkSDwoHZHJ5X3J1bhgCIAEoCCJLChJQaW5TbmFwc2hvdFJlcXVlc3QSEwoLc25hcHNob3RfaWQYASABKAkSEAoIZ3JhcGhfaWQYAiABKAkSDgoGcGlubmVkGAMgASgIIrEBChJUYWdTbmFwc2hvdFJlcXVlc3QSEwoLc25hcHNob3RfaWQYASABKAkSEAoIZ3JhcGhfaWQYAiABKAkSOAoDc2V0GAMgAygLMisubGlnaHRrZWVwZXIudjEuVGFnU25hcHNob3RSZXF1ZXN0LlNldEVudHJ5Eg4KBnJlbW92ZRgEIAMoCRoqCghTZXRFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBIlMKFUV4cG9ydERvY3VtZW50UmVxdWVzdBITCgtzbmFwc2hvdF9pZBgBIAEoCRIQCghncmFwaF9pZBgCIAEoCRITCgtkb2N1bWVudF9pZBgDIAEoCSK/AQoWRXhwb3J0RG9jdW1lbnRSZXNwb25zZRITCgtzbmFwc2hvdF9pZBgBIAEoCRITCgtkb2N1bWVudF9pZBgCIAEoCRIpCghkb2N1bWVudBgDIAEoCzIXLmdvb2dsZS5wcm90b2J1Zi5TdHJ1Y3QSJwoGc3RhdHVzGAQgASgLMhcuZ29vZ2xlLnByb3RvYnVmLlN0cnVjdBInCgZjaHVua3MYBSADKAsyFy5nb29nbGUucHJvdG9idWYuU3RydWN0IiMKD0dldFN0YXRzUmVxdWVzdBIQCghncmFwaF9pZBgBIAEoCSKxAQoQR2V0U3RhdHNSZXNwb25zZRIRCglzbmFwc2hvdHMYASABKA0SEQoJcmF3X2J5dGVzGAIgASgEEhQKDHN0b3JlZF9ieXRlcxgDIAEoBBITCgtkZWR1cF9yYXRpbxgEIAEoARIZChFjb21wcmVzc2lvbl9yYXRpbxgFIAEoARITCgtzYXZlZF9yYXRpbxgGIAEoARINCgV1bml0cxgHIAEoBBINCgVwYWNrcxgIIAEoDSISChBHZXRTdGF0dXNSZXF1ZXN0Ik8KEUdldFN0YXR1c1Jlc3BvbnNlEg0KBXN0b3JlGAEgASgJEisKBmdyYXBocxgCIAMoCzIbLmxpZ2h0a2VlcGVyLnYxLkdyYXBoU3RhdHVzIqACCgtHcmFwaFN0YXR1cxIQCghncmFwaF9pZBgBIAEoCRILCgNkaXIYAiABKAkSGwoObGFzdF91c2FibGVfaWQYAyABKAlIAIgBARIyCg5sYXN0X3VzYWJsZV9hdBgEIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASMAoMY29uZmlybWVkX2F0GAUgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBITCgZycG9fbXMYBiABKARIAYgBARIRCglzbmFwc2hvdHMYByABKA0SKQoIZmluZGluZ3MYCCADKAsyFy5saWdodGtlZXBlci52MS5GaW5kaW5nQhEKD19sYXN0X3VzYWJsZV9pZEIJCgdfcnBvX21zMs8ICgxBZ2VudFNlcnZpY2USXgoOQ3JlYXRlU25hcHNob3QSJS5saWdodGtlZXBlci52MS5DcmVhdGVTbmFwc2hvdFJlcXVlc3QaIy5saWdodGtlZXBlci52MS5DcmVhdGVTbmFwc2hvdEV2ZW50MAESXAoNTGlzdFNuYXBzaG90cxIkLmxpZ2h0a2VlcGVyLnYxLkxpc3RTbmFwc2hvdHNSZXF1ZXN0GiUubGlnaHRrZWVwZXIudjEuTGlzdFNuYXBzaG90c1Jlc3BvbnNlElYKC0dldFNuYXBzaG90EiIubGlnaHRrZWVwZXIudjEuR2V0U25hcHNob3RSZXF1ZXN0GiMubGlnaHRrZWVwZXIudjEuR2V0U25hcHNob3RSZXNwb25zZRJJCgdSZXN0b3JlEh4ubGlnaHRrZWVwZXIudjEuUmVzdG9yZVJlcXVlc3QaHC5saWdodGtlZXBlci52MS5SZXN0b3JlRXZlbnQwARJGCgZWZXJpZnkSHS5saWdodGtlZXBlci52MS5WZXJpZnlSZXF1ZXN0GhsubGlnaHRrZWVwZXIudjEuVmVyaWZ5RXZlbnQwARJDCgVQcnVuZRIcLmxpZ2h0a2VlcGVyLnYxLlBydW5lUmVxdWVzdBoaLmxpZ2h0a2VlcGVyLnYxLlBydW5lRXZlbnQwARJGCgZSZXBhaXISHS5saWdodGtlZXBlci52MS5SZXBhaXJSZXF1ZXN0GhsubGlnaHRrZWVwZXIudjEuUmVwYWlyRXZlbnQwARJfCg5EZWxldGVTbmFwc2hvdBIlLmxpZ2h0a2VlcGVyLnYxLkRlbGV0ZVNuYXBzaG90UmVxdWVzdBomLmxpZ2h0a2VlcGVyLnYxLkRlbGV0ZVNuYXBzaG90UmVzcG9uc2USUgoLUGluU25hcHNob3QSIi5saWdodGtlZXBlci52MS5QaW5TbmFwc2hvdFJlcXVlc3QaHy5saWdodGtlZXBlci52MS5TbmFwc2hvdFN1bW1hcnkSUgoLVGFnU25hcHNob3QSIi5saWdodGtlZXBlci52MS5UYWdTbmFwc2hvdFJlcXVlc3QaHy5saWdodGtlZXBlci52MS5TbmFwc2hvdFN1bW1hcnkSXwoORXhwb3J0RG9jdW1lbnQSJS5saWdodGtlZXBlci52MS5FeHBvcnREb2N1bWVudFJlcXVlc3QaJi5saWdodGtlZXBlci52MS5FeHBvcnREb2N1bWVudFJlc3BvbnNlEk0KCEdldFN0YXRzEh8ubGlnaHRrZWVwZXIudjEuR2V0U3RhdHNSZXF1ZXN0GiAubGlnaHRrZWVwZXIudjEuR2V0U3RhdHNSZXNwb25zZRJQCglHZXRTdGF0dXMSIC5saWdodGtlZXBlci52MS5HZXRTdGF0dXNSZXF1ZXN0GiEubGlnaHRrZWVwZXIudjEuR2V0U3RhdHVzUmVzcG9uc2ViBnByb3RvMw", [file_google_protobuf_struct, file_google_protobuf_timestamp, file_lightkeeper_v1_types]);
+  fileDesc("ChpsaWdodGtlZXBlci92MS9hZ2VudC5wcm90bxIObGlnaHRrZWVwZXIudjEiKQoLRXJyb3JEZXRhaWwSDAoEY29kZRgBIAEoCRIMCgRoaW50GAIgASgJIkIKCFByb2dyZXNzEg0KBXBoYXNlGAEgASgJEhIKCmRvbmVfYnl0ZXMYAiABKAQSEwoLdG90YWxfYnl0ZXMYAyABKAQieAoKR3JhcGhTdGF0cxIRCglkb2N1bWVudHMYASABKAQSDgoGY2h1bmtzGAIgASgEEhAKCGVudGl0aWVzGAMgASgEEhEKCXJlbGF0aW9ucxgEIAEoBBIPCgd2ZWN0b3JzGAUgASgEEhEKCWRpbWVuc2lvbhgGIAEoDSL8BQoIU25hcHNob3QSEwoLc25hcHNob3RfaWQYASABKAkSEAoIZ3JhcGhfaWQYAiABKAkSKgoIcG9zaXRpb24YAyABKAsyGC5saWdodGtlZXBlci52MS5Qb3NpdGlvbhIRCglwYXJlbnRfaWQYBCABKAkSKgoFZ3JhZGUYBSABKA4yGy5saWdodGtlZXBlci52MS5HcmFkZS5WYWx1ZRIzCgpjdXRfbWV0aG9kGAYgASgOMh8ubGlnaHRrZWVwZXIudjEuQ3V0TWV0aG9kLlZhbHVlEi8KC2NhcHR1cmVkX2F0GAcgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBITCgtkdXJhdGlvbl9tcxgIIAEoDRIQCghncmFkZV9tcxgJIAEoDRIRCgl1bmNoYW5nZWQYCiABKAgSDQoFZmlsZXMYCyABKA0SEQoJcmF3X2J5dGVzGAwgASgEEhEKCW5ld19ieXRlcxgNIAEoBBIUCgxzdG9yZWRfYnl0ZXMYDiABKAQSDQoFdW5pdHMYDyABKAQSEQoJbmV3X3VuaXRzGBAgASgNEikKCGZpbmRpbmdzGBEgAygLMhcubGlnaHRrZWVwZXIudjEuRmluZGluZxIpCgVzdGF0cxgSIAEoCzIaLmxpZ2h0a2VlcGVyLnYxLkdyYXBoU3RhdHMSMAoEdGFncxgTIAMoCzIiLmxpZ2h0a2VlcGVyLnYxLlNuYXBzaG90LlRhZ3NFbnRyeRIOCgZwaW5uZWQYFCABKAgSEwoLZGVzY3JpcHRpb24YFSABKAkSMAoMY29uZmlybWVkX2F0GBYgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIMCgRob3N0GBcgASgJEgsKA2RpchgYIAEoCRIqCghpbnN0YW5jZRgZIAEoCzIYLmxpZ2h0a2VlcGVyLnYxLkluc3RhbmNlGisKCVRhZ3NFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBIpcDCg9TbmFwc2hvdFN1bW1hcnkSEwoLc25hcHNob3RfaWQYASABKAkSEAoIZ3JhcGhfaWQYAiABKAkSKgoIcG9zaXRpb24YAyABKAsyGC5saWdodGtlZXBlci52MS5Qb3NpdGlvbhIRCglwYXJlbnRfaWQYBCABKAkSKgoFZ3JhZGUYBSABKA4yGy5saWdodGtlZXBlci52MS5HcmFkZS5WYWx1ZRIvCgtjYXB0dXJlZF9hdBgGIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASEQoJcmF3X2J5dGVzGAcgASgEEhEKCW5ld19ieXRlcxgIIAEoBBIUCgxzdG9yZWRfYnl0ZXMYCSABKAQSNwoEdGFncxgKIAMoCzIpLmxpZ2h0a2VlcGVyLnYxLlNuYXBzaG90U3VtbWFyeS5UYWdzRW50cnkSDgoGcGlubmVkGAsgASgIEg8KB3N1bW1hcnkYDCABKAkaKwoJVGFnc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEi4AEKBEZpbGUSDAoEcGF0aBgBIAEoCRIXCgpwYXRoX2J5dGVzGAIgASgMSACIAQESLAoEdHlwZRgDIAEoDjIeLmxpZ2h0a2VlcGVyLnYxLkZpbGVUeXBlLlZhbHVlEgwKBHNpemUYBCABKAQSDAoEbW9kZRgFIAEoDRIpCgVtdGltZRgGIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDQoFdW5pdHMYByABKAQSEwoGdGFyZ2V0GAggASgJSAGIAQFCDQoLX3BhdGhfYnl0ZXNCCQoHX3RhcmdldCLgAgoVQ3JlYXRlU25hcHNob3RSZXF1ZXN0EgsKA2RpchgBIAEoDBIQCghncmFwaF9pZBgCIAEoCRI9CgR0YWdzGAMgAygLMi8ubGlnaHRrZWVwZXIudjEuQ3JlYXRlU25hcHNob3RSZXF1ZXN0LlRhZ3NFbnRyeRITCgtkZXNjcmlwdGlvbhgEIAEoCRIZChFzZXR0bGVfdGltZW91dF9tcxgFIAEoDRIVCghxdWlldF9tcxgGIAEoDUgAiAEBEhAKCG5vX2dyYWRlGAcgASgIEg8KB2V4Y2x1ZGUYCCADKAkSHwoSZGlza19yZXNlcnZlX2J5dGVzGAkgASgESAGIAQESDQoFc3BsaXQYCiABKAgaKwoJVGFnc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAFCCwoJX3F1aWV0X21zQhUKE19kaXNrX3Jlc2VydmVfYnl0ZXMieAoTQ3JlYXRlU25hcHNob3RFdmVudBIsCghwcm9ncmVzcxgBIAEoCzIYLmxpZ2h0a2VlcGVyLnYxLlByb2dyZXNzSAASKgoGcmVzdWx0GAIgASgLMhgubGlnaHRrZWVwZXIudjEuU25hcHNob3RIAEIHCgVldmVudCJPChRMaXN0U25hcHNob3RzUmVxdWVzdBIQCghncmFwaF9pZBgBIAEoCRIRCglwYWdlX3NpemUYAiABKA0SEgoKcGFnZV90b2tlbhgDIAEoCSJkChVMaXN0U25hcHNob3RzUmVzcG9uc2USMgoJc25hcHNob3RzGAEgAygLMh8ubGlnaHRrZWVwZXIudjEuU25hcHNob3RTdW1tYXJ5EhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSJiChJHZXRTbmFwc2hvdFJlcXVlc3QSEwoLc25hcHNob3RfaWQYASABKAkSEAoIZ3JhcGhfaWQYAiABKAkSEQoJcGFnZV9zaXplGAMgASgNEhIKCnBhZ2VfdG9rZW4YBCABKAki1QEKE0dldFNuYXBzaG90UmVzcG9uc2USKgoIc25hcHNob3QYASABKAsyGC5saWdodGtlZXBlci52MS5TbmFwc2hvdBIjCgVmaWxlcxgCIAMoCzIULmxpZ2h0a2VlcGVyLnYxLkZpbGUSKQoIZmluZGluZ3MYAyADKAsyFy5saWdodGtlZXBlci52MS5GaW5kaW5nEikKBXN0YXRzGAQgASgLMhoubGlnaHRrZWVwZXIudjEuR3JhcGhTdGF0cxIXCg9uZXh0X3BhZ2VfdG9rZW4YBSABKAkiggIKDlJlc3RvcmVSZXF1ZXN0EhMKC3NuYXBzaG90X2lkGAEgASgJEhAKCGdyYXBoX2lkGAIgASgJEgoKAnRvGAMgASgMEg0KBXBhdGhzGAQgAygJEg8KB2RyeV9ydW4YBSABKAgSEgoKYWxsb3dfdG9ybhgGIAEoCBIfChJkaXNrX3Jlc2VydmVfYnl0ZXMYByABKARIAIgBARIQCghpbl9wbGFjZRgIIAEoDBIUCgxpbnN0YW5jZV91cmwYCSABKAkSGAoQaW5zdGFuY2Vfc3RvcHBlZBgKIAEoCBIPCgdleGNsdWRlGAsgAygJQhUKE19kaXNrX3Jlc2VydmVfYnl0ZXMidgoMUmVzdG9yZUV2ZW50EiwKCHByb2dyZXNzGAEgASgLMhgubGlnaHRrZWVwZXIudjEuUHJvZ3Jlc3NIABIvCgZyZXN1bHQYAiABKAsyHS5saWdodGtlZXBlci52MS5SZXN0b3JlUmVzdWx0SABCBwoFZXZlbnQi3AEKDVJlc3RvcmVSZXN1bHQSEwoLc25hcHNob3RfaWQYASABKAkSCgoCdG8YAiABKAkSDQoFZmlsZXMYAyABKA0SDQoFYnl0ZXMYBCABKAQSEwoLZHVyYXRpb25fbXMYBSABKA0SEAoIdmVyaWZpZWQYBiABKAgSDwoHZHJ5X3J1bhgHIAEoCBIpCghmaW5kaW5ncxgIIAMoCzIXLmxpZ2h0a2VlcGVyLnYxLkZpbmRpbmcSKQoIaW5fcGxhY2UYCSABKAsyFy5saWdodGtlZXBlci52MS5JblBsYWNlIocBCgdJblBsYWNlEhAKCHJlcGxhY2VkGAEgASgNEg0KBWFkZGVkGAIgASgNEg8KB3JlbW92ZWQYAyABKA0SDAoEa2VwdBgEIAEoDRIVCg1yZW1vdmVkX25hbWVzGAUgAygJEhIKCmtlcHRfbmFtZXMYBiADKAkSEQoJb2xkX3N0YXRlGAcgASgJIjsKC1ZlcmlmeUxldmVsIiwKBVZhbHVlEg0KCVNUUlVDVFVSRRAAEgkKBUJZVEVTEAESCQoFR1JBUEgQAiJoCg1WZXJpZnlSZXF1ZXN0EhMKC3NuYXBzaG90X2lkGAEgASgJEhAKCGdyYXBoX2lkGAIgASgJEjAKBWxldmVsGAMgASgOMiEubGlnaHRrZWVwZXIudjEuVmVyaWZ5TGV2ZWwuVmFsdWUidAoLVmVyaWZ5RXZlbnQSLAoIcHJvZ3Jlc3MYASABKAsyGC5saWdodGtlZXBlci52MS5Qcm9ncmVzc0gAEi4KBnJlc3VsdBgCIAEoCzIcLmxpZ2h0a2VlcGVyLnYxLlZlcmlmeVJlc3VsdEgAQgcKBWV2ZW50IrQBCg5WYWxpZGF0ZVJlc3VsdBIqCgVncmFkZRgBIAEoDjIbLmxpZ2h0a2VlcGVyLnYxLkdyYWRlLlZhbHVlEikKCGZpbmRpbmdzGAIgAygLMhcubGlnaHRrZWVwZXIudjEuRmluZGluZxIpCgVzdGF0cxgDIAEoCzIaLmxpZ2h0a2VlcGVyLnYxLkdyYXBoU3RhdHMSEwoLZHVyYXRpb25fbXMYBCABKA0SCwoDZGlyGAUgASgJIrQBCgxWZXJpZnlSZXN1bHQSMAoFbGV2ZWwYASABKA4yIS5saWdodGtlZXBlci52MS5WZXJpZnlMZXZlbC5WYWx1ZRIZChFjaGVja2VkX3NuYXBzaG90cxgCIAEoDRIVCg1jaGVja2VkX3BhY2tzGAMgASgNEhUKDWNoZWNrZWRfYnl0ZXMYBCABKAQSKQoIZmluZGluZ3MYBSADKAsyFy5saWdodGtlZXBlci52MS5GaW5kaW5nIpABCg9SZXRlbnRpb25Qb2xpY3kSDAoEbGFzdBgBIAEoDRIOCgZob3VybHkYAiABKA0SDQoFZGFpbHkYAyABKA0SDgoGd2Vla2x5GAQgASgNEg8KB21vbnRobHkYBSABKA0SDgoGeWVhcmx5GAYgASgNEhEKCXdpdGhpbl9tcxgHIAEoBBIMCgR0YWdzGAggAygJImIKDFBydW5lUmVxdWVzdBIQCghncmFwaF9pZBgBIAEoCRIvCgZwb2xpY3kYAiABKAsyHy5saWdodGtlZXBlci52MS5SZXRlbnRpb25Qb2xpY3kSDwoHZHJ5X3J1bhgDIAEoCCJyCgpQcnVuZUV2ZW50EiwKCHByb2dyZXNzGAEgASgLMhgubGlnaHRrZWVwZXIudjEuUHJvZ3Jlc3NIABItCgZyZXN1bHQYAiABKAsyGy5saWdodGtlZXBlci52MS5QcnVuZVJlc3VsdEgAQgcKBWV2ZW50IjUKDVBydW5lRGVjaXNpb24SEwoLc25hcHNob3RfaWQYASABKAkSDwoHcmVhc29ucxgCIAMoCSK6AQoLUHJ1bmVSZXN1bHQSKwoEa2VlcBgBIAMoCzIdLmxpZ2h0a2VlcGVyLnYxLlBydW5lRGVjaXNpb24SLQoGcmVtb3ZlGAIgAygLMh0ubGlnaHRrZWVwZXIudjEuUHJ1bmVEZWNpc2lvbhITCgtieXRlc19mcmVlZBgDIAEoBBIPCgdkcnlfcnVuGAQgASgIEikKCGZpbmRpbmdzGAUgAygLMhcubGlnaHRrZWVwZXIudjEuRmluZGluZyIgCg1SZXBhaXJSZXF1ZXN0Eg8KB2RyeV9ydW4YASABKAgidAoLUmVwYWlyRXZlbnQSLAoIcHJvZ3Jlc3MYASABKAsyGC5saWdodGtlZXBlci52MS5Qcm9ncmVzc0gAEi4KBnJlc3VsdBgCIAEoCzIcLmxpZ2h0a2VlcGVyLnYxLlJlcGFpclJlc3VsdEgAQgcKBWV2ZW50IpIBCgxSZXBhaXJSZXN1bHQSDwoHcmVidWlsdBgBIAEoDRIOCgZoZWFsZWQYAiABKA0SEwoLcXVhcmFudGluZWQYAyABKA0SEAoIdW5oZWFsZWQYBCABKA0SKQoIZmluZGluZ3MYBSADKAsyFy5saWdodGtlZXBlci52MS5GaW5kaW5nEg8KB2RyeV9ydW4YBiABKAgiXwoVRGVsZXRlU25hcHNob3RSZXF1ZXN0EhMKC3NuYXBzaG90X2lkGAEgASgJEhAKCGdyYXBoX2lkGAIgASgJEg4KBnJlYXNvbhgDIAEoCRIPCgdkcnlfcnVuGAQgASgIIj4KFkRlbGV0ZVNuYXBzaG90UmVzcG9uc2USEwoLc25hcHNob3RfaWQYASABKAkSDwoHZHJ5X3J1bhgCIAEoCCJLChJQaW5TbmFwc2hvdFJlcXVlc3QSEwoLc25hcHNob3RfaWQYASABKAkSEAoIZ3JhcGhfaWQYAiABKAkSDgoGcGlubmVkGAMgASgIIrEBChJUYWdTbmFwc2hvdFJlcXVlc3QSEwoLc25hcHNob3RfaWQYASABKAkSEAoIZ3JhcGhfaWQYAiABKAkSOAoDc2V0GAMgAygLMisubGlnaHRrZWVwZXIudjEuVGFnU25hcHNob3RSZXF1ZXN0LlNldEVudHJ5Eg4KBnJlbW92ZRgEIAMoCRoqCghTZXRFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBIlMKFUV4cG9ydERvY3VtZW50UmVxdWVzdBITCgtzbmFwc2hvdF9pZBgBIAEoCRIQCghncmFwaF9pZBgCIAEoCRITCgtkb2N1bWVudF9pZBgDIAEoCSK/AQoWRXhwb3J0RG9jdW1lbnRSZXNwb25zZRITCgtzbmFwc2hvdF9pZBgBIAEoCRITCgtkb2N1bWVudF9pZBgCIAEoCRIpCghkb2N1bWVudBgDIAEoCzIXLmdvb2dsZS5wcm90b2J1Zi5TdHJ1Y3QSJwoGc3RhdHVzGAQgASgLMhcuZ29vZ2xlLnByb3RvYnVmLlN0cnVjdBInCgZjaHVua3MYBSADKAsyFy5nb29nbGUucHJvdG9idWYuU3RydWN0IlEKC0RpZmZSZXF1ZXN0EhgKEGZyb21fc25hcHNob3RfaWQYASABKAkSFgoOdG9fc25hcHNob3RfaWQYAiABKAkSEAoIZ3JhcGhfaWQYAyABKAkiSQoKQ2hhbmdlS2luZCI7CgVWYWx1ZRINCglVTkNIQU5HRUQQABIJCgVBRERFRBABEgsKB1JFTU9WRUQQAhILCgdDSEFOR0VEEAMimQEKCkZpbGVDaGFuZ2USDAoEcGF0aBgBIAEoCRIuCgRraW5kGAIgASgOMiAubGlnaHRrZWVwZXIudjEuQ2hhbmdlS2luZC5WYWx1ZRITCgtzaXplX2JlZm9yZRgDIAEoBBISCgpzaXplX2FmdGVyGAQgASgEEhEKCW5ld191bml0cxgFIAEoDRIRCgluZXdfYnl0ZXMYBiABKAQiLAoMUmVjb3JkQ2hhbmdlEgwKBG5hbWUYASABKAkSDgoGZmllbGRzGAIgAygJIqEBCg1SZWNvcmRDaGFuZ2VzEhMKC2FkZGVkX2NvdW50GAEgASgEEhUKDXJlbW92ZWRfY291bnQYAiABKAQSFQoNY2hhbmdlZF9jb3VudBgDIAEoBBINCgVhZGRlZBgEIAMoCRIPCgdyZW1vdmVkGAUgAygJEi0KB2NoYW5nZWQYBiADKAsyHC5saWdodGtlZXBlci52MS5SZWNvcmRDaGFuZ2Ui2gIKDERpZmZSZXNwb25zZRIYChBmcm9tX3NuYXBzaG90X2lkGAEgASgJEhYKDnRvX3NuYXBzaG90X2lkGAIgASgJEikKBWZpbGVzGAMgAygLMhoubGlnaHRrZWVwZXIudjEuRmlsZUNoYW5nZRIwCglkb2N1bWVudHMYBCABKAsyHS5saWdodGtlZXBlci52MS5SZWNvcmRDaGFuZ2VzEi0KBmNodW5rcxgFIAEoCzIdLmxpZ2h0a2VlcGVyLnYxLlJlY29yZENoYW5nZXMSLwoIZW50aXRpZXMYBiABKAsyHS5saWdodGtlZXBlci52MS5SZWNvcmRDaGFuZ2VzEjAKCXJlbGF0aW9ucxgHIAEoCzIdLmxpZ2h0a2VlcGVyLnYxLlJlY29yZENoYW5nZXMSKQoIZmluZGluZ3MYCCADKAsyFy5saWdodGtlZXBlci52MS5GaW5kaW5nIiMKD0dldFN0YXRzUmVxdWVzdBIQCghncmFwaF9pZBgBIAEoCSKxAQoQR2V0U3RhdHNSZXNwb25zZRIRCglzbmFwc2hvdHMYASABKA0SEQoJcmF3X2J5dGVzGAIgASgEEhQKDHN0b3JlZF9ieXRlcxgDIAEoBBITCgtkZWR1cF9yYXRpbxgEIAEoARIZChFjb21wcmVzc2lvbl9yYXRpbxgFIAEoARITCgtzYXZlZF9yYXRpbxgGIAEoARINCgV1bml0cxgHIAEoBBINCgVwYWNrcxgIIAEoDSISChBHZXRTdGF0dXNSZXF1ZXN0Ik8KEUdldFN0YXR1c1Jlc3BvbnNlEg0KBXN0b3JlGAEgASgJEisKBmdyYXBocxgCIAMoCzIbLmxpZ2h0a2VlcGVyLnYxLkdyYXBoU3RhdHVzIqACCgtHcmFwaFN0YXR1cxIQCghncmFwaF9pZBgBIAEoCRILCgNkaXIYAiABKAkSGwoObGFzdF91c2FibGVfaWQYAyABKAlIAIgBARIyCg5sYXN0X3VzYWJsZV9hdBgEIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASMAoMY29uZmlybWVkX2F0GAUgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBITCgZycG9fbXMYBiABKARIAYgBARIRCglzbmFwc2hvdHMYByABKA0SKQoIZmluZGluZ3MYCCADKAsyFy5saWdodGtlZXBlci52MS5GaW5kaW5nQhEKD19sYXN0X3VzYWJsZV9pZEIJCgdfcnBvX21zMpIJCgxBZ2VudFNlcnZpY2USXgoOQ3JlYXRlU25hcHNob3QSJS5saWdodGtlZXBlci52MS5DcmVhdGVTbmFwc2hvdFJlcXVlc3QaIy5saWdodGtlZXBlci52MS5DcmVhdGVTbmFwc2hvdEV2ZW50MAESXAoNTGlzdFNuYXBzaG90cxIkLmxpZ2h0a2VlcGVyLnYxLkxpc3RTbmFwc2hvdHNSZXF1ZXN0GiUubGlnaHRrZWVwZXIudjEuTGlzdFNuYXBzaG90c1Jlc3BvbnNlElYKC0dldFNuYXBzaG90EiIubGlnaHRrZWVwZXIudjEuR2V0U25hcHNob3RSZXF1ZXN0GiMubGlnaHRrZWVwZXIudjEuR2V0U25hcHNob3RSZXNwb25zZRJJCgdSZXN0b3JlEh4ubGlnaHRrZWVwZXIudjEuUmVzdG9yZVJlcXVlc3QaHC5saWdodGtlZXBlci52MS5SZXN0b3JlRXZlbnQwARJGCgZWZXJpZnkSHS5saWdodGtlZXBlci52MS5WZXJpZnlSZXF1ZXN0GhsubGlnaHRrZWVwZXIudjEuVmVyaWZ5RXZlbnQwARJDCgVQcnVuZRIcLmxpZ2h0a2VlcGVyLnYxLlBydW5lUmVxdWVzdBoaLmxpZ2h0a2VlcGVyLnYxLlBydW5lRXZlbnQwARJGCgZSZXBhaXISHS5saWdodGtlZXBlci52MS5SZXBhaXJSZXF1ZXN0GhsubGlnaHRrZWVwZXIudjEuUmVwYWlyRXZlbnQwARJfCg5EZWxldGVTbmFwc2hvdBIlLmxpZ2h0a2VlcGVyLnYxLkRlbGV0ZVNuYXBzaG90UmVxdWVzdBomLmxpZ2h0a2VlcGVyLnYxLkRlbGV0ZVNuYXBzaG90UmVzcG9uc2USUgoLUGluU25hcHNob3QSIi5saWdodGtlZXBlci52MS5QaW5TbmFwc2hvdFJlcXVlc3QaHy5saWdodGtlZXBlci52MS5TbmFwc2hvdFN1bW1hcnkSUgoLVGFnU25hcHNob3QSIi5saWdodGtlZXBlci52MS5UYWdTbmFwc2hvdFJlcXVlc3QaHy5saWdodGtlZXBlci52MS5TbmFwc2hvdFN1bW1hcnkSXwoORXhwb3J0RG9jdW1lbnQSJS5saWdodGtlZXBlci52MS5FeHBvcnREb2N1bWVudFJlcXVlc3QaJi5saWdodGtlZXBlci52MS5FeHBvcnREb2N1bWVudFJlc3BvbnNlEkEKBERpZmYSGy5saWdodGtlZXBlci52MS5EaWZmUmVxdWVzdBocLmxpZ2h0a2VlcGVyLnYxLkRpZmZSZXNwb25zZRJNCghHZXRTdGF0cxIfLmxpZ2h0a2VlcGVyLnYxLkdldFN0YXRzUmVxdWVzdBogLmxpZ2h0a2VlcGVyLnYxLkdldFN0YXRzUmVzcG9uc2USUAoJR2V0U3RhdHVzEiAubGlnaHRrZWVwZXIudjEuR2V0U3RhdHVzUmVxdWVzdBohLmxpZ2h0a2VlcGVyLnYxLkdldFN0YXR1c1Jlc3BvbnNlYgZwcm90bzM", [file_google_protobuf_struct, file_google_protobuf_timestamp, file_lightkeeper_v1_types]);
 
 /**
  * Goes with every error, so that its hint and its own code survive the wire.
@@ -1505,6 +1505,255 @@ export const ExportDocumentResponseSchema: GenMessage<ExportDocumentResponse> = 
   messageDesc(file_lightkeeper_v1_agent, 34);
 
 /**
+ * @generated from message lightkeeper.v1.DiffRequest
+ */
+export type DiffRequest = Message<"lightkeeper.v1.DiffRequest"> & {
+  /**
+   * Ids, starts of them (8 digits at least), "latest" or "latest-valid": from the first to the second.
+   *
+   * @generated from field: string from_snapshot_id = 1;
+   */
+  fromSnapshotId: string;
+
+  /**
+   * @generated from field: string to_snapshot_id = 2;
+   */
+  toSnapshotId: string;
+
+  /**
+   * @generated from field: string graph_id = 3;
+   */
+  graphId: string;
+};
+
+/**
+ * Describes the message lightkeeper.v1.DiffRequest.
+ * Use `create(DiffRequestSchema)` to create a new message.
+ */
+export const DiffRequestSchema: GenMessage<DiffRequest> = /*@__PURE__*/
+  messageDesc(file_lightkeeper_v1_agent, 35);
+
+/**
+ * Why a name of a diff is in it.
+ *
+ * @generated from message lightkeeper.v1.ChangeKind
+ */
+export type ChangeKind = Message<"lightkeeper.v1.ChangeKind"> & {
+};
+
+/**
+ * Describes the message lightkeeper.v1.ChangeKind.
+ * Use `create(ChangeKindSchema)` to create a new message.
+ */
+export const ChangeKindSchema: GenMessage<ChangeKind> = /*@__PURE__*/
+  messageDesc(file_lightkeeper_v1_agent, 36);
+
+/**
+ * @generated from enum lightkeeper.v1.ChangeKind.Value
+ */
+export enum ChangeKind_Value {
+  /**
+   * @generated from enum value: UNCHANGED = 0;
+   */
+  UNCHANGED = 0,
+
+  /**
+   * @generated from enum value: ADDED = 1;
+   */
+  ADDED = 1,
+
+  /**
+   * @generated from enum value: REMOVED = 2;
+   */
+  REMOVED = 2,
+
+  /**
+   * @generated from enum value: CHANGED = 3;
+   */
+  CHANGED = 3,
+}
+
+/**
+ * Describes the enum lightkeeper.v1.ChangeKind.Value.
+ */
+export const ChangeKind_ValueSchema: GenEnum<ChangeKind_Value> = /*@__PURE__*/
+  enumDesc(file_lightkeeper_v1_agent, 36, 0);
+
+/**
+ * @generated from message lightkeeper.v1.FileChange
+ */
+export type FileChange = Message<"lightkeeper.v1.FileChange"> & {
+  /**
+   * Other bytes than UTF-8 as \xNN.
+   *
+   * @generated from field: string path = 1;
+   */
+  path: string;
+
+  /**
+   * @generated from field: lightkeeper.v1.ChangeKind.Value kind = 2;
+   */
+  kind: ChangeKind_Value;
+
+  /**
+   * @generated from field: uint64 size_before = 3;
+   */
+  sizeBefore: bigint;
+
+  /**
+   * @generated from field: uint64 size_after = 4;
+   */
+  sizeAfter: bigint;
+
+  /**
+   * Units of the file that the first snapshot does not have in it, and their bytes.
+   *
+   * @generated from field: uint32 new_units = 5;
+   */
+  newUnits: number;
+
+  /**
+   * @generated from field: uint64 new_bytes = 6;
+   */
+  newBytes: bigint;
+};
+
+/**
+ * Describes the message lightkeeper.v1.FileChange.
+ * Use `create(FileChangeSchema)` to create a new message.
+ */
+export const FileChangeSchema: GenMessage<FileChange> = /*@__PURE__*/
+  messageDesc(file_lightkeeper_v1_agent, 37);
+
+/**
+ * @generated from message lightkeeper.v1.RecordChange
+ */
+export type RecordChange = Message<"lightkeeper.v1.RecordChange"> & {
+  /**
+   * @generated from field: string name = 1;
+   */
+  name: string;
+
+  /**
+   * Which of its fields differ; a field may be there on one side alone.
+   *
+   * @generated from field: repeated string fields = 2;
+   */
+  fields: string[];
+};
+
+/**
+ * Describes the message lightkeeper.v1.RecordChange.
+ * Use `create(RecordChangeSchema)` to create a new message.
+ */
+export const RecordChangeSchema: GenMessage<RecordChange> = /*@__PURE__*/
+  messageDesc(file_lightkeeper_v1_agent, 38);
+
+/**
+ * What became of the records of one kind. Of each list at most 1,000 are named, in order.
+ *
+ * @generated from message lightkeeper.v1.RecordChanges
+ */
+export type RecordChanges = Message<"lightkeeper.v1.RecordChanges"> & {
+  /**
+   * @generated from field: uint64 added_count = 1;
+   */
+  addedCount: bigint;
+
+  /**
+   * @generated from field: uint64 removed_count = 2;
+   */
+  removedCount: bigint;
+
+  /**
+   * @generated from field: uint64 changed_count = 3;
+   */
+  changedCount: bigint;
+
+  /**
+   * @generated from field: repeated string added = 4;
+   */
+  added: string[];
+
+  /**
+   * @generated from field: repeated string removed = 5;
+   */
+  removed: string[];
+
+  /**
+   * @generated from field: repeated lightkeeper.v1.RecordChange changed = 6;
+   */
+  changed: RecordChange[];
+};
+
+/**
+ * Describes the message lightkeeper.v1.RecordChanges.
+ * Use `create(RecordChangesSchema)` to create a new message.
+ */
+export const RecordChangesSchema: GenMessage<RecordChanges> = /*@__PURE__*/
+  messageDesc(file_lightkeeper_v1_agent, 39);
+
+/**
+ * @generated from message lightkeeper.v1.DiffResponse
+ */
+export type DiffResponse = Message<"lightkeeper.v1.DiffResponse"> & {
+  /**
+   * @generated from field: string from_snapshot_id = 1;
+   */
+  fromSnapshotId: string;
+
+  /**
+   * @generated from field: string to_snapshot_id = 2;
+   */
+  toSnapshotId: string;
+
+  /**
+   * Files that are not the same, in order of their paths.
+   *
+   * @generated from field: repeated lightkeeper.v1.FileChange files = 3;
+   */
+  files: FileChange[];
+
+  /**
+   * @generated from field: lightkeeper.v1.RecordChanges documents = 4;
+   */
+  documents?: RecordChanges | undefined;
+
+  /**
+   * @generated from field: lightkeeper.v1.RecordChanges chunks = 5;
+   */
+  chunks?: RecordChanges | undefined;
+
+  /**
+   * Nodes of the graph.
+   *
+   * @generated from field: lightkeeper.v1.RecordChanges entities = 6;
+   */
+  entities?: RecordChanges | undefined;
+
+  /**
+   * Edges of the graph: both ends in order, joined by <SEP>.
+   *
+   * @generated from field: lightkeeper.v1.RecordChanges relations = 7;
+   */
+  relations?: RecordChanges | undefined;
+
+  /**
+   * Graph files that could not be compared, as one side of them is not whole.
+   *
+   * @generated from field: repeated lightkeeper.v1.Finding findings = 8;
+   */
+  findings: Finding[];
+};
+
+/**
+ * Describes the message lightkeeper.v1.DiffResponse.
+ * Use `create(DiffResponseSchema)` to create a new message.
+ */
+export const DiffResponseSchema: GenMessage<DiffResponse> = /*@__PURE__*/
+  messageDesc(file_lightkeeper_v1_agent, 40);
+
+/**
  * @generated from message lightkeeper.v1.GetStatsRequest
  */
 export type GetStatsRequest = Message<"lightkeeper.v1.GetStatsRequest"> & {
@@ -1521,7 +1770,7 @@ export type GetStatsRequest = Message<"lightkeeper.v1.GetStatsRequest"> & {
  * Use `create(GetStatsRequestSchema)` to create a new message.
  */
 export const GetStatsRequestSchema: GenMessage<GetStatsRequest> = /*@__PURE__*/
-  messageDesc(file_lightkeeper_v1_agent, 35);
+  messageDesc(file_lightkeeper_v1_agent, 41);
 
 /**
  * @generated from message lightkeeper.v1.GetStatsResponse
@@ -1583,7 +1832,7 @@ export type GetStatsResponse = Message<"lightkeeper.v1.GetStatsResponse"> & {
  * Use `create(GetStatsResponseSchema)` to create a new message.
  */
 export const GetStatsResponseSchema: GenMessage<GetStatsResponse> = /*@__PURE__*/
-  messageDesc(file_lightkeeper_v1_agent, 36);
+  messageDesc(file_lightkeeper_v1_agent, 42);
 
 /**
  * @generated from message lightkeeper.v1.GetStatusRequest
@@ -1596,7 +1845,7 @@ export type GetStatusRequest = Message<"lightkeeper.v1.GetStatusRequest"> & {
  * Use `create(GetStatusRequestSchema)` to create a new message.
  */
 export const GetStatusRequestSchema: GenMessage<GetStatusRequest> = /*@__PURE__*/
-  messageDesc(file_lightkeeper_v1_agent, 37);
+  messageDesc(file_lightkeeper_v1_agent, 43);
 
 /**
  * @generated from message lightkeeper.v1.GetStatusResponse
@@ -1620,7 +1869,7 @@ export type GetStatusResponse = Message<"lightkeeper.v1.GetStatusResponse"> & {
  * Use `create(GetStatusResponseSchema)` to create a new message.
  */
 export const GetStatusResponseSchema: GenMessage<GetStatusResponse> = /*@__PURE__*/
-  messageDesc(file_lightkeeper_v1_agent, 38);
+  messageDesc(file_lightkeeper_v1_agent, 44);
 
 /**
  * @generated from message lightkeeper.v1.GraphStatus
@@ -1678,7 +1927,7 @@ export type GraphStatus = Message<"lightkeeper.v1.GraphStatus"> & {
  * Use `create(GraphStatusSchema)` to create a new message.
  */
 export const GraphStatusSchema: GenMessage<GraphStatus> = /*@__PURE__*/
-  messageDesc(file_lightkeeper_v1_agent, 39);
+  messageDesc(file_lightkeeper_v1_agent, 45);
 
 /**
  * Served by an agent on its Unix socket, or in process by a command that opens the store itself: the
@@ -1798,6 +2047,16 @@ export const AgentService: GenService<{
     methodKind: "unary";
     input: typeof ExportDocumentRequestSchema;
     output: typeof ExportDocumentResponseSchema;
+  },
+  /**
+   * What changed from one snapshot to another: files, and what is in the graph.
+   *
+   * @generated from rpc lightkeeper.v1.AgentService.Diff
+   */
+  diff: {
+    methodKind: "unary";
+    input: typeof DiffRequestSchema;
+    output: typeof DiffResponseSchema;
   },
   /**
    * Counts and sizes of the store.

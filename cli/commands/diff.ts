@@ -1,0 +1,67 @@
+import type { Command } from 'commander';
+import {
+  ChangeKind_Value,
+  type DiffResponse,
+  DiffResponseSchema,
+  type RecordChanges,
+} from '../../gen/lightkeeper/v1/agent_pb.ts';
+import { sizeText } from '../../host/quantity.ts';
+import { type CommonOptions, storeOf, withCommon } from '../options.ts';
+import { plain, printFindings, printJson, say, table } from '../print.ts';
+import { withStore } from '../store.ts';
+
+/** Names of one kind that a person is shown. */
+const SHOWN = 10;
+
+/** `diff`: what changed from one snapshot to another, in files and in the graph. */
+export function addDiff(program: Command): void {
+  withCommon(
+    program
+      .command('diff')
+      .description('what changed from one snapshot to another: files, documents, entities, relations')
+      .argument('<from>', 'an id, the start of one, latest or latest-valid')
+      .argument('<to>', 'likewise'),
+  ).action(run);
+}
+
+async function run(fromSnapshotId: string, toSnapshotId: string, options: CommonOptions): Promise<void> {
+  const request = { fromSnapshotId, toSnapshotId, graphId: options.graph ?? '' };
+  const diff = await withStore(storeOf(options), { reading: true }, (client) => client.diff(request));
+  if (options.json === true) return printJson(DiffResponseSchema, diff);
+  printFiles(diff);
+  for (const kind of ['documents', 'chunks', 'entities', 'relations'] as const)
+    printRecords(kind, diff[kind]);
+  printFindings(diff.findings);
+}
+
+function printFiles({ files }: DiffResponse): void {
+  if (files.length === 0) {
+    say('no file differs');
+    return;
+  }
+  table([
+    ['FILE', '', 'BEFORE', 'AFTER', 'NEW'],
+    ...files.map(({ path, kind, sizeBefore, sizeAfter, newBytes }) => [
+      plain(path),
+      ChangeKind_Value[kind].toLowerCase(),
+      sizeText(Number(sizeBefore)),
+      sizeText(Number(sizeAfter)),
+      sizeText(Number(newBytes)),
+    ]),
+  ]);
+}
+
+function printRecords(kind: string, changes: RecordChanges | undefined): void {
+  if (changes === undefined) return;
+  const { addedCount, removedCount, changedCount, added, removed, changed } = changes;
+  if (addedCount + removedCount + changedCount === 0n) return;
+  say(`${kind}: +${addedCount} −${removedCount} ~${changedCount}`);
+  const lines = [
+    ...added.map((name) => `  + ${plain(name)}`),
+    ...removed.map((name) => `  − ${plain(name)}`),
+    ...changed.map(({ name, fields }) => `  ~ ${plain(name)} (${fields.map(plain).join(', ')})`),
+  ];
+  for (const line of lines.slice(0, SHOWN)) say(line);
+  const more = addedCount + removedCount + changedCount - BigInt(Math.min(lines.length, SHOWN));
+  if (more > 0n) say(`  and ${more} more: --json names up to 1,000 of each`);
+}

@@ -1,0 +1,125 @@
+import { pairName } from './facts.ts';
+import { GraphReader } from './graphml.ts';
+import { type JsonEvents, JsonReader, unescaped } from './json.ts';
+import { NumberHash } from './names.ts';
+import type { ChunkReader } from './text.ts';
+
+/** Takes the name of a record and a number for all that is in it. Bytes are views that hold only during the call. */
+export type TakeDigest = (name: Buffer, content: number) => void;
+
+/** Bytes that no UTF-8 has: they stand between texts. */
+const mark = (letter: string): Buffer => Buffer.from([0xff, letter.charCodeAt(0)]);
+const OPEN = mark('{');
+const CLOSE = mark('}');
+const KEY = mark('k');
+const TEXT = mark('s');
+const BARE = mark('b');
+
+/** A number for each record of a file of `{id: record}`: two records with one number are the same. */
+export class RecordDigests implements ChunkReader, JsonEvents {
+  readonly #json = new JsonReader(this);
+  readonly #take: TakeDigest;
+  #depth = 0;
+  #id = Buffer.alloc(0);
+  readonly #content = new NumberHash();
+
+  constructor(take: TakeDigest) {
+    this.#take = take;
+  }
+
+  feed(chunk: Buffer): void {
+    this.#json.feed(chunk);
+  }
+
+  end(): void {
+    this.#json.end();
+  }
+
+  open(): void {
+    this.#depth += 1;
+    this.#join(OPEN);
+  }
+
+  close(): void {
+    this.#depth -= 1;
+    this.#join(CLOSE);
+    this.#ended();
+  }
+
+  key(bytes: Buffer, escaped: boolean): void {
+    if (this.#depth > 1) {
+      this.#join(KEY);
+      this.#join(bytes);
+      return;
+    }
+    this.#id = Buffer.from(unescaped(bytes, escaped));
+    // Whatever stood between the records.
+    this.#content.end();
+  }
+
+  string(bytes: Buffer): void {
+    this.#join(bytes);
+    this.#join(TEXT);
+    this.#ended();
+  }
+
+  piece(bytes: Buffer): void {
+    this.#content.add(bytes);
+  }
+
+  long(): void {
+    this.#join(TEXT);
+    this.#ended();
+  }
+
+  bare(text: string): void {
+    this.#join(BARE);
+    this.#join(Buffer.from(text, 'latin1'));
+    this.#ended();
+  }
+
+  #join(bytes: Uint8Array): void {
+    this.#content.add(bytes);
+  }
+
+  #ended(): void {
+    if (this.#depth === 1) this.#take(this.#id, this.#content.end());
+  }
+}
+
+/** The same of the nodes and edges of a graph; an edge is named by its pair. */
+export function graphDigests(nodes: TakeDigest, edges: TakeDigest): ChunkReader {
+  const content = new NumberHash();
+  let open: { take: TakeDigest; name: Buffer } | undefined;
+  const ended = () => {
+    const number = content.end();
+    open?.take(open.name, number);
+    open = undefined;
+  };
+  const reader = new GraphReader(
+    {
+      node: (id) => {
+        ended();
+        open = { take: nodes, name: Buffer.from(id) };
+      },
+      edge: (source, target) => {
+        ended();
+        open = { take: edges, name: pairName(source, target) };
+      },
+      data: (name, text) => {
+        content.add(Buffer.from(name));
+        content.add(KEY);
+        content.add(text);
+        content.add(TEXT);
+      },
+    },
+    'all',
+  );
+  return {
+    feed: (chunk) => reader.feed(chunk),
+    end: () => {
+      reader.end();
+      ended();
+    },
+  };
+}
