@@ -1,9 +1,9 @@
 import assert from 'node:assert/strict';
-import { existsSync, mkdirSync, readFileSync } from 'node:fs';
+import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
+import { generate } from '../demo/generate.ts';
 import { BUILT, killGroup, lightkeeper, start, told } from './support/command.ts';
-import { fillGraph } from './support/fill.ts';
 import { atEnd, freshPlace, until } from './support/place.ts';
 
 const ROOT = join(import.meta.dirname, '..');
@@ -19,8 +19,7 @@ function blocks(kind: string): string[] {
 test('every npx lightkeeper line of the README works beside a running up', async (t) => {
   const place = await freshPlace(t);
   const dir = join(place, 'rag_storage');
-  mkdirSync(dir);
-  fillGraph(dir);
+  await generate(dir, { seed: 1, documents: 4, dimension: 8 });
   const env = { XDG_RUNTIME_DIR: place, LIGHTKEEPER_STATE: join(place, 'state') };
   const agent = start([process.execPath, BUILT, 'up', '--dir', dir, '--http', '127.0.0.1:0'], { env });
   atEnd(t, () => killGroup(agent));
