@@ -290,9 +290,10 @@ export class Guard {
     return { ok, body };
   }
 
-  /** Applies the retention of this graph. */
+  /** Applies the retention of this graph, if there is anything to remove. */
   async prune(): Promise<void> {
     const { graphId, retention } = this.settings;
+    if (!(await this.#service.wouldPrune(graphId, retention))) return;
     const request = create(PruneRequestSchema, { graphId, policy: retention });
     const result = await this.#service.prune(request, () => {});
     if (result.remove.length > 0) this.#events.pruned(graphId, result);

@@ -284,6 +284,17 @@ export class StoreService {
     });
   }
 
+  /** Whether a policy would remove anything of a graph: that is known without looking at every unit of the store. */
+  async wouldPrune(graphId: string, policy: RetentionPolicy): Promise<boolean> {
+    checkClock(await newestMs(this.store, graphId));
+    return (await this.#planGraph(graphId, policy, [])).remove.length > 0;
+  }
+
+  /** Gives back the space of what no snapshot needs, whatever left it behind. */
+  async sweep(): Promise<void> {
+    await this.store.exclusively(() => collect(this.store, () => {}));
+  }
+
   async #packBytes(): Promise<bigint> {
     let bytes = 0n;
     for await (const [, pack] of this.store.index.packs()) bytes += pack.size;

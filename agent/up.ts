@@ -18,6 +18,8 @@ import { workspaceId } from './workspaces.ts';
 /** Between two applications of the retention policy. */
 const PRUNE_EVERY_MS = 10 * 60 * 1000;
 const FIRST_PRUNE_MS = 60 * 1000;
+/** Between two looks for space that nothing needs: what was deleted, or a killed capture left. */
+const SWEEP_EVERY_MS = 60 * 60 * 1000;
 /** Counting goes over every record of the store: scrapes in between get the last figures. */
 const COUNT_EVERY_MS = 30_000;
 /** Workspaces that one agent guards by itself; each is watched. */
@@ -60,6 +62,8 @@ class Agent {
   readonly #guards = new Map<string, Guard>();
   readonly #running = new Set<Promise<void>>();
   #countedMs = Number.NEGATIVE_INFINITY;
+  /** When the store is next swept, on the monotonic clock. */
+  #sweepMs = 0;
 
   constructor(store: Store, settings: AgentSettings, events: AgentEvents) {
     this.#settings = settings;
@@ -162,9 +166,16 @@ class Agent {
   /** Until the signal. */
   async #pruneNowAndThen(signal: AbortSignal): Promise<void> {
     for (let waitMs = FIRST_PRUNE_MS; await waited(waitMs, signal); waitMs = PRUNE_EVERY_MS) {
+      if (!this.#settings.captures) continue;
+      const [first] = this.#guards.keys();
+      const failed = (graphId: string) => (error: unknown) => this.#events.failed(graphId, normalise(error));
+      if (monotonic() >= this.#sweepMs) {
+        this.#sweepMs = monotonic() + SWEEP_EVERY_MS;
+        await this.#service.sweep().catch(failed(first ?? ''));
+      }
       for (const [graphId, guard] of this.#guards) {
-        if (!this.#settings.captures || signal.aborted) break;
-        await guard.prune().catch((error: unknown) => this.#events.failed(graphId, normalise(error)));
+        if (signal.aborted) break;
+        await guard.prune().catch(failed(graphId));
       }
     }
   }
