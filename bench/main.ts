@@ -1,4 +1,5 @@
 import { rm } from 'node:fs/promises';
+import { checks } from './check.ts';
 import { idle } from './idle.ts';
 import { live } from './live.ts';
 import { checkPeers, PLACE } from './peers.ts';
@@ -10,7 +11,7 @@ const GB = 1e9;
 
 /**
  * `npm run bench [-- --quick] [--live]`: all claims of docs/benchmarks.md; quick is a tenth of the size, live the part
- * of a running agent; both write nothing.
+ * of a running agent and of the checks; both write nothing.
  */
 async function main(args: readonly string[]): Promise<void> {
   const quick = args.includes('--quick');
@@ -26,6 +27,7 @@ async function main(args: readonly string[]): Promise<void> {
     await idle(bytes, report);
   }
   await live(bytes, report);
+  await checks(bytes, report);
   await rm(PLACE, { recursive: true, force: true });
   const missed = await report.write(quick || part ? '/dev/stdout' : 'docs/benchmarks.md', versions);
   if (missed > 0) {
