@@ -99,7 +99,7 @@ describe('the stand-in instance', () => {
 
   it('is busy from the first file of an ingest to the last, and says what is not on disk', async (t) => {
     const dir = join(await freshPlace(t), 'rag');
-    const { ask } = await startInstance(t, dir, '--pause', '40ms');
+    const { ask } = await startInstance(t, dir, '--pause', '120ms');
     const status = async () => (await ask('GET /documents/pipeline_status')).body;
     const graph = await text(dir, GRAPH);
     const ingests = [ask('POST /documents'), ask('POST /documents')];
