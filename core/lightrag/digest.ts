@@ -1,6 +1,6 @@
 import { pairName } from './facts.ts';
 import { GraphReader } from './graphml.ts';
-import { type JsonEvents, JsonReader, unescaped } from './json.ts';
+import { LayoutReader, unescaped } from './json.ts';
 import { NumberHash } from './names.ts';
 import type { ChunkReader } from './text.ts';
 
@@ -16,23 +16,15 @@ const TEXT = mark('s');
 const BARE = mark('b');
 
 /** A number for each record of a file of `{id: record}`: two records with one number are the same. */
-export class RecordDigests implements ChunkReader, JsonEvents {
-  readonly #json = new JsonReader(this);
+export class RecordDigests extends LayoutReader {
   readonly #take: TakeDigest;
   #depth = 0;
   #id = Buffer.alloc(0);
   readonly #content = new NumberHash();
 
   constructor(take: TakeDigest) {
+    super();
     this.#take = take;
-  }
-
-  feed(chunk: Buffer): void {
-    this.#json.feed(chunk);
-  }
-
-  end(): void {
-    this.#json.end();
   }
 
   open(): void {

@@ -236,6 +236,27 @@ export class JsonReader implements ChunkReader {
   }
 }
 
+/** A reader of one layout of JSON: what there is to tell of the text is told to it. */
+export abstract class LayoutReader implements ChunkReader, JsonEvents {
+  readonly #json = new JsonReader(this);
+
+  feed(chunk: Buffer): void {
+    this.#json.feed(chunk);
+  }
+
+  end(): void {
+    this.#json.end();
+  }
+
+  abstract open(isList: boolean): void;
+  abstract close(isList: boolean): void;
+  abstract key(bytes: Buffer, escaped: boolean): void;
+  abstract string(bytes: Buffer, escaped: boolean): void;
+  abstract piece(bytes: Buffer): void;
+  abstract long(length: number, isKey: boolean): void;
+  abstract bare(text: string): void;
+}
+
 /** Where a quote is that is not escaped, or -1; what is before `start` escapes nothing. */
 function closingQuote(buffer: Buffer, start: number): number {
   for (let at = buffer.indexOf(QUOTE, start); at >= 0; at = buffer.indexOf(QUOTE, at + 1)) {

@@ -1,5 +1,5 @@
-import { type JsonEvents, JsonReader, unescaped } from './json.ts';
-import { type ChunkReader, LayoutError } from './text.ts';
+import { LayoutReader, unescaped } from './json.ts';
+import { LayoutError } from './text.ts';
 
 /** A value of JSON. */
 export type JsonValue = null | boolean | number | string | JsonValue[] | { [name: string]: JsonValue };
@@ -16,8 +16,7 @@ interface Level {
  * Picks records out of a file of `{id: record}`: of those that `mayWant` says so of, by their id, the whole value is
  * made, and given to `take`; the others are passed over.
  */
-export class RecordPicker implements ChunkReader, JsonEvents {
-  readonly #json = new JsonReader(this);
+export class RecordPicker extends LayoutReader {
   readonly #mayWant: (id: string) => boolean;
   readonly #take: (id: string, record: JsonValue) => void;
   #depth = 0;
@@ -28,16 +27,9 @@ export class RecordPicker implements ChunkReader, JsonEvents {
   #pieceBytes = 0;
 
   constructor(mayWant: (id: string) => boolean, take: (id: string, record: JsonValue) => void) {
+    super();
     this.#mayWant = mayWant;
     this.#take = take;
-  }
-
-  feed(chunk: Buffer): void {
-    this.#json.feed(chunk);
-  }
-
-  end(): void {
-    this.#json.end();
   }
 
   open(isList: boolean): void {

@@ -1,5 +1,5 @@
-import { type JsonEvents, JsonReader, unescaped } from './json.ts';
-import { type ChunkReader, LayoutError } from './text.ts';
+import { LayoutReader, unescaped } from './json.ts';
+import { LayoutError } from './text.ts';
 
 const NONE: Buffer = Buffer.alloc(0);
 
@@ -19,8 +19,7 @@ export interface RecordEvents {
  * Reads a file of `{id: {field: value}}`, whatever fields there are; what lies deeper is passed over. With `any` it may
  * be any other JSON too.
  */
-export class RecordReader implements ChunkReader, JsonEvents {
-  readonly #json = new JsonReader(this);
+export class RecordReader extends LayoutReader {
   readonly #events: RecordEvents;
   readonly #any: boolean;
   #depth = 0;
@@ -31,16 +30,9 @@ export class RecordReader implements ChunkReader, JsonEvents {
   #pairLength = 0;
 
   constructor(events: RecordEvents, { any = false } = {}) {
+    super();
     this.#events = events;
     this.#any = any;
-  }
-
-  feed(chunk: Buffer): void {
-    this.#json.feed(chunk);
-  }
-
-  end(): void {
-    this.#json.end();
   }
 
   open(isList: boolean): void {

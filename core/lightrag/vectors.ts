@@ -1,8 +1,8 @@
 import { hash } from 'node:crypto';
 import { inflateSync } from 'node:zlib';
 import { type Facts, pairName } from './facts.ts';
-import { type JsonEvents, JsonReader, unescaped } from './json.ts';
-import { type ChunkReader, LayoutError } from './text.ts';
+import { LayoutReader, unescaped } from './json.ts';
+import { LayoutError } from './text.ts';
 
 /** Rows whose `vector` is compared with the matrix: all of a small file, evenly chosen ones of a large one. */
 const COMPARED_MAX = 4096;
@@ -29,8 +29,7 @@ export type VectorFile = 'chunks' | 'entities' | 'relationships';
  * Reads a file of NanoVectorDB, `{"embedding_dim": D, "data": [rows], "matrix": "base64"}`, with whatever other keys:
  * ids and names of the rows, the length of the matrix, rows that are no vector, and whether rows and matrix agree.
  */
-export class VectorReader implements ChunkReader, JsonEvents {
-  readonly #json = new JsonReader(this);
+export class VectorReader extends LayoutReader {
   readonly #facts: Facts;
   readonly #file: VectorFile;
   #depth = 0;
@@ -46,16 +45,13 @@ export class VectorReader implements ChunkReader, JsonEvents {
   #hasMatrix = false;
 
   constructor(facts: Facts, file: VectorFile) {
+    super();
     this.#facts = facts;
     this.#file = file;
   }
 
-  feed(chunk: Buffer): void {
-    this.#json.feed(chunk);
-  }
-
-  end(): void {
-    this.#json.end();
+  override end(): void {
+    super.end();
     const { missing } = this;
     if (missing !== undefined) throw new LayoutError('malformed', 0, `it has no ${missing}`);
     this.#facts.vectors(this.#rows, this.#dimension);
