@@ -2,7 +2,7 @@ import { pairName } from './facts.ts';
 import { GraphReader } from './graphml.ts';
 import { LayoutReader, unescaped } from './json.ts';
 import { NumberHash } from './names.ts';
-import type { ChunkReader } from './text.ts';
+import { type ChunkReader, longName } from './text.ts';
 
 /** Takes the name of a record and a number for all that is in it. Bytes are views that hold only during the call. */
 export type TakeDigest = (name: Buffer, content: number) => void;
@@ -29,19 +29,19 @@ export class RecordDigests extends LayoutReader {
 
   open(): void {
     this.#depth += 1;
-    this.#join(OPEN);
+    this.#content.add(OPEN);
   }
 
   close(): void {
     this.#depth -= 1;
-    this.#join(CLOSE);
+    this.#content.add(CLOSE);
     this.#ended();
   }
 
   key(bytes: Buffer, escaped: boolean): void {
     if (this.#depth > 1) {
-      this.#join(KEY);
-      this.#join(bytes);
+      this.#content.add(bytes);
+      this.#content.add(KEY);
       return;
     }
     this.#id = Buffer.from(unescaped(bytes, escaped));
@@ -50,8 +50,8 @@ export class RecordDigests extends LayoutReader {
   }
 
   string(bytes: Buffer): void {
-    this.#join(bytes);
-    this.#join(TEXT);
+    this.#content.add(bytes);
+    this.#content.add(TEXT);
     this.#ended();
   }
 
@@ -59,19 +59,16 @@ export class RecordDigests extends LayoutReader {
     this.#content.add(bytes);
   }
 
-  long(): void {
-    this.#join(TEXT);
-    this.#ended();
+  long(_: number, isKey: boolean): void {
+    if (isKey && this.#depth === 1) throw longName();
+    this.#content.add(isKey ? KEY : TEXT);
+    if (!isKey) this.#ended();
   }
 
   bare(text: string): void {
-    this.#join(BARE);
-    this.#join(Buffer.from(text, 'latin1'));
+    this.#content.add(BARE);
+    this.#content.add(Buffer.from(text, 'latin1'));
     this.#ended();
-  }
-
-  #join(bytes: Uint8Array): void {
-    this.#content.add(bytes);
   }
 
   #ended(): void {

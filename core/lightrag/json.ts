@@ -176,17 +176,18 @@ export class JsonReader implements ChunkReader {
     const isKey = this.#isKey(at);
     const start = at + 1;
     const end = closingQuote(buffer, start);
-    if (end >= 0) {
+    if (end >= 0 && end - start <= HELD_BYTES_MAX) {
       const bytes = buffer.subarray(start, end);
       this.#stringEnded(isKey);
       if (isKey) this.#events.key(bytes, bytes.includes(BACKSLASH));
       else this.#events.string(bytes, bytes.includes(BACKSLASH));
       return end + 1;
     }
-    if (buffer.length - start <= HELD_BYTES_MAX) {
+    if (end < 0 && buffer.length - start <= HELD_BYTES_MAX) {
       this.#waiting = true;
       return at;
     }
+    // Long is what is long, however the chunks fall.
     this.#longBytes = 0;
     this.#longIsKey = isKey;
     this.#escapeOpen = false;

@@ -1,5 +1,5 @@
 import { LayoutReader, unescaped } from './json.ts';
-import { LayoutError } from './text.ts';
+import { LayoutError, longName } from './text.ts';
 
 const NONE: Buffer = Buffer.alloc(0);
 
@@ -72,8 +72,7 @@ export class RecordReader extends LayoutReader {
 
   long(_: number, isKey: boolean): void {
     if (this.#depth < 2 && !isKey) this.#other();
-    else if (this.#depth === 1)
-      throw new LayoutError('malformed', 0, 'a record has a name of more than 64 KiB');
+    else if (this.#depth === 1) throw longName();
     if (this.#depth === 2 && isKey) this.#field = '';
   }
 

@@ -19,6 +19,11 @@ export class LayoutError extends LightkeeperError {
   }
 }
 
+/** What is said of a record whose name is too long to be held. */
+export function longName(): LayoutError {
+  return new LayoutError('malformed', 0, 'a record has a name of more than 64 KiB');
+}
+
 /** Reads a file that comes in chunks; the chunks are not kept. */
 export interface ChunkReader {
   /** Throws `LayoutError`. */

@@ -162,6 +162,27 @@ describe('a JSON reader', () => {
     }
   });
 
+  it('takes a string for long or not by its length, however it comes', () => {
+    for (const length of [HELD_BYTES_MAX - 1, HELD_BYTES_MAX, HELD_BYTES_MAX + 1]) {
+      const text = Buffer.from(`{"${'k'.repeat(length)}":"${'v'.repeat(length)}"}`);
+      for (const step of [4096, 30_000, 65_536, 70_000, 1 << 20]) {
+        const told: string[] = [];
+        const tell = (word: string) => () => told.push(word);
+        const events = { open: () => {}, close: () => {}, bare: () => {}, piece: () => {} };
+        const reader = new JsonReader({
+          ...events,
+          key: tell('key'),
+          string: tell('string'),
+          long: tell('long'),
+        });
+        for (let at = 0; at < text.length; at += step) reader.feed(text.subarray(at, at + step));
+        reader.end();
+        const wanted = length > HELD_BYTES_MAX ? ['long', 'long'] : ['key', 'string'];
+        assert.deepEqual(told, wanted, `${length} bytes in chunks of ${step}`);
+      }
+    }
+  });
+
   it('ends a text of a hundred megabytes in one string without holding it', () => {
     let pieces = 0;
     const ignore = () => {};
