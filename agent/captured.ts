@@ -37,25 +37,24 @@ async function* bytesOf(store: Store, content: ListRoot | undefined): AsyncItera
   if (length > 0) yield Buffer.concat(parts);
 }
 
-/** A graph's files in a snapshot, and a name for all that is in them. */
-export async function graphFiles(
-  store: Store,
-  manifest: Manifest,
-): Promise<{ sources: GraphSource[]; name: string }> {
+/** A name for the bytes of a file: two files with one are the same. */
+export function contentName(content: ListRoot | undefined): string {
+  return hex(content?.entries ?? new Uint8Array());
+}
+
+/** A graph's files in a snapshot. */
+export async function graphFiles(store: Store, manifest: Manifest): Promise<GraphSource[]> {
   const contents = new Map<string, ListRoot | undefined>();
   const sources: GraphSource[] = [];
-  const names: string[] = [];
   for await (const file of store.files(manifest.files)) {
     const path = pathFromBytes(file.path);
     if (file.type === FileType_Value.REGULAR) contents.set(path, file.content);
     if (!isGraphFile(path) || ![FileType_Value.REGULAR, FileType_Value.HARD_LINK].includes(file.type))
       continue;
     const content = contents.get(file.type === FileType_Value.HARD_LINK ? pathFromBytes(file.target) : path);
-    const name = hex(content?.entries ?? new Uint8Array());
-    sources.push({ path, content: name, chunks: () => bytesOf(store, content) });
-    names.push(`${path} ${name}`);
+    sources.push({ path, content: contentName(content), chunks: () => bytesOf(store, content) });
   }
-  return { sources, name: names.join('\n') };
+  return sources;
 }
 
 /** What the checks say of the graphs in snapshots; each finding names those that it is of. */
@@ -79,7 +78,8 @@ export async function inspectSnapshots(
       signal?.throwIfAborted();
       if (isTorn(record.manifest)) continue;
       try {
-        const { sources, name } = await graphFiles(store, record.manifest);
+        const sources = await graphFiles(store, record.manifest);
+        const name = sources.map(({ path, content }) => `${path} ${content}`).join('\n');
         if (last?.name !== name) {
           const idle = record.manifest.cutMethod === CutMethod_Value.IDLE ? true : undefined;
           last = { name, findings: (await inspect(sources, { idle }, signal)).findings };

@@ -19,7 +19,7 @@ import {
   RecordChangesSchema,
 } from '../gen/lightkeeper/v1/agent_pb.ts';
 import { type FileEntry, FileType_Value, type Finding } from '../gen/lightkeeper/v1/types_pb.ts';
-import { graphFiles } from './captured.ts';
+import { contentName, graphFiles } from './captured.ts';
 import { feedAll, type GraphSource } from './inspect.ts';
 import { type Found, idOf } from './select.ts';
 import type { Store } from './store/store.ts';
@@ -48,7 +48,7 @@ export async function diffSnapshots(
     const [before, after] = [await graphFiles(store, from.manifest), await graphFiles(store, to.manifest)];
     const findings: Finding[] = [];
     const compare = async (path: string, kind: Kind): Promise<RecordChanges[]> => {
-      const sides = [before, after].map(({ sources }) => sources.find((source) => source.path === path));
+      const sides = [before, after].map((sources) => sources.find((source) => source.path === path));
       try {
         return await compareFile(sides[0], sides[1], kind, signal);
       } catch (error) {
@@ -96,10 +96,8 @@ async function diffFiles(store: Store, from: Found, to: Found): Promise<FileChan
 
 /** Times and rights are not looked at: every flush touches every file. */
 function sameContent(a: FileEntry, b: FileEntry): boolean {
-  const content = (file: FileEntry) => hex(file.content?.entries ?? new Uint8Array());
-  return (
-    a.type === b.type && a.size === b.size && content(a) === content(b) && hex(a.target) === hex(b.target)
-  );
+  const same = contentName(a.content) === contentName(b.content) && hex(a.target) === hex(b.target);
+  return same && a.type === b.type && a.size === b.size;
 }
 
 async function fileChange(

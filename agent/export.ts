@@ -24,7 +24,7 @@ export async function exportDocument(
 ): Promise<ExportDocumentResponse> {
   const endRead = store.beginRead();
   try {
-    const { sources } = await graphFiles(store, record.manifest);
+    const sources = await graphFiles(store, record.manifest);
     const pick = async (
       file: GraphFile,
       mayWant: (id: string) => boolean,

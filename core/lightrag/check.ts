@@ -77,13 +77,13 @@ function graphReader(facts: Facts, isKnown: boolean): GraphReader {
   const events = {
     node: (id: Buffer) => {
       sources = 'nodeSources';
-      facts.unique('nodes', id);
+      facts.name('nodes', id);
     },
     edge: (source: Buffer, target: Buffer) => {
       sources = 'edgeSources';
       facts.name('ends', source);
       facts.name('ends', target);
-      facts.unique('edges', pairName(source, target));
+      facts.name('edges', pairName(source, target));
     },
     data: (_: string, text: Buffer) => {
       for (const chunk of separated(text)) facts.name(sources, chunk);
@@ -124,7 +124,6 @@ export class GraphCheck {
     this.#seen.add(path);
     return readerOf(path, {
       name: (table, bytes) => this.#tables[table].add(nameNumber(bytes)),
-      unique: (table, bytes) => this.#tables[table].add(nameNumber(bytes)),
       flaw: (code, name) => this.#flaw(path, code, keyText(name)),
       vectors: (count, dimension) => {
         this.#dimensions.set(path, dimension);
@@ -169,7 +168,7 @@ export class GraphCheck {
     }
     for (const [table, from] of Object.entries(UNIQUE) as [TableName, GraphFile][]) {
       const file = GRAPH_FILES[from];
-      const first = this.#whole.has(file) && this.#tables[table].size > 0 ? this.#tables[table].repeated : [];
+      const first = this.#whole.has(file) ? this.#tables[table].repeated : [];
       const { state = '', mend = '' } = FLAWS.duplicate_id ?? {};
       if (first.length === 0) continue;
       this.#lacks.push({
@@ -198,13 +197,15 @@ export class GraphCheck {
       wanted.set(table, numbers);
     }
     const look = (table: TableName, bytes: Buffer) => {
-      const number = wanted.get(table)?.size === undefined ? 0 : nameNumber(bytes);
-      if (wanted.get(table)?.has(number) !== true) return;
+      const numbers = wanted.get(table);
+      if (numbers === undefined) return;
+      const number = nameNumber(bytes);
+      if (!numbers.has(number)) return;
       const names = this.#names.get(number) ?? new Set();
       if (names.size < KEYS_MAX) names.add(keyText(bytes));
       this.#names.set(number, names);
     };
-    return readerOf(path, { name: look, unique: look, flaw: () => {}, vectors: () => {} });
+    return readerOf(path, { name: look, flaw: () => {}, vectors: () => {} });
   }
 
   /** All that was found, errors first. */

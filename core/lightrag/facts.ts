@@ -35,8 +35,6 @@ export type TableName = (typeof TABLES)[number];
 export interface Facts {
   /** A name of a table. */
   name(table: TableName, bytes: Buffer): void;
-  /** A name that must be one of its kind. */
-  unique(table: TableName, bytes: Buffer): void;
   /** Something that is wrong with one record by itself. */
   flaw(code: string, name: Buffer): void;
   /** Vectors of a file, and their dimension. */

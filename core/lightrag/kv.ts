@@ -27,7 +27,7 @@ class Ids extends Records {
   }
 
   override begin(id: Buffer): void {
-    this.facts.unique(this.#table, id);
+    this.facts.name(this.#table, id);
   }
 }
 
@@ -55,7 +55,7 @@ class Statuses extends Records {
 
   override end(): void {
     const { facts } = this;
-    facts.unique('statuses', this.#id);
+    facts.name('statuses', this.#id);
     if (this.#status !== 'pending') facts.name('begun', this.#id);
     if (this.#status !== 'processed') return;
     for (const chunk of this.#chunks) facts.name('promised', chunk);
@@ -68,7 +68,7 @@ class Statuses extends Records {
 
 class Chunks extends Records {
   override begin(id: Buffer): void {
-    this.facts.unique('chunks', id);
+    this.facts.name('chunks', id);
     if (!id.subarray(0, CHUNK_PREFIX.length).equals(CHUNK_PREFIX)) this.facts.flaw('chunk_id', id);
   }
 
@@ -97,7 +97,7 @@ class RelationChunks extends Records {
   override begin(id: Buffer): void {
     const [a, b, ...more] = [...separated(id)];
     const plain = a !== undefined && b !== undefined && more.length === 0;
-    this.facts.unique('chunkedRelations', plain ? pairName(a, b) : id);
+    this.facts.name('chunkedRelations', plain ? pairName(a, b) : id);
   }
 }
 

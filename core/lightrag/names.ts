@@ -56,8 +56,7 @@ export class NameTable {
   #length = 0;
   #sorted = true;
   #compactAt = COMPACT_AT;
-  /** Some of the numbers that were added more than once. */
-  readonly repeated: number[] = [];
+  readonly #repeated: number[] = [];
 
   add(number: number): void {
     if (this.#length === this.#compactAt) {
@@ -85,15 +84,10 @@ export class NameTable {
     return this.#numbers.subarray(0, this.#length);
   }
 
-  has(number: number): boolean {
-    const { numbers } = this;
-    let [low, high] = [0, numbers.length];
-    while (low < high) {
-      const middle = (low + high) >>> 1;
-      if ((numbers[middle] as number) < number) low = middle + 1;
-      else high = middle;
-    }
-    return numbers[low] === number;
+  /** Some of the numbers that were added more than once. */
+  get repeated(): readonly number[] {
+    this.#compact();
+    return this.#repeated;
   }
 
   #compact(): void {
@@ -102,7 +96,7 @@ export class NameTable {
     let kept = 0;
     for (const number of numbers) {
       if (kept === 0 || numbers[kept - 1] !== number) numbers[kept++] = number;
-      else if (this.repeated.length < REPEATED_MAX) this.repeated.push(number);
+      else if (this.#repeated.length < REPEATED_MAX) this.#repeated.push(number);
     }
     this.#length = kept;
     this.#sorted = true;

@@ -117,13 +117,13 @@ export class VectorReader extends LayoutReader {
   #endRow(): void {
     const { id, entity, source, target, vector } = this.#row;
     if (this.#file === 'entities' && entity !== undefined) {
-      this.#facts.unique('entityVectors', entity);
+      this.#facts.name('entityVectors', entity);
       if (id.toString('latin1') !== `ent-${hash('md5', entity)}`) this.#facts.flaw('entity_id', entity);
     } else if (this.#file === 'relationships' && source !== undefined && target !== undefined) {
       const pair = pairName(source, target);
-      this.#facts.unique('relationVectors', pair);
+      this.#facts.name('relationVectors', pair);
       if (!isRelationId(id.toString('latin1'), source, target)) this.#facts.flaw('relation_id', pair);
-    } else if (this.#file === 'chunks') this.#facts.unique('chunkVectors', id);
+    } else if (this.#file === 'chunks') this.#facts.name('chunkVectors', id);
     if (vector !== undefined) this.#vectors.set(this.#rows, { id, packed: vector });
     this.#rows += 1;
     if (this.#vectors.size <= COMPARED_MAX) return;
