@@ -1,4 +1,5 @@
 import type { ErrorCode } from '../core/errors.ts';
+import { Grade_Value } from '../gen/lightkeeper/v1/types_pb.ts';
 
 /** What a command ends with; see the table in docs/errors.md. */
 export const EXIT = {
@@ -9,6 +10,12 @@ export const EXIT = {
   refused: 4,
   interrupted: 130,
 } as const;
+
+/** Has the command end with "done with findings" if what it took or looked at is not usable. */
+export function exitByGrade(graded: readonly { readonly grade: Grade_Value }[]): void {
+  const bad = [Grade_Value.TORN, Grade_Value.INVALID];
+  if (graded.some(({ grade }) => bad.includes(grade))) process.exitCode = EXIT.findings;
+}
 
 /** The exit code of an error. */
 export function exitCodeOf(code: ErrorCode): number {

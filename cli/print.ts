@@ -7,16 +7,17 @@ import { durationText, sizeText } from '../host/quantity.ts';
 
 /** Writes the one JSON document of a command. */
 export function printJson<D extends DescMessage>(schema: D, message: MessageShape<D>): void {
-  writeJson(toJson(schema, message, { alwaysEmitImplicit: true }));
+  printJsonOf(schema, [message], undefined);
 }
 
-/** As `printJson`, of several messages under one name. */
-export function printJsonList<D extends DescMessage>(
-  name: string,
+/** As `printJson`, of several messages under one name; without a name it is the first alone. */
+export function printJsonOf<D extends DescMessage>(
   schema: D,
   messages: readonly MessageShape<D>[],
+  name: string | undefined,
 ): void {
-  writeJson({ [name]: messages.map((message) => toJson(schema, message, { alwaysEmitImplicit: true })) });
+  const all = messages.map((message) => toJson(schema, message, { alwaysEmitImplicit: true }));
+  writeJson(name === undefined ? all[0] : { [name]: all });
 }
 
 function writeJson(json: unknown): void {

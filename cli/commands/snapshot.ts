@@ -2,7 +2,7 @@ import type { Command } from 'commander';
 import { type Snapshot, SnapshotSchema } from '../../gen/lightkeeper/v1/agent_pb.ts';
 import { Grade_Value } from '../../gen/lightkeeper/v1/types_pb.ts';
 import { durationText, sizeText } from '../../host/quantity.ts';
-import { EXIT } from '../exit.ts';
+import { exitByGrade } from '../exit.ts';
 import {
   type CommonOptions,
   collect,
@@ -14,7 +14,7 @@ import {
   waitDuration,
   withCommon,
 } from '../options.ts';
-import { printFindings, printJson, printJsonList, say } from '../print.ts';
+import { printFindings, printJsonOf, say } from '../print.ts';
 import { withStore } from '../store.ts';
 import { lastOf } from '../stream.ts';
 
@@ -71,12 +71,9 @@ async function run(options: SnapshotOptions): Promise<void> {
     for (const place of places) taken.push(await lastOf(client.createSnapshot({ ...request, ...place })));
     return taken;
   });
-  const [first] = snapshots;
-  if (options.json === true && split) printJsonList('snapshots', SnapshotSchema, snapshots);
-  else if (options.json === true && first !== undefined) printJson(SnapshotSchema, first);
+  if (options.json === true) printJsonOf(SnapshotSchema, snapshots, split ? 'snapshots' : undefined);
   else for (const snapshot of snapshots) printSnapshot(snapshot, split);
-  if (snapshots.some(({ grade }) => grade === Grade_Value.TORN || grade === Grade_Value.INVALID))
-    process.exitCode = EXIT.findings;
+  exitByGrade(snapshots);
 }
 
 /** One snapshot in a line. */

@@ -2,9 +2,9 @@ import type { Command } from 'commander';
 import { type ValidateResult, ValidateResultSchema } from '../../gen/lightkeeper/v1/agent_pb.ts';
 import { Grade_Value } from '../../gen/lightkeeper/v1/types_pb.ts';
 import { durationText } from '../../host/quantity.ts';
-import { EXIT } from '../exit.ts';
+import { exitByGrade } from '../exit.ts';
 import { pathArgument, required } from '../options.ts';
-import { printFindings, printJson, printJsonList, say } from '../print.ts';
+import { printFindings, printJsonOf, say } from '../print.ts';
 
 interface ValidateOptions {
   readonly dir?: string;
@@ -30,12 +30,9 @@ async function run(options: ValidateOptions): Promise<void> {
   const places = split ? await splitGraph({ graphId: '', dir }) : [{ dir }];
   const results: ValidateResult[] = [];
   for (const place of places) results.push(await validateDirectory(place.dir));
-  const [first] = results;
-  if (options.json === true && split) printJsonList('graphs', ValidateResultSchema, results);
-  else if (options.json === true && first !== undefined) printJson(ValidateResultSchema, first);
+  if (options.json === true) printJsonOf(ValidateResultSchema, results, split ? 'graphs' : undefined);
   else for (const result of results) printResult(result);
-  if (results.some(({ grade }) => grade === Grade_Value.TORN || grade === Grade_Value.INVALID))
-    process.exitCode = EXIT.findings;
+  exitByGrade(results);
 }
 
 function printResult({ dir, grade, findings, stats, durationMs }: ValidateResult): void {

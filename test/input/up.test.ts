@@ -1,6 +1,14 @@
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
-import { existsSync, readdirSync, renameSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import {
+  existsSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import { createServer } from 'node:net';
 import { join } from 'node:path';
 import { describe, it, type TestContext } from 'node:test';
@@ -90,6 +98,22 @@ describe('a running agent', { concurrency: 5 }, () => {
       rmSync(log);
       await subject.restore('latest', join(place, 'back'));
       assertSameTree(lookAt(subject.dir), join(place, 'back'));
+    });
+
+    it('is large, reads it at low priority', async (t) => {
+      const { place, subject } = await graphCase(t);
+      fill(subject.dir, { large: noise('large', 10_000_000) });
+      const agent = new Agent(t, ['--dir', subject.dir, '--store', subject.store]);
+      await agent.point(1);
+      // Threads rest for a while after their work.
+      const nice = readdirSync(`/proc/${agent.pid}/task`).map((thread) => {
+        const stat = readFileSync(`/proc/${agent.pid}/task/${thread}/stat`, 'latin1');
+        return Number(stat.slice(stat.lastIndexOf(')') + 2).split(' ')[16]);
+      });
+      assert.equal(nice.includes(19), true, `${nice}`);
+      assert.equal(nice[0], 0, 'the agent itself answers as before');
+      assert.equal((await agent.end()).code, 0);
+      await assertCaptured({ place, subject });
     });
 
     it('is not there when it is stopped, still ends well', async (t) => {
