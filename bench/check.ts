@@ -1,8 +1,8 @@
-import { mkdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { generate } from '../demo/generate.ts';
+import { freshPlace } from './guarded.ts';
 import { filesBytes, measure, median } from './measure.ts';
-import { OURS, PLACE } from './peers.ts';
+import { OURS } from './peers.ts';
 import type { Report } from './report.ts';
 
 const ROUNDS = 3;
@@ -11,10 +11,7 @@ const GOAL_MB_S = 400;
 
 /** Speed and memory of the checks of a graph, the start of the program included. */
 export async function checks(bytes: number, report: Report): Promise<void> {
-  const place = join(PLACE, 'check');
-  await rm(place, { recursive: true, force: true });
-  await mkdir(place, { recursive: true });
-  const dir = join(place, 'rag');
+  const dir = join(await freshPlace('check'), 'rag');
   await generate(dir, { seed: 4, bytes });
   const size = await filesBytes(dir);
   const runs = [];

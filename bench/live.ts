@@ -1,81 +1,18 @@
-import { type ChildProcess, spawn } from 'node:child_process';
-import { mkdir, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
+import { spawn } from 'node:child_process';
+import { readdir, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { stringify } from 'yaml';
 import { type Generated, generate, ingest } from '../demo/generate.ts';
 import { builtFile } from '../host/built.ts';
+import { freshPlace, Guarded } from './guarded.ts';
 import { median } from './measure.ts';
-import { OURS, PLACE } from './peers.ts';
 import type { Report } from './report.ts';
 
-const WAIT_MS = 120_000;
 const SETTLE_MS = 15_000;
 const WATCHED_MS = 60_000;
-/** The kernel counts processor time in hundredths of a second. */
-const TICKS_A_SECOND = 100;
 const GRAPHS = 20;
 const MB = 1e6;
-
-/** A running agent, and when it has told of its points. */
-class Guarded {
-  readonly child: ChildProcess;
-  readonly toldMs: number[] = [];
-  #out = '';
-
-  constructor(words: readonly string[]) {
-    const [program = '', ...args] = [...OURS, ...words];
-    this.child = spawn(program, args, { stdio: ['ignore', 'pipe', 'inherit'] });
-    this.child.stdout?.setEncoding('utf8').on('data', (text: string) => {
-      const now = Date.now();
-      this.#out += text;
-      const told = this.#out.match(/ snapshot [0-9a-f]{12}:/g)?.length ?? 0;
-      while (this.toldMs.length < told) this.toldMs.push(now);
-    });
-  }
-
-  /** When its n-th point was told, by the wall clock. */
-  async point(n: number): Promise<number> {
-    const end = performance.now() + WAIT_MS;
-    while (this.toldMs.length < n) {
-      if (performance.now() > end || this.child.exitCode !== null)
-        throw new Error(`point ${n} does not come:\n${this.#out}`);
-      await sleep(5);
-    }
-    return this.toldMs[n - 1] as number;
-  }
-
-  /** The quiet window that holds for its graph, in milliseconds. */
-  async quietMs(): Promise<number> {
-    const url = /(http:\/\/\S+)\/metrics/.exec(this.#out)?.[1] ?? '';
-    const { graphs } = (await (await fetch(`${url}/readiness`)).json()) as { graphs: { quietMs: number }[] };
-    return graphs[0]?.quietMs ?? Number.NaN;
-  }
-
-  /** Processor time so far, in seconds, and resident memory now, in bytes. */
-  async cost(): Promise<{ cpuSeconds: number; rssBytes: number }> {
-    const line = await readFile(`/proc/${this.child.pid}/stat`, 'latin1');
-    const fields = line.slice(line.lastIndexOf(')') + 2).split(' ');
-    const status = await readFile(`/proc/${this.child.pid}/status`, 'latin1');
-    return {
-      cpuSeconds: (Number(fields[11]) + Number(fields[12])) / TICKS_A_SECOND,
-      rssBytes: Number(/VmRSS:\s+(\d+)/.exec(status)?.[1]) * 1024,
-    };
-  }
-
-  async end(): Promise<void> {
-    const ended = new Promise((resolve) => this.child.once('exit', resolve));
-    this.child.kill('SIGTERM');
-    await ended;
-  }
-}
-
-async function freshPlace(name: string): Promise<string> {
-  const place = join(PLACE, name);
-  await rm(place, { recursive: true, force: true });
-  await mkdir(place, { recursive: true });
-  return place;
-}
 
 async function newestChangeMs(dir: string): Promise<number> {
   const stats = await Promise.all((await readdir(dir)).map((name) => stat(join(dir, name))));

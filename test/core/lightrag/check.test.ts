@@ -9,6 +9,7 @@ import { LayoutError } from '../../../core/lightrag/text.ts';
 import { generate } from '../../../demo/generate.ts';
 import { random } from '../../../demo/random.ts';
 import { type Finding, Grade_Value, Severity_Value } from '../../../gen/lightkeeper/v1/types_pb.ts';
+import { feedIn } from '../../support/chunks.ts';
 
 type Files = Map<string, Buffer>;
 type Records = Record<string, Record<string, unknown>>;
@@ -40,9 +41,7 @@ const WHOLE: Files = new Map(readdirSync(place).map((name) => [name, readFileSyn
 function check(files: Files, context: CheckContext = UNKNOWN, step = 1 << 20) {
   const graph = new GraphCheck();
   const feed = (name: string, reader: ReturnType<GraphCheck['reader']>) => {
-    const bytes = files.get(name) as Buffer;
-    for (let at = 0; at < bytes.length; at += step) reader.feed(bytes.subarray(at, at + step));
-    reader.end();
+    feedIn(reader, files.get(name) as Buffer, step);
   };
   for (const name of [...files.keys()].filter(isGraphFile)) {
     try {

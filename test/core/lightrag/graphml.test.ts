@@ -1,10 +1,11 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { GraphReader } from '../../../core/lightrag/graphml.ts';
-import { type Flaw, LayoutError } from '../../../core/lightrag/text.ts';
+import type { Flaw } from '../../../core/lightrag/text.ts';
 import { corpusOf } from '../../../demo/corpus.ts';
 import { graphmlFile } from '../../../demo/graphml.ts';
 import { readGraph } from '../../../demo/instance/graph.ts';
+import { feedIn, flawOf } from '../../support/chunks.ts';
 
 const CORPUS = corpusOf({ seed: 3, dimension: 5, vectorField: true, ingested: 9, deleted: [], queries: [] });
 const GRAPH = [...graphmlFile(CORPUS)].join('');
@@ -19,21 +20,11 @@ function told(text: string | Buffer, step = 1 << 20, wanted: readonly string[] =
     data: (name: string, value: Buffer) => lines.push(`${name} ${value}`),
   };
   const reader = new GraphReader(events, wanted);
-  const bytes = Buffer.from(text);
-  for (let at = 0; at < bytes.length; at += step) reader.feed(bytes.subarray(at, at + step));
-  reader.end();
+  feedIn(reader, Buffer.from(text), step);
   return lines;
 }
 
-function flawOf(text: string | Buffer, step?: number): Flaw | undefined {
-  try {
-    told(text, step);
-    return undefined;
-  } catch (error) {
-    assert.equal(error instanceof LayoutError, true, String(error));
-    return (error as LayoutError).flaw;
-  }
-}
+const flawOfText = (text: string | Buffer, step?: number): Flaw | undefined => flawOf(() => told(text, step));
 
 describe('a GraphML reader', () => {
   it('tells what is in a graph of networkx, however it comes', () => {
@@ -55,12 +46,12 @@ describe('a GraphML reader', () => {
   it('calls every beginning of a graph cut', () => {
     const end = GRAPH.lastIndexOf('>') + 1;
     const bytes = Buffer.from(GRAPH);
-    assert.equal(flawOf(''), 'empty');
+    assert.equal(flawOfText(''), 'empty');
     for (let length = 1; length < Math.min(bytes.length, 6000); length++)
-      assert.equal(flawOf(bytes.subarray(0, length), 1000), 'cut', `${length}`);
+      assert.equal(flawOfText(bytes.subarray(0, length), 1000), 'cut', `${length}`);
     for (let length = 6000; length < Buffer.byteLength(GRAPH.slice(0, end)); length += 101)
-      assert.equal(flawOf(bytes.subarray(0, length)), 'cut', `${length}`);
-    assert.equal(flawOf(bytes), undefined);
+      assert.equal(flawOfText(bytes.subarray(0, length)), 'cut', `${length}`);
+    assert.equal(flawOfText(bytes), undefined);
   });
 
   it('takes attributes by their names, in any order and quotes, and decodes what stands for characters', () => {
@@ -90,7 +81,7 @@ describe('a GraphML reader', () => {
       'graph',
       `${HEAD}${'<a>'.repeat(100)}`,
     ];
-    for (const text of wrong) assert.equal(flawOf(text), 'malformed', text);
+    for (const text of wrong) assert.equal(flawOfText(text), 'malformed', text);
   });
 
   it('holds no text that nobody asked for, and none that is too long', () => {

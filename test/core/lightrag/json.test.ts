@@ -2,7 +2,8 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import fc from 'fast-check';
 import { type JsonEvents, JsonReader, unescaped } from '../../../core/lightrag/json.ts';
-import { type Flaw, HELD_BYTES_MAX, LayoutError } from '../../../core/lightrag/text.ts';
+import { type Flaw, HELD_BYTES_MAX } from '../../../core/lightrag/text.ts';
+import { feedIn, flawOf } from '../../support/chunks.ts';
 
 /** Builds the value that the events tell of. */
 class Builder implements JsonEvents {
@@ -58,27 +59,14 @@ class Builder implements JsonEvents {
 }
 
 /** Reads bytes that come in chunks of these lengths, again and again. */
-function read(bytes: Buffer, lengths: readonly number[] = [bytes.length]): unknown {
+function read(bytes: Buffer, lengths: readonly number[] = []): unknown {
   const builder = new Builder();
-  const reader = new JsonReader(builder);
-  for (let at = 0, i = 0; at < bytes.length; i++) {
-    const length = Math.max(1, lengths[i % lengths.length] ?? 1);
-    reader.feed(bytes.subarray(at, at + length));
-    at += length;
-  }
-  reader.end();
+  feedIn(new JsonReader(builder), bytes, ...lengths);
   return builder.value;
 }
 
-function flawOf(bytes: Buffer, lengths?: readonly number[]): Flaw | undefined {
-  try {
-    read(bytes, lengths);
-    return undefined;
-  } catch (error) {
-    assert.equal(error instanceof LayoutError, true, String(error));
-    return (error as LayoutError).flaw;
-  }
-}
+const flawOfText = (bytes: Buffer, lengths?: readonly number[]): Flaw | undefined =>
+  flawOf(() => read(bytes, lengths));
 
 /** What JSON can say; an own `__proto__` would be another thing in an object literal. */
 const values = fc.jsonValue().filter((value) => !JSON.stringify(value).includes('__proto__'));
@@ -106,13 +94,13 @@ describe('a JSON reader', () => {
     const text = ` {"a": [1, -2.5e+3, true, null, "x\\"\\\\"], "b": {"c": {}, "d": []}} `;
     const bytes = Buffer.from(text);
     const end = text.lastIndexOf('}') + 1;
-    assert.equal(flawOf(Buffer.alloc(0)), 'empty');
+    assert.equal(flawOfText(Buffer.alloc(0)), 'empty');
     for (let length = 1; length < end; length++) {
-      assert.equal(flawOf(bytes.subarray(0, length)), 'cut', `${length}`);
-      assert.equal(flawOf(bytes.subarray(0, length), [1]), 'cut', `${length}, byte by byte`);
+      assert.equal(flawOfText(bytes.subarray(0, length)), 'cut', `${length}`);
+      assert.equal(flawOfText(bytes.subarray(0, length), [1]), 'cut', `${length}, byte by byte`);
     }
     for (let length = end; length <= bytes.length; length++)
-      assert.equal(flawOf(bytes.subarray(0, length)), undefined);
+      assert.equal(flawOfText(bytes.subarray(0, length)), undefined);
   });
 
   it('refuses what is no JSON, where it stops being it', () => {
@@ -142,16 +130,16 @@ describe('a JSON reader', () => {
       '{"a":1 "b":2}',
       '[\u0000]',
     );
-    for (const text of wrong) assert.equal(flawOf(Buffer.from(text)), 'malformed', text);
+    for (const text of wrong) assert.equal(flawOfText(Buffer.from(text)), 'malformed', text);
   });
 
   it('takes NaN and Infinity as Python writes them', () => {
-    assert.equal(flawOf(Buffer.from('[NaN, Infinity, -Infinity]')), undefined);
+    assert.equal(flawOfText(Buffer.from('[NaN, Infinity, -Infinity]')), undefined);
   });
 
   it('refuses nesting that no writer makes', () => {
-    assert.equal(flawOf(Buffer.from(`${'['.repeat(500)}${']'.repeat(500)}`)), undefined);
-    assert.equal(flawOf(Buffer.from('['.repeat(2_000_000))), 'malformed');
+    assert.equal(flawOfText(Buffer.from(`${'['.repeat(500)}${']'.repeat(500)}`)), undefined);
+    assert.equal(flawOfText(Buffer.from('['.repeat(2_000_000))), 'malformed');
   });
 
   it('holds no long string, and still knows where it ends', () => {
@@ -175,8 +163,7 @@ describe('a JSON reader', () => {
           string: tell('string'),
           long: tell('long'),
         });
-        for (let at = 0; at < text.length; at += step) reader.feed(text.subarray(at, at + step));
-        reader.end();
+        feedIn(reader, text, step);
         const wanted = length > HELD_BYTES_MAX ? ['long', 'long'] : ['key', 'string'];
         assert.deepEqual(told, wanted, `${length} bytes in chunks of ${step}`);
       }

@@ -3,14 +3,13 @@ import { describe, it } from 'node:test';
 import fc from 'fast-check';
 import { type JsonValue, RecordPicker } from '../../../core/lightrag/pick.ts';
 import { HELD_BYTES_MAX } from '../../../core/lightrag/text.ts';
+import { feedIn } from '../../support/chunks.ts';
 
 /** What is picked out of a text that comes in chunks of some bytes. */
 function picked(text: string, mayWant: (id: string) => boolean, step = 1 << 20): [string, JsonValue][] {
   const taken: [string, JsonValue][] = [];
   const picker = new RecordPicker(mayWant, (id, value) => taken.push([id, value]));
-  const bytes = Buffer.from(text);
-  for (let at = 0; at < bytes.length; at += step) picker.feed(bytes.subarray(at, at + step));
-  picker.end();
+  feedIn(picker, Buffer.from(text), step);
   return taken;
 }
 
