@@ -7,14 +7,14 @@ import {
   type RestoreResult,
   RestoreResultSchema,
 } from '../gen/lightkeeper/v1/agent_pb.ts';
-import type { Finding } from '../gen/lightkeeper/v1/types_pb.ts';
+import { type Finding, Grade_Value } from '../gen/lightkeeper/v1/types_pb.ts';
 import { monotonic } from '../host/clock.ts';
 import type { OnProgress } from './events.ts';
 import type { CaptureHooks } from './hooks.ts';
 import { type InPlaceRestored, restoreInPlace } from './inplace.ts';
 import type { InstanceSettings } from './instance.ts';
 import { restore } from './restore.ts';
-import { type Found, idOf, isTorn, selectSnapshot } from './select.ts';
+import { type Found, gradeOf, idOf, selectSnapshot } from './select.ts';
 import type { Store } from './store/store.ts';
 
 /** What an agent adds to a bare store: the directories that it guards. */
@@ -26,6 +26,8 @@ export interface Guarded {
   /** How to find a good moment for a capture, whoever asks for one. */
   readonly instance: InstanceSettings | undefined;
   readonly hooks: CaptureHooks | undefined;
+  /** What may be lost from one point to the next without an alarm, as a share. */
+  readonly lossShare: number;
   /** Direct subfolders that are guarded as graphs of their own. */
   readonly leaveOut: () => ReadonlySet<BytePath>;
   /** What is wrong with how it is guarded, as long as it is. */
@@ -48,7 +50,7 @@ export async function answerRestore(
   const began = monotonic();
   checkWay(request);
   const { record } = await selectSnapshot(store, request.snapshotId, request.graphId);
-  if (isTorn(record.manifest) && !request.allowTorn) {
+  if (gradeOf(record) === Grade_Value.TORN && !request.allowTorn) {
     throw new LightkeeperError('REFUSED', `Cannot restore snapshot "${idOf(record)}": it is torn`, {
       hint: 'restore "latest", or add --allow-torn to get the files as they were read',
     });

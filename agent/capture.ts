@@ -5,7 +5,7 @@ import { create, toBinary } from '@bufbuild/protobuf';
 import { must } from '../core/assert.ts';
 import { LightkeeperError } from '../core/errors.ts';
 import { errorFinding } from '../core/finding.ts';
-import { filesPieceEnds, ListBuilder } from '../core/list.ts';
+import { filesPieceEnds, ListBuilder, spanOf } from '../core/list.ts';
 import { capturedMs, captureTime, MANIFEST_FINDINGS_MAX, MANIFEST_FORMAT } from '../core/manifest.ts';
 import { type BytePath, pathBytes, pathText } from '../core/path.ts';
 import { learnPauses, quietWindowMs } from '../core/quiet.ts';
@@ -478,16 +478,9 @@ function fileEntry(
   }
   if (content === undefined) return undefined;
   if (entry.links !== '') first.set(entry.links, entry.path);
-  const size = spanOf(content) ?? BigInt(entry.size);
+  // Of a torn file that is not what the scan saw.
+  const size = BigInt(spanOf(content));
   return create(FileEntrySchema, { ...metadata(entry, FileType_Value.REGULAR), size, content });
-}
-
-/** The bytes that a list of units covers: of a torn file that is not what the scan saw. */
-function spanOf(content: ListRoot): bigint | undefined {
-  let sum = 0n;
-  const view = Buffer.from(content.entries);
-  for (let at = 32; at < view.length; at += 40) sum += view.readBigUInt64LE(at);
-  return sum;
 }
 
 function sameTimes(a: Entry, b: Entry): boolean {

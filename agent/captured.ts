@@ -42,19 +42,31 @@ export function contentName(content: ListRoot | undefined): string {
   return hex(content?.entries ?? new Uint8Array());
 }
 
-/** A graph's files in a snapshot. */
-export async function graphFiles(store: Store, manifest: Manifest): Promise<GraphSource[]> {
+/** A graph's files in a snapshot, each with its units. */
+export async function graphContents(
+  store: Store,
+  manifest: Manifest,
+): Promise<{ path: string; content: ListRoot | undefined; newestNs: bigint }[]> {
   const contents = new Map<string, ListRoot | undefined>();
-  const sources: GraphSource[] = [];
+  const found = [];
   for await (const file of store.files(manifest.files)) {
     const path = pathFromBytes(file.path);
     if (file.type === FileType_Value.REGULAR) contents.set(path, file.content);
     if (!isGraphFile(path) || ![FileType_Value.REGULAR, FileType_Value.HARD_LINK].includes(file.type))
       continue;
     const content = contents.get(file.type === FileType_Value.HARD_LINK ? pathFromBytes(file.target) : path);
-    sources.push({ path, content: contentName(content), chunks: () => bytesOf(store, content) });
+    found.push({ path, content, newestNs: file.mtimeNs });
   }
-  return sources;
+  return found;
+}
+
+/** The same, to be read. */
+export async function graphFiles(store: Store, manifest: Manifest): Promise<GraphSource[]> {
+  return (await graphContents(store, manifest)).map(({ path, content }) => ({
+    path,
+    content: contentName(content),
+    chunks: () => bytesOf(store, content),
+  }));
 }
 
 /** What the checks say of the graphs in snapshots; each finding names those that it is of. */

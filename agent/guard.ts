@@ -4,6 +4,7 @@ import { create } from '@bufbuild/protobuf';
 import { timestampMs } from '@bufbuild/protobuf/wkt';
 import { LightkeeperError, normalise } from '../core/errors.ts';
 import { warning } from '../core/finding.ts';
+import { mayStand, STANDS_MS, UNCHANGED_MS } from '../core/lightrag/grade.ts';
 import type { BytePath } from '../core/path.ts';
 import { quietWindowMs } from '../core/quiet.ts';
 import {
@@ -12,7 +13,12 @@ import {
   type PruneResult,
   type Snapshot,
 } from '../gen/lightkeeper/v1/agent_pb.ts';
-import { type Finding, Grade_Value } from '../gen/lightkeeper/v1/types_pb.ts';
+import {
+  CutMethod_Value,
+  type Finding,
+  Grade_Value,
+  type GraphStats,
+} from '../gen/lightkeeper/v1/types_pb.ts';
 import { monotonic, now, waited } from '../host/clock.ts';
 import type { Guarded } from './answer.ts';
 import { checkInstance, InstanceProbe } from './instance.ts';
@@ -20,6 +26,7 @@ import { hasJournal } from './journal.ts';
 import type { AgentMetrics } from './metrics.ts';
 import { dropOldStates, oldStates } from './roll.ts';
 import { checkDirectory } from './scan.ts';
+import { isUsableGrade } from './select.ts';
 import type { StoreService } from './service.ts';
 import type { AgentSettings, GraphSettings } from './settings.ts';
 import { Watcher } from './watch.ts';
@@ -33,6 +40,12 @@ const BUSY_STRETCH_MS = 5 * 60 * 1000;
 const LAST_SETTLE_MS = 5000;
 /** How long the agent waits for the last flush of an instance that may be stopping too. */
 const LAST_FLUSH_MS = 7000;
+/**
+ * A point that may be a moment between two files of a flush is looked at again, if nothing has changed: soon, when it has
+ * been there for a minute, and when its errors may stand.
+ */
+const LOOK_AGAIN_MS = 5000;
+const STANDS_SLACK_MS = 500;
 /** Looks that must find nothing new before the point is taken for the last one, and the time between them. */
 const LAST_CALM_LOOKS = 4;
 const LAST_LOOK_MS = 250;
@@ -79,9 +92,16 @@ export class Guard {
   /** Told of workspaces below the directory, whenever it is looked at. */
   readonly #onWorkspaces: (workspaces: readonly BytePath[]) => void;
   #confirmedMs = 0;
-  /** The first look is told of even if it finds nothing new: the directory is protected from then on. */
-  #told = false;
+  /** What was told last. The first look is told of even if it finds nothing new: the directory is protected then. */
+  #toldId = '';
+  #toldGrade = Grade_Value.UNGRADED;
   #failure: LightkeeperError | undefined;
+  /** The newest point is. */
+  #usable = false;
+  /** The newest point, how often it was looked at, and when it is next, on the monotonic clock. */
+  #openId = '';
+  #looks = 0;
+  #lookAgainMs = Number.POSITIVE_INFINITY;
   #waiting = false;
   #standing: Finding | undefined;
 
@@ -105,13 +125,14 @@ export class Guard {
 
   /** As the calls of the store see it. */
   get guarded(): Guarded {
-    const { graphId, dir, exclude, instance, hooks } = this.settings;
+    const { graphId, dir, exclude, instance, hooks, lossShare } = this.settings;
     return {
       graphId,
       dir: Buffer.from(dir).toString(),
       exclude,
       instance,
       hooks,
+      lossShare,
       leaveOut: () => this.#findWorkspaces(),
       findings: this.#standing === undefined ? [] : [this.#standing],
     };
@@ -161,7 +182,7 @@ export class Guard {
     settleTimeoutMs: number,
     signal?: AbortSignal,
     tags: Record<string, string> = {},
-  ): Promise<{ usable: boolean; durationMs: number }> {
+  ): Promise<{ settled: boolean; durationMs: number }> {
     const { dir, graphId, quietMs, exclude } = this.settings;
     const { reserveBytes } = this.#agent;
     if (this.#standing === undefined) {
@@ -181,9 +202,24 @@ export class Guard {
     const snapshot = await this.#service.snapshot(request, () => {}, signal);
     this.#failure = undefined;
     this.#waiting = false;
-    const usable = snapshot.grade !== Grade_Value.TORN;
-    if (usable && replaced.length > 0) await this.#dropReplaced(replaced);
-    return { usable, durationMs: snapshot.unchanged ? 0 : snapshot.durationMs };
+    const settled = snapshot.cutMethod !== CutMethod_Value.TORN;
+    this.#usable = isUsableGrade(snapshot.grade);
+    this.#lookAgain(snapshot);
+    if (this.#usable && replaced.length > 0) await this.#dropReplaced(replaced);
+    const gradeMs = snapshot.unchanged ? 0 : snapshot.gradeMs;
+    return { settled, durationMs: snapshot.unchanged ? 0 : snapshot.durationMs + gradeMs };
+  }
+
+  /** Plans when the newest point is looked at again, if what is wrong with it may be right, or stand, later. */
+  #lookAgain({ snapshotId, findings }: Snapshot): void {
+    if (snapshotId !== this.#openId) this.#looks = 0;
+    this.#openId = snapshotId;
+    const open = findings.filter((finding) => mayStand(finding) && finding.standing?.stands === false);
+    const ages = open.map(({ standing }) => Number(standing?.ageMs ?? 0n));
+    const leftMs = Math.max(LOOK_AGAIN_MS, STANDS_MS - Math.max(0, ...ages) + STANDS_SLACK_MS);
+    const waitMs = [LOOK_AGAIN_MS, UNCHANGED_MS][this.#looks] ?? leftMs;
+    this.#looks += 1;
+    this.#lookAgainMs = open.length > 0 ? monotonic() + waitMs : Number.POSITIVE_INFINITY;
   }
 
   /** What a restore in place has replaced is kept until there is a usable point of what came instead. */
@@ -203,6 +239,10 @@ export class Guard {
       await this.#capture(BUSY_STRETCH_MS, signal);
       return;
     }
+    if (monotonic() >= this.#lookAgainMs) {
+      await this.#capture(BUSY_STRETCH_MS, signal);
+      return;
+    }
     if (now() - this.#confirmedMs < CONFIRM_EVERY_MS) return;
     this.#confirmedMs = now();
     const { graphId } = this.settings;
@@ -210,7 +250,7 @@ export class Guard {
     const batch = index.batch();
     index.putConfirmedAt(batch, graphId, this.#confirmedMs);
     await batch.write();
-    this.#metrics.lastValid.set({ graph_id: graphId }, this.#confirmedMs / 1000);
+    if (this.#usable) this.#metrics.lastValid.set({ graph_id: graphId }, this.#confirmedMs / 1000);
   }
 
   /**
@@ -252,21 +292,30 @@ export class Guard {
   /** Takes note of a snapshot of this graph, whoever asked for it. */
   measure(snapshot: Snapshot, retries: number): void {
     const graph_id = snapshot.graphId;
-    const usable = snapshot.grade !== Grade_Value.TORN;
     if (retries > 0) this.#metrics.tornRetries.inc({ graph_id }, retries);
-    if (usable && snapshot.confirmedAt !== undefined) {
+    if (isUsableGrade(snapshot.grade) && snapshot.confirmedAt !== undefined) {
       this.#metrics.lastValid.set({ graph_id }, timestampMs(snapshot.confirmedAt) / 1000);
     }
     this.#metrics.role.set({ graph_id }, 2);
     this.#metrics.epoch.set({ graph_id }, Number(snapshot.position?.epoch ?? 1n));
-    if (snapshot.unchanged && this.#told) return;
-    this.#told = true;
+    const regraded = snapshot.snapshotId === this.#toldId && snapshot.grade !== this.#toldGrade;
+    if (snapshot.unchanged && this.#toldId !== '' && !regraded) return;
+    this.#toldId = snapshot.snapshotId;
+    this.#toldGrade = snapshot.grade;
     this.#events.snapshot(snapshot);
+    if (snapshot.stats !== undefined) this.#countGraph(graph_id, snapshot.stats);
     if (snapshot.unchanged) return;
     this.#metrics.snapshots.inc({ graph_id, grade: Grade_Value[snapshot.grade] });
     this.#metrics.sizeBytes.set({ graph_id }, Number(snapshot.rawBytes));
     this.#metrics.storedBytes.set({ graph_id }, Number(snapshot.storedBytes));
     this.#metrics.duration.observe({ graph_id }, snapshot.durationMs / 1000);
+  }
+
+  #countGraph(graph_id: string, { documents, entities, relations, vectors }: GraphStats): void {
+    this.#metrics.documents.set({ graph_id }, Number(documents));
+    this.#metrics.entities.set({ graph_id }, Number(entities));
+    this.#metrics.relations.set({ graph_id }, Number(relations));
+    this.#metrics.vectors.set({ graph_id }, Number(vectors));
   }
 
   /** Whether there is a usable point and nothing has failed since. */
@@ -293,9 +342,9 @@ export class Guard {
   /** Applies the retention of this graph, if there is anything to remove. */
   async prune(): Promise<void> {
     const { graphId, retention } = this.settings;
-    if (!(await this.#service.wouldPrune(graphId, retention))) return;
+    if (!(await this.#service.keeping.wouldPrune(graphId, retention))) return;
     const request = create(PruneRequestSchema, { graphId, policy: retention });
-    const result = await this.#service.prune(request, () => {});
+    const result = await this.#service.keeping.prune(request, () => {});
     if (result.remove.length > 0) this.#events.pruned(graphId, result);
   }
 }

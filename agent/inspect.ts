@@ -1,9 +1,9 @@
-import { isUtf8 } from 'node:buffer';
 import { normalise } from '../core/errors.ts';
 import { type CheckContext, GraphCheck } from '../core/lightrag/check.ts';
 import { type ChunkReader, LayoutError } from '../core/lightrag/text.ts';
-import type { GraphStats } from '../gen/lightkeeper/v1/agent_pb.ts';
-import type { Finding } from '../gen/lightkeeper/v1/types_pb.ts';
+
+import type { Finding, GraphStats } from '../gen/lightkeeper/v1/types_pb.ts';
+import { Feed } from './feed.ts';
 
 /** A file of a graph, from wherever its bytes come. */
 export interface GraphSource {
@@ -21,49 +21,14 @@ export interface Inspection {
   readonly stats: GraphStats;
 }
 
-/** Longest sequence of UTF-8, in bytes. */
-const SEQUENCE_MAX = 4;
-
-/** Says whether bytes that come in chunks are UTF-8: the checks take texts as they are, and Python would not. */
-class Utf8Check {
-  #rest: Buffer = Buffer.alloc(0);
-
-  feed(chunk: Buffer): boolean {
-    const bytes = this.#rest.length === 0 ? chunk : Buffer.concat([this.#rest, chunk]);
-    const whole = wholeCharacters(bytes);
-    this.#rest = Buffer.from(bytes.subarray(whole));
-    return isUtf8(bytes.subarray(0, whole));
-  }
-
-  end(): boolean {
-    return this.#rest.length === 0;
-  }
-}
-
-/** How many bytes there are up to a character at the end that may not be whole. */
-function wholeCharacters(bytes: Buffer): number {
-  for (let back = 1; back < SEQUENCE_MAX && back <= bytes.length; back++) {
-    const byte = bytes[bytes.length - back] as number;
-    if (byte < 0x80) return bytes.length;
-    const needed = byte >= 0xf0 ? 4 : byte >= 0xe0 ? 3 : byte >= 0xc0 ? 2 : 0;
-    if (needed > 0) return needed > back ? bytes.length - back : bytes.length;
-  }
-  return bytes.length;
-}
-
 /** Gives a file to a reader, to its end. Throws `LayoutError` for what is not UTF-8 or not in its layout. */
 export async function feedAll(source: GraphSource, reader: ChunkReader, signal?: AbortSignal): Promise<void> {
-  const utf8 = new Utf8Check();
-  let at = 0;
+  const feed = new Feed(reader);
   for await (const chunk of source.chunks()) {
     signal?.throwIfAborted();
-    if (!utf8.feed(chunk)) throw new LayoutError('malformed', at, 'it is not UTF-8');
-    reader.feed(chunk);
-    at += chunk.length;
+    feed.feed(chunk);
   }
-  // What is cut in a character is cut.
-  reader.end();
-  if (!utf8.end()) throw new LayoutError('malformed', at, 'it is not UTF-8');
+  feed.end();
 }
 
 /** Runs the checks on the files of a graph: each is read once, and those with something to name once more. */

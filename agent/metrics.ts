@@ -42,6 +42,10 @@ export class AgentMetrics {
     'Captures started over because something changed.',
     ['graph_id'],
   );
+  readonly documents = this.#gauge('graph_documents', 'Documents in the newest snapshot.', ['graph_id']);
+  readonly entities = this.#gauge('graph_entities', 'Entities in the newest snapshot.', ['graph_id']);
+  readonly relations = this.#gauge('graph_relations', 'Relations in the newest snapshot.', ['graph_id']);
+  readonly vectors = this.#gauge('graph_vectors', 'Vectors in the newest snapshot.', ['graph_id']);
   readonly role = this.#gauge('agent_role', '0 fenced, 1 standby, 2 primary.', ['graph_id']);
   readonly epoch = this.#gauge('agent_epoch', 'Epoch of the graph.', ['graph_id']);
   readonly units = this.#gauge('store_units', 'Units in the store.', []);

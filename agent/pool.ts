@@ -211,15 +211,18 @@ export class Pool {
   readonly #waiting: ((lease: Lease) => void)[] = [];
 
   /**
-   * As many hands as `bytes` of work deserve. Frames that they make go to `sink`; `gentle` ones leave the processor to
-   * whoever else wants it.
+   * As many hands as `bytes` of work deserve, or one for work whose steps follow one another. Frames that they make go to
+   * `sink`; `gentle` ones leave the processor to whoever else wants it.
    */
-  constructor(bytes: number, options: { chunkerSeed: bigint; gentle: boolean; sink?: FrameSink }) {
+  constructor(
+    bytes: number,
+    options: { chunkerSeed: bigint; gentle: boolean; one?: boolean; sink?: FrameSink },
+  ) {
     const sink: FrameSink = options.sink ?? (() => Promise.resolve());
     const threads =
       bytes < INLINE_BYTES
         ? 0
-        : bytes < SINGLE_BYTES
+        : bytes < SINGLE_BYTES || options.one === true
           ? 1
           : Math.min(WORKERS_MAX, Math.max(1, availableParallelism()));
     const settings = { chunkerSeed: options.chunkerSeed, bulk: bytes >= SINGLE_BYTES, bytes };

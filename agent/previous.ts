@@ -1,5 +1,5 @@
 import { toBinary } from '@bufbuild/protobuf';
-import { readNodeRefs } from '../core/list.ts';
+import { spanOf } from '../core/list.ts';
 import { pathFromBytes } from '../core/path.ts';
 import { sameBytes, sha256 } from '../core/unit.ts';
 import {
@@ -62,8 +62,7 @@ export async function loadPrevious(
   const record = await newestRecord(store, graphId);
   const files = record?.manifest?.files;
   if (record === undefined || files === undefined) return undefined;
-  const count = readNodeRefs(files.entries).reduce((sum, { span }) => sum + span, 0);
-  return { record, count, matcher: () => matcher(store, graphId, record, dir) };
+  return { record, count: spanOf(files), matcher: () => matcher(store, graphId, record, dir) };
 }
 
 async function matcher(

@@ -1,6 +1,12 @@
 import { LightkeeperError } from '../core/errors.ts';
 import { SNAPSHOT_ID_DIGITS, snapshotIdOf } from '../core/manifest.ts';
-import { CutMethod_Value, type Manifest, type SnapshotRecord } from '../gen/lightkeeper/v1/types_pb.ts';
+import {
+  CutMethod_Value,
+  type Finding,
+  Grade_Value,
+  type Manifest,
+  type SnapshotRecord,
+} from '../gen/lightkeeper/v1/types_pb.ts';
 import type { Store } from './store/store.ts';
 
 /** Fewest digits that may name a snapshot. */
@@ -12,6 +18,31 @@ export type Found = SnapshotRecord & { manifest: Manifest };
 /** Whether a snapshot is torn by its cut. */
 export function isTorn(manifest: Manifest): boolean {
   return manifest.cutMethod === CutMethod_Value.TORN;
+}
+
+/** How far a snapshot can be trusted. */
+export function gradeOf({ manifest, graded }: Found): Grade_Value {
+  return isTorn(manifest) ? Grade_Value.TORN : (graded?.grade ?? Grade_Value.UNGRADED);
+}
+
+/** Whether a grade says that the graph is whole. */
+export function isUsableGrade(grade: Grade_Value): boolean {
+  return grade === Grade_Value.VALID || grade === Grade_Value.DEGRADED;
+}
+
+/** Whether a snapshot has been proven to hold a whole graph. */
+export function isUsable(record: Found): boolean {
+  return isUsableGrade(gradeOf(record));
+}
+
+/** Whether a snapshot has alarms that nobody has acknowledged. */
+export function isAlarming(record: Found): boolean {
+  return alarmsOf(record).length > 0 && record.acknowledged === undefined;
+}
+
+/** What is alarming about a snapshot. One that is not usable counts for nothing, and alarms nobody. */
+export function alarmsOf(record: Found): readonly Finding[] {
+  return isUsable(record) ? (record.graded?.alarms ?? []) : [];
 }
 
 /**
@@ -55,10 +86,21 @@ export async function selectSnapshot(
 
 async function latest(store: Store, name: string, graphId: string): Promise<{ at: Buffer; record: Found }> {
   const graph = graphId === '' ? await onlyGraph(store) : graphId;
+  const fits = name === 'latest' ? (record: Found) => gradeOf(record) !== Grade_Value.TORN : isUsable;
+  let ungraded = 0;
   for await (const [at, record] of store.index.records({ graphId: graph })) {
-    if (isThere(record) && !isTorn(record.manifest)) return { at, record };
+    if (!isThere(record)) continue;
+    if (fits(record)) return { at, record };
+    if (gradeOf(record) === Grade_Value.UNGRADED) ungraded += 1;
   }
-  throw notFound(name, graph);
+  if (name === 'latest' || ungraded === 0) throw notFound(name, graph);
+  throw new LightkeeperError(
+    'NOT_FOUND',
+    `Cannot find a usable snapshot of graph "${graph}": nobody has looked into the ${ungraded} that there are`,
+    {
+      hint: 'take one without --no-grade: it grades a directory that has not changed too; or name one by its id',
+    },
+  );
 }
 
 /** The graph that is meant where none is named: the only one. */
@@ -86,7 +128,8 @@ export function isThere(record: SnapshotRecord): record is Found {
   return record.manifest !== undefined && !record.deleted;
 }
 
-function notFound(name: string, graphId: string): LightkeeperError {
+/** The error of a snapshot that is not there. */
+export function notFound(name: string, graphId: string): LightkeeperError {
   const where = graphId === '' ? '' : ` of graph "${graphId}"`;
   return new LightkeeperError('NOT_FOUND', `Cannot find the snapshot "${name}"${where}: there is none`, {
     hint: 'run lightkeeper list',

@@ -2,10 +2,13 @@ import { basename } from 'node:path';
 import { create } from '@bufbuild/protobuf';
 import { timestampFromMs } from '@bufbuild/protobuf/wkt';
 import type { ServiceImpl } from '@connectrpc/connect';
-import { LightkeeperError } from '../core/errors.ts';
-import { annotate, capturedMs, checkGraphId, graphIdOf } from '../core/manifest.ts';
-import { applyRetention, type Candidate, isEmptyPolicy, type RetentionPlan } from '../core/retention.ts';
+import { LightkeeperError, normalise } from '../core/errors.ts';
+import { warning } from '../core/finding.ts';
+import { LOSS_SHARE } from '../core/lightrag/loss.ts';
+import { capturedMs, checkGraphId, graphIdOf } from '../core/manifest.ts';
 import {
+  type AcceptFindingsRequest,
+  AcceptFindingsResponseSchema,
   type AgentService,
   type CreateSnapshotRequest,
   GetSnapshotResponseSchema,
@@ -13,19 +16,16 @@ import {
   GetStatusResponseSchema,
   GraphStatusSchema,
   ListSnapshotsResponseSchema,
-  type PruneRequest,
-  PruneResultSchema,
   RepairResultSchema,
   type RestoreRequest,
   type RestoreResult,
-  type RetentionPolicy,
   type Snapshot,
   type SnapshotSummary,
   VerifyLevel_Value,
   type VerifyRequest,
   VerifyResultSchema,
 } from '../gen/lightkeeper/v1/agent_pb.ts';
-import type { Annotation, Finding, SnapshotRecord } from '../gen/lightkeeper/v1/types_pb.ts';
+import { type Finding, Severity_Value, type SnapshotRecord } from '../gen/lightkeeper/v1/types_pb.ts';
 import { now } from '../host/clock.ts';
 import { answerRestore, type Guarded } from './answer.ts';
 import { type CaptureResult, capture } from './capture.ts';
@@ -33,15 +33,16 @@ import { inspectSnapshots } from './captured.ts';
 import { diffSnapshots } from './diff.ts';
 import { type OnProgress, tell } from './events.ts';
 import { exportDocument } from './export.ts';
-import { type Found, idOf, isThere, isTorn, selectSnapshot } from './select.ts';
+import { Grader } from './grade.ts';
+import { Keeping, withoutReason } from './keep.ts';
+import { newestRecord } from './previous.ts';
+import { type Found, idOf, isThere, isUsable, notFound, onlyGraph, selectSnapshot } from './select.ts';
 import { GRAPH_DEFAULTS } from './settings.ts';
-import { Ingest } from './store/ingest.ts';
-import { checkClock, collect, markDeleted, newestMs, planCollection } from './store/prune.ts';
-import { enterAnnotation, reconcile } from './store/reconcile.ts';
+import { reconcile } from './store/reconcile.ts';
 import { repairStore } from './store/repair.ts';
 import type { Store } from './store/store.ts';
 import { snapshotsOf, verifyStore } from './store/verify.ts';
-import { fileView, snapshotView, summaryView } from './view.ts';
+import { allFindings, fileView, snapshotView, summaryView } from './view.ts';
 import { workspacesIn } from './workspaces.ts';
 
 /** How long a snapshot waits for its directory to settle. */
@@ -57,6 +58,8 @@ export class StoreService {
   readonly #onSnapshot: (snapshot: Snapshot, result: CaptureResult) => void;
   readonly #onRestored: (ms: number) => void;
   readonly #onSettled: (findings: readonly Finding[]) => void;
+  readonly keeping: Keeping;
+  readonly #grader: Grader;
 
   constructor(
     store: Store,
@@ -69,6 +72,8 @@ export class StoreService {
     } = {},
   ) {
     this.store = store;
+    this.keeping = new Keeping(store);
+    this.#grader = new Grader(store);
     this.#guarded = options.guarded ?? (() => []);
     this.#onSnapshot = options.onSnapshot ?? (() => {});
     this.#onRestored = options.onRestored ?? (() => {});
@@ -84,17 +89,16 @@ export class StoreService {
       getSnapshot: (request) => this.show(request),
       restore: (request, { signal }) => tell((onProgress) => this.restore(request, onProgress, signal)),
       verify: (request, { signal }) => tell((onProgress) => this.verify(request, onProgress, signal)),
-      prune: (request) => tell((onProgress) => this.prune(request, onProgress)),
+      prune: (request) => tell((onProgress) => this.keeping.prune(request, onProgress)),
       repair: ({ dryRun }) => tell((onProgress) => this.repair(dryRun, onProgress)),
       deleteSnapshot: ({ snapshotId, graphId, reason, dryRun }) =>
-        this.delete(snapshotId, graphId, reason, dryRun),
-      pinSnapshot: ({ snapshotId, graphId, pinned }) =>
-        this.#annotate(snapshotId, graphId, () => ({
-          case: 'pinned',
-          value: { $typeName: 'lightkeeper.v1.Pinned', pinned },
-        })),
+        this.keeping.delete(snapshotId, graphId, reason, dryRun),
+      pinSnapshot: ({ snapshotId, graphId, pinned }) => this.keeping.pin(snapshotId, graphId, pinned),
       tagSnapshot: ({ snapshotId, graphId, set, remove }) =>
-        this.#annotate(snapshotId, graphId, ({ tags }) => tagged(newTags(tags, set, remove))),
+        this.keeping.tag(snapshotId, graphId, set, remove),
+      acknowledgeSnapshot: ({ snapshotId, graphId, reason }) =>
+        this.keeping.acknowledge(snapshotId, graphId, reason),
+      acceptFindings: (request) => this.accept(request),
       diff: async ({ fromSnapshotId, toSnapshotId, graphId }, { signal }) => {
         const from = await selectSnapshot(this.store, fromSnapshotId, graphId);
         const to = await selectSnapshot(this.store, toSnapshotId, graphId);
@@ -135,24 +139,65 @@ export class StoreService {
       onSettled: this.#onSettled,
       ...(signal === undefined ? {} : { signal }),
     });
-    const record = result.unchanged ? await this.#withTags(result.record, request.tags) : result.record;
-    if (!isThere(record))
+    const tagged = result.unchanged ? await this.#withTags(result.record, request.tags) : result.record;
+    if (!isThere(tagged))
       throw new LightkeeperError('INTERNAL', 'Cannot show the snapshot that was just taken');
+    const { record, failure } = request.noGrade
+      ? { record: tagged, failure: undefined }
+      : await this.#graded(tagged, result.unchanged, guarded?.lossShare, signal);
+    const met = failure === undefined ? result.findings : [...result.findings, failure];
     const snapshot = snapshotView(record, {
       unchanged: result.unchanged,
       confirmedAtMs: await this.store.index.confirmedAt(graphId),
-      findings: result.findings,
+      findings: allFindings(record, met),
     });
     this.#onSnapshot(snapshot, result);
     return snapshot;
+  }
+
+  /** A snapshot is there whether or not it can be looked into: that is tried again with the next one. */
+  async #graded(
+    record: Found,
+    unchanged: boolean,
+    lossShare: number = LOSS_SHARE,
+    signal?: AbortSignal,
+  ): Promise<{ record: Found; failure: Finding | undefined }> {
+    try {
+      const graded = unchanged
+        ? await this.#grader.again(record, lossShare, signal)
+        : await this.#grader.grade(record, lossShare, signal);
+      return { record: graded, failure: undefined };
+    } catch (error) {
+      const { message, hint } = normalise(error);
+      return { record, failure: warning('not_graded', idOf(record), { message, hint }) };
+    }
   }
 
   /** A point that was asked for with tags has them, also where nothing had changed. */
   async #withTags(record: SnapshotRecord, tags: Readonly<Record<string, string>>): Promise<SnapshotRecord> {
     if (Object.keys(tags).length === 0) return record;
     const name = idOf(record);
-    await this.#annotate(name, '', ({ tags: old }) => tagged(newTags(old, tags, [])));
+    await this.keeping.tag(name, '', tags, []);
     return (await selectSnapshot(this.store, name, '')).record;
+  }
+
+  /** Has errors of the newest snapshot of a graph stand, for a reason. */
+  async accept({ graphId, code, object, reason, dryRun }: AcceptFindingsRequest) {
+    if (reason === '') throw withoutReason('accept findings');
+    const record = await newestRecord(this.store, graphId === '' ? await onlyGraph(this.store) : graphId);
+    if (record === undefined || !isThere(record)) throw notFound('latest', graphId);
+    const wanted = (finding: Finding) =>
+      (code === '' || finding.code === code) && (object === '' || finding.object === object);
+    const { graded, accepted } = await this.#grader.accept(record, wanted, reason, dryRun);
+    return create(AcceptFindingsResponseSchema, {
+      snapshotId: idOf(record),
+      grade: graded.grade,
+      accepted,
+      remaining: graded.findings.filter(
+        ({ severity, standing }) => severity === Severity_Value.ERROR && standing?.stands !== true,
+      ),
+      dryRun,
+    });
   }
 
   async list(graphId: string, pageSize: number, pageToken: string) {
@@ -185,7 +230,8 @@ export class StoreService {
     const from = request.pageToken === '' ? 0 : Number(request.pageToken);
     const response = create(GetSnapshotResponseSchema, {
       snapshot: snapshotView(record, { confirmedAtMs: await this.#confirmedAt(record) }),
-      findings: record.manifest.findings,
+      findings: allFindings(record),
+      ...(record.graded?.stats === undefined ? {} : { stats: record.graded.stats }),
     });
     let place = 0;
     for await (const file of this.store.files(record.manifest.files)) {
@@ -246,141 +292,10 @@ export class StoreService {
     });
   }
 
-  /** Applies a policy to one graph or to all, then gives back space. */
-  async prune({ graphId, policy, dryRun }: PruneRequest, onProgress: OnProgress) {
-    if (policy === undefined || isEmptyPolicy(policy)) {
-      throw new LightkeeperError(
-        'REFUSED',
-        'Cannot prune as the policy is empty: it would keep nothing but the last points',
-        {
-          hint: 'say what to keep, for instance --keep-within 1d --keep-daily 30',
-        },
-      );
-    }
-    return await this.store.exclusively(async () => {
-      const plan: RetentionPlan = { keep: [], remove: [] };
-      const removed: { record: Found; reason: string }[] = [];
-      for (const graph of graphId === '' ? await this.store.index.graphs() : [graphId]) {
-        checkClock(await newestMs(this.store, graph));
-        const one = await this.#planGraph(graph, policy, removed);
-        plan.keep.push(...one.keep);
-        plan.remove.push(...one.remove);
-      }
-      const result = create(PruneResultSchema, { ...plan, dryRun });
-      if (dryRun) {
-        const { plan: packs } = await planCollection(
-          this.store,
-          new Set(plan.remove.map(({ snapshotId }) => snapshotId)),
-        );
-        result.bytesFreed = BigInt(packs.freedBytes);
-        return result;
-      }
-      const before = await this.#packBytes();
-      await markDeleted(this.store, removed);
-      await collect(this.store, (done, total) => onProgress('rewriting packs', done, total));
-      const freed = before - (await this.#packBytes());
-      result.bytesFreed = freed > 0n ? freed : 0n;
-      return result;
-    });
-  }
-
-  /** Whether a policy would remove anything of a graph: that is known without looking at every unit of the store. */
-  async wouldPrune(graphId: string, policy: RetentionPolicy): Promise<boolean> {
-    checkClock(await newestMs(this.store, graphId));
-    return (await this.#planGraph(graphId, policy, [])).remove.length > 0;
-  }
-
-  /** Gives back the space of what no snapshot needs, whatever left it behind. */
-  async sweep(): Promise<void> {
-    await this.store.exclusively(() => collect(this.store, () => {}));
-  }
-
-  async #packBytes(): Promise<bigint> {
-    let bytes = 0n;
-    for await (const [, pack] of this.store.index.packs()) bytes += pack.size;
-    return bytes;
-  }
-
-  async #planGraph(
-    graphId: string,
-    policy: RetentionPolicy,
-    removed: { record: Found; reason: string }[],
-  ): Promise<RetentionPlan> {
-    const records = new Map<string, Found>();
-    const candidates: Candidate[] = [];
-    for (const side of [false, true]) {
-      for await (const [, record] of this.store.index.records({ graphId, side })) {
-        if (!isThere(record)) continue;
-        records.set(idOf(record), record);
-        candidates.push(candidate(record));
-      }
-    }
-    const plan = applyRetention(candidates, policy, now());
-    for (const { snapshotId, reasons } of plan.remove) {
-      const record = records.get(snapshotId);
-      if (record !== undefined) removed.push({ record, reason: `prune: ${reasons.join(', ')}` });
-    }
-    return plan;
-  }
-
   async repair(dryRun: boolean, onProgress: OnProgress) {
     return await this.store.exclusively(async () => {
       const result = await repairStore(this.store, { dryRun, onProgress });
       return create(RepairResultSchema, { ...result, dryRun });
-    });
-  }
-
-  async delete(name: string, graphId: string, reason: string, dryRun: boolean) {
-    return await this.store.exclusively(async () => {
-      const { record } = await selectSnapshot(this.store, name, graphId);
-      const snapshotId = idOf(record);
-      if (record.pinned) {
-        throw new LightkeeperError('REFUSED', `Cannot delete snapshot "${snapshotId}": it is pinned`, {
-          hint: `run lightkeeper unpin ${snapshotId.slice(0, 8)} first`,
-        });
-      }
-      if (!isTorn(record.manifest) && !(await this.#hasOtherUsable(record))) {
-        throw new LightkeeperError(
-          'REFUSED',
-          `Cannot delete snapshot "${snapshotId}": it is the last usable point of "${record.manifest.graphId}"`,
-          {
-            hint: 'take another snapshot first',
-          },
-        );
-      }
-      if (!dryRun)
-        await markDeleted(this.store, [{ record, reason: reason === '' ? 'deleted by hand' : reason }]);
-      return { snapshotId, dryRun };
-    });
-  }
-
-  async #hasOtherUsable(record: Found): Promise<boolean> {
-    for await (const [, other] of this.store.index.records({ graphId: record.manifest.graphId })) {
-      if (isThere(other) && !isTorn(other.manifest) && idOf(other) !== idOf(record)) return true;
-    }
-    return false;
-  }
-
-  async #annotate(
-    name: string,
-    graphId: string,
-    what: (record: Found) => Annotation['what'],
-  ): Promise<SnapshotSummary> {
-    return await this.store.exclusively(async () => {
-      const { at, record } = await selectSnapshot(this.store, name, graphId);
-      const ingest = new Ingest(this.store);
-      const notes = [{ digest: record.digest, what: what(record) }];
-      try {
-        await ingest.commitAnnotations(notes, now(), async (batch, annotation) => {
-          annotate(record, annotation);
-          await enterAnnotation(this.store, batch, annotation);
-        });
-      } catch (error) {
-        await ingest.abandon();
-        throw error;
-      }
-      const after = await this.store.index.record(at);
-      return summaryView(after !== undefined && isThere(after) ? after : record);
     });
   }
 
@@ -438,34 +353,8 @@ export class StoreService {
 
   async #newestUsable(graphId: string): Promise<Found | undefined> {
     for await (const [, record] of this.store.index.records({ graphId })) {
-      if (isThere(record) && !isTorn(record.manifest)) return record;
+      if (isThere(record) && isUsable(record)) return record;
     }
     return undefined;
   }
-}
-
-function candidate(record: Found): Candidate {
-  const torn = isTorn(record.manifest);
-  return {
-    snapshotId: idOf(record),
-    capturedMs: capturedMs(record.manifest),
-    tags: record.tags,
-    pinned: record.pinned,
-    usable: !torn,
-    side: torn,
-  };
-}
-
-function tagged(tags: Record<string, string>): Annotation['what'] {
-  return { case: 'tagged', value: { $typeName: 'lightkeeper.v1.Tagged', tags } };
-}
-
-function newTags(
-  old: Readonly<Record<string, string>>,
-  set: Readonly<Record<string, string>>,
-  remove: readonly string[],
-) {
-  const tags = { ...old, ...set };
-  for (const name of remove) delete tags[name];
-  return tags;
 }

@@ -1,4 +1,5 @@
 import { create } from '@bufbuild/protobuf';
+import { LOSS_SHARE } from '../core/lightrag/loss.ts';
 import { type RetentionPolicy, RetentionPolicySchema } from '../gen/lightkeeper/v1/agent_pb.ts';
 import type { CaptureHooks } from './hooks.ts';
 import type { InstanceSettings } from './instance.ts';
@@ -16,6 +17,8 @@ export interface GraphSettings {
   readonly minIntervalMs: number;
   /** Guard each workspace, a direct subfolder with LightRAG's files, as a graph of its own: `ID.W`. */
   readonly split: boolean;
+  /** What may be lost from one point to the next without an alarm, as a share. */
+  readonly lossShare: number;
   readonly instance: InstanceSettings | undefined;
   readonly hooks: CaptureHooks | undefined;
   readonly retention: RetentionPolicy;
@@ -43,6 +46,7 @@ export const GRAPH_DEFAULTS = {
   quietMs: 300,
   minIntervalMs: 1000,
   split: true,
+  lossShare: LOSS_SHARE,
   instance: undefined,
   hooks: undefined,
 } as const satisfies Partial<GraphSettings>;

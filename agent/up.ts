@@ -171,7 +171,7 @@ class Agent {
       const failed = (graphId: string) => (error: unknown) => this.#events.failed(graphId, normalise(error));
       if (monotonic() >= this.#sweepMs) {
         this.#sweepMs = monotonic() + SWEEP_EVERY_MS;
-        await this.#service.sweep().catch(failed(first ?? ''));
+        await this.#service.keeping.sweep().catch(failed(first ?? ''));
       }
       for (const [graphId, guard] of this.#guards) {
         if (signal.aborted) break;

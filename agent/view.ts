@@ -15,12 +15,12 @@ import {
   type FileEntry,
   FileType_Value,
   type Finding,
-  Grade_Value,
   type Manifest,
   type Position,
   PositionSchema,
+  Severity_Value,
 } from '../gen/lightkeeper/v1/types_pb.ts';
-import { type Found, idOf, isTorn } from './select.ts';
+import { alarmsOf, type Found, gradeOf, idOf, isAlarming } from './select.ts';
 
 function position(record: Found): Position {
   const { epoch, mintId, sequence } = record.manifest;
@@ -31,9 +31,14 @@ function parentId(manifest: Manifest): string {
   return manifest.parentDigest.length === 0 ? '' : snapshotIdOf(manifest.parentDigest);
 }
 
-/** Until graphs are graded, only a torn cut says anything. */
-function gradeOf(manifest: Manifest): Grade_Value {
-  return isTorn(manifest) ? Grade_Value.TORN : Grade_Value.UNGRADED;
+/** Findings of a capture, and of the graph in what it took, errors first. */
+export function allFindings(
+  record: Found,
+  captured: readonly Finding[] = record.manifest.findings,
+): Finding[] {
+  const all = [...alarmsOf(record), ...(record.graded?.findings ?? []), ...captured];
+  const isError = ({ severity }: Finding) => severity === Severity_Value.ERROR;
+  return [...all.filter(isError), ...all.filter((finding) => !isError(finding))];
 }
 
 /** A snapshot as people see it. */
@@ -41,14 +46,14 @@ export function snapshotView(
   record: Found,
   more: { unchanged?: boolean; confirmedAtMs?: number | undefined; findings?: readonly Finding[] } = {},
 ): Snapshot {
-  const { manifest, measured } = record;
+  const { manifest, measured, graded } = record;
   const { source, totals, capturedAt } = manifest;
   const snapshot = create(SnapshotSchema, {
     snapshotId: idOf(record),
     graphId: manifest.graphId,
     position: position(record),
     parentId: parentId(manifest),
-    grade: gradeOf(manifest),
+    grade: gradeOf(record),
     cutMethod: manifest.cutMethod,
     durationMs: measured?.durationMs ?? 0,
     unchanged: more.unchanged ?? false,
@@ -58,13 +63,18 @@ export function snapshotView(
     storedBytes: measured?.storedBytes ?? 0n,
     units: totals?.units ?? 0n,
     newUnits: measured?.newUnits ?? 0,
-    findings: [...(more.findings ?? manifest.findings)],
+    findings: [...(more.findings ?? allFindings(record))],
     tags: record.tags,
     pinned: record.pinned,
     description: manifest.description,
     host: source?.host ?? '',
     dir: source === undefined ? '' : bytesText(source.dir),
+    gradeMs: graded?.durationMs ?? 0,
+    summary: graded?.summary ?? '',
+    alarms: [...alarmsOf(record)],
+    acknowledged: record.acknowledged?.reason ?? '',
   });
+  if (graded?.stats !== undefined) snapshot.stats = graded.stats;
   if (capturedAt !== undefined) snapshot.capturedAt = capturedAt;
   if (source?.instance !== undefined) snapshot.instance = source.instance;
   if (more.confirmedAtMs !== undefined) snapshot.confirmedAt = timestampFromMs(more.confirmedAtMs);
@@ -73,19 +83,20 @@ export function snapshotView(
 
 /** A snapshot as one line of a list. */
 export function summaryView(record: Found): SnapshotSummary {
-  const { manifest, measured } = record;
+  const { manifest, measured, graded } = record;
   const summary = create(SnapshotSummarySchema, {
     snapshotId: idOf(record),
     graphId: manifest.graphId,
     position: position(record),
     parentId: parentId(manifest),
-    grade: gradeOf(manifest),
+    grade: gradeOf(record),
     rawBytes: manifest.totals?.rawBytes ?? 0n,
     newBytes: measured?.newBytes ?? 0n,
     storedBytes: measured?.storedBytes ?? 0n,
     tags: record.tags,
     pinned: record.pinned,
-    summary: manifest.description,
+    summary: [manifest.description, graded?.summary ?? ''].filter((text) => text !== '').join('; '),
+    alarming: isAlarming(record),
   });
   if (manifest.capturedAt !== undefined) summary.capturedAt = manifest.capturedAt;
   return summary;

@@ -23,9 +23,9 @@ const FAILURE_WAIT_MAX_MS = 60_000;
 
 /** What a watcher does with what it sees. */
 export interface WatchHandlers {
-  /** Takes a snapshot; answers whether it is usable, and how long it took once the directory was at rest. */
-  readonly capture: () => Promise<{ usable: boolean; durationMs: number }>;
-  /** The directory is still as its newest usable point has it. */
+  /** Takes a snapshot; answers whether the directory was at rest, and how long it took from then on. */
+  readonly capture: () => Promise<{ settled: boolean; durationMs: number }>;
+  /** The directory is still as its newest point has it. */
   readonly confirm: () => Promise<void>;
   readonly failed: (error: LightkeeperError) => void;
   /** The directory is not there yet. */
@@ -91,8 +91,8 @@ export class Watcher {
     try {
       const seen = await scan(this.#dir, this.#options.scan());
       if (this.#unchanged(seen)) return false;
-      const { usable } = await this.#handlers.capture();
-      this.#captured = usable ? seen : undefined;
+      const { settled } = await this.#handlers.capture();
+      this.#captured = settled ? seen : undefined;
       return true;
     } catch (error) {
       if (this.#seen || !isAbsence(error)) this.#handlers.failed(normalise(error));
@@ -156,9 +156,9 @@ export class Watcher {
       this.#vain = 0;
       const leftMs = this.#nextCaptureMs - monotonic();
       if (leftMs > 0) return leftMs;
-      const { usable, durationMs } = await this.#handlers.capture();
+      const { settled, durationMs } = await this.#handlers.capture();
       // Taken after `seen`, perhaps of something newer: then the next look finds a difference, and the capture none.
-      this.#captured = usable ? seen : undefined;
+      this.#captured = settled ? seen : undefined;
       this.#failures = 0;
       const spacingMs = Math.max(this.#options.minIntervalMs, CAPTURE_SHARE * durationMs);
       this.#nextCaptureMs = monotonic() - durationMs + spacingMs;

@@ -1,4 +1,5 @@
 import { closeSync, constants, fstatSync, openSync, readSync, writeSync } from 'node:fs';
+import { must } from '../core/assert.ts';
 import { gearTable, UNIT_BYTES_MAX } from '../core/boundaries.ts';
 import { ioError, LightkeeperError, normalise, systemCode } from '../core/errors.ts';
 import { UNIT_ID_BYTES, unitId, unitIdInPlace } from '../core/unit.ts';
@@ -15,6 +16,7 @@ import {
   parseFrame,
   proveFrame,
 } from './codec/frame.ts';
+import { type GradeReply, type GradeStep, Grading } from './grading.ts';
 import { type PackReport, verifyPack } from './store/scrub.ts';
 
 /** Block buffers of one worker: while some wait for an answer, another is cut. */
@@ -77,7 +79,8 @@ export type Task =
   | { op: 'keep'; slot: number; fresh: Uint8Array; stream: number }
   | { op: 'flush' }
   | { op: 'restore'; path: string; offset: number; length: number; targets: RestoreTargets }
-  | { op: 'verify'; path: string; packId: string };
+  | { op: 'verify'; path: string; packId: string }
+  | { op: 'grade'; step: GradeStep };
 
 export interface TaskResults {
   cut: CutBlock;
@@ -86,6 +89,7 @@ export interface TaskResults {
   flush: null;
   restore: { bytes: number };
   verify: PackReport;
+  grade: GradeReply;
 }
 
 /** A proven frame on its way out of a worker. */
@@ -135,6 +139,7 @@ export class Work {
   #decoded: Buffer | undefined;
   #scratch: Buffer | undefined;
   #encoded: Buffer | undefined;
+  #grading: Grading | undefined;
 
   constructor({ chunkerSeed, bulk, bytes }: WorkSettings, outlet: Outlet) {
     this.#chunkerSeed = chunkerSeed;
@@ -150,6 +155,7 @@ export class Work {
     if (chunkerSeed !== this.#chunkerSeed || bulk !== this.#bulk || roomFor(bytes) > this.#bytes)
       return false;
     this.#blocks.clear();
+    this.#grading = undefined;
     for (const gathering of this.#gatherings) Object.assign(gathering, { rawBytes: 0, ids: [], lengths: [] });
     return true;
   }
@@ -172,7 +178,18 @@ export class Work {
         return this.#restore(task);
       case 'verify':
         return verifyPack(task.path, task.packId);
+      case 'grade':
+        return this.#grade(task.step);
     }
+  }
+
+  #grade(step: GradeStep): GradeReply {
+    if (step.step === 'begin') {
+      this.#grading = new Grading((path, offset, length) => this.#readFrame(path, offset, length));
+    }
+    const reply = must(this.#grading, 'a grading').run(step);
+    if (step.step === 'end') this.#grading = undefined;
+    return reply;
   }
 
   #cutter(slot: number): Cutter {

@@ -11,6 +11,11 @@ export const EXIT = {
   interrupted: 130,
 } as const;
 
+/** Whether a snapshot with such a grade can be relied on. */
+export function isUsable(grade: Grade_Value): boolean {
+  return grade === Grade_Value.VALID || grade === Grade_Value.DEGRADED;
+}
+
 /** Has the command end with "done with findings" if what it took or looked at is not usable. */
 export function exitByGrade(graded: readonly { readonly grade: Grade_Value }[]): void {
   const bad = [Grade_Value.TORN, Grade_Value.INVALID];

@@ -9,8 +9,6 @@ import { printError } from './print.ts';
 const LATER = [
   'gate',
   'controller',
-  'findings',
-  'ack',
   'status',
   'graphs',
   'agents',
@@ -51,7 +49,7 @@ async function addCommands(program: Command, word: string | undefined): Promise<
   if (wants('validate')) (await import('./commands/validate.ts')).addValidate(program);
   if (wants('restore')) (await import('./commands/restore.ts')).addRestore(program);
   if (wants('verify', 'repair')) (await import('./commands/check.ts')).addChecking(program);
-  if (wants('prune', 'delete', 'pin', 'unpin', 'tag'))
+  if (wants('prune', 'delete', 'pin', 'unpin', 'tag', 'ack', 'findings'))
     (await import('./commands/keep.ts')).addKeeping(program);
 }
 

@@ -1,10 +1,10 @@
 import { timestampMs } from '@bufbuild/protobuf/wkt';
 import type { AgentEvents, ReadSettings } from '../agent/main.ts';
 import type { Snapshot } from '../gen/lightkeeper/v1/agent_pb.ts';
-import { Grade_Value } from '../gen/lightkeeper/v1/types_pb.ts';
 import { now } from '../host/clock.ts';
 import { durationText, sizeText } from '../host/quantity.ts';
 import { snapshotLine } from './commands/snapshot.ts';
+import { isUsable } from './exit.ts';
 import { plain, printError, printFindings, say, timeText } from './print.ts';
 
 /** Runs an agent with these settings until SIGINT or SIGTERM, and tells what it does. */
@@ -21,6 +21,9 @@ export async function runUntilStopped({ settings, warnings, error }: ReadSetting
   await runAgent(settings, agentEvents(), stop.signal);
   say('stopped');
 }
+
+/** Findings of a point that is not usable, or has alarms. */
+const FINDINGS_TOLD = 3;
 
 /** Says what an agent does, a line for each thing; with several graphs each line names its own. */
 export function agentEvents(): AgentEvents {
@@ -42,7 +45,7 @@ export function agentEvents(): AgentEvents {
     snapshot: (snapshot) => {
       const { graphId } = snapshot;
       failing.delete(graphId);
-      if (snapshot.grade !== Grade_Value.TORN && !since.has(graphId)) since.set(graphId, snapshot);
+      if (isUsable(snapshot.grade) && !since.has(graphId)) since.set(graphId, snapshot);
       const first = since.get(graphId);
       const protectedSince =
         first === undefined
@@ -50,6 +53,8 @@ export function agentEvents(): AgentEvents {
           : `protected since ${timeText(first.capturedAt)}, RPO ${rpoText(snapshot)}`;
       const time = timeText(snapshot.capturedAt);
       say(`${time} ${ofGraph(graphId)}${snapshotLine(snapshot)} · ${protectedSince}`);
+      if (!isUsable(snapshot.grade) || snapshot.alarms.length > 0)
+        printFindings(snapshot.findings, FINDINGS_TOLD);
     },
     pruned: (graphId, { remove, keep, bytesFreed }) => {
       const freed = sizeText(Number(bytesFreed));

@@ -120,3 +120,8 @@ export function filesPieceEnds(entries: number, path: Uint8Array): boolean {
   const first = createHash('sha256').update(path).digest()[0] as number;
   return pieceEnds(entries, first);
 }
+
+/** What a list covers: the sum of its spans. */
+export function spanOf(root: ListRoot | undefined): number {
+  return root === undefined ? 0 : readNodeRefs(root.entries).reduce((sum, { span }) => sum + span, 0);
+}

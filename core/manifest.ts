@@ -192,6 +192,16 @@ export function annotate(record: SnapshotRecord, annotation: Annotation): void {
       record.pinned = what.value.pinned;
       record.pinnedCounter = counter;
       return;
+    case 'graded':
+      if (counter < record.gradedCounter) return;
+      record.graded = what.value;
+      record.gradedCounter = counter;
+      return;
+    case 'acknowledged':
+      if (counter < record.acknowledgedCounter) return;
+      record.acknowledged = what.value;
+      record.acknowledgedCounter = counter;
+      return;
     case 'deleted':
       record.deleted = true;
       if (counter > record.deletedCounter) record.deletedCounter = counter;

@@ -6,10 +6,12 @@ export interface Candidate {
   readonly capturedMs: number;
   readonly tags: Readonly<Record<string, string>>;
   readonly pinned: boolean;
-  /** Not torn and, once graded, VALID or DEGRADED. */
-  readonly usable: boolean;
+  /** Whether it has been proven to be usable, proven not to be, or nobody has looked. */
+  readonly worth: 'usable' | 'ungraded' | 'broken';
   /** Torn by its cut: outside the history. */
   readonly side: boolean;
+  /** Much was lost in it, and nobody has said that this is right. */
+  readonly alarming: boolean;
 }
 
 /** A decision and why. */
@@ -24,8 +26,8 @@ export interface RetentionPlan {
   readonly remove: Decision[];
 }
 
-/** A side snapshot is for inspection, and kept this long. */
-const SIDE_KEPT_MS = 24 * 3600 * 1000;
+/** A snapshot that is not usable is for inspection, and kept this long. */
+const BROKEN_KEPT_MS = 24 * 3600 * 1000;
 
 /** Whether a policy keeps nothing by itself. */
 export function isEmptyPolicy(policy: RetentionPolicy): boolean {
@@ -64,11 +66,14 @@ function tagged(tags: Readonly<Record<string, string>>, wanted: string): boolean
   return equals < 0 || tags[key] === wanted.slice(equals + 1);
 }
 
+type Keep = (candidate: Candidate, reason: string) => void;
+
 /**
- * Decides over the snapshots of one graph, given newest first. Only usable ones fill the counted rules, so that
- * torn ones never push good ones out; the newest usable one and pinned ones stay whatever the policy says.
- * Times are of the UTC calendar. Source of the rule per bucket: restic's ApplyPolicy (keep the newest of each
- * of the last n periods that have one).
+ * Decides over the snapshots of one graph, given newest first. Usable ones fill the rules, so that broken ones never push
+ * good ones out; those that nobody has looked into fill them once more. A point with an alarm pushes nothing out either:
+ * points before it are thinned as if it and what came later were not there. The newest usable one, the newest of all, and
+ * pinned ones stay whatever the policy says. Times are of the UTC calendar. Source of the rule per bucket: restic's
+ * ApplyPolicy (keep the newest of each of the last n periods that have one).
  */
 export function applyRetention(
   candidates: readonly Candidate[],
@@ -76,44 +81,70 @@ export function applyRetention(
   nowMs: number,
 ): RetentionPlan {
   const reasons = new Map<string, string[]>();
-  const keep = (candidate: Candidate, reason: string) => {
+  const keep: Keep = (candidate, reason) => {
     const known = reasons.get(candidate.snapshotId);
     if (known === undefined) reasons.set(candidate.snapshotId, [reason]);
     else known.push(reason);
   };
-  const usable = candidates.filter((candidate) => candidate.usable && !candidate.side);
-  const [newest] = usable;
-  if (newest !== undefined) keep(newest, 'last usable point');
   for (const candidate of candidates) {
     if (candidate.pinned) keep(candidate, 'pinned');
+    if (candidate.alarming) keep(candidate, 'alarm, not acknowledged');
     for (const tag of policy.tags) if (tagged(candidate.tags, tag)) keep(candidate, `tag ${tag}`);
-    if (candidate.side && nowMs - candidate.capturedMs < SIDE_KEPT_MS)
-      keep(candidate, 'torn, kept a day for inspection');
+    if (candidate.worth === 'broken' && nowMs - candidate.capturedMs < BROKEN_KEPT_MS)
+      keep(candidate, `${candidate.side ? 'torn' : 'not usable'}, kept a day for inspection`);
   }
-  for (const [i, candidate] of usable.entries()) {
-    if (i < policy.last) keep(candidate, `last ${i + 1} of ${policy.last}`);
-    const age = (newest?.capturedMs ?? 0) - candidate.capturedMs;
-    if (policy.withinMs > 0n && age <= Number(policy.withinMs)) keep(candidate, 'within');
+  const history = candidates.filter(({ side }) => !side);
+  const [newest] = history;
+  if (newest !== undefined && newest.worth !== 'usable') keep(newest, 'newest point');
+  for (const [i, stretch] of stretches(history).entries()) {
+    const usable = stretch.filter(({ worth }) => worth === 'usable');
+    const [last] = usable;
+    if (last !== undefined) keep(last, i === 0 ? 'last usable point' : 'last usable point before an alarm');
+    keepByRules(usable, policy, keep);
+    keepByRules(
+      stretch.filter(({ worth }) => worth === 'ungraded'),
+      policy,
+      keep,
+    );
   }
-  for (const bucket of buckets(policy)) keepBuckets(usable, bucket, keep);
+  return planOf(candidates, reasons);
+}
+
+function planOf(candidates: readonly Candidate[], reasons: ReadonlyMap<string, string[]>): RetentionPlan {
   const plan: RetentionPlan = { keep: [], remove: [] };
-  for (const { snapshotId, usable: isUsable } of candidates) {
+  for (const { snapshotId, worth } of candidates) {
     const why = reasons.get(snapshotId);
     if (why !== undefined) plan.keep.push({ snapshotId, reasons: why });
     else
       plan.remove.push({
         snapshotId,
-        reasons: [isUsable ? 'no rule keeps it' : 'not usable, and no rule keeps it'],
+        reasons: [worth === 'broken' ? 'not usable, and no rule keeps it' : 'no rule keeps it'],
       });
   }
   return plan;
 }
 
-function keepBuckets(
-  usable: readonly Candidate[],
-  bucket: Bucket,
-  keep: (candidate: Candidate, reason: string) => void,
-): void {
+/** The history, newest first, parted behind each point with an alarm. */
+function stretches(history: readonly Candidate[]): Candidate[][] {
+  const parts: Candidate[][] = [[]];
+  for (const candidate of history) {
+    parts.at(-1)?.push(candidate);
+    if (candidate.alarming) parts.push([]);
+  }
+  return parts;
+}
+
+function keepByRules(points: readonly Candidate[], policy: RetentionPolicy, keep: Keep): void {
+  const newestMs = points[0]?.capturedMs ?? 0;
+  for (const [i, candidate] of points.entries()) {
+    if (i < policy.last) keep(candidate, `last ${i + 1} of ${policy.last}`);
+    if (policy.withinMs > 0n && newestMs - candidate.capturedMs <= Number(policy.withinMs))
+      keep(candidate, 'within');
+  }
+  for (const bucket of buckets(policy)) keepBuckets(points, bucket, keep);
+}
+
+function keepBuckets(usable: readonly Candidate[], bucket: Bucket, keep: Keep): void {
   let filled = 0;
   let last = '';
   for (const candidate of usable) {

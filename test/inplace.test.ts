@@ -252,7 +252,7 @@ describe('restore --in-place', { concurrency: 3 }, () => {
       const { findings } = await one.restore(STOPPED, '--exclude', 'gone.json', '--exclude', 'sub');
       assert.equal(readFileSync(join(one.dir, 'gone.json'), 'utf8'), 'only here');
       assert.equal(readFileSync(join(one.dir, 'sub/deep/leaf'), 'utf8'), 'old leaf');
-      assert.equal(readFileSync(join(one.dir, 'kv_store_full_docs.json'), 'utf8'), 'new docs');
+      assert.equal(readFileSync(join(one.dir, 'docs.json'), 'utf8'), 'new docs');
       assert.deepEqual(briefly(findings), ['excluded_kept sub']);
     });
 
@@ -265,7 +265,7 @@ describe('restore --in-place', { concurrency: 3 }, () => {
       const ended = await runBuilt(words);
       assert.equal(ended.code, 0, ended.stderr);
       assert.deepEqual(await new Case(one.dir, join(one.dir, 'store')).assertSound(), 1);
-      assert.equal(readFileSync(join(one.dir, 'kv_store_full_docs.json'), 'utf8'), 'new docs');
+      assert.equal(readFileSync(join(one.dir, 'docs.json'), 'utf8'), 'new docs');
     });
   });
 
@@ -311,8 +311,8 @@ describe('restore --in-place', { concurrency: 3 }, () => {
       atEnd(t, () => clearInterval(timer));
       assertAlive(await one.run(STOPPED), /"sub\/deep\/leaf" has just changed/);
       clearInterval(timer);
-      writeFileSync(join(one.dir, 'vdb_chunks.json.tmp.7.8.9'), 'half');
-      assertAlive(await one.run(STOPPED), /"vdb_chunks\.json\.tmp\.7\.8\.9" is younger than a minute/);
+      writeFileSync(join(one.dir, 'vectors.bin.tmp.7.8.9'), 'half');
+      assertAlive(await one.run(STOPPED), /"vectors\.bin\.tmp\.7\.8\.9" is younger than a minute/);
       assert.deepEqual(readdirSync(one.dir).includes('.lightkeeper'), false);
     });
 
@@ -355,7 +355,7 @@ describe('restore --in-place', { concurrency: 3 }, () => {
       const one = await world(t);
       const unwatch = watchEffects((phase, { label, path }) => {
         if (phase === 'before' && label === 'inplace:stage:sync' && String(path).startsWith(one.dir))
-          appendFileSync(join(one.dir, 'kv_store_full_docs.json'), '.');
+          appendFileSync(join(one.dir, 'docs.json'), '.');
       });
       const request = {
         snapshotId,
@@ -364,10 +364,10 @@ describe('restore --in-place', { concurrency: 3 }, () => {
         diskReserveBytes: 0n,
       };
       const restored = withStore(one.store, {}, (client) => lastOf(client.restore(request)));
-      const message = /"kv_store_full_docs\.json" has just changed: something writes there/;
+      const message = /"docs\.json" has just changed: something writes there/;
       await assert.rejects(restored, { code: 'REFUSED', message }).finally(unwatch);
       assert.deepEqual(ownNames(one.dir), []);
-      assert.equal(readFileSync(join(one.dir, 'kv_store_full_docs.json'), 'utf8'), 'old docs, longer.');
+      assert.equal(readFileSync(join(one.dir, 'docs.json'), 'utf8'), 'old docs, longer.');
     });
 
     it('where another disk is mounted below it', needing('mount'), async (t) => {
@@ -497,10 +497,10 @@ describe('restore --in-place', { concurrency: 3 }, () => {
           const one = new World(place, join(place, at));
           await one.killed(`kill:before:inplace:${at}`);
           const lost = at === 'journal:end:1' ? one.dir : join(one.dir, '.lightkeeper/stage');
-          rmSync(join(lost, 'vdb_chunks.json'));
+          rmSync(join(lost, 'vectors.bin'));
           const findings = await one.next();
           assert.deepEqual(briefly(findings), [`restore_rolled_back ${one.dir}`]);
-          assert.match(findings[0]?.message ?? '', /"vdb_chunks\.json" was staged no longer.*held before/);
+          assert.match(findings[0]?.message ?? '', /"vectors\.bin" was staged no longer.*held before/);
           assert.deepEqual(notAs(wantedOld, one.dir, { rootTime: true }), [], at);
           assert.deepEqual(ownNames(one.dir), []);
           await one.restore(STOPPED);
@@ -548,26 +548,23 @@ describe('restore --in-place', { concurrency: 3 }, () => {
         writeFileSync(one.journal, text);
         const [old = ''] = ownNames(one.dir).filter((name) => name.startsWith('old-'));
         rmSync(join(one.dir, '.lightkeeper', old, 'gone.json'));
-        rmSync(join(one.dir, '.lightkeeper/stage/vdb_chunks.json'), { force: true });
-        rmSync(join(one.dir, 'vdb_chunks.json'), { force: true });
+        rmSync(join(one.dir, '.lightkeeper/stage/vectors.bin'), { force: true });
+        rmSync(join(one.dir, 'vectors.bin'), { force: true });
         const ended = await one.run(STOPPED);
-        const error = /"vdb_chunks\.json" of the new state is gone, and "gone\.json" of the old one/;
+        const error = /"vectors\.bin" of the new state is gone, and "gone\.json" of the old one/;
         assertRefused(ended, { code: 4, error, hint: /nothing was changed: .*journal\.json/ });
       });
 
       it('keeps what somebody wrote in between', async (t) => {
         const one = await world(t);
         await one.killed('kill:before:inplace:move-in:1');
-        writeFileSync(
-          join(one.dir, 'kv_store_full_docs.json'),
-          'written by an instance that started too early',
-        );
+        writeFileSync(join(one.dir, 'docs.json'), 'written by an instance that started too early');
         const findings = await one.next();
         const codes = ['restore_rolled_forward', 'restore_set_aside'];
         assert.deepEqual(findings.map(({ code }) => code).sort(), codes);
         one.assertIs(wantedNew);
         const [found = ''] = ownNames(one.dir).filter((name) => name.endsWith('-found'));
-        const kept = join(one.dir, '.lightkeeper', found, 'kv_store_full_docs.json');
+        const kept = join(one.dir, '.lightkeeper', found, 'docs.json');
         assert.match(readFileSync(kept, 'utf8'), /too early/);
       });
     });

@@ -195,3 +195,69 @@ export function proveFrame(frame: Buffer, room: Buffer): void {
     });
   }
 }
+
+/** A frame whose units have been decoded and hashed. */
+export interface DecodedFrame {
+  readonly parsed: ParsedFrame;
+  readonly bytes: Buffer;
+  /** Where each unit begins, and where the last one ends. */
+  readonly starts: readonly number[];
+}
+
+/** Decodes a frame and hashes every unit of it; DAMAGED if one is not what its id says. */
+export function decodeWhole(bytes: Buffer): DecodedFrame {
+  const parsed = parseFrame(bytes);
+  const { room, decoded } = decodeRoom(parsed.decodedLength);
+  decodeFrame(parsed, decoded);
+  if (unitsThatDiffer(parsed, room).length > 0)
+    throw new LightkeeperError('DAMAGED', 'Cannot read a frame: a unit in it does not hash to its id');
+  const starts = [0];
+  let at = 0;
+  for (const length of parsed.header.unitLengths) {
+    at += length;
+    starts.push(at);
+  }
+  return { parsed, bytes: decoded, starts };
+}
+
+/** What a frame holds in memory beside its bytes. */
+const FRAME_OVERHEAD_BYTES = 8 * 1024;
+
+/** Decoded frames that the next reader may want: the last ones used, up to so many bytes. */
+export class FrameCache {
+  readonly #limitBytes: number;
+  readonly #frames = new Map<string, DecodedFrame>();
+  #bytes = 0;
+
+  constructor(limitBytes: number) {
+    this.#limitBytes = limitBytes;
+  }
+
+  get(key: string): DecodedFrame | undefined {
+    const known = this.#frames.get(key);
+    if (known === undefined) return undefined;
+    this.#frames.delete(key);
+    this.#frames.set(key, known);
+    return known;
+  }
+
+  put(key: string, frame: DecodedFrame): void {
+    this.#frames.set(key, frame);
+    this.#bytes += heldBytes(frame);
+    for (const [old, oldFrame] of this.#frames) {
+      if (this.#bytes <= this.#limitBytes || old === key) break;
+      this.#frames.delete(old);
+      this.#bytes -= heldBytes(oldFrame);
+    }
+  }
+
+  clear(): void {
+    this.#frames.clear();
+    this.#bytes = 0;
+  }
+}
+
+/** Small frames cost more than their bytes. */
+function heldBytes({ parsed, bytes }: DecodedFrame): number {
+  return FRAME_OVERHEAD_BYTES + bytes.length + parsed.body.length + parsed.header.unitIds.length;
+}

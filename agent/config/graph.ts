@@ -11,7 +11,7 @@ import { GRAPH_KEYS, type RETENTION_KEYS, TOP_KEYS } from './keys.ts';
 import { type Fields, type Reading, readMap } from './kinds.ts';
 import { nearest } from './nearest.ts';
 import { DEFAULT, type Mapping, type Origin } from './node.ts';
-import { durationWord, type Listing } from './show.ts';
+import { durationWord, type Listing, percentWord } from './show.ts';
 
 const HOOK_TIMEOUT_MS = 30_000;
 /** A key is one header of a request. */
@@ -68,6 +68,7 @@ export function buildGraph(node: Mapping, path: string, sources: GraphSources): 
       durationWord,
     ),
     split: listing.take(at('split'), fields.split, GRAPH_DEFAULTS.split, shown),
+    lossShare: listing.take(at('alarm_loss'), fields.alarm_loss, GRAPH_DEFAULTS.lossShare, percentWord),
     instance: instanceOf(fields, path, sources),
     hooks: hooksOf(fields, path, listing),
     retention: retentionOf(fields, node, path, sources),

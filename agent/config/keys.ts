@@ -10,6 +10,7 @@ import {
   list,
   map,
   path,
+  percent,
   rate,
   size,
   text,
@@ -79,6 +80,10 @@ export const GRAPH_KEYS = {
   split: key(yesNo(), 'guard each workspace as a graph of its own (default)'),
   allow_partial: key(yesNo(), 'guard the files of an instance that keeps a part of the graph elsewhere'),
   hooks: key(map(HOOK_KEYS), 'shell lines that are run around captures'),
+  alarm_loss: key(
+    percent(),
+    'what may be lost of documents or entities from one point to the next without an alarm (default: 25%)',
+  ),
   retention: key(map(RETENTION_KEYS), 'which points are kept'),
   ack: key(
     later(text('<mode>', ackState), (mode) => mode !== 'async'),

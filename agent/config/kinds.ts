@@ -153,6 +153,18 @@ export function rate(): Kind<bigint> {
   });
 }
 
+/** A share of something, above nothing and up to all of it. */
+export function percent(): Kind<number> {
+  return quantity('<percent>', 'a share', (given) => {
+    const [, digits] = /^([0-9]{1,3}(?:\.[0-9]{1,3})?)\s*%$/.exec(given) ?? [];
+    const value = Number(digits);
+    if (value > 0 && value <= 100) return value / 100;
+    throw new LightkeeperError('INVALID_ARGUMENT', `Cannot use ${quoted(given)} as a share: it is none`, {
+      hint: 'write it like 25%, up to 100%',
+    });
+  });
+}
+
 const COUNT_MAX = 999_999_999;
 
 /** A whole number, 0 or more. */

@@ -21,6 +21,11 @@ export function durationWord(ms: number): string {
   return unit === undefined ? `${ms}ms` : `${ms / unit[1]}${unit[0]}`;
 }
 
+/** A share as it may be written. */
+export function percentWord(share: number): string {
+  return `${Number((share * 100).toFixed(3))}%`;
+}
+
 /** A size exactly as it may be written. */
 export function sizeWord(bytes: bigint): string {
   const names = ['TiB', 'GiB', 'MiB', 'KiB'];

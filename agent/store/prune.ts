@@ -67,6 +67,7 @@ export async function planCollection(
       if (record.deleted || record.manifest === undefined || removed.has(snapshotIdOf(record.digest)))
         continue;
       await walker.walk(record.manifest, record.manifestUnitId);
+      if (record.graded !== undefined) await walker.walkFacts(record.graded.index);
     }
   }
   const lives: PackLife[] = [];
@@ -140,6 +141,12 @@ async function rewrite(
   await rewriter.finish();
 }
 
+const PIECE_KINDS: ReadonlySet<UnitKind_Value> = new Set([
+  UnitKind_Value.LIST,
+  UnitKind_Value.FILES,
+  UnitKind_Value.GRAPH,
+]);
+
 /** Takes what is alive out of old packs and writes it to new ones. */
 class Rewriter {
   readonly #store: Store;
@@ -168,7 +175,7 @@ class Rewriter {
       const unit = must(units[i], 'a unit of the frame');
       const id = Buffer.from(frame.unitIds.subarray(i * UNIT_ID_BYTES, (i + 1) * UNIT_ID_BYTES));
       if (frame.kind === UnitKind_Value.BYTES) await this.#data(unit, id);
-      else if (frame.kind === UnitKind_Value.LIST || frame.kind === UnitKind_Value.FILES) {
+      else if (PIECE_KINDS.has(frame.kind)) {
         this.#ingest.addPiece(frame.kind, unit);
         await this.#ingest.flushPieces();
       } else if (frame.kind !== UnitKind_Value.ANNOTATION || (await this.#annotationAlive(unit))) {
@@ -210,6 +217,10 @@ class Rewriter {
         return !record.deleted && counter === record.taggedCounter;
       case 'pinned':
         return !record.deleted && counter === record.pinnedCounter;
+      case 'graded':
+        return !record.deleted && counter === record.gradedCounter;
+      case 'acknowledged':
+        return !record.deleted && counter === record.acknowledgedCounter;
       default:
         return true;
     }

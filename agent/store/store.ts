@@ -15,7 +15,7 @@ import {
   UnitKind_Value,
 } from '../../gen/lightkeeper/v1/types_pb.ts';
 import { makeDir, removeTree } from '../../host/disk.ts';
-import { decodeFrame, decodeRoom, type ParsedFrame, parseFrame, unitsThatDiffer } from '../codec/frame.ts';
+import { type DecodedFrame, decodeWhole, FrameCache } from '../codec/frame.ts';
 import { newConfig, readConfig, writeConfig } from './config.ts';
 import { DirectoryPacks } from './directory.ts';
 import { StoreIndex, type UnitLocation } from './index.ts';
@@ -25,14 +25,7 @@ import { breakSeal, sealIndex } from './seal.ts';
 
 /** Decoded frames that are kept for the next reader, in bytes. */
 const FRAME_CACHE_BYTES = 12 * 1024 * 1024;
-const FRAME_OVERHEAD_BYTES = 8 * 1024;
 const INDEX_FOLDER = 'index';
-
-interface DecodedFrame {
-  readonly parsed: ParsedFrame;
-  readonly bytes: Buffer;
-  readonly starts: readonly number[];
-}
 
 /** How a store is to be opened. */
 export interface OpenOptions {
@@ -63,8 +56,7 @@ export class Store {
   #index: StoreIndex;
   readonly #indexPath: string;
   readonly #owner: Ownership | undefined;
-  readonly #frames = new Map<string, DecodedFrame>();
-  #frameBytes = 0;
+  readonly #frames = new FrameCache(FRAME_CACHE_BYTES);
   #readers = new Set<Promise<void>>();
   #writing: Promise<void> = Promise.resolve();
 
@@ -264,6 +256,14 @@ export class Store {
     return location === undefined || !this.keeps(location.pack) ? undefined : location;
   }
 
+  /** The file of a pack; DAMAGED if it is not known. */
+  async packPath(pack: number): Promise<string> {
+    const record = await this.#index.pack(pack);
+    if (record === undefined)
+      throw new LightkeeperError('DAMAGED', 'Cannot read a unit: its pack is not known');
+    return this.packs.localPath(hex(record.packId));
+  }
+
   /** Bytes of a unit; DAMAGED if no pack has it. They are a view that must not be written to. */
   async readUnit(id: Uint8Array, kind: UnitKind_Value): Promise<Buffer> {
     // A condemned pack may still be read: its file goes only when its readers have gone.
@@ -286,11 +286,7 @@ export class Store {
   async #frame(location: UnitLocation): Promise<DecodedFrame> {
     const key = `${location.pack}:${location.frameOffset}`;
     const known = this.#frames.get(key);
-    if (known !== undefined) {
-      this.#frames.delete(key);
-      this.#frames.set(key, known);
-      return known;
-    }
+    if (known !== undefined) return known;
     const record = await this.#index.pack(location.pack);
     if (record === undefined)
       throw new LightkeeperError('DAMAGED', 'Cannot read a unit: its pack is not known');
@@ -303,20 +299,13 @@ export class Store {
           : error;
       });
     const frame = decodeWhole(bytes);
-    this.#frames.set(key, frame);
-    this.#frameBytes += heldBytes(frame);
-    for (const [old, oldFrame] of this.#frames) {
-      if (this.#frameBytes <= FRAME_CACHE_BYTES || old === key) break;
-      this.#frames.delete(old);
-      this.#frameBytes -= heldBytes(oldFrame);
-    }
+    this.#frames.put(key, frame);
     return frame;
   }
 
   /** Forgets decoded frames: after packs were removed their numbers may mean others. */
   dropFrames(): void {
     this.#frames.clear();
-    this.#frameBytes = 0;
   }
 
   /** The units of a file, in order, a piece of the list at a time. */
@@ -354,31 +343,11 @@ export class Store {
   }
 }
 
-function missingUnit(id: Uint8Array): LightkeeperError {
+/** The error of a unit that is needed and that no pack has. */
+export function missingUnit(id: Uint8Array): LightkeeperError {
   return new LightkeeperError('DAMAGED', `Cannot read unit ${hex(id).slice(0, 16)}…: no pack has it`, {
     hint: 'run lightkeeper verify to see what is concerned, then lightkeeper repair',
   });
-}
-
-/** What a cached frame holds in memory: small ones cost more than their bytes. */
-function heldBytes({ parsed, bytes }: DecodedFrame): number {
-  return FRAME_OVERHEAD_BYTES + bytes.length + parsed.body.length + parsed.header.unitIds.length;
-}
-
-function decodeWhole(bytes: Buffer): DecodedFrame {
-  const parsed = parseFrame(bytes);
-  const { room, decoded } = decodeRoom(parsed.decodedLength);
-  decodeFrame(parsed, decoded);
-  if (unitsThatDiffer(parsed, room).length > 0) {
-    throw new LightkeeperError('DAMAGED', 'Cannot read a frame: a unit in it does not hash to its id');
-  }
-  const starts: number[] = [];
-  let at = 0;
-  for (const length of parsed.header.unitLengths) {
-    starts.push(at);
-    at += length;
-  }
-  return { parsed, bytes: decoded, starts };
 }
 
 /** A folder for the index of a store that cannot be written to. */

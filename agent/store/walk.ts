@@ -1,10 +1,13 @@
-import { toBinary } from '@bufbuild/protobuf';
+import { fromBinary, toBinary } from '@bufbuild/protobuf';
+import { KNOWN_FIELDS } from '../../core/bounds.ts';
 import { LightkeeperError } from '../../core/errors.ts';
+import { parseFacts } from '../../core/lightrag/noted.ts';
 import { readNodeRefs } from '../../core/list.ts';
 import { parseFileList } from '../../core/manifest.ts';
 import { pathFromBytes } from '../../core/path.ts';
 import { LiveUnits } from '../../core/reachability.ts';
 import {
+  GraphIndexSchema,
   type ListRoot,
   type Manifest,
   ManifestSchema,
@@ -51,6 +54,37 @@ export class Walker {
       this.#mark(Buffer.from(manifestUnitId), length, UnitKind_Value.MANIFEST) === undefined ? 1 : 0;
     missing += await this.#list(manifest.files, true);
     return missing;
+  }
+
+  /**
+   * Marks what was noted of the graph in a snapshot, from the id of its index on. What is missing of it is no damage: it
+   * is made again when it is needed.
+   */
+  async walkFacts(indexId: Uint8Array): Promise<void> {
+    if (indexId.length === 0) return;
+    const index = await this.#fact(Buffer.from(indexId));
+    if (index === undefined) return;
+    for (const { facts } of fromBinary(GraphIndexSchema, index, KNOWN_FIELDS).files) {
+      for (let id = Buffer.from(facts); id.length > 0; ) {
+        const part = await this.#fact(id);
+        if (part === undefined) break;
+        id = Buffer.from(parseFacts(part).before);
+      }
+    }
+  }
+
+  /** Marks a unit of facts; its bytes if it is there and was not met before: what is before it has been met too, then. */
+  async #fact(id: Buffer): Promise<Buffer | undefined> {
+    const location = this.#store.index.locateSync(id);
+    if (location === undefined || this.live.has(location.pack, location.ordinal)) return undefined;
+    try {
+      const bytes = await this.#store.readUnit(id, UnitKind_Value.GRAPH);
+      return this.#mark(id, bytes.length, UnitKind_Value.GRAPH) === true ? bytes : undefined;
+    } catch (error) {
+      if (error instanceof LightkeeperError && ['DAMAGED', 'NOT_FOUND'].includes(error.code))
+        return undefined;
+      throw error;
+    }
   }
 
   /** Marks a unit; undefined if it cannot be had, else whether it is met for the first time. */

@@ -1,14 +1,17 @@
 import type { Command } from 'commander';
 import {
+  AcceptFindingsResponseSchema,
   DeleteSnapshotResponseSchema,
   PruneResultSchema,
   SnapshotSummarySchema,
 } from '../../gen/lightkeeper/v1/agent_pb.ts';
+import { Grade_Value } from '../../gen/lightkeeper/v1/types_pb.ts';
 import { sizeText } from '../../host/quantity.ts';
 import {
   type CommonOptions,
   collect,
   duration,
+  required,
   storeOf,
   tagMap,
   wholeNumber,
@@ -63,6 +66,27 @@ export function addKeeping(program: Command): void {
   )
     .option('--remove <key>', 'a tag to remove; may be given several times', collect)
     .action(tag);
+  withCommon(
+    program
+      .command('ack')
+      .description(
+        'say that the alarms of a snapshot have been seen: it then counts in retention as any other',
+      )
+      .argument('<snapshot>'),
+  )
+    .option('--reason <text>', 'why that is right (required)')
+    .action(acknowledge);
+  const findings = program.command('findings').description('what is wrong with a graph, and may stay so');
+  withCommon(
+    findings
+      .command('accept')
+      .description('have errors of the newest snapshot stand: they lower its grade to DEGRADED, no further'),
+  )
+    .option('--code <word>', 'only errors of this kind')
+    .option('--file <path>', 'only errors of this file')
+    .option('--reason <text>', 'why that is right (required)')
+    .option('--dry-run', 'say what would be accepted')
+    .action(accept);
 }
 
 async function prune(options: PruneOptions): Promise<void> {
@@ -128,6 +152,33 @@ async function confirmed(snapshotId: string): Promise<boolean> {
   } finally {
     terminal.close();
   }
+}
+
+async function acknowledge(snapshotId: string, options: CommonOptions & { reason?: string }): Promise<void> {
+  const request = { snapshotId, graphId: options.graph ?? '', reason: required(options.reason, '--reason') };
+  const result = await withStore(storeOf(options), {}, (client) => client.acknowledgeSnapshot(request));
+  if (options.json === true) return printJson(SnapshotSummarySchema, result);
+  say(`acknowledged ${result.snapshotId}`);
+}
+
+async function accept(
+  options: CommonOptions & { code?: string; file?: string; reason?: string; dryRun?: boolean },
+): Promise<void> {
+  const request = {
+    graphId: options.graph ?? '',
+    code: options.code ?? '',
+    object: options.file ?? '',
+    reason: required(options.reason, '--reason'),
+    dryRun: options.dryRun ?? false,
+  };
+  const result = await withStore(storeOf(options), {}, (client) => client.acceptFindings(request));
+  if (options.json === true) return printJson(AcceptFindingsResponseSchema, result);
+  const { snapshotId, grade, accepted, remaining, dryRun } = result;
+  const verb = dryRun ? 'would be' : 'is';
+  say(
+    `${snapshotId.slice(0, 12)} ${verb} ${Grade_Value[grade]}: ${accepted.length} accepted, ${remaining.length} left`,
+  );
+  printFindings(remaining);
 }
 
 async function pin(snapshotId: string, options: CommonOptions, pinned: boolean): Promise<void> {

@@ -5,6 +5,7 @@ import {
   GetSnapshotResponseSchema,
   GetStatsResponseSchema,
   ListSnapshotsResponseSchema,
+  type Snapshot,
   type SnapshotSummary,
 } from '../../gen/lightkeeper/v1/agent_pb.ts';
 import { FileType_Value, Grade_Value } from '../../gen/lightkeeper/v1/types_pb.ts';
@@ -44,6 +45,7 @@ async function list(options: CommonOptions): Promise<void> {
 function row(snapshot: SnapshotSummary): string[] {
   const notes = Object.entries(snapshot.tags).map(([name, value]) => `${name}=${value}`);
   if (snapshot.pinned) notes.unshift('pinned');
+  if (snapshot.alarming) notes.unshift('ALARM');
   if (snapshot.summary !== '') notes.push(snapshot.summary);
   return [
     snapshot.snapshotId.slice(0, 12),
@@ -80,7 +82,8 @@ async function show(snapshotId: string, options: CommonOptions): Promise<void> {
     ],
     ['parent', snapshot.parentId === '' ? '-' : snapshot.parentId],
     ['captured', `${timeText(snapshot.capturedAt)} from ${plain(snapshot.dir)} on ${snapshot.host}`],
-    ['grade', Grade_Value[snapshot.grade]],
+    ['grade', gradeText(snapshot)],
+    ...graphRows(snapshot),
     ['size', `${snapshot.files} files, ${sizeText(Number(snapshot.rawBytes))} in ${snapshot.units} units`],
     [
       'cost',
@@ -98,6 +101,23 @@ async function show(snapshotId: string, options: CommonOptions): Promise<void> {
   );
   if (all.findings.length > 0) say('');
   printFindings(all.findings);
+}
+
+function gradeText({ grade, alarms, acknowledged }: Snapshot): string {
+  if (alarms.length === 0) return Grade_Value[grade];
+  const seen = acknowledged === '' ? 'not acknowledged' : `acknowledged: ${plain(acknowledged)}`;
+  return `${Grade_Value[grade]}, with an alarm (${seen})`;
+}
+
+function graphRows({ stats, summary }: Snapshot): string[][] {
+  if (stats === undefined) return [];
+  const { documents, chunks, entities, relations, vectors, dimension } = stats;
+  const counts = `${documents} documents, ${chunks} chunks, ${entities} entities, ${relations} relations`;
+  const of = dimension === 0 ? '' : ` of ${dimension} dimensions`;
+  return [
+    ['graph holds', `${counts}, ${vectors} vectors${of}`],
+    ...(summary === '' ? [] : [['since the last', summary]]),
+  ];
 }
 
 function typeLetter(type: FileType_Value): string {

@@ -78,12 +78,23 @@ async function run(options: SnapshotOptions): Promise<void> {
 
 /** One snapshot in a line. */
 export function snapshotLine(snapshot: Snapshot): string {
-  const { snapshotId, files, rawBytes, newBytes, storedBytes, durationMs, unchanged } = snapshot;
-  const what = `${files} files, ${sizeText(Number(rawBytes))}`;
-  if (unchanged) return `unchanged since ${snapshotId.slice(0, 12)} (${what})`;
-  const cost = `${sizeText(Number(newBytes))} new, ${sizeText(Number(storedBytes))} stored, ${durationText(durationMs)}`;
-  const torn = snapshot.grade === Grade_Value.TORN ? ' TORN' : '';
-  return `snapshot ${snapshotId.slice(0, 12)}${torn}: ${what}, ${cost}`;
+  const { snapshotId, files, rawBytes, newBytes, storedBytes, durationMs, gradeMs, unchanged } = snapshot;
+  const what = [`${files} files, ${sizeText(Number(rawBytes))}`, graphText(snapshot)].filter(
+    (text) => text !== '',
+  );
+  const grade = Grade_Value[snapshot.grade];
+  if (unchanged) return `unchanged since ${snapshotId.slice(0, 12)} ${grade} (${what.join(', ')})`;
+  const graded = snapshot.grade === Grade_Value.UNGRADED ? '' : `, graded in ${durationText(gradeMs)}`;
+  const cost = `${sizeText(Number(newBytes))} new, ${sizeText(Number(storedBytes))} stored, ${durationText(durationMs)}${graded}`;
+  const alarm = snapshot.alarms.length > 0 && snapshot.acknowledged === '' ? ' ALARM' : '';
+  return `snapshot ${snapshotId.slice(0, 12)}: ${grade}${alarm}, ${what.join(', ')}, ${cost}`;
+}
+
+/** What is in a graph, and what of it is new. */
+function graphText({ stats, summary }: Snapshot): string {
+  if (stats === undefined) return '';
+  const change = summary === '' ? '' : ` (${summary})`;
+  return `${stats.documents} documents, ${stats.entities} entities, ${stats.relations} relations${change}`;
 }
 
 function printSnapshot(snapshot: Snapshot, named: boolean): void {

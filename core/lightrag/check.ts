@@ -1,13 +1,26 @@
 import { create } from '@bufbuild/protobuf';
-import { type GraphStats, GraphStatsSchema } from '../../gen/lightkeeper/v1/agent_pb.ts';
-import type { Finding } from '../../gen/lightkeeper/v1/types_pb.ts';
-import { errorFinding, warning } from '../finding.ts';
-import { type Facts, pairName, separated, TABLES, type TableName } from './facts.ts';
-import { GraphReader } from './graphml.ts';
+import {
+  type Finding,
+  type GraphStats,
+  GraphStatsSchema,
+  Severity_Value,
+} from '../../gen/lightkeeper/v1/types_pb.ts';
+import { errorFinding, finding, warning } from '../finding.ts';
+import {
+  entityState,
+  type Facts,
+  pairName,
+  relationState,
+  separated,
+  TABLES,
+  type TableName,
+} from './facts.ts';
+import { type GraphEvents, GraphReader } from './graphml.ts';
 import { otherRecords, RECORD_FILES } from './kv.ts';
 import { lacking, NameTable, nameNumber } from './names.ts';
+import type { FileFacts } from './noted.ts';
 import { RecordReader } from './records.ts';
-import { FLAWS, GRAPH_FILES, type GraphFile, IMPLIED, RULES } from './rules.ts';
+import { FLAWS, GRAPH_FILES, type GraphFile, IMPLIED, RULES, TABLES_OF } from './rules.ts';
 import type { ChunkReader, Flaw, LayoutError } from './text.ts';
 import { type VectorFile, VectorReader } from './vectors.ts';
 
@@ -15,6 +28,8 @@ import { type VectorFile, VectorReader } from './vectors.ts';
 const KEYS_MAX = 20;
 const KEYS_IN_MESSAGE = 3;
 const KEY_BYTES_MAX = 200;
+/** Names that are noted of one file. */
+const NAMES_NOTED_MAX = 500;
 
 /** Where names that must be one of their kind come from. */
 const UNIQUE: Readonly<Partial<Record<TableName, GraphFile>>> = {
@@ -44,10 +59,17 @@ export interface CheckContext {
   readonly before?: ReadonlySet<string>;
 }
 
+type Gravity = 'error' | 'warning' | 'sign';
+const SEVERITIES: Readonly<Record<Gravity, Severity_Value>> = {
+  error: Severity_Value.ERROR,
+  warning: Severity_Value.WARNING,
+  sign: Severity_Value.INFO,
+};
+
 /** What a check found, before the names are known. */
 interface Lack {
   readonly code: string;
-  readonly weight: 'error' | 'warning';
+  readonly weight: Gravity;
   readonly file: string;
   readonly table: TableName;
   readonly state: string;
@@ -71,25 +93,66 @@ function readerOf(path: string, facts: Facts): ChunkReader {
   return new RecordReader(otherRecords(facts), { any: true });
 }
 
-function graphReader(facts: Facts, isKnown: boolean): GraphReader {
+function graphReader(facts: Facts, isKnown: boolean): ChunkReader {
   if (!isKnown) return new GraphReader({ node: () => {}, edge: () => {}, data: () => {} }, []);
-  let sources: TableName = 'nodeSources';
-  const events = {
-    node: (id: Buffer) => {
-      sources = 'nodeSources';
-      facts.name('nodes', id);
-    },
-    edge: (source: Buffer, target: Buffer) => {
-      sources = 'edgeSources';
-      facts.name('ends', source);
-      facts.name('ends', target);
-      facts.name('edges', pairName(source, target));
-    },
-    data: (_: string, text: Buffer) => {
-      for (const chunk of separated(text)) facts.name(sources, chunk);
+  const state = new GraphState(facts);
+  const reader = new GraphReader(state, ['source_id', 'description', 'keywords']);
+  return {
+    feed: (chunk) => reader.feed(chunk),
+    end: () => {
+      reader.end();
+      state.ended();
     },
   };
-  return new GraphReader(events, ['source_id']);
+}
+
+/** Tells of nodes and edges with what is said of them. */
+class GraphState implements GraphEvents {
+  readonly #facts: Facts;
+  /** The node or edge that is open. */
+  #open: { kind: 'node' | 'edge'; name: Buffer } | undefined;
+  #texts = new Map<string, Buffer>();
+
+  constructor(facts: Facts) {
+    this.#facts = facts;
+  }
+
+  node(id: Buffer): void {
+    this.ended();
+    this.#open = { kind: 'node', name: Buffer.from(id) };
+    this.#facts.name('nodes', id);
+  }
+
+  edge(source: Buffer, target: Buffer): void {
+    this.ended();
+    const name = pairName(source, target);
+    this.#open = { kind: 'edge', name };
+    this.#facts.name('ends', source);
+    this.#facts.name('ends', target);
+    this.#facts.name('edges', name);
+  }
+
+  data(name: string, text: Buffer): void {
+    this.#texts.set(name, Buffer.from(text));
+  }
+
+  ended(): void {
+    const { kind, name } = this.#open ?? {};
+    if (name === undefined) return;
+    const text = (attribute: string) => this.#texts.get(attribute) ?? Buffer.alloc(0);
+    const sources = text('source_id');
+    const [table, states] =
+      kind === 'node' ? (['nodeSources', 'nodeStates'] as const) : (['edgeSources', 'edgeStates'] as const);
+    for (const chunk of separated(sources)) this.#facts.name(table, chunk);
+    const description = text('description');
+    const state =
+      kind === 'node'
+        ? entityState(name, description, sources)
+        : relationState(name, text('keywords'), description, sources);
+    this.#facts.name(states, state);
+    this.#open = undefined;
+    this.#texts.clear();
+  }
 }
 
 /** Flaws of one kind in one file. */
@@ -118,6 +181,8 @@ export class GraphCheck {
   readonly #vectors = new Map<string, number>();
   #lacks: Lack[] = [];
   readonly #names = new Map<number, Set<string>>();
+  /** Files that were not read, as their facts were noted before. */
+  readonly #known = new Map<string, FileFacts>();
 
   /** The reader of a file; once it has ended well, `read` must be called, else `failed`. */
   reader(path: string): ChunkReader {
@@ -135,6 +200,41 @@ export class GraphCheck {
   /** A file was read to its end. */
   read(path: string): void {
     this.#whole.add(path);
+  }
+
+  /** In place of reading a file: what was noted of the same bytes. */
+  know(path: string, facts: FileFacts): void {
+    this.#seen.add(path);
+    this.#whole.add(path);
+    this.#known.set(path, facts);
+    for (const [name, numbers] of facts.tables)
+      this.#tables[name] = NameTable.of(numbers, facts.repeated.get(name) ?? []);
+    for (const { code, count, keys } of facts.flaws)
+      this.#flaws.set(`${path} ${code}`, { file: path, code, count, keys: [...keys] });
+    if (facts.dimension > 0) this.#dimensions.set(path, facts.dimension);
+    if (facts.dimension > 0) this.#vectors.set(path, facts.vectors);
+  }
+
+  /** What is to be noted of a file; undefined if it is not in its layout. */
+  facts(path: string): FileFacts | undefined {
+    if (!this.#whole.has(path)) return undefined;
+    const tables = TABLES_OF.get(path) ?? [];
+    const named = new Map(this.#known.get(path)?.names);
+    for (const { file, first } of this.#lacks) {
+      if (file !== path) continue;
+      for (const number of first) {
+        const [name] = this.#names.get(number) ?? [];
+        if (name !== undefined) named.set(number, name);
+      }
+    }
+    return {
+      tables: new Map(tables.map((name) => [name, this.#tables[name].numbers])),
+      repeated: new Map(tables.map((name) => [name, this.#tables[name].repeated])),
+      flaws: [...this.#flaws.values()].filter(({ file }) => file === path),
+      vectors: this.#vectors.get(path) ?? 0,
+      dimension: this.#dimensions.get(path) ?? 0,
+      names: [...named].slice(-NAMES_NOTED_MAX),
+    };
   }
 
   /** A file could not be read. */
@@ -164,7 +264,7 @@ export class GraphCheck {
       if (count === 0) continue;
       const heavy = weight === 'error' || (weight === 'under way' && idle === true);
       const lack = { code, file: fromFile, table: items, state, mend, count, first };
-      this.#lacks.push({ ...lack, weight: heavy ? 'error' : 'warning' });
+      this.#lacks.push({ ...lack, weight: heavy ? 'error' : weight === 'sign' ? 'sign' : 'warning' });
     }
     for (const [table, from] of Object.entries(UNIQUE) as [TableName, GraphFile][]) {
       const file = GRAPH_FILES[from];
@@ -184,7 +284,15 @@ export class GraphCheck {
     }
     this.#missing(before);
     this.#mixed();
-    return [...new Set(this.#lacks.map(({ file }) => file))];
+    return [...new Set(this.#lacks.filter((lack) => !this.#nameKnown(lack)).map(({ file }) => file))];
+  }
+
+  /** Names that were noted need not be looked for; but of two names with one number only one is. */
+  #nameKnown({ file, first, code }: Lack): boolean {
+    const names = new Map(this.#known.get(file)?.names);
+    if (code === 'duplicate_id' || first.some((number) => !names.has(number))) return false;
+    for (const number of first) this.#names.set(number, new Set([names.get(number) ?? '']));
+    return true;
   }
 
   /** A reader that finds the names of what is lacking in a file. */
@@ -270,7 +378,7 @@ export class GraphCheck {
 
 function counted(
   what: {
-    weight: 'error' | 'warning';
+    weight: Gravity;
     code: string;
     file: string;
     state: string;
@@ -282,15 +390,18 @@ function counted(
   const keys = [...names].sort().slice(0, KEYS_MAX);
   const first = keys.slice(0, KEYS_IN_MESSAGE).map((key) => `"${key}"`);
   const shown = first.length === 0 ? '' : `: ${first.join(', ')}${what.count > first.length ? ', …' : ''}`;
-  return (what.weight === 'error' ? errorFinding : warning)(what.code, what.file, {
-    message: `${what.count} ${what.state}${shown}`,
+  return finding(what.code, SEVERITIES[what.weight], what.file, {
+    message: `${what.state} (${what.count})${shown}`,
     hint: what.mend,
     count: what.count,
     keys,
   });
 }
 
-function keyText(bytes: Buffer): string {
+/** Names are lines; what is behind the first line is told of by others. */
+function keyText(text: Buffer): string {
+  const end = text.indexOf('\n');
+  const bytes = end < 0 ? text : text.subarray(0, end);
   return bytes.length <= KEY_BYTES_MAX
     ? bytes.toString('utf8')
     : `${bytes.toString('utf8', 0, KEY_BYTES_MAX)}…`;

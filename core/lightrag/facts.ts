@@ -28,6 +28,11 @@ export const TABLES = [
   /** full_entities and full_relations */
   'namedEntities',
   'namedRelations',
+  /** What the graph says of a node or edge, and what its vector was made of: see `entityState` */
+  'nodeStates',
+  'edgeStates',
+  'entityStates',
+  'relationStates',
 ] as const;
 export type TableName = (typeof TABLES)[number];
 
@@ -48,6 +53,40 @@ export const SEPARATOR = Buffer.from('<SEP>');
 export function pairName(a: Buffer, b: Buffer): Buffer {
   // UTF-8 sorts as code points do.
   return Buffer.compare(a, b) <= 0 ? Buffer.concat([a, SEPARATOR, b]) : Buffer.concat([b, SEPARATOR, a]);
+}
+
+const LINE = Buffer.from('\n');
+const TAB = Buffer.from('\t');
+const NUL = Buffer.from([0]);
+
+/** An entity with all that its vector is made of: the first line is its name. */
+export function entityState(name: Buffer, description: Buffer, sources: Buffer): Buffer {
+  return Buffer.concat([name, LINE, description, NUL, sources]);
+}
+
+/** The same of a relation, which goes by its pair. */
+export function relationState(pair: Buffer, keywords: Buffer, description: Buffer, sources: Buffer): Buffer {
+  return Buffer.concat([pair, LINE, keywords, TAB, description, NUL, sources]);
+}
+
+/** What a row of vdb_entities was made of; undefined if its content is of another form. */
+export function rowEntityState(name: Buffer, content: Buffer, sources: Buffer): Buffer | undefined {
+  const begins = content.subarray(0, name.length).equals(name) && content[name.length] === LINE[0];
+  return begins ? entityState(name, content.subarray(name.length + 1), sources) : undefined;
+}
+
+/** The same of a row of vdb_relationships. */
+export function rowRelationState(
+  source: Buffer,
+  target: Buffer,
+  content: Buffer,
+  sources: Buffer,
+): Buffer | undefined {
+  const ends = Buffer.concat([TAB, source, LINE, target, LINE]);
+  const at = content.indexOf(ends);
+  if (at < 0) return undefined;
+  const description = content.subarray(at + ends.length);
+  return relationState(pairName(source, target), content.subarray(0, at), description, sources);
 }
 
 /** The parts of a text between separators, empty ones left out. */

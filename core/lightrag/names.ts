@@ -52,11 +52,20 @@ export function nameNumber(bytes: Uint8Array): number {
 
 /** Names of one kind, as their numbers: eight bytes each, whatever their length. */
 export class NameTable {
-  #numbers = new Float64Array(FIRST_ROOM);
+  #numbers: Float64Array = new Float64Array(FIRST_ROOM);
   #length = 0;
   #sorted = true;
   #compactAt = COMPACT_AT;
   readonly #repeated: number[] = [];
+
+  /** A table of numbers that are known: each once, in order, and some of those that were there more than once. */
+  static of(numbers: Float64Array, repeated: readonly number[]): NameTable {
+    const table = new NameTable();
+    table.#numbers = numbers;
+    table.#length = numbers.length;
+    table.#repeated.push(...repeated);
+    return table;
+  }
 
   add(number: number): void {
     if (this.#length === this.#compactAt) {

@@ -17,8 +17,11 @@ export const GRAPH_FILES = {
 } as const;
 export type GraphFile = keyof typeof GRAPH_FILES;
 
-/** Whose fault it is to break a rule. Under way: an error only while the instance is known to be idle. */
-export type Weight = 'error' | 'warning' | 'under way';
+/**
+ * How bad it is to break a rule. Under way: an error only while the instance is known to be idle. A sign: nothing bad by
+ * itself, but what a moment between two files of a flush looks like.
+ */
+export type Weight = 'error' | 'warning' | 'under way' | 'sign';
 
 /** All names of one table must be in another. */
 export interface Rule {
@@ -36,6 +39,7 @@ export interface Rule {
 const REBUILD =
   'the graph is the authority: have the instance rebuild its vectors, or restore an earlier point';
 const RESTORE = 'restore an earlier point, or ingest the documents concerned again';
+const STAYS = 'nothing need be done if it stays: it is embedded again when it changes';
 const ASK = 'let the instance finish; if it stays, ingest the documents concerned again';
 
 function rule(
@@ -200,7 +204,43 @@ export const RULES: readonly Rule[] = [
       'nothing need be done: they are asked for again when they are needed',
     ],
   ),
+  rule(
+    'entity_differs',
+    'sign',
+    ['entityStates', 'entityVectors'],
+    ['nodeStates', 'graph'],
+    ['vectors were made of another state of their entity', STAYS],
+  ),
+  rule(
+    'relation_differs',
+    'sign',
+    ['relationStates', 'relationVectors'],
+    ['edgeStates', 'graph'],
+    ['vectors were made of another state of their relation', STAYS],
+  ),
 ];
+
+/** Codes of rules that are only signs. */
+export const SIGNS: ReadonlySet<string> = new Set(
+  RULES.filter(({ weight }) => weight === 'sign').map(({ code }) => code),
+);
+
+/** The tables that each file gives, by its path. */
+export const TABLES_OF: ReadonlyMap<string, readonly TableName[]> = tablesOf();
+
+function tablesOf(): Map<string, TableName[]> {
+  const tables = new Map<string, TableName[]>();
+  const enter = (file: GraphFile, table: TableName) => {
+    const known = tables.get(GRAPH_FILES[file]) ?? [];
+    if (!known.includes(table)) known.push(table);
+    tables.set(GRAPH_FILES[file], known);
+  };
+  for (const { items, from, known, to } of RULES) {
+    enter(from, items);
+    enter(to, known);
+  }
+  return tables;
+}
 
 /** A file that the names of another one imply. */
 export interface Implied {

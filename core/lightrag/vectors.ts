@@ -1,6 +1,6 @@
 import { hash } from 'node:crypto';
 import { inflateSync } from 'node:zlib';
-import { type Facts, pairName } from './facts.ts';
+import { type Facts, pairName, rowEntityState, rowRelationState } from './facts.ts';
 import { LayoutReader, unescaped } from './json.ts';
 import { LayoutError } from './text.ts';
 
@@ -19,6 +19,9 @@ interface Row {
   entity: Buffer | undefined;
   source: Buffer | undefined;
   target: Buffer | undefined;
+  /** What it was made of, and from which chunks. */
+  content: Buffer | undefined;
+  sources: Buffer | undefined;
   vector: Buffer | undefined;
 }
 
@@ -111,11 +114,20 @@ export class VectorReader extends LayoutReader {
     else if (this.#field === 'entity_name') row.entity = copy();
     else if (this.#field === 'src_id') row.source = copy();
     else if (this.#field === 'tgt_id') row.target = copy();
-    else if (this.#field === 'vector' && this.#rows % this.#step === 0) row.vector = copy();
+    else if (this.#file === 'chunks') this.#takeVector(copy);
+    else if (this.#field === 'content') row.content = copy();
+    else if (this.#field === 'source_id') row.sources = copy();
+    else this.#takeVector(copy);
+  }
+
+  #takeVector(copy: () => Buffer): void {
+    const row = this.#row;
+    if (this.#field === 'vector' && this.#rows % this.#step === 0) row.vector = copy();
   }
 
   #endRow(): void {
     const { id, entity, source, target, vector } = this.#row;
+    this.#state();
     if (this.#file === 'entities' && entity !== undefined) {
       this.#facts.name('entityVectors', entity);
       if (id.toString('latin1') !== `ent-${hash('md5', entity)}`) this.#facts.flaw('entity_id', entity);
@@ -131,6 +143,19 @@ export class VectorReader extends LayoutReader {
     for (const row of this.#vectors.keys()) if (row % this.#step !== 0) this.#vectors.delete(row);
   }
 
+  #state(): void {
+    const { entity, source, target, content, sources } = this.#row;
+    if (content === undefined || sources === undefined) return;
+    const isEntity = this.#file === 'entities';
+    const state =
+      isEntity && entity !== undefined
+        ? rowEntityState(entity, content, sources)
+        : source !== undefined && target !== undefined
+          ? rowRelationState(source, target, content, sources)
+          : undefined;
+    if (state !== undefined) this.#facts.name(isEntity ? 'entityStates' : 'relationStates', state);
+  }
+
   #endMatrix(): void {
     this.#hasMatrix = true;
     const expected = this.#rows * this.#dimension * FLOAT_BYTES;
@@ -140,7 +165,15 @@ export class VectorReader extends LayoutReader {
 }
 
 function emptyRow(): Row {
-  return { id: NONE, entity: undefined, source: undefined, target: undefined, vector: undefined };
+  return {
+    id: NONE,
+    entity: undefined,
+    source: undefined,
+    target: undefined,
+    content: undefined,
+    sources: undefined,
+    vector: undefined,
+  };
 }
 
 function isRelationId(id: string, source: Buffer, target: Buffer): boolean {

@@ -68,6 +68,7 @@ graphs:
     api_key_file: key
     quiet: 500ms
     min_interval: 2s
+    alarm_loss: 40%
     exclude: ['*.bak', notes]
     split: false
     allow_partial: true
@@ -103,6 +104,7 @@ describe('settings of a file', () => {
       exclude: ['*.bak', 'notes'],
       quietMs: 500,
       minIntervalMs: 2000,
+      lossShare: 0.4,
       split: false,
       instance: { url: 'http://127.0.0.1:9621', apiKey: 'secret', allowPartial: true },
       hooks: { preCapture: ['stop it'], postCapture: ['start it'], timeoutMs: 5000 },
@@ -129,7 +131,14 @@ describe('settings of a file', () => {
     assert.deepEqual(agent, { store, http, reserveBytes: undefined, captures: true, continuous: true });
     const { retention, dir: _, ...rest } = graphs[0] ?? assert.fail('one graph');
     const nothing = { instance: undefined, hooks: undefined, exclude: [] };
-    assert.deepEqual(rest, { graphId: 'rag', quietMs: 300, minIntervalMs: 1000, split: true, ...nothing });
+    assert.deepEqual(rest, {
+      graphId: 'rag',
+      quietMs: 300,
+      minIntervalMs: 1000,
+      split: true,
+      lossShare: 0.25,
+      ...nothing,
+    });
     const { hourly, daily, weekly, monthly, withinMs } = retention;
     assert.deepEqual([hourly, daily, weekly, monthly, withinMs], [48, 30, 8, 12, 3_600_000n]);
   });
@@ -177,6 +186,8 @@ describe('a file that is wrong', () => {
       'graphs: [{dir: /d, quiet: 5}]',
       [/cannot use "5" as a duration; write it like/],
     ],
+    ['a share of more than all', 'graphs: [{dir: /d, alarm_loss: 101%}]', [/"101%" as a share/]],
+    ['a share that is none', 'graphs: [{dir: /d, alarm_loss: 25}]', [/write it like 25%/]],
     ['a time beyond all timers', 'graphs: [{dir: /d, min_interval: 25d}]', [/longer than 24 days/]],
     ['a hook without time', 'graphs: [{dir: /d, hooks: {timeout: 0}}]', [/hooks.timeout: .*too short/]],
     [

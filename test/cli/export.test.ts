@@ -27,7 +27,7 @@ suite('export', () => {
       JSON.stringify(Object.fromEntries(others.map((other) => [other, documents[other]]))),
     );
     place.write('kv_store_doc_status.json', '{}');
-    await place.snapshot();
+    await place.snapshot({}, '--no-grade');
     const gone = await place.fails(['export', '--document', id, '--store', place.store], 1);
     assert.match(String(gone.message), /does not have it/);
     const words = ['export', '--document', id, '--snapshot', String(before.snapshotId).slice(0, 8)];
@@ -50,7 +50,7 @@ suite('export', () => {
     const place = new Place();
     await generate(place.dir, { seed: 3, documents: 5, dimension: 8 });
     truncateSync(join(place.dir, DOCUMENTS), 100);
-    await place.snapshot();
+    await place.snapshot({}, '--no-grade');
     const { message } = await place.fails(['export', '--document', 'doc-1', '--store', place.store], 1);
     assert.match(String(message), /"kv_store_full_docs\.json" in it is not whole: .* it ends in the middle/);
   });

@@ -246,8 +246,9 @@ export class Place {
   /** Runs a command that must fail, with --json: its exit code and both forms of its error are checked. */
   async fails(args: readonly string[], code: number, env: NodeJS.ProcessEnv = {}): Promise<Json> {
     const what = args.join(' ');
-    // Behind the command, so that it is not taken for the value of a flag.
-    const at = args[0]?.startsWith('-') === true ? args.length : 1;
+    // Behind the words of the command, so that it is not taken for the value of a flag.
+    const flag = args.findIndex((word) => word.startsWith('-'));
+    const at = flag <= 0 ? args.length : flag;
     const outcome = await this.run(args.toSpliced(at, 0, '--json'), env);
     assert.equal(outcome.code, code, `${what}: ${outcome.stdout}${outcome.stderr}`);
     errorLines(outcome, what);

@@ -45,7 +45,7 @@ function tree(dir: string): string[] {
 function fill({ dir }: Place): void {
   mkdirSync(join(dir, 'folder/deep'), { recursive: true });
   writeFileSync(join(dir, 'empty'), '');
-  writeFileSync(join(dir, 'vdb_chunks.json'), Buffer.alloc(300_000, 'abcdefg'));
+  writeFileSync(join(dir, 'vectors.bin'), Buffer.alloc(300_000, 'abcdefg'));
   writeFileSync(join(dir, 'folder/deep/secret'), 'secret');
   chmodSync(join(dir, 'folder/deep/secret'), 0o600);
   writeFileSync(join(dir, 'folder/tool'), '#!/bin/sh\n');
@@ -156,12 +156,10 @@ suite('restore', () => {
     const place = new Place();
     fill(place);
     await place.snapshot();
-    const some = await place.json(
-      restoring(place, 'latest', 'to', '--path', 'vdb_*.json', '--path', 'secret'),
-    );
+    const some = await place.json(restoring(place, 'latest', 'to', '--path', 'vec*.bin', '--path', 'secret'));
     assert.deepEqual([some.files, some.bytes], [2, '300006']);
     const names = readdirSync(place.path('to'), { recursive: true, encoding: 'utf8' }).sort();
-    assert.deepEqual(names, ['folder', 'folder/deep', 'folder/deep/secret', 'vdb_chunks.json']);
+    assert.deepEqual(names, ['folder', 'folder/deep', 'folder/deep/secret', 'vectors.bin']);
     await place.fails([...restoring(place, 'latest', 'no', '--path', 'nothing*'), '--store', place.store], 1);
     assert.equal(there(place.path('no')), false);
   });

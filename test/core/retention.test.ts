@@ -13,12 +13,21 @@ type Policy = MessageInitShape<typeof RetentionPolicySchema>;
 
 function point(snapshotId: string, at: string | number, more: Partial<Candidate> = {}): Candidate {
   const capturedMs = typeof at === 'number' ? at : Date.parse(at);
-  return { snapshotId, capturedMs, tags: {}, pinned: false, usable: true, side: false, ...more };
+  return {
+    snapshotId,
+    capturedMs,
+    tags: {},
+    pinned: false,
+    worth: 'usable',
+    side: false,
+    alarming: false,
+    ...more,
+  };
 }
 
 /** Torn by its cut. */
 function side(snapshotId: string, at: string | number): Candidate {
-  return point(snapshotId, at, { usable: false, side: true });
+  return point(snapshotId, at, { worth: 'broken', side: true });
 }
 
 function plan(candidates: readonly Candidate[], policy: Policy, nowMs = NOW): RetentionPlan {
@@ -140,7 +149,7 @@ describe('whatever the policy says', () => {
   it('the newest usable point stays', () => {
     const points = [
       side('torn', NOW),
-      point('broken', NOW - HOUR, { usable: false }),
+      point('broken', NOW - HOUR, { worth: 'broken' }),
       point('good', NOW - 400 * DAY),
       point('older', NOW - 500 * DAY),
     ];
@@ -167,7 +176,7 @@ describe('whatever the policy says', () => {
   });
 
   it('what goes says why', () => {
-    const points = [...series(2, HOUR), point('broken', NOW - 5 * HOUR, { usable: false })];
+    const points = [...series(2, HOUR), point('broken', NOW - 5 * DAY, { worth: 'broken' })];
     assert.deepEqual(plan(points, { last: 1 }).remove, [
       { snapshotId: 'p1', reasons: ['no rule keeps it'] },
       { snapshotId: 'broken', reasons: ['not usable, and no rule keeps it'] },
@@ -182,7 +191,7 @@ describe('whatever the policy says', () => {
 describe('torn snapshots', () => {
   it('never push good ones out of a counted rule', () => {
     const torn = Array.from({ length: 50 }, (_, i) => side(`torn ${i}`, NOW + i * 1000));
-    const broken = Array.from({ length: 50 }, (_, i) => point(`broken ${i}`, NOW + i, { usable: false }));
+    const broken = Array.from({ length: 50 }, (_, i) => point(`broken ${i}`, NOW + i, { worth: 'broken' }));
     const good = series(30, DAY);
     const policies: Policy[] = [
       { last: 5 },
@@ -196,6 +205,48 @@ describe('torn snapshots', () => {
       const beside = kept(plan([...good, ...torn, ...broken], policy, NOW + DAY));
       for (const [id, reasons] of Object.entries(without)) assert.deepEqual(beside[id], reasons);
     }
+  });
+});
+
+describe('snapshots that nobody has looked into', () => {
+  it('fill the rules once more, and push nothing out', () => {
+    const good = series(4, DAY);
+    const unseen = Array.from({ length: 4 }, (_, i) =>
+      point(`u${i}`, NOW + HOUR - i * DAY, { worth: 'ungraded' }),
+    );
+    assert.deepEqual(ids(plan([...good, ...unseen], { last: 2 }, NOW + HOUR)), ['p0', 'p1', 'u0', 'u1']);
+    assert.deepEqual(kept(plan([...good, ...unseen], { last: 1 }, NOW + HOUR)).u0, [
+      'newest point',
+      'last 1 of 1',
+    ]);
+  });
+});
+
+describe('a broken snapshot', () => {
+  it('stays as long as it is the newest', () => {
+    const points = [point('broken', NOW - 9 * DAY, { worth: 'broken' }), point('good', NOW - 10 * DAY)];
+    assert.deepEqual(kept(plan(points, { last: 1 })).broken, ['newest point']);
+  });
+});
+
+describe('an alarm that nobody has acknowledged', () => {
+  it('has the points before it thinned as if nothing had come later', () => {
+    const before = series(6, DAY, NOW - 10 * DAY);
+    const alarm = point('alarm', NOW - 9 * DAY, { alarming: true });
+    const later = Array.from({ length: 8 }, (_, i) => point(`later ${i}`, NOW - i * HOUR));
+    for (const policy of [{ last: 3 }, { daily: 3 }, { withinMs: BigInt(DAY) }] satisfies Policy[]) {
+      const alone = kept(plan(before, policy));
+      const beside = kept(plan([...later, alarm, ...before], policy));
+      assert.deepEqual(beside.alarm?.[0], 'alarm, not acknowledged');
+      for (const { snapshotId } of before) {
+        const reasons = alone[snapshotId]?.map((why) =>
+          why === 'last usable point' ? 'last usable point before an alarm' : why,
+        );
+        assert.deepEqual(beside[snapshotId], reasons, snapshotId);
+      }
+    }
+    const seen = { ...alarm, alarming: false };
+    assert.equal(kept(plan([...later, seen, ...before], { last: 3 })).p0, undefined);
   });
 });
 
@@ -223,7 +274,7 @@ const candidates = fc
   .array(
     fc.record({
       agoMs: fc.nat({ max: 800 * DAY }),
-      kind: fc.constantFrom('usable', 'usable', 'usable', 'broken', 'side'),
+      kind: fc.constantFrom('usable', 'usable', 'usable', 'ungraded', 'broken', 'side'),
       pinned: fc.nat({ max: 9 }).map((n) => n === 0),
       tag: fc.constantFrom('', 'release'),
     }),
@@ -232,7 +283,7 @@ const candidates = fc
   .map((list) =>
     list.map(({ agoMs, kind, pinned, tag }, i) =>
       point(`s${i}`, NOW - agoMs, {
-        usable: kind === 'usable',
+        worth: kind === 'side' ? 'broken' : kind,
         side: kind === 'side',
         pinned,
         tags: tag === '' ? {} : { [tag]: '1' },
@@ -279,7 +330,9 @@ describe('any policy on any history', () => {
     fc.assert(
       fc.property(candidates, policies, (list, policy) => {
         const result = new Set(ids(plan(list, policy)));
-        const usable = list.filter((one) => one.usable).toSorted((a, b) => b.capturedMs - a.capturedMs);
+        const usable = list
+          .filter(({ worth }) => worth === 'usable')
+          .toSorted((a, b) => b.capturedMs - a.capturedMs);
         const must = [usable[0], ...usable.slice(0, policy.last), ...list.filter(({ pinned }) => pinned)];
         for (const [rule, digits] of PERIODS) {
           const newest = new Map<string, Candidate>();
@@ -300,7 +353,7 @@ describe('any policy on any history', () => {
         const { last, hourly, daily, weekly, monthly, yearly } = policy;
         const named = 1 + last + hourly + daily + weekly + monthly + yearly;
         const plain = list.filter(
-          ({ usable, pinned, tags }) => usable && !pinned && tags.release === undefined,
+          ({ worth, pinned, tags }) => worth === 'usable' && !pinned && tags.release === undefined,
         );
         const result = new Set(ids(plan(plain, { ...policy, withinMs: 0n })));
         assert.equal(result.size <= named, true);
@@ -326,7 +379,7 @@ describe('any policy on any history', () => {
   it('treats good points alike, torn ones beside them or not', () => {
     fc.assert(
       fc.property(candidates, policies, (list, policy) => {
-        const good = list.filter(({ usable }) => usable);
+        const good = list.filter(({ worth }) => worth === 'usable');
         const beside = ids(plan(list, policy)).filter((id) =>
           good.some(({ snapshotId }) => snapshotId === id),
         );

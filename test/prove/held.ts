@@ -6,6 +6,7 @@ import { Store } from '../../agent/store/store.ts';
 import { normalise } from '../../core/errors.ts';
 import { random } from '../../demo/random.ts';
 import { CreateSnapshotRequestSchema, PruneRequestSchema } from '../../gen/lightkeeper/v1/agent_pb.ts';
+import type { Finding } from '../../gen/lightkeeper/v1/types_pb.ts';
 import { watchEffects } from '../../host/disk.ts';
 import { FAILURES_SHOWN, GRAPH, ownKeeper, restoresTo, type Scratch, scratch } from './keeper.ts';
 import { checkPositions, checkRebuilt } from './promises.ts';
@@ -87,9 +88,9 @@ export async function makeHeld(seed: number): Promise<Held> {
   const calls: Call[] = [
     { name: 'snapshot', run: snapshotOf(dirs[2] as string) },
     { name: 'unchanged snapshot', run: snapshotOf(dirs[1] as string) },
-    { name: 'prune', run: (service) => service.prune(policy, () => {}) },
+    { name: 'prune', run: (service) => service.keeping.prune(policy, () => {}) },
     { name: 'repair', run: (service) => service.repair(false, () => {}) },
-    { name: 'delete', run: (service) => service.delete(first, GRAPH, 'a test', false) },
+    { name: 'delete', run: (service) => service.keeping.delete(first, GRAPH, 'a test', false) },
   ];
   const cases: HeldCase[] = [];
   for (const call of calls) {
@@ -101,6 +102,12 @@ export async function makeHeld(seed: number): Promise<Held> {
     }
   }
   return { seed, folder, store: keeper.store, first, trees, next: dirs[3] as string, cases };
+}
+
+/** Why a point could not be looked into: it is there all the same. */
+function ungraded(result: unknown): string | undefined {
+  const { findings = [] } = result as { findings?: readonly Finding[] };
+  return findings.find((finding) => finding.code === 'not_graded')?.message;
 }
 
 /** The disk fails once during a call; then, without the store having been closed, all goes on. */
@@ -115,12 +122,14 @@ export async function runHeld(held: Held, { call, label, nth, code }: HeldCase):
         if (phase !== 'before' || effect.label !== label || ++seen < nth) return;
         throw Object.assign(new Error(`${code}: injected`), { code });
       });
-      const failure = await call.run(service).then(
-        () => undefined,
-        (error: unknown) => normalise(error),
-      );
+      const said = await call.run(service).then(ungraded, (error: unknown) => {
+        const { code: what, message } = normalise(error);
+        return what === 'IO' ? message : undefined;
+      });
       stop();
-      assert.ok(failure?.code === 'IO' && failure.message.includes(code), `it says why: ${failure?.message}`);
+      // A pack's shard is a matter of chance, and may have been there before.
+      const met = seen >= nth || label !== 'store:shard:create';
+      assert.equal(met ? said?.includes(code) : true, true, `it says why: ${said}`);
       const prunes = call.name === 'prune' || call.name === 'delete';
       // What failed may have been done all the same: then it is not there to be done again.
       await call.run(service).catch((error: unknown) => {

@@ -120,10 +120,10 @@ async function pruneAndProve(
 ): Promise<void> {
   const policy = create(RetentionPolicySchema, { last: 1000 });
   const plan = create(PruneRequestSchema, { policy, dryRun: true });
-  const [, planMs] = await timed(() => service.prune(plan, () => {}));
+  const [, planMs] = await timed(() => service.keeping.prune(plan, () => {}));
   log(`prune --keep-last 1000 --dry-run: ${(planMs / 1000).toFixed(1)} s, ${rssMb()}`);
   const [result, pruneMs] = await timed(() =>
-    service.prune(create(PruneRequestSchema, { policy }), () => {}),
+    service.keeping.prune(create(PruneRequestSchema, { policy }), () => {}),
   );
   log(
     `prune --keep-last 1000: ${(pruneMs / 1000).toFixed(1)} s, ${result.remove.length} removed, ` +
@@ -133,7 +133,9 @@ async function pruneAndProve(
   log(
     `left: ${stats.snapshots} snapshots in ${stats.packs} packs, ${(Number(stats.storedBytes) / 1e6).toFixed(1)} MB`,
   );
-  const [again, againMs] = await timed(() => service.prune(create(PruneRequestSchema, { policy }), () => {}));
+  const [again, againMs] = await timed(() =>
+    service.keeping.prune(create(PruneRequestSchema, { policy }), () => {}),
+  );
   log(`the same again: ${(againMs / 1000).toFixed(1)} s, ${again.remove.length} removed`);
   const verify = create(VerifyRequestSchema, { level: 1 });
   const [verified, verifyMs] = await timed(() => service.verify(verify, () => {}));

@@ -21,7 +21,7 @@ export function fill(dir: string, files: Readonly<Record<string, string | Uint8A
 /** What a small directory of a graph looks like: two files and a folder. */
 export function fillGraph(dir: string, version = 1): void {
   fill(dir, {
-    'kv_store_full_docs.json': JSON.stringify({ version, text: 'a'.repeat(2000 + version) }),
+    'kv_store_notes.json': JSON.stringify({ version, text: 'a'.repeat(2000 + version) }),
     'graph.graphml': `<graphml>${version}</graphml>`,
     'blobs/noise': noise(version, 200_000),
   });

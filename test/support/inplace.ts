@@ -50,8 +50,8 @@ function raw(dir: string, name: string): Buffer {
 /** The state of a snapshot: files, folders, links, modes and times of every kind. */
 export function fillNew(dir: string): void {
   fill(dir, {
-    'kv_store_full_docs.json': 'new docs',
-    'vdb_chunks.json': noise('new', 300_000),
+    'docs.json': 'new docs',
+    'vectors.bin': noise('new', 300_000),
     'kind/now': 'a folder now',
     'sub/deep/leaf': 'leaf',
     'sub/only-new': '',
@@ -60,7 +60,7 @@ export function fillNew(dir: string): void {
   writeFileSync(raw(dir, 'sub/\xe9'), 'no UTF-8 either');
   linkSync(join(dir, 'sub/deep/leaf'), join(dir, 'hard'));
   symlinkSync('sub/nowhere', join(dir, 'soft'));
-  chmodSync(join(dir, 'kv_store_full_docs.json'), 0o600);
+  chmodSync(join(dir, 'docs.json'), 0o600);
   chmodSync(join(dir, 'sub'), 0o711);
   lutimesSync(join(dir, 'soft'), 1.3e9, 1.3e9);
   for (const [i, name] of ['sub/deep/leaf', 'sub/deep', 'sub', 'kind'].entries())
@@ -72,7 +72,7 @@ export function fillNew(dir: string): void {
 /** What the directory holds when it is restored to. */
 export function fillOld(dir: string): void {
   fill(dir, {
-    'kv_store_full_docs.json': 'old docs, longer',
+    'docs.json': 'old docs, longer',
     'gone.json': 'only here',
     kind: 'a file',
     'sub/deep/leaf': 'old leaf',

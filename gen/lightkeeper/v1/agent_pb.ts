@@ -8,7 +8,7 @@ import type { GenEnum, GenFile, GenMessage, GenService } from "@bufbuild/protobu
 import { enumDesc, fileDesc, messageDesc, serviceDesc } from "@bufbuild/protobuf/codegenv2";
 import type { Timestamp } from "@bufbuild/protobuf/wkt";
 import { file_google_protobuf_struct, file_google_protobuf_timestamp } from "@bufbuild/protobuf/wkt";
-import type { CutMethod_Value, FileType_Value, Finding, Grade_Value, Instance, Position } from "./types_pb.ts";
+import type { CutMethod_Value, FileType_Value, Finding, Grade_Value, GraphStats, Instance, Position } from "./types_pb.ts";
 import { file_lightkeeper_v1_types } from "./types_pb.ts";
 import type { JsonObject, Message } from "@bufbuild/protobuf";
 
@@ -16,7 +16,7 @@ import type { JsonObject, Message } from "@bufbuild/protobuf";
  * Describes the file lightkeeper/v1/agent.proto.
  */
 export const file_lightkeeper_v1_agent: GenFile = /*@__PURE__*/
-  fileDesc("ChpsaWdodGtlZXBlci92MS9hZ2VudC5wcm90bxIObGlnaHRrZWVwZXIudjEiKQoLRXJyb3JEZXRhaWwSDAoEY29kZRgBIAEoCRIMCgRoaW50GAIgASgJIkIKCFByb2dyZXNzEg0KBXBoYXNlGAEgASgJEhIKCmRvbmVfYnl0ZXMYAiABKAQSEwoLdG90YWxfYnl0ZXMYAyABKAQieAoKR3JhcGhTdGF0cxIRCglkb2N1bWVudHMYASABKAQSDgoGY2h1bmtzGAIgASgEEhAKCGVudGl0aWVzGAMgASgEEhEKCXJlbGF0aW9ucxgEIAEoBBIPCgd2ZWN0b3JzGAUgASgEEhEKCWRpbWVuc2lvbhgGIAEoDSL8BQoIU25hcHNob3QSEwoLc25hcHNob3RfaWQYASABKAkSEAoIZ3JhcGhfaWQYAiABKAkSKgoIcG9zaXRpb24YAyABKAsyGC5saWdodGtlZXBlci52MS5Qb3NpdGlvbhIRCglwYXJlbnRfaWQYBCABKAkSKgoFZ3JhZGUYBSABKA4yGy5saWdodGtlZXBlci52MS5HcmFkZS5WYWx1ZRIzCgpjdXRfbWV0aG9kGAYgASgOMh8ubGlnaHRrZWVwZXIudjEuQ3V0TWV0aG9kLlZhbHVlEi8KC2NhcHR1cmVkX2F0GAcgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBITCgtkdXJhdGlvbl9tcxgIIAEoDRIQCghncmFkZV9tcxgJIAEoDRIRCgl1bmNoYW5nZWQYCiABKAgSDQoFZmlsZXMYCyABKA0SEQoJcmF3X2J5dGVzGAwgASgEEhEKCW5ld19ieXRlcxgNIAEoBBIUCgxzdG9yZWRfYnl0ZXMYDiABKAQSDQoFdW5pdHMYDyABKAQSEQoJbmV3X3VuaXRzGBAgASgNEikKCGZpbmRpbmdzGBEgAygLMhcubGlnaHRrZWVwZXIudjEuRmluZGluZxIpCgVzdGF0cxgSIAEoCzIaLmxpZ2h0a2VlcGVyLnYxLkdyYXBoU3RhdHMSMAoEdGFncxgTIAMoCzIiLmxpZ2h0a2VlcGVyLnYxLlNuYXBzaG90LlRhZ3NFbnRyeRIOCgZwaW5uZWQYFCABKAgSEwoLZGVzY3JpcHRpb24YFSABKAkSMAoMY29uZmlybWVkX2F0GBYgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIMCgRob3N0GBcgASgJEgsKA2RpchgYIAEoCRIqCghpbnN0YW5jZRgZIAEoCzIYLmxpZ2h0a2VlcGVyLnYxLkluc3RhbmNlGisKCVRhZ3NFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBIpcDCg9TbmFwc2hvdFN1bW1hcnkSEwoLc25hcHNob3RfaWQYASABKAkSEAoIZ3JhcGhfaWQYAiABKAkSKgoIcG9zaXRpb24YAyABKAsyGC5saWdodGtlZXBlci52MS5Qb3NpdGlvbhIRCglwYXJlbnRfaWQYBCABKAkSKgoFZ3JhZGUYBSABKA4yGy5saWdodGtlZXBlci52MS5HcmFkZS5WYWx1ZRIvCgtjYXB0dXJlZF9hdBgGIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASEQoJcmF3X2J5dGVzGAcgASgEEhEKCW5ld19ieXRlcxgIIAEoBBIUCgxzdG9yZWRfYnl0ZXMYCSABKAQSNwoEdGFncxgKIAMoCzIpLmxpZ2h0a2VlcGVyLnYxLlNuYXBzaG90U3VtbWFyeS5UYWdzRW50cnkSDgoGcGlubmVkGAsgASgIEg8KB3N1bW1hcnkYDCABKAkaKwoJVGFnc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEi4AEKBEZpbGUSDAoEcGF0aBgBIAEoCRIXCgpwYXRoX2J5dGVzGAIgASgMSACIAQESLAoEdHlwZRgDIAEoDjIeLmxpZ2h0a2VlcGVyLnYxLkZpbGVUeXBlLlZhbHVlEgwKBHNpemUYBCABKAQSDAoEbW9kZRgFIAEoDRIpCgVtdGltZRgGIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDQoFdW5pdHMYByABKAQSEwoGdGFyZ2V0GAggASgJSAGIAQFCDQoLX3BhdGhfYnl0ZXNCCQoHX3RhcmdldCLgAgoVQ3JlYXRlU25hcHNob3RSZXF1ZXN0EgsKA2RpchgBIAEoDBIQCghncmFwaF9pZBgCIAEoCRI9CgR0YWdzGAMgAygLMi8ubGlnaHRrZWVwZXIudjEuQ3JlYXRlU25hcHNob3RSZXF1ZXN0LlRhZ3NFbnRyeRITCgtkZXNjcmlwdGlvbhgEIAEoCRIZChFzZXR0bGVfdGltZW91dF9tcxgFIAEoDRIVCghxdWlldF9tcxgGIAEoDUgAiAEBEhAKCG5vX2dyYWRlGAcgASgIEg8KB2V4Y2x1ZGUYCCADKAkSHwoSZGlza19yZXNlcnZlX2J5dGVzGAkgASgESAGIAQESDQoFc3BsaXQYCiABKAgaKwoJVGFnc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAFCCwoJX3F1aWV0X21zQhUKE19kaXNrX3Jlc2VydmVfYnl0ZXMieAoTQ3JlYXRlU25hcHNob3RFdmVudBIsCghwcm9ncmVzcxgBIAEoCzIYLmxpZ2h0a2VlcGVyLnYxLlByb2dyZXNzSAASKgoGcmVzdWx0GAIgASgLMhgubGlnaHRrZWVwZXIudjEuU25hcHNob3RIAEIHCgVldmVudCJPChRMaXN0U25hcHNob3RzUmVxdWVzdBIQCghncmFwaF9pZBgBIAEoCRIRCglwYWdlX3NpemUYAiABKA0SEgoKcGFnZV90b2tlbhgDIAEoCSJkChVMaXN0U25hcHNob3RzUmVzcG9uc2USMgoJc25hcHNob3RzGAEgAygLMh8ubGlnaHRrZWVwZXIudjEuU25hcHNob3RTdW1tYXJ5EhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSJiChJHZXRTbmFwc2hvdFJlcXVlc3QSEwoLc25hcHNob3RfaWQYASABKAkSEAoIZ3JhcGhfaWQYAiABKAkSEQoJcGFnZV9zaXplGAMgASgNEhIKCnBhZ2VfdG9rZW4YBCABKAki1QEKE0dldFNuYXBzaG90UmVzcG9uc2USKgoIc25hcHNob3QYASABKAsyGC5saWdodGtlZXBlci52MS5TbmFwc2hvdBIjCgVmaWxlcxgCIAMoCzIULmxpZ2h0a2VlcGVyLnYxLkZpbGUSKQoIZmluZGluZ3MYAyADKAsyFy5saWdodGtlZXBlci52MS5GaW5kaW5nEikKBXN0YXRzGAQgASgLMhoubGlnaHRrZWVwZXIudjEuR3JhcGhTdGF0cxIXCg9uZXh0X3BhZ2VfdG9rZW4YBSABKAkiggIKDlJlc3RvcmVSZXF1ZXN0EhMKC3NuYXBzaG90X2lkGAEgASgJEhAKCGdyYXBoX2lkGAIgASgJEgoKAnRvGAMgASgMEg0KBXBhdGhzGAQgAygJEg8KB2RyeV9ydW4YBSABKAgSEgoKYWxsb3dfdG9ybhgGIAEoCBIfChJkaXNrX3Jlc2VydmVfYnl0ZXMYByABKARIAIgBARIQCghpbl9wbGFjZRgIIAEoDBIUCgxpbnN0YW5jZV91cmwYCSABKAkSGAoQaW5zdGFuY2Vfc3RvcHBlZBgKIAEoCBIPCgdleGNsdWRlGAsgAygJQhUKE19kaXNrX3Jlc2VydmVfYnl0ZXMidgoMUmVzdG9yZUV2ZW50EiwKCHByb2dyZXNzGAEgASgLMhgubGlnaHRrZWVwZXIudjEuUHJvZ3Jlc3NIABIvCgZyZXN1bHQYAiABKAsyHS5saWdodGtlZXBlci52MS5SZXN0b3JlUmVzdWx0SABCBwoFZXZlbnQi3AEKDVJlc3RvcmVSZXN1bHQSEwoLc25hcHNob3RfaWQYASABKAkSCgoCdG8YAiABKAkSDQoFZmlsZXMYAyABKA0SDQoFYnl0ZXMYBCABKAQSEwoLZHVyYXRpb25fbXMYBSABKA0SEAoIdmVyaWZpZWQYBiABKAgSDwoHZHJ5X3J1bhgHIAEoCBIpCghmaW5kaW5ncxgIIAMoCzIXLmxpZ2h0a2VlcGVyLnYxLkZpbmRpbmcSKQoIaW5fcGxhY2UYCSABKAsyFy5saWdodGtlZXBlci52MS5JblBsYWNlIocBCgdJblBsYWNlEhAKCHJlcGxhY2VkGAEgASgNEg0KBWFkZGVkGAIgASgNEg8KB3JlbW92ZWQYAyABKA0SDAoEa2VwdBgEIAEoDRIVCg1yZW1vdmVkX25hbWVzGAUgAygJEhIKCmtlcHRfbmFtZXMYBiADKAkSEQoJb2xkX3N0YXRlGAcgASgJIjsKC1ZlcmlmeUxldmVsIiwKBVZhbHVlEg0KCVNUUlVDVFVSRRAAEgkKBUJZVEVTEAESCQoFR1JBUEgQAiJoCg1WZXJpZnlSZXF1ZXN0EhMKC3NuYXBzaG90X2lkGAEgASgJEhAKCGdyYXBoX2lkGAIgASgJEjAKBWxldmVsGAMgASgOMiEubGlnaHRrZWVwZXIudjEuVmVyaWZ5TGV2ZWwuVmFsdWUidAoLVmVyaWZ5RXZlbnQSLAoIcHJvZ3Jlc3MYASABKAsyGC5saWdodGtlZXBlci52MS5Qcm9ncmVzc0gAEi4KBnJlc3VsdBgCIAEoCzIcLmxpZ2h0a2VlcGVyLnYxLlZlcmlmeVJlc3VsdEgAQgcKBWV2ZW50IrQBCg5WYWxpZGF0ZVJlc3VsdBIqCgVncmFkZRgBIAEoDjIbLmxpZ2h0a2VlcGVyLnYxLkdyYWRlLlZhbHVlEikKCGZpbmRpbmdzGAIgAygLMhcubGlnaHRrZWVwZXIudjEuRmluZGluZxIpCgVzdGF0cxgDIAEoCzIaLmxpZ2h0a2VlcGVyLnYxLkdyYXBoU3RhdHMSEwoLZHVyYXRpb25fbXMYBCABKA0SCwoDZGlyGAUgASgJIrQBCgxWZXJpZnlSZXN1bHQSMAoFbGV2ZWwYASABKA4yIS5saWdodGtlZXBlci52MS5WZXJpZnlMZXZlbC5WYWx1ZRIZChFjaGVja2VkX3NuYXBzaG90cxgCIAEoDRIVCg1jaGVja2VkX3BhY2tzGAMgASgNEhUKDWNoZWNrZWRfYnl0ZXMYBCABKAQSKQoIZmluZGluZ3MYBSADKAsyFy5saWdodGtlZXBlci52MS5GaW5kaW5nIpABCg9SZXRlbnRpb25Qb2xpY3kSDAoEbGFzdBgBIAEoDRIOCgZob3VybHkYAiABKA0SDQoFZGFpbHkYAyABKA0SDgoGd2Vla2x5GAQgASgNEg8KB21vbnRobHkYBSABKA0SDgoGeWVhcmx5GAYgASgNEhEKCXdpdGhpbl9tcxgHIAEoBBIMCgR0YWdzGAggAygJImIKDFBydW5lUmVxdWVzdBIQCghncmFwaF9pZBgBIAEoCRIvCgZwb2xpY3kYAiABKAsyHy5saWdodGtlZXBlci52MS5SZXRlbnRpb25Qb2xpY3kSDwoHZHJ5X3J1bhgDIAEoCCJyCgpQcnVuZUV2ZW50EiwKCHByb2dyZXNzGAEgASgLMhgubGlnaHRrZWVwZXIudjEuUHJvZ3Jlc3NIABItCgZyZXN1bHQYAiABKAsyGy5saWdodGtlZXBlci52MS5QcnVuZVJlc3VsdEgAQgcKBWV2ZW50IjUKDVBydW5lRGVjaXNpb24SEwoLc25hcHNob3RfaWQYASABKAkSDwoHcmVhc29ucxgCIAMoCSK6AQoLUHJ1bmVSZXN1bHQSKwoEa2VlcBgBIAMoCzIdLmxpZ2h0a2VlcGVyLnYxLlBydW5lRGVjaXNpb24SLQoGcmVtb3ZlGAIgAygLMh0ubGlnaHRrZWVwZXIudjEuUHJ1bmVEZWNpc2lvbhITCgtieXRlc19mcmVlZBgDIAEoBBIPCgdkcnlfcnVuGAQgASgIEikKCGZpbmRpbmdzGAUgAygLMhcubGlnaHRrZWVwZXIudjEuRmluZGluZyIgCg1SZXBhaXJSZXF1ZXN0Eg8KB2RyeV9ydW4YASABKAgidAoLUmVwYWlyRXZlbnQSLAoIcHJvZ3Jlc3MYASABKAsyGC5saWdodGtlZXBlci52MS5Qcm9ncmVzc0gAEi4KBnJlc3VsdBgCIAEoCzIcLmxpZ2h0a2VlcGVyLnYxLlJlcGFpclJlc3VsdEgAQgcKBWV2ZW50IpIBCgxSZXBhaXJSZXN1bHQSDwoHcmVidWlsdBgBIAEoDRIOCgZoZWFsZWQYAiABKA0SEwoLcXVhcmFudGluZWQYAyABKA0SEAoIdW5oZWFsZWQYBCABKA0SKQoIZmluZGluZ3MYBSADKAsyFy5saWdodGtlZXBlci52MS5GaW5kaW5nEg8KB2RyeV9ydW4YBiABKAgiXwoVRGVsZXRlU25hcHNob3RSZXF1ZXN0EhMKC3NuYXBzaG90X2lkGAEgASgJEhAKCGdyYXBoX2lkGAIgASgJEg4KBnJlYXNvbhgDIAEoCRIPCgdkcnlfcnVuGAQgASgIIj4KFkRlbGV0ZVNuYXBzaG90UmVzcG9uc2USEwoLc25hcHNob3RfaWQYASABKAkSDwoHZHJ5X3J1bhgCIAEoCCJLChJQaW5TbmFwc2hvdFJlcXVlc3QSEwoLc25hcHNob3RfaWQYASABKAkSEAoIZ3JhcGhfaWQYAiABKAkSDgoGcGlubmVkGAMgASgIIrEBChJUYWdTbmFwc2hvdFJlcXVlc3QSEwoLc25hcHNob3RfaWQYASABKAkSEAoIZ3JhcGhfaWQYAiABKAkSOAoDc2V0GAMgAygLMisubGlnaHRrZWVwZXIudjEuVGFnU25hcHNob3RSZXF1ZXN0LlNldEVudHJ5Eg4KBnJlbW92ZRgEIAMoCRoqCghTZXRFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBIlMKFUV4cG9ydERvY3VtZW50UmVxdWVzdBITCgtzbmFwc2hvdF9pZBgBIAEoCRIQCghncmFwaF9pZBgCIAEoCRITCgtkb2N1bWVudF9pZBgDIAEoCSK/AQoWRXhwb3J0RG9jdW1lbnRSZXNwb25zZRITCgtzbmFwc2hvdF9pZBgBIAEoCRITCgtkb2N1bWVudF9pZBgCIAEoCRIpCghkb2N1bWVudBgDIAEoCzIXLmdvb2dsZS5wcm90b2J1Zi5TdHJ1Y3QSJwoGc3RhdHVzGAQgASgLMhcuZ29vZ2xlLnByb3RvYnVmLlN0cnVjdBInCgZjaHVua3MYBSADKAsyFy5nb29nbGUucHJvdG9idWYuU3RydWN0IlEKC0RpZmZSZXF1ZXN0EhgKEGZyb21fc25hcHNob3RfaWQYASABKAkSFgoOdG9fc25hcHNob3RfaWQYAiABKAkSEAoIZ3JhcGhfaWQYAyABKAkiSQoKQ2hhbmdlS2luZCI7CgVWYWx1ZRINCglVTkNIQU5HRUQQABIJCgVBRERFRBABEgsKB1JFTU9WRUQQAhILCgdDSEFOR0VEEAMimQEKCkZpbGVDaGFuZ2USDAoEcGF0aBgBIAEoCRIuCgRraW5kGAIgASgOMiAubGlnaHRrZWVwZXIudjEuQ2hhbmdlS2luZC5WYWx1ZRITCgtzaXplX2JlZm9yZRgDIAEoBBISCgpzaXplX2FmdGVyGAQgASgEEhEKCW5ld191bml0cxgFIAEoDRIRCgluZXdfYnl0ZXMYBiABKAQiLAoMUmVjb3JkQ2hhbmdlEgwKBG5hbWUYASABKAkSDgoGZmllbGRzGAIgAygJIqEBCg1SZWNvcmRDaGFuZ2VzEhMKC2FkZGVkX2NvdW50GAEgASgEEhUKDXJlbW92ZWRfY291bnQYAiABKAQSFQoNY2hhbmdlZF9jb3VudBgDIAEoBBINCgVhZGRlZBgEIAMoCRIPCgdyZW1vdmVkGAUgAygJEi0KB2NoYW5nZWQYBiADKAsyHC5saWdodGtlZXBlci52MS5SZWNvcmRDaGFuZ2Ui2gIKDERpZmZSZXNwb25zZRIYChBmcm9tX3NuYXBzaG90X2lkGAEgASgJEhYKDnRvX3NuYXBzaG90X2lkGAIgASgJEikKBWZpbGVzGAMgAygLMhoubGlnaHRrZWVwZXIudjEuRmlsZUNoYW5nZRIwCglkb2N1bWVudHMYBCABKAsyHS5saWdodGtlZXBlci52MS5SZWNvcmRDaGFuZ2VzEi0KBmNodW5rcxgFIAEoCzIdLmxpZ2h0a2VlcGVyLnYxLlJlY29yZENoYW5nZXMSLwoIZW50aXRpZXMYBiABKAsyHS5saWdodGtlZXBlci52MS5SZWNvcmRDaGFuZ2VzEjAKCXJlbGF0aW9ucxgHIAEoCzIdLmxpZ2h0a2VlcGVyLnYxLlJlY29yZENoYW5nZXMSKQoIZmluZGluZ3MYCCADKAsyFy5saWdodGtlZXBlci52MS5GaW5kaW5nIiMKD0dldFN0YXRzUmVxdWVzdBIQCghncmFwaF9pZBgBIAEoCSKxAQoQR2V0U3RhdHNSZXNwb25zZRIRCglzbmFwc2hvdHMYASABKA0SEQoJcmF3X2J5dGVzGAIgASgEEhQKDHN0b3JlZF9ieXRlcxgDIAEoBBITCgtkZWR1cF9yYXRpbxgEIAEoARIZChFjb21wcmVzc2lvbl9yYXRpbxgFIAEoARITCgtzYXZlZF9yYXRpbxgGIAEoARINCgV1bml0cxgHIAEoBBINCgVwYWNrcxgIIAEoDSISChBHZXRTdGF0dXNSZXF1ZXN0Ik8KEUdldFN0YXR1c1Jlc3BvbnNlEg0KBXN0b3JlGAEgASgJEisKBmdyYXBocxgCIAMoCzIbLmxpZ2h0a2VlcGVyLnYxLkdyYXBoU3RhdHVzIqACCgtHcmFwaFN0YXR1cxIQCghncmFwaF9pZBgBIAEoCRILCgNkaXIYAiABKAkSGwoObGFzdF91c2FibGVfaWQYAyABKAlIAIgBARIyCg5sYXN0X3VzYWJsZV9hdBgEIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASMAoMY29uZmlybWVkX2F0GAUgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBITCgZycG9fbXMYBiABKARIAYgBARIRCglzbmFwc2hvdHMYByABKA0SKQoIZmluZGluZ3MYCCADKAsyFy5saWdodGtlZXBlci52MS5GaW5kaW5nQhEKD19sYXN0X3VzYWJsZV9pZEIJCgdfcnBvX21zMpIJCgxBZ2VudFNlcnZpY2USXgoOQ3JlYXRlU25hcHNob3QSJS5saWdodGtlZXBlci52MS5DcmVhdGVTbmFwc2hvdFJlcXVlc3QaIy5saWdodGtlZXBlci52MS5DcmVhdGVTbmFwc2hvdEV2ZW50MAESXAoNTGlzdFNuYXBzaG90cxIkLmxpZ2h0a2VlcGVyLnYxLkxpc3RTbmFwc2hvdHNSZXF1ZXN0GiUubGlnaHRrZWVwZXIudjEuTGlzdFNuYXBzaG90c1Jlc3BvbnNlElYKC0dldFNuYXBzaG90EiIubGlnaHRrZWVwZXIudjEuR2V0U25hcHNob3RSZXF1ZXN0GiMubGlnaHRrZWVwZXIudjEuR2V0U25hcHNob3RSZXNwb25zZRJJCgdSZXN0b3JlEh4ubGlnaHRrZWVwZXIudjEuUmVzdG9yZVJlcXVlc3QaHC5saWdodGtlZXBlci52MS5SZXN0b3JlRXZlbnQwARJGCgZWZXJpZnkSHS5saWdodGtlZXBlci52MS5WZXJpZnlSZXF1ZXN0GhsubGlnaHRrZWVwZXIudjEuVmVyaWZ5RXZlbnQwARJDCgVQcnVuZRIcLmxpZ2h0a2VlcGVyLnYxLlBydW5lUmVxdWVzdBoaLmxpZ2h0a2VlcGVyLnYxLlBydW5lRXZlbnQwARJGCgZSZXBhaXISHS5saWdodGtlZXBlci52MS5SZXBhaXJSZXF1ZXN0GhsubGlnaHRrZWVwZXIudjEuUmVwYWlyRXZlbnQwARJfCg5EZWxldGVTbmFwc2hvdBIlLmxpZ2h0a2VlcGVyLnYxLkRlbGV0ZVNuYXBzaG90UmVxdWVzdBomLmxpZ2h0a2VlcGVyLnYxLkRlbGV0ZVNuYXBzaG90UmVzcG9uc2USUgoLUGluU25hcHNob3QSIi5saWdodGtlZXBlci52MS5QaW5TbmFwc2hvdFJlcXVlc3QaHy5saWdodGtlZXBlci52MS5TbmFwc2hvdFN1bW1hcnkSUgoLVGFnU25hcHNob3QSIi5saWdodGtlZXBlci52MS5UYWdTbmFwc2hvdFJlcXVlc3QaHy5saWdodGtlZXBlci52MS5TbmFwc2hvdFN1bW1hcnkSXwoORXhwb3J0RG9jdW1lbnQSJS5saWdodGtlZXBlci52MS5FeHBvcnREb2N1bWVudFJlcXVlc3QaJi5saWdodGtlZXBlci52MS5FeHBvcnREb2N1bWVudFJlc3BvbnNlEkEKBERpZmYSGy5saWdodGtlZXBlci52MS5EaWZmUmVxdWVzdBocLmxpZ2h0a2VlcGVyLnYxLkRpZmZSZXNwb25zZRJNCghHZXRTdGF0cxIfLmxpZ2h0a2VlcGVyLnYxLkdldFN0YXRzUmVxdWVzdBogLmxpZ2h0a2VlcGVyLnYxLkdldFN0YXRzUmVzcG9uc2USUAoJR2V0U3RhdHVzEiAubGlnaHRrZWVwZXIudjEuR2V0U3RhdHVzUmVxdWVzdBohLmxpZ2h0a2VlcGVyLnYxLkdldFN0YXR1c1Jlc3BvbnNlYgZwcm90bzM", [file_google_protobuf_struct, file_google_protobuf_timestamp, file_lightkeeper_v1_types]);
+  fileDesc("ChpsaWdodGtlZXBlci92MS9hZ2VudC5wcm90bxIObGlnaHRrZWVwZXIudjEiKQoLRXJyb3JEZXRhaWwSDAoEY29kZRgBIAEoCRIMCgRoaW50GAIgASgJIkIKCFByb2dyZXNzEg0KBXBoYXNlGAEgASgJEhIKCmRvbmVfYnl0ZXMYAiABKAQSEwoLdG90YWxfYnl0ZXMYAyABKAQizAYKCFNuYXBzaG90EhMKC3NuYXBzaG90X2lkGAEgASgJEhAKCGdyYXBoX2lkGAIgASgJEioKCHBvc2l0aW9uGAMgASgLMhgubGlnaHRrZWVwZXIudjEuUG9zaXRpb24SEQoJcGFyZW50X2lkGAQgASgJEioKBWdyYWRlGAUgASgOMhsubGlnaHRrZWVwZXIudjEuR3JhZGUuVmFsdWUSMwoKY3V0X21ldGhvZBgGIAEoDjIfLmxpZ2h0a2VlcGVyLnYxLkN1dE1ldGhvZC5WYWx1ZRIvCgtjYXB0dXJlZF9hdBgHIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASEwoLZHVyYXRpb25fbXMYCCABKA0SEAoIZ3JhZGVfbXMYCSABKA0SEQoJdW5jaGFuZ2VkGAogASgIEg0KBWZpbGVzGAsgASgNEhEKCXJhd19ieXRlcxgMIAEoBBIRCgluZXdfYnl0ZXMYDSABKAQSFAoMc3RvcmVkX2J5dGVzGA4gASgEEg0KBXVuaXRzGA8gASgEEhEKCW5ld191bml0cxgQIAEoDRIpCghmaW5kaW5ncxgRIAMoCzIXLmxpZ2h0a2VlcGVyLnYxLkZpbmRpbmcSKQoFc3RhdHMYEiABKAsyGi5saWdodGtlZXBlci52MS5HcmFwaFN0YXRzEjAKBHRhZ3MYEyADKAsyIi5saWdodGtlZXBlci52MS5TbmFwc2hvdC5UYWdzRW50cnkSDgoGcGlubmVkGBQgASgIEhMKC2Rlc2NyaXB0aW9uGBUgASgJEjAKDGNvbmZpcm1lZF9hdBgWIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDAoEaG9zdBgXIAEoCRILCgNkaXIYGCABKAkSKgoIaW5zdGFuY2UYGSABKAsyGC5saWdodGtlZXBlci52MS5JbnN0YW5jZRIPCgdzdW1tYXJ5GBogASgJEicKBmFsYXJtcxgbIAMoCzIXLmxpZ2h0a2VlcGVyLnYxLkZpbmRpbmcSFAoMYWNrbm93bGVkZ2VkGBwgASgJGisKCVRhZ3NFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBIqkDCg9TbmFwc2hvdFN1bW1hcnkSEwoLc25hcHNob3RfaWQYASABKAkSEAoIZ3JhcGhfaWQYAiABKAkSKgoIcG9zaXRpb24YAyABKAsyGC5saWdodGtlZXBlci52MS5Qb3NpdGlvbhIRCglwYXJlbnRfaWQYBCABKAkSKgoFZ3JhZGUYBSABKA4yGy5saWdodGtlZXBlci52MS5HcmFkZS5WYWx1ZRIvCgtjYXB0dXJlZF9hdBgGIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASEQoJcmF3X2J5dGVzGAcgASgEEhEKCW5ld19ieXRlcxgIIAEoBBIUCgxzdG9yZWRfYnl0ZXMYCSABKAQSNwoEdGFncxgKIAMoCzIpLmxpZ2h0a2VlcGVyLnYxLlNuYXBzaG90U3VtbWFyeS5UYWdzRW50cnkSDgoGcGlubmVkGAsgASgIEg8KB3N1bW1hcnkYDCABKAkSEAoIYWxhcm1pbmcYDSABKAgaKwoJVGFnc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEi4AEKBEZpbGUSDAoEcGF0aBgBIAEoCRIXCgpwYXRoX2J5dGVzGAIgASgMSACIAQESLAoEdHlwZRgDIAEoDjIeLmxpZ2h0a2VlcGVyLnYxLkZpbGVUeXBlLlZhbHVlEgwKBHNpemUYBCABKAQSDAoEbW9kZRgFIAEoDRIpCgVtdGltZRgGIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDQoFdW5pdHMYByABKAQSEwoGdGFyZ2V0GAggASgJSAGIAQFCDQoLX3BhdGhfYnl0ZXNCCQoHX3RhcmdldCLgAgoVQ3JlYXRlU25hcHNob3RSZXF1ZXN0EgsKA2RpchgBIAEoDBIQCghncmFwaF9pZBgCIAEoCRI9CgR0YWdzGAMgAygLMi8ubGlnaHRrZWVwZXIudjEuQ3JlYXRlU25hcHNob3RSZXF1ZXN0LlRhZ3NFbnRyeRITCgtkZXNjcmlwdGlvbhgEIAEoCRIZChFzZXR0bGVfdGltZW91dF9tcxgFIAEoDRIVCghxdWlldF9tcxgGIAEoDUgAiAEBEhAKCG5vX2dyYWRlGAcgASgIEg8KB2V4Y2x1ZGUYCCADKAkSHwoSZGlza19yZXNlcnZlX2J5dGVzGAkgASgESAGIAQESDQoFc3BsaXQYCiABKAgaKwoJVGFnc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAFCCwoJX3F1aWV0X21zQhUKE19kaXNrX3Jlc2VydmVfYnl0ZXMieAoTQ3JlYXRlU25hcHNob3RFdmVudBIsCghwcm9ncmVzcxgBIAEoCzIYLmxpZ2h0a2VlcGVyLnYxLlByb2dyZXNzSAASKgoGcmVzdWx0GAIgASgLMhgubGlnaHRrZWVwZXIudjEuU25hcHNob3RIAEIHCgVldmVudCJPChRMaXN0U25hcHNob3RzUmVxdWVzdBIQCghncmFwaF9pZBgBIAEoCRIRCglwYWdlX3NpemUYAiABKA0SEgoKcGFnZV90b2tlbhgDIAEoCSJkChVMaXN0U25hcHNob3RzUmVzcG9uc2USMgoJc25hcHNob3RzGAEgAygLMh8ubGlnaHRrZWVwZXIudjEuU25hcHNob3RTdW1tYXJ5EhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSJiChJHZXRTbmFwc2hvdFJlcXVlc3QSEwoLc25hcHNob3RfaWQYASABKAkSEAoIZ3JhcGhfaWQYAiABKAkSEQoJcGFnZV9zaXplGAMgASgNEhIKCnBhZ2VfdG9rZW4YBCABKAki1QEKE0dldFNuYXBzaG90UmVzcG9uc2USKgoIc25hcHNob3QYASABKAsyGC5saWdodGtlZXBlci52MS5TbmFwc2hvdBIjCgVmaWxlcxgCIAMoCzIULmxpZ2h0a2VlcGVyLnYxLkZpbGUSKQoIZmluZGluZ3MYAyADKAsyFy5saWdodGtlZXBlci52MS5GaW5kaW5nEikKBXN0YXRzGAQgASgLMhoubGlnaHRrZWVwZXIudjEuR3JhcGhTdGF0cxIXCg9uZXh0X3BhZ2VfdG9rZW4YBSABKAkiggIKDlJlc3RvcmVSZXF1ZXN0EhMKC3NuYXBzaG90X2lkGAEgASgJEhAKCGdyYXBoX2lkGAIgASgJEgoKAnRvGAMgASgMEg0KBXBhdGhzGAQgAygJEg8KB2RyeV9ydW4YBSABKAgSEgoKYWxsb3dfdG9ybhgGIAEoCBIfChJkaXNrX3Jlc2VydmVfYnl0ZXMYByABKARIAIgBARIQCghpbl9wbGFjZRgIIAEoDBIUCgxpbnN0YW5jZV91cmwYCSABKAkSGAoQaW5zdGFuY2Vfc3RvcHBlZBgKIAEoCBIPCgdleGNsdWRlGAsgAygJQhUKE19kaXNrX3Jlc2VydmVfYnl0ZXMidgoMUmVzdG9yZUV2ZW50EiwKCHByb2dyZXNzGAEgASgLMhgubGlnaHRrZWVwZXIudjEuUHJvZ3Jlc3NIABIvCgZyZXN1bHQYAiABKAsyHS5saWdodGtlZXBlci52MS5SZXN0b3JlUmVzdWx0SABCBwoFZXZlbnQi3AEKDVJlc3RvcmVSZXN1bHQSEwoLc25hcHNob3RfaWQYASABKAkSCgoCdG8YAiABKAkSDQoFZmlsZXMYAyABKA0SDQoFYnl0ZXMYBCABKAQSEwoLZHVyYXRpb25fbXMYBSABKA0SEAoIdmVyaWZpZWQYBiABKAgSDwoHZHJ5X3J1bhgHIAEoCBIpCghmaW5kaW5ncxgIIAMoCzIXLmxpZ2h0a2VlcGVyLnYxLkZpbmRpbmcSKQoIaW5fcGxhY2UYCSABKAsyFy5saWdodGtlZXBlci52MS5JblBsYWNlIocBCgdJblBsYWNlEhAKCHJlcGxhY2VkGAEgASgNEg0KBWFkZGVkGAIgASgNEg8KB3JlbW92ZWQYAyABKA0SDAoEa2VwdBgEIAEoDRIVCg1yZW1vdmVkX25hbWVzGAUgAygJEhIKCmtlcHRfbmFtZXMYBiADKAkSEQoJb2xkX3N0YXRlGAcgASgJIjsKC1ZlcmlmeUxldmVsIiwKBVZhbHVlEg0KCVNUUlVDVFVSRRAAEgkKBUJZVEVTEAESCQoFR1JBUEgQAiJoCg1WZXJpZnlSZXF1ZXN0EhMKC3NuYXBzaG90X2lkGAEgASgJEhAKCGdyYXBoX2lkGAIgASgJEjAKBWxldmVsGAMgASgOMiEubGlnaHRrZWVwZXIudjEuVmVyaWZ5TGV2ZWwuVmFsdWUidAoLVmVyaWZ5RXZlbnQSLAoIcHJvZ3Jlc3MYASABKAsyGC5saWdodGtlZXBlci52MS5Qcm9ncmVzc0gAEi4KBnJlc3VsdBgCIAEoCzIcLmxpZ2h0a2VlcGVyLnYxLlZlcmlmeVJlc3VsdEgAQgcKBWV2ZW50IrQBCg5WYWxpZGF0ZVJlc3VsdBIqCgVncmFkZRgBIAEoDjIbLmxpZ2h0a2VlcGVyLnYxLkdyYWRlLlZhbHVlEikKCGZpbmRpbmdzGAIgAygLMhcubGlnaHRrZWVwZXIudjEuRmluZGluZxIpCgVzdGF0cxgDIAEoCzIaLmxpZ2h0a2VlcGVyLnYxLkdyYXBoU3RhdHMSEwoLZHVyYXRpb25fbXMYBCABKA0SCwoDZGlyGAUgASgJIrQBCgxWZXJpZnlSZXN1bHQSMAoFbGV2ZWwYASABKA4yIS5saWdodGtlZXBlci52MS5WZXJpZnlMZXZlbC5WYWx1ZRIZChFjaGVja2VkX3NuYXBzaG90cxgCIAEoDRIVCg1jaGVja2VkX3BhY2tzGAMgASgNEhUKDWNoZWNrZWRfYnl0ZXMYBCABKAQSKQoIZmluZGluZ3MYBSADKAsyFy5saWdodGtlZXBlci52MS5GaW5kaW5nIpABCg9SZXRlbnRpb25Qb2xpY3kSDAoEbGFzdBgBIAEoDRIOCgZob3VybHkYAiABKA0SDQoFZGFpbHkYAyABKA0SDgoGd2Vla2x5GAQgASgNEg8KB21vbnRobHkYBSABKA0SDgoGeWVhcmx5GAYgASgNEhEKCXdpdGhpbl9tcxgHIAEoBBIMCgR0YWdzGAggAygJImIKDFBydW5lUmVxdWVzdBIQCghncmFwaF9pZBgBIAEoCRIvCgZwb2xpY3kYAiABKAsyHy5saWdodGtlZXBlci52MS5SZXRlbnRpb25Qb2xpY3kSDwoHZHJ5X3J1bhgDIAEoCCJyCgpQcnVuZUV2ZW50EiwKCHByb2dyZXNzGAEgASgLMhgubGlnaHRrZWVwZXIudjEuUHJvZ3Jlc3NIABItCgZyZXN1bHQYAiABKAsyGy5saWdodGtlZXBlci52MS5QcnVuZVJlc3VsdEgAQgcKBWV2ZW50IjUKDVBydW5lRGVjaXNpb24SEwoLc25hcHNob3RfaWQYASABKAkSDwoHcmVhc29ucxgCIAMoCSK6AQoLUHJ1bmVSZXN1bHQSKwoEa2VlcBgBIAMoCzIdLmxpZ2h0a2VlcGVyLnYxLlBydW5lRGVjaXNpb24SLQoGcmVtb3ZlGAIgAygLMh0ubGlnaHRrZWVwZXIudjEuUHJ1bmVEZWNpc2lvbhITCgtieXRlc19mcmVlZBgDIAEoBBIPCgdkcnlfcnVuGAQgASgIEikKCGZpbmRpbmdzGAUgAygLMhcubGlnaHRrZWVwZXIudjEuRmluZGluZyIgCg1SZXBhaXJSZXF1ZXN0Eg8KB2RyeV9ydW4YASABKAgidAoLUmVwYWlyRXZlbnQSLAoIcHJvZ3Jlc3MYASABKAsyGC5saWdodGtlZXBlci52MS5Qcm9ncmVzc0gAEi4KBnJlc3VsdBgCIAEoCzIcLmxpZ2h0a2VlcGVyLnYxLlJlcGFpclJlc3VsdEgAQgcKBWV2ZW50IpIBCgxSZXBhaXJSZXN1bHQSDwoHcmVidWlsdBgBIAEoDRIOCgZoZWFsZWQYAiABKA0SEwoLcXVhcmFudGluZWQYAyABKA0SEAoIdW5oZWFsZWQYBCABKA0SKQoIZmluZGluZ3MYBSADKAsyFy5saWdodGtlZXBlci52MS5GaW5kaW5nEg8KB2RyeV9ydW4YBiABKAgiXwoVRGVsZXRlU25hcHNob3RSZXF1ZXN0EhMKC3NuYXBzaG90X2lkGAEgASgJEhAKCGdyYXBoX2lkGAIgASgJEg4KBnJlYXNvbhgDIAEoCRIPCgdkcnlfcnVuGAQgASgIIj4KFkRlbGV0ZVNuYXBzaG90UmVzcG9uc2USEwoLc25hcHNob3RfaWQYASABKAkSDwoHZHJ5X3J1bhgCIAEoCCJLChJQaW5TbmFwc2hvdFJlcXVlc3QSEwoLc25hcHNob3RfaWQYASABKAkSEAoIZ3JhcGhfaWQYAiABKAkSDgoGcGlubmVkGAMgASgIIrEBChJUYWdTbmFwc2hvdFJlcXVlc3QSEwoLc25hcHNob3RfaWQYASABKAkSEAoIZ3JhcGhfaWQYAiABKAkSOAoDc2V0GAMgAygLMisubGlnaHRrZWVwZXIudjEuVGFnU25hcHNob3RSZXF1ZXN0LlNldEVudHJ5Eg4KBnJlbW92ZRgEIAMoCRoqCghTZXRFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBIlMKGkFja25vd2xlZGdlU25hcHNob3RSZXF1ZXN0EhMKC3NuYXBzaG90X2lkGAEgASgJEhAKCGdyYXBoX2lkGAIgASgJEg4KBnJlYXNvbhgDIAEoCSJoChVBY2NlcHRGaW5kaW5nc1JlcXVlc3QSEAoIZ3JhcGhfaWQYASABKAkSDAoEY29kZRgCIAEoCRIOCgZvYmplY3QYAyABKAkSDgoGcmVhc29uGAQgASgJEg8KB2RyeV9ydW4YBSABKAgiwQEKFkFjY2VwdEZpbmRpbmdzUmVzcG9uc2USEwoLc25hcHNob3RfaWQYASABKAkSKgoFZ3JhZGUYAiABKA4yGy5saWdodGtlZXBlci52MS5HcmFkZS5WYWx1ZRIpCghhY2NlcHRlZBgDIAMoCzIXLmxpZ2h0a2VlcGVyLnYxLkZpbmRpbmcSKgoJcmVtYWluaW5nGAQgAygLMhcubGlnaHRrZWVwZXIudjEuRmluZGluZxIPCgdkcnlfcnVuGAUgASgIIlMKFUV4cG9ydERvY3VtZW50UmVxdWVzdBITCgtzbmFwc2hvdF9pZBgBIAEoCRIQCghncmFwaF9pZBgCIAEoCRITCgtkb2N1bWVudF9pZBgDIAEoCSK/AQoWRXhwb3J0RG9jdW1lbnRSZXNwb25zZRITCgtzbmFwc2hvdF9pZBgBIAEoCRITCgtkb2N1bWVudF9pZBgCIAEoCRIpCghkb2N1bWVudBgDIAEoCzIXLmdvb2dsZS5wcm90b2J1Zi5TdHJ1Y3QSJwoGc3RhdHVzGAQgASgLMhcuZ29vZ2xlLnByb3RvYnVmLlN0cnVjdBInCgZjaHVua3MYBSADKAsyFy5nb29nbGUucHJvdG9idWYuU3RydWN0IlEKC0RpZmZSZXF1ZXN0EhgKEGZyb21fc25hcHNob3RfaWQYASABKAkSFgoOdG9fc25hcHNob3RfaWQYAiABKAkSEAoIZ3JhcGhfaWQYAyABKAkiSQoKQ2hhbmdlS2luZCI7CgVWYWx1ZRINCglVTkNIQU5HRUQQABIJCgVBRERFRBABEgsKB1JFTU9WRUQQAhILCgdDSEFOR0VEEAMimQEKCkZpbGVDaGFuZ2USDAoEcGF0aBgBIAEoCRIuCgRraW5kGAIgASgOMiAubGlnaHRrZWVwZXIudjEuQ2hhbmdlS2luZC5WYWx1ZRITCgtzaXplX2JlZm9yZRgDIAEoBBISCgpzaXplX2FmdGVyGAQgASgEEhEKCW5ld191bml0cxgFIAEoDRIRCgluZXdfYnl0ZXMYBiABKAQiLAoMUmVjb3JkQ2hhbmdlEgwKBG5hbWUYASABKAkSDgoGZmllbGRzGAIgAygJIqEBCg1SZWNvcmRDaGFuZ2VzEhMKC2FkZGVkX2NvdW50GAEgASgEEhUKDXJlbW92ZWRfY291bnQYAiABKAQSFQoNY2hhbmdlZF9jb3VudBgDIAEoBBINCgVhZGRlZBgEIAMoCRIPCgdyZW1vdmVkGAUgAygJEi0KB2NoYW5nZWQYBiADKAsyHC5saWdodGtlZXBlci52MS5SZWNvcmRDaGFuZ2Ui2gIKDERpZmZSZXNwb25zZRIYChBmcm9tX3NuYXBzaG90X2lkGAEgASgJEhYKDnRvX3NuYXBzaG90X2lkGAIgASgJEikKBWZpbGVzGAMgAygLMhoubGlnaHRrZWVwZXIudjEuRmlsZUNoYW5nZRIwCglkb2N1bWVudHMYBCABKAsyHS5saWdodGtlZXBlci52MS5SZWNvcmRDaGFuZ2VzEi0KBmNodW5rcxgFIAEoCzIdLmxpZ2h0a2VlcGVyLnYxLlJlY29yZENoYW5nZXMSLwoIZW50aXRpZXMYBiABKAsyHS5saWdodGtlZXBlci52MS5SZWNvcmRDaGFuZ2VzEjAKCXJlbGF0aW9ucxgHIAEoCzIdLmxpZ2h0a2VlcGVyLnYxLlJlY29yZENoYW5nZXMSKQoIZmluZGluZ3MYCCADKAsyFy5saWdodGtlZXBlci52MS5GaW5kaW5nIiMKD0dldFN0YXRzUmVxdWVzdBIQCghncmFwaF9pZBgBIAEoCSKxAQoQR2V0U3RhdHNSZXNwb25zZRIRCglzbmFwc2hvdHMYASABKA0SEQoJcmF3X2J5dGVzGAIgASgEEhQKDHN0b3JlZF9ieXRlcxgDIAEoBBITCgtkZWR1cF9yYXRpbxgEIAEoARIZChFjb21wcmVzc2lvbl9yYXRpbxgFIAEoARITCgtzYXZlZF9yYXRpbxgGIAEoARINCgV1bml0cxgHIAEoBBINCgVwYWNrcxgIIAEoDSISChBHZXRTdGF0dXNSZXF1ZXN0Ik8KEUdldFN0YXR1c1Jlc3BvbnNlEg0KBXN0b3JlGAEgASgJEisKBmdyYXBocxgCIAMoCzIbLmxpZ2h0a2VlcGVyLnYxLkdyYXBoU3RhdHVzIqACCgtHcmFwaFN0YXR1cxIQCghncmFwaF9pZBgBIAEoCRILCgNkaXIYAiABKAkSGwoObGFzdF91c2FibGVfaWQYAyABKAlIAIgBARIyCg5sYXN0X3VzYWJsZV9hdBgEIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASMAoMY29uZmlybWVkX2F0GAUgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBITCgZycG9fbXMYBiABKARIAYgBARIRCglzbmFwc2hvdHMYByABKA0SKQoIZmluZGluZ3MYCCADKAsyFy5saWdodGtlZXBlci52MS5GaW5kaW5nQhEKD19sYXN0X3VzYWJsZV9pZEIJCgdfcnBvX21zMtcKCgxBZ2VudFNlcnZpY2USXgoOQ3JlYXRlU25hcHNob3QSJS5saWdodGtlZXBlci52MS5DcmVhdGVTbmFwc2hvdFJlcXVlc3QaIy5saWdodGtlZXBlci52MS5DcmVhdGVTbmFwc2hvdEV2ZW50MAESXAoNTGlzdFNuYXBzaG90cxIkLmxpZ2h0a2VlcGVyLnYxLkxpc3RTbmFwc2hvdHNSZXF1ZXN0GiUubGlnaHRrZWVwZXIudjEuTGlzdFNuYXBzaG90c1Jlc3BvbnNlElYKC0dldFNuYXBzaG90EiIubGlnaHRrZWVwZXIudjEuR2V0U25hcHNob3RSZXF1ZXN0GiMubGlnaHRrZWVwZXIudjEuR2V0U25hcHNob3RSZXNwb25zZRJJCgdSZXN0b3JlEh4ubGlnaHRrZWVwZXIudjEuUmVzdG9yZVJlcXVlc3QaHC5saWdodGtlZXBlci52MS5SZXN0b3JlRXZlbnQwARJGCgZWZXJpZnkSHS5saWdodGtlZXBlci52MS5WZXJpZnlSZXF1ZXN0GhsubGlnaHRrZWVwZXIudjEuVmVyaWZ5RXZlbnQwARJDCgVQcnVuZRIcLmxpZ2h0a2VlcGVyLnYxLlBydW5lUmVxdWVzdBoaLmxpZ2h0a2VlcGVyLnYxLlBydW5lRXZlbnQwARJGCgZSZXBhaXISHS5saWdodGtlZXBlci52MS5SZXBhaXJSZXF1ZXN0GhsubGlnaHRrZWVwZXIudjEuUmVwYWlyRXZlbnQwARJfCg5EZWxldGVTbmFwc2hvdBIlLmxpZ2h0a2VlcGVyLnYxLkRlbGV0ZVNuYXBzaG90UmVxdWVzdBomLmxpZ2h0a2VlcGVyLnYxLkRlbGV0ZVNuYXBzaG90UmVzcG9uc2USUgoLUGluU25hcHNob3QSIi5saWdodGtlZXBlci52MS5QaW5TbmFwc2hvdFJlcXVlc3QaHy5saWdodGtlZXBlci52MS5TbmFwc2hvdFN1bW1hcnkSUgoLVGFnU25hcHNob3QSIi5saWdodGtlZXBlci52MS5UYWdTbmFwc2hvdFJlcXVlc3QaHy5saWdodGtlZXBlci52MS5TbmFwc2hvdFN1bW1hcnkSYgoTQWNrbm93bGVkZ2VTbmFwc2hvdBIqLmxpZ2h0a2VlcGVyLnYxLkFja25vd2xlZGdlU25hcHNob3RSZXF1ZXN0Gh8ubGlnaHRrZWVwZXIudjEuU25hcHNob3RTdW1tYXJ5El8KDkFjY2VwdEZpbmRpbmdzEiUubGlnaHRrZWVwZXIudjEuQWNjZXB0RmluZGluZ3NSZXF1ZXN0GiYubGlnaHRrZWVwZXIudjEuQWNjZXB0RmluZGluZ3NSZXNwb25zZRJfCg5FeHBvcnREb2N1bWVudBIlLmxpZ2h0a2VlcGVyLnYxLkV4cG9ydERvY3VtZW50UmVxdWVzdBomLmxpZ2h0a2VlcGVyLnYxLkV4cG9ydERvY3VtZW50UmVzcG9uc2USQQoERGlmZhIbLmxpZ2h0a2VlcGVyLnYxLkRpZmZSZXF1ZXN0GhwubGlnaHRrZWVwZXIudjEuRGlmZlJlc3BvbnNlEk0KCEdldFN0YXRzEh8ubGlnaHRrZWVwZXIudjEuR2V0U3RhdHNSZXF1ZXN0GiAubGlnaHRrZWVwZXIudjEuR2V0U3RhdHNSZXNwb25zZRJQCglHZXRTdGF0dXMSIC5saWdodGtlZXBlci52MS5HZXRTdGF0dXNSZXF1ZXN0GiEubGlnaHRrZWVwZXIudjEuR2V0U3RhdHVzUmVzcG9uc2ViBnByb3RvMw", [file_google_protobuf_struct, file_google_protobuf_timestamp, file_lightkeeper_v1_types]);
 
 /**
  * Goes with every error, so that its hint and its own code survive the wire.
@@ -74,50 +74,6 @@ export type Progress = Message<"lightkeeper.v1.Progress"> & {
  */
 export const ProgressSchema: GenMessage<Progress> = /*@__PURE__*/
   messageDesc(file_lightkeeper_v1_agent, 1);
-
-/**
- * What is in a graph; left out until the snapshot has been graded.
- *
- * @generated from message lightkeeper.v1.GraphStats
- */
-export type GraphStats = Message<"lightkeeper.v1.GraphStats"> & {
-  /**
-   * @generated from field: uint64 documents = 1;
-   */
-  documents: bigint;
-
-  /**
-   * @generated from field: uint64 chunks = 2;
-   */
-  chunks: bigint;
-
-  /**
-   * @generated from field: uint64 entities = 3;
-   */
-  entities: bigint;
-
-  /**
-   * @generated from field: uint64 relations = 4;
-   */
-  relations: bigint;
-
-  /**
-   * @generated from field: uint64 vectors = 5;
-   */
-  vectors: bigint;
-
-  /**
-   * @generated from field: uint32 dimension = 6;
-   */
-  dimension: number;
-};
-
-/**
- * Describes the message lightkeeper.v1.GraphStats.
- * Use `create(GraphStatsSchema)` to create a new message.
- */
-export const GraphStatsSchema: GenMessage<GraphStats> = /*@__PURE__*/
-  messageDesc(file_lightkeeper_v1_agent, 2);
 
 /**
  * @generated from message lightkeeper.v1.Snapshot
@@ -259,6 +215,27 @@ export type Snapshot = Message<"lightkeeper.v1.Snapshot"> & {
    * @generated from field: lightkeeper.v1.Instance instance = 25;
    */
   instance?: Instance | undefined;
+
+  /**
+   * What came and went since the usable point before, in a line.
+   *
+   * @generated from field: string summary = 26;
+   */
+  summary: string;
+
+  /**
+   * More was lost since the usable point before than a set share: see AcknowledgeSnapshot.
+   *
+   * @generated from field: repeated lightkeeper.v1.Finding alarms = 27;
+   */
+  alarms: Finding[];
+
+  /**
+   * Why the alarms were acknowledged; empty where they were not.
+   *
+   * @generated from field: string acknowledged = 28;
+   */
+  acknowledged: string;
 };
 
 /**
@@ -266,7 +243,7 @@ export type Snapshot = Message<"lightkeeper.v1.Snapshot"> & {
  * Use `create(SnapshotSchema)` to create a new message.
  */
 export const SnapshotSchema: GenMessage<Snapshot> = /*@__PURE__*/
-  messageDesc(file_lightkeeper_v1_agent, 3);
+  messageDesc(file_lightkeeper_v1_agent, 2);
 
 /**
  * @generated from message lightkeeper.v1.SnapshotSummary
@@ -333,6 +310,13 @@ export type SnapshotSummary = Message<"lightkeeper.v1.SnapshotSummary"> & {
    * @generated from field: string summary = 12;
    */
   summary: string;
+
+  /**
+   * It has alarms that nobody has acknowledged.
+   *
+   * @generated from field: bool alarming = 13;
+   */
+  alarming: boolean;
 };
 
 /**
@@ -340,7 +324,7 @@ export type SnapshotSummary = Message<"lightkeeper.v1.SnapshotSummary"> & {
  * Use `create(SnapshotSummarySchema)` to create a new message.
  */
 export const SnapshotSummarySchema: GenMessage<SnapshotSummary> = /*@__PURE__*/
-  messageDesc(file_lightkeeper_v1_agent, 4);
+  messageDesc(file_lightkeeper_v1_agent, 3);
 
 /**
  * @generated from message lightkeeper.v1.File
@@ -398,7 +382,7 @@ export type File = Message<"lightkeeper.v1.File"> & {
  * Use `create(FileSchema)` to create a new message.
  */
 export const FileSchema: GenMessage<File> = /*@__PURE__*/
-  messageDesc(file_lightkeeper_v1_agent, 5);
+  messageDesc(file_lightkeeper_v1_agent, 4);
 
 /**
  * @generated from message lightkeeper.v1.CreateSnapshotRequest
@@ -475,7 +459,7 @@ export type CreateSnapshotRequest = Message<"lightkeeper.v1.CreateSnapshotReques
  * Use `create(CreateSnapshotRequestSchema)` to create a new message.
  */
 export const CreateSnapshotRequestSchema: GenMessage<CreateSnapshotRequest> = /*@__PURE__*/
-  messageDesc(file_lightkeeper_v1_agent, 6);
+  messageDesc(file_lightkeeper_v1_agent, 5);
 
 /**
  * @generated from message lightkeeper.v1.CreateSnapshotEvent
@@ -504,7 +488,7 @@ export type CreateSnapshotEvent = Message<"lightkeeper.v1.CreateSnapshotEvent"> 
  * Use `create(CreateSnapshotEventSchema)` to create a new message.
  */
 export const CreateSnapshotEventSchema: GenMessage<CreateSnapshotEvent> = /*@__PURE__*/
-  messageDesc(file_lightkeeper_v1_agent, 7);
+  messageDesc(file_lightkeeper_v1_agent, 6);
 
 /**
  * @generated from message lightkeeper.v1.ListSnapshotsRequest
@@ -535,7 +519,7 @@ export type ListSnapshotsRequest = Message<"lightkeeper.v1.ListSnapshotsRequest"
  * Use `create(ListSnapshotsRequestSchema)` to create a new message.
  */
 export const ListSnapshotsRequestSchema: GenMessage<ListSnapshotsRequest> = /*@__PURE__*/
-  messageDesc(file_lightkeeper_v1_agent, 8);
+  messageDesc(file_lightkeeper_v1_agent, 7);
 
 /**
  * @generated from message lightkeeper.v1.ListSnapshotsResponse
@@ -557,7 +541,7 @@ export type ListSnapshotsResponse = Message<"lightkeeper.v1.ListSnapshotsRespons
  * Use `create(ListSnapshotsResponseSchema)` to create a new message.
  */
 export const ListSnapshotsResponseSchema: GenMessage<ListSnapshotsResponse> = /*@__PURE__*/
-  messageDesc(file_lightkeeper_v1_agent, 9);
+  messageDesc(file_lightkeeper_v1_agent, 8);
 
 /**
  * @generated from message lightkeeper.v1.GetSnapshotRequest
@@ -591,7 +575,7 @@ export type GetSnapshotRequest = Message<"lightkeeper.v1.GetSnapshotRequest"> & 
  * Use `create(GetSnapshotRequestSchema)` to create a new message.
  */
 export const GetSnapshotRequestSchema: GenMessage<GetSnapshotRequest> = /*@__PURE__*/
-  messageDesc(file_lightkeeper_v1_agent, 10);
+  messageDesc(file_lightkeeper_v1_agent, 9);
 
 /**
  * @generated from message lightkeeper.v1.GetSnapshotResponse
@@ -628,7 +612,7 @@ export type GetSnapshotResponse = Message<"lightkeeper.v1.GetSnapshotResponse"> 
  * Use `create(GetSnapshotResponseSchema)` to create a new message.
  */
 export const GetSnapshotResponseSchema: GenMessage<GetSnapshotResponse> = /*@__PURE__*/
-  messageDesc(file_lightkeeper_v1_agent, 11);
+  messageDesc(file_lightkeeper_v1_agent, 10);
 
 /**
  * @generated from message lightkeeper.v1.RestoreRequest
@@ -710,7 +694,7 @@ export type RestoreRequest = Message<"lightkeeper.v1.RestoreRequest"> & {
  * Use `create(RestoreRequestSchema)` to create a new message.
  */
 export const RestoreRequestSchema: GenMessage<RestoreRequest> = /*@__PURE__*/
-  messageDesc(file_lightkeeper_v1_agent, 12);
+  messageDesc(file_lightkeeper_v1_agent, 11);
 
 /**
  * @generated from message lightkeeper.v1.RestoreEvent
@@ -739,7 +723,7 @@ export type RestoreEvent = Message<"lightkeeper.v1.RestoreEvent"> & {
  * Use `create(RestoreEventSchema)` to create a new message.
  */
 export const RestoreEventSchema: GenMessage<RestoreEvent> = /*@__PURE__*/
-  messageDesc(file_lightkeeper_v1_agent, 13);
+  messageDesc(file_lightkeeper_v1_agent, 12);
 
 /**
  * @generated from message lightkeeper.v1.RestoreResult
@@ -800,7 +784,7 @@ export type RestoreResult = Message<"lightkeeper.v1.RestoreResult"> & {
  * Use `create(RestoreResultSchema)` to create a new message.
  */
 export const RestoreResultSchema: GenMessage<RestoreResult> = /*@__PURE__*/
-  messageDesc(file_lightkeeper_v1_agent, 14);
+  messageDesc(file_lightkeeper_v1_agent, 13);
 
 /**
  * What a restore in place did, or would do, to the names at the top of the directory.
@@ -861,7 +845,7 @@ export type InPlace = Message<"lightkeeper.v1.InPlace"> & {
  * Use `create(InPlaceSchema)` to create a new message.
  */
 export const InPlaceSchema: GenMessage<InPlace> = /*@__PURE__*/
-  messageDesc(file_lightkeeper_v1_agent, 15);
+  messageDesc(file_lightkeeper_v1_agent, 14);
 
 /**
  * @generated from message lightkeeper.v1.VerifyLevel
@@ -874,7 +858,7 @@ export type VerifyLevel = Message<"lightkeeper.v1.VerifyLevel"> & {
  * Use `create(VerifyLevelSchema)` to create a new message.
  */
 export const VerifyLevelSchema: GenMessage<VerifyLevel> = /*@__PURE__*/
-  messageDesc(file_lightkeeper_v1_agent, 16);
+  messageDesc(file_lightkeeper_v1_agent, 15);
 
 /**
  * @generated from enum lightkeeper.v1.VerifyLevel.Value
@@ -906,7 +890,7 @@ export enum VerifyLevel_Value {
  * Describes the enum lightkeeper.v1.VerifyLevel.Value.
  */
 export const VerifyLevel_ValueSchema: GenEnum<VerifyLevel_Value> = /*@__PURE__*/
-  enumDesc(file_lightkeeper_v1_agent, 16, 0);
+  enumDesc(file_lightkeeper_v1_agent, 15, 0);
 
 /**
  * @generated from message lightkeeper.v1.VerifyRequest
@@ -935,7 +919,7 @@ export type VerifyRequest = Message<"lightkeeper.v1.VerifyRequest"> & {
  * Use `create(VerifyRequestSchema)` to create a new message.
  */
 export const VerifyRequestSchema: GenMessage<VerifyRequest> = /*@__PURE__*/
-  messageDesc(file_lightkeeper_v1_agent, 17);
+  messageDesc(file_lightkeeper_v1_agent, 16);
 
 /**
  * @generated from message lightkeeper.v1.VerifyEvent
@@ -964,7 +948,7 @@ export type VerifyEvent = Message<"lightkeeper.v1.VerifyEvent"> & {
  * Use `create(VerifyEventSchema)` to create a new message.
  */
 export const VerifyEventSchema: GenMessage<VerifyEvent> = /*@__PURE__*/
-  messageDesc(file_lightkeeper_v1_agent, 18);
+  messageDesc(file_lightkeeper_v1_agent, 17);
 
 /**
  * What the checks of a graph say of a directory as it is.
@@ -1005,7 +989,7 @@ export type ValidateResult = Message<"lightkeeper.v1.ValidateResult"> & {
  * Use `create(ValidateResultSchema)` to create a new message.
  */
 export const ValidateResultSchema: GenMessage<ValidateResult> = /*@__PURE__*/
-  messageDesc(file_lightkeeper_v1_agent, 19);
+  messageDesc(file_lightkeeper_v1_agent, 18);
 
 /**
  * @generated from message lightkeeper.v1.VerifyResult
@@ -1042,7 +1026,7 @@ export type VerifyResult = Message<"lightkeeper.v1.VerifyResult"> & {
  * Use `create(VerifyResultSchema)` to create a new message.
  */
 export const VerifyResultSchema: GenMessage<VerifyResult> = /*@__PURE__*/
-  messageDesc(file_lightkeeper_v1_agent, 20);
+  messageDesc(file_lightkeeper_v1_agent, 19);
 
 /**
  * Which snapshots to keep: all that one of these names.
@@ -1100,7 +1084,7 @@ export type RetentionPolicy = Message<"lightkeeper.v1.RetentionPolicy"> & {
  * Use `create(RetentionPolicySchema)` to create a new message.
  */
 export const RetentionPolicySchema: GenMessage<RetentionPolicy> = /*@__PURE__*/
-  messageDesc(file_lightkeeper_v1_agent, 21);
+  messageDesc(file_lightkeeper_v1_agent, 20);
 
 /**
  * @generated from message lightkeeper.v1.PruneRequest
@@ -1129,7 +1113,7 @@ export type PruneRequest = Message<"lightkeeper.v1.PruneRequest"> & {
  * Use `create(PruneRequestSchema)` to create a new message.
  */
 export const PruneRequestSchema: GenMessage<PruneRequest> = /*@__PURE__*/
-  messageDesc(file_lightkeeper_v1_agent, 22);
+  messageDesc(file_lightkeeper_v1_agent, 21);
 
 /**
  * @generated from message lightkeeper.v1.PruneEvent
@@ -1158,7 +1142,7 @@ export type PruneEvent = Message<"lightkeeper.v1.PruneEvent"> & {
  * Use `create(PruneEventSchema)` to create a new message.
  */
 export const PruneEventSchema: GenMessage<PruneEvent> = /*@__PURE__*/
-  messageDesc(file_lightkeeper_v1_agent, 23);
+  messageDesc(file_lightkeeper_v1_agent, 22);
 
 /**
  * @generated from message lightkeeper.v1.PruneDecision
@@ -1180,7 +1164,7 @@ export type PruneDecision = Message<"lightkeeper.v1.PruneDecision"> & {
  * Use `create(PruneDecisionSchema)` to create a new message.
  */
 export const PruneDecisionSchema: GenMessage<PruneDecision> = /*@__PURE__*/
-  messageDesc(file_lightkeeper_v1_agent, 24);
+  messageDesc(file_lightkeeper_v1_agent, 23);
 
 /**
  * @generated from message lightkeeper.v1.PruneResult
@@ -1217,7 +1201,7 @@ export type PruneResult = Message<"lightkeeper.v1.PruneResult"> & {
  * Use `create(PruneResultSchema)` to create a new message.
  */
 export const PruneResultSchema: GenMessage<PruneResult> = /*@__PURE__*/
-  messageDesc(file_lightkeeper_v1_agent, 25);
+  messageDesc(file_lightkeeper_v1_agent, 24);
 
 /**
  * @generated from message lightkeeper.v1.RepairRequest
@@ -1234,7 +1218,7 @@ export type RepairRequest = Message<"lightkeeper.v1.RepairRequest"> & {
  * Use `create(RepairRequestSchema)` to create a new message.
  */
 export const RepairRequestSchema: GenMessage<RepairRequest> = /*@__PURE__*/
-  messageDesc(file_lightkeeper_v1_agent, 26);
+  messageDesc(file_lightkeeper_v1_agent, 25);
 
 /**
  * @generated from message lightkeeper.v1.RepairEvent
@@ -1263,7 +1247,7 @@ export type RepairEvent = Message<"lightkeeper.v1.RepairEvent"> & {
  * Use `create(RepairEventSchema)` to create a new message.
  */
 export const RepairEventSchema: GenMessage<RepairEvent> = /*@__PURE__*/
-  messageDesc(file_lightkeeper_v1_agent, 27);
+  messageDesc(file_lightkeeper_v1_agent, 26);
 
 /**
  * @generated from message lightkeeper.v1.RepairResult
@@ -1313,7 +1297,7 @@ export type RepairResult = Message<"lightkeeper.v1.RepairResult"> & {
  * Use `create(RepairResultSchema)` to create a new message.
  */
 export const RepairResultSchema: GenMessage<RepairResult> = /*@__PURE__*/
-  messageDesc(file_lightkeeper_v1_agent, 28);
+  messageDesc(file_lightkeeper_v1_agent, 27);
 
 /**
  * @generated from message lightkeeper.v1.DeleteSnapshotRequest
@@ -1345,7 +1329,7 @@ export type DeleteSnapshotRequest = Message<"lightkeeper.v1.DeleteSnapshotReques
  * Use `create(DeleteSnapshotRequestSchema)` to create a new message.
  */
 export const DeleteSnapshotRequestSchema: GenMessage<DeleteSnapshotRequest> = /*@__PURE__*/
-  messageDesc(file_lightkeeper_v1_agent, 29);
+  messageDesc(file_lightkeeper_v1_agent, 28);
 
 /**
  * @generated from message lightkeeper.v1.DeleteSnapshotResponse
@@ -1367,7 +1351,7 @@ export type DeleteSnapshotResponse = Message<"lightkeeper.v1.DeleteSnapshotRespo
  * Use `create(DeleteSnapshotResponseSchema)` to create a new message.
  */
 export const DeleteSnapshotResponseSchema: GenMessage<DeleteSnapshotResponse> = /*@__PURE__*/
-  messageDesc(file_lightkeeper_v1_agent, 30);
+  messageDesc(file_lightkeeper_v1_agent, 29);
 
 /**
  * @generated from message lightkeeper.v1.PinSnapshotRequest
@@ -1394,7 +1378,7 @@ export type PinSnapshotRequest = Message<"lightkeeper.v1.PinSnapshotRequest"> & 
  * Use `create(PinSnapshotRequestSchema)` to create a new message.
  */
 export const PinSnapshotRequestSchema: GenMessage<PinSnapshotRequest> = /*@__PURE__*/
-  messageDesc(file_lightkeeper_v1_agent, 31);
+  messageDesc(file_lightkeeper_v1_agent, 30);
 
 /**
  * @generated from message lightkeeper.v1.TagSnapshotRequest
@@ -1426,7 +1410,120 @@ export type TagSnapshotRequest = Message<"lightkeeper.v1.TagSnapshotRequest"> & 
  * Use `create(TagSnapshotRequestSchema)` to create a new message.
  */
 export const TagSnapshotRequestSchema: GenMessage<TagSnapshotRequest> = /*@__PURE__*/
+  messageDesc(file_lightkeeper_v1_agent, 31);
+
+/**
+ * @generated from message lightkeeper.v1.AcknowledgeSnapshotRequest
+ */
+export type AcknowledgeSnapshotRequest = Message<"lightkeeper.v1.AcknowledgeSnapshotRequest"> & {
+  /**
+   * @generated from field: string snapshot_id = 1;
+   */
+  snapshotId: string;
+
+  /**
+   * @generated from field: string graph_id = 2;
+   */
+  graphId: string;
+
+  /**
+   * Not empty.
+   *
+   * @generated from field: string reason = 3;
+   */
+  reason: string;
+};
+
+/**
+ * Describes the message lightkeeper.v1.AcknowledgeSnapshotRequest.
+ * Use `create(AcknowledgeSnapshotRequestSchema)` to create a new message.
+ */
+export const AcknowledgeSnapshotRequestSchema: GenMessage<AcknowledgeSnapshotRequest> = /*@__PURE__*/
   messageDesc(file_lightkeeper_v1_agent, 32);
+
+/**
+ * @generated from message lightkeeper.v1.AcceptFindingsRequest
+ */
+export type AcceptFindingsRequest = Message<"lightkeeper.v1.AcceptFindingsRequest"> & {
+  /**
+   * Empty where the store holds one graph.
+   *
+   * @generated from field: string graph_id = 1;
+   */
+  graphId: string;
+
+  /**
+   * Which ones, by code and object; empty: any.
+   *
+   * @generated from field: string code = 2;
+   */
+  code: string;
+
+  /**
+   * @generated from field: string object = 3;
+   */
+  object: string;
+
+  /**
+   * Not empty.
+   *
+   * @generated from field: string reason = 4;
+   */
+  reason: string;
+
+  /**
+   * @generated from field: bool dry_run = 5;
+   */
+  dryRun: boolean;
+};
+
+/**
+ * Describes the message lightkeeper.v1.AcceptFindingsRequest.
+ * Use `create(AcceptFindingsRequestSchema)` to create a new message.
+ */
+export const AcceptFindingsRequestSchema: GenMessage<AcceptFindingsRequest> = /*@__PURE__*/
+  messageDesc(file_lightkeeper_v1_agent, 33);
+
+/**
+ * @generated from message lightkeeper.v1.AcceptFindingsResponse
+ */
+export type AcceptFindingsResponse = Message<"lightkeeper.v1.AcceptFindingsResponse"> & {
+  /**
+   * @generated from field: string snapshot_id = 1;
+   */
+  snapshotId: string;
+
+  /**
+   * As the snapshot is graded with them accepted.
+   *
+   * @generated from field: lightkeeper.v1.Grade.Value grade = 2;
+   */
+  grade: Grade_Value;
+
+  /**
+   * @generated from field: repeated lightkeeper.v1.Finding accepted = 3;
+   */
+  accepted: Finding[];
+
+  /**
+   * Errors that remain.
+   *
+   * @generated from field: repeated lightkeeper.v1.Finding remaining = 4;
+   */
+  remaining: Finding[];
+
+  /**
+   * @generated from field: bool dry_run = 5;
+   */
+  dryRun: boolean;
+};
+
+/**
+ * Describes the message lightkeeper.v1.AcceptFindingsResponse.
+ * Use `create(AcceptFindingsResponseSchema)` to create a new message.
+ */
+export const AcceptFindingsResponseSchema: GenMessage<AcceptFindingsResponse> = /*@__PURE__*/
+  messageDesc(file_lightkeeper_v1_agent, 34);
 
 /**
  * @generated from message lightkeeper.v1.ExportDocumentRequest
@@ -1457,7 +1554,7 @@ export type ExportDocumentRequest = Message<"lightkeeper.v1.ExportDocumentReques
  * Use `create(ExportDocumentRequestSchema)` to create a new message.
  */
 export const ExportDocumentRequestSchema: GenMessage<ExportDocumentRequest> = /*@__PURE__*/
-  messageDesc(file_lightkeeper_v1_agent, 33);
+  messageDesc(file_lightkeeper_v1_agent, 35);
 
 /**
  * Records are as the files have them.
@@ -1502,7 +1599,7 @@ export type ExportDocumentResponse = Message<"lightkeeper.v1.ExportDocumentRespo
  * Use `create(ExportDocumentResponseSchema)` to create a new message.
  */
 export const ExportDocumentResponseSchema: GenMessage<ExportDocumentResponse> = /*@__PURE__*/
-  messageDesc(file_lightkeeper_v1_agent, 34);
+  messageDesc(file_lightkeeper_v1_agent, 36);
 
 /**
  * @generated from message lightkeeper.v1.DiffRequest
@@ -1531,7 +1628,7 @@ export type DiffRequest = Message<"lightkeeper.v1.DiffRequest"> & {
  * Use `create(DiffRequestSchema)` to create a new message.
  */
 export const DiffRequestSchema: GenMessage<DiffRequest> = /*@__PURE__*/
-  messageDesc(file_lightkeeper_v1_agent, 35);
+  messageDesc(file_lightkeeper_v1_agent, 37);
 
 /**
  * Why a name of a diff is in it.
@@ -1546,7 +1643,7 @@ export type ChangeKind = Message<"lightkeeper.v1.ChangeKind"> & {
  * Use `create(ChangeKindSchema)` to create a new message.
  */
 export const ChangeKindSchema: GenMessage<ChangeKind> = /*@__PURE__*/
-  messageDesc(file_lightkeeper_v1_agent, 36);
+  messageDesc(file_lightkeeper_v1_agent, 38);
 
 /**
  * @generated from enum lightkeeper.v1.ChangeKind.Value
@@ -1577,7 +1674,7 @@ export enum ChangeKind_Value {
  * Describes the enum lightkeeper.v1.ChangeKind.Value.
  */
 export const ChangeKind_ValueSchema: GenEnum<ChangeKind_Value> = /*@__PURE__*/
-  enumDesc(file_lightkeeper_v1_agent, 36, 0);
+  enumDesc(file_lightkeeper_v1_agent, 38, 0);
 
 /**
  * @generated from message lightkeeper.v1.FileChange
@@ -1623,7 +1720,7 @@ export type FileChange = Message<"lightkeeper.v1.FileChange"> & {
  * Use `create(FileChangeSchema)` to create a new message.
  */
 export const FileChangeSchema: GenMessage<FileChange> = /*@__PURE__*/
-  messageDesc(file_lightkeeper_v1_agent, 37);
+  messageDesc(file_lightkeeper_v1_agent, 39);
 
 /**
  * @generated from message lightkeeper.v1.RecordChange
@@ -1647,7 +1744,7 @@ export type RecordChange = Message<"lightkeeper.v1.RecordChange"> & {
  * Use `create(RecordChangeSchema)` to create a new message.
  */
 export const RecordChangeSchema: GenMessage<RecordChange> = /*@__PURE__*/
-  messageDesc(file_lightkeeper_v1_agent, 38);
+  messageDesc(file_lightkeeper_v1_agent, 40);
 
 /**
  * What became of the records of one kind. Of each list at most 1,000 are named, in order.
@@ -1691,7 +1788,7 @@ export type RecordChanges = Message<"lightkeeper.v1.RecordChanges"> & {
  * Use `create(RecordChangesSchema)` to create a new message.
  */
 export const RecordChangesSchema: GenMessage<RecordChanges> = /*@__PURE__*/
-  messageDesc(file_lightkeeper_v1_agent, 39);
+  messageDesc(file_lightkeeper_v1_agent, 41);
 
 /**
  * @generated from message lightkeeper.v1.DiffResponse
@@ -1751,7 +1848,7 @@ export type DiffResponse = Message<"lightkeeper.v1.DiffResponse"> & {
  * Use `create(DiffResponseSchema)` to create a new message.
  */
 export const DiffResponseSchema: GenMessage<DiffResponse> = /*@__PURE__*/
-  messageDesc(file_lightkeeper_v1_agent, 40);
+  messageDesc(file_lightkeeper_v1_agent, 42);
 
 /**
  * @generated from message lightkeeper.v1.GetStatsRequest
@@ -1770,7 +1867,7 @@ export type GetStatsRequest = Message<"lightkeeper.v1.GetStatsRequest"> & {
  * Use `create(GetStatsRequestSchema)` to create a new message.
  */
 export const GetStatsRequestSchema: GenMessage<GetStatsRequest> = /*@__PURE__*/
-  messageDesc(file_lightkeeper_v1_agent, 41);
+  messageDesc(file_lightkeeper_v1_agent, 43);
 
 /**
  * @generated from message lightkeeper.v1.GetStatsResponse
@@ -1832,7 +1929,7 @@ export type GetStatsResponse = Message<"lightkeeper.v1.GetStatsResponse"> & {
  * Use `create(GetStatsResponseSchema)` to create a new message.
  */
 export const GetStatsResponseSchema: GenMessage<GetStatsResponse> = /*@__PURE__*/
-  messageDesc(file_lightkeeper_v1_agent, 42);
+  messageDesc(file_lightkeeper_v1_agent, 44);
 
 /**
  * @generated from message lightkeeper.v1.GetStatusRequest
@@ -1845,7 +1942,7 @@ export type GetStatusRequest = Message<"lightkeeper.v1.GetStatusRequest"> & {
  * Use `create(GetStatusRequestSchema)` to create a new message.
  */
 export const GetStatusRequestSchema: GenMessage<GetStatusRequest> = /*@__PURE__*/
-  messageDesc(file_lightkeeper_v1_agent, 43);
+  messageDesc(file_lightkeeper_v1_agent, 45);
 
 /**
  * @generated from message lightkeeper.v1.GetStatusResponse
@@ -1869,7 +1966,7 @@ export type GetStatusResponse = Message<"lightkeeper.v1.GetStatusResponse"> & {
  * Use `create(GetStatusResponseSchema)` to create a new message.
  */
 export const GetStatusResponseSchema: GenMessage<GetStatusResponse> = /*@__PURE__*/
-  messageDesc(file_lightkeeper_v1_agent, 44);
+  messageDesc(file_lightkeeper_v1_agent, 46);
 
 /**
  * @generated from message lightkeeper.v1.GraphStatus
@@ -1927,7 +2024,7 @@ export type GraphStatus = Message<"lightkeeper.v1.GraphStatus"> & {
  * Use `create(GraphStatusSchema)` to create a new message.
  */
 export const GraphStatusSchema: GenMessage<GraphStatus> = /*@__PURE__*/
-  messageDesc(file_lightkeeper_v1_agent, 45);
+  messageDesc(file_lightkeeper_v1_agent, 47);
 
 /**
  * Served by an agent on its Unix socket, or in process by a command that opens the store itself: the
@@ -2037,6 +2134,26 @@ export const AgentService: GenService<{
     methodKind: "unary";
     input: typeof TagSnapshotRequestSchema;
     output: typeof SnapshotSummarySchema;
+  },
+  /**
+   * Says that the alarms of a snapshot have been seen: from then on it counts in retention as any other.
+   *
+   * @generated from rpc lightkeeper.v1.AgentService.AcknowledgeSnapshot
+   */
+  acknowledgeSnapshot: {
+    methodKind: "unary";
+    input: typeof AcknowledgeSnapshotRequestSchema;
+    output: typeof SnapshotSummarySchema;
+  },
+  /**
+   * Accepts errors of the newest snapshot of a graph: they stand from now on.
+   *
+   * @generated from rpc lightkeeper.v1.AgentService.AcceptFindings
+   */
+  acceptFindings: {
+    methodKind: "unary";
+    input: typeof AcceptFindingsRequestSchema;
+    output: typeof AcceptFindingsResponseSchema;
   },
   /**
    * One document as a snapshot has it, so that it can be ingested again.

@@ -15,7 +15,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file lightkeeper/v1/types.proto.
  */
 export const file_lightkeeper_v1_types: GenFile = /*@__PURE__*/
-  fileDesc("ChpsaWdodGtlZXBlci92MS90eXBlcy5wcm90bxIObGlnaHRrZWVwZXIudjEiTgoFR3JhZGUiRQoFVmFsdWUSDAoIVU5HUkFERUQQABIJCgVWQUxJRBABEgwKCERFR1JBREVEEAISCAoEVE9SThADEgsKB0lOVkFMSUQQBCJSCglDdXRNZXRob2QiRQoFVmFsdWUSDwoLVU5TUEVDSUZJRUQQABIKCgZQQVVTRUQQARIICgRJRExFEAISCwoHU0VUVExFRBADEggKBFRPUk4QBCI1CghTZXZlcml0eSIpCgVWYWx1ZRIICgRJTkZPEAASCwoHV0FSTklORxABEgkKBUVSUk9SEAIiSwoIRmlsZVR5cGUiPwoFVmFsdWUSCwoHUkVHVUxBUhAAEg0KCURJUkVDVE9SWRABEgsKB1NZTUxJTksQAhINCglIQVJEX0xJTksQAyKEAQoIVW5pdEtpbmQieAoFVmFsdWUSDwoLVU5TUEVDSUZJRUQQABIJCgVCWVRFUxABEgcKA1JPVxACEggKBExJU1QQAxIJCgVGSUxFUxAEEgwKCE1BTklGRVNUEAUSDgoKQU5OT1RBVElPThAGEgwKCFBPU0lUSU9OEAcSCQoFR1JBUEgQCCKoAQoHRmluZGluZxIMCgRjb2RlGAEgASgJEjAKCHNldmVyaXR5GAIgASgOMh4ubGlnaHRrZWVwZXIudjEuU2V2ZXJpdHkuVmFsdWUSDgoGb2JqZWN0GAMgASgJEg8KB21lc3NhZ2UYBCABKAkSDAoEaGludBgFIAEoCRINCgVjb3VudBgGIAEoDRIRCglzbmFwc2hvdHMYByADKAkSDAoEa2V5cxgIIAMoCSJMCghQb3NpdGlvbhINCgVlcG9jaBgBIAEoBBIPCgdtaW50X2lkGAIgASgJEhAKCHNlcXVlbmNlGAMgASgEEg4KBmRpZ2VzdBgEIAEoCSI5CghMaXN0Um9vdBINCgVkZXB0aBgBIAEoDRIPCgdlbnRyaWVzGAIgASgMEg0KBWNvdW50GAMgASgEIsoBCglGaWxlRW50cnkSDAoEcGF0aBgBIAEoDBIsCgR0eXBlGAIgASgOMh4ubGlnaHRrZWVwZXIudjEuRmlsZVR5cGUuVmFsdWUSDAoEbW9kZRgDIAEoDRILCgN1aWQYBCABKA0SCwoDZ2lkGAUgASgNEhAKCG10aW1lX25zGAYgASgQEgwKBHNpemUYByABKAQSDgoGdGFyZ2V0GAggASgMEikKB2NvbnRlbnQYCSABKAsyGC5saWdodGtlZXBlci52MS5MaXN0Um9vdCI0CghGaWxlTGlzdBIoCgVmaWxlcxgBIAMoCzIZLmxpZ2h0a2VlcGVyLnYxLkZpbGVFbnRyeSLXAwoITWFuaWZlc3QSDgoGZm9ybWF0GAEgASgNEhAKCGdyYXBoX2lkGAIgASgJEg0KBWVwb2NoGAMgASgEEg8KB21pbnRfaWQYBCABKAwSEAoIc2VxdWVuY2UYBSABKAQSFQoNcGFyZW50X2RpZ2VzdBgGIAEoDBIvCgtjYXB0dXJlZF9hdBgHIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASMwoKY3V0X21ldGhvZBgIIAEoDjIfLmxpZ2h0a2VlcGVyLnYxLkN1dE1ldGhvZC5WYWx1ZRInCgVmaWxlcxgJIAEoCzIYLmxpZ2h0a2VlcGVyLnYxLkxpc3RSb290EiYKBnRvdGFscxgKIAEoCzIWLmxpZ2h0a2VlcGVyLnYxLlRvdGFscxImCgZzb3VyY2UYCyABKAsyFi5saWdodGtlZXBlci52MS5Tb3VyY2USKQoIZmluZGluZ3MYDCADKAsyFy5saWdodGtlZXBlci52MS5GaW5kaW5nEhgKEGZpbmRpbmdzX29taXR0ZWQYDSABKA0SEwoLZGVzY3JpcHRpb24YDiABKAkSJwoEcm9vdBgPIAEoCzIZLmxpZ2h0a2VlcGVyLnYxLkZpbGVFbnRyeSJgCgZUb3RhbHMSDQoFZmlsZXMYASABKA0SEwoLZGlyZWN0b3JpZXMYAiABKA0SEAoIc3ltbGlua3MYAyABKA0SEQoJcmF3X2J5dGVzGAQgASgEEg0KBXVuaXRzGAUgASgEImYKBlNvdXJjZRIMCgRob3N0GAEgASgJEgsKA2RpchgCIAEoDBIVCg1hZ2VudF92ZXJzaW9uGAMgASgJEioKCGluc3RhbmNlGAQgASgLMhgubGlnaHRrZWVwZXIudjEuSW5zdGFuY2UiiwIKCEluc3RhbmNlEgsKA3VybBgBIAEoCRIUCgxjb3JlX3ZlcnNpb24YAiABKAkSEwoLYXBpX3ZlcnNpb24YAyABKAkSEwoLd29ya2luZ19kaXIYBCABKAkSEQoJd29ya3NwYWNlGAUgASgJEjgKCHN0b3JhZ2VzGAYgAygLMiYubGlnaHRrZWVwZXIudjEuSW5zdGFuY2UuU3RvcmFnZXNFbnRyeRIXCg9lbWJlZGRpbmdfbW9kZWwYByABKAkSGwoTZW1iZWRkaW5nX2RpbWVuc2lvbhgIIAEoDRovCg1TdG9yYWdlc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEinQIKCkFubm90YXRpb24SEAoIc3RvcmVfaWQYASABKAwSDwoHY291bnRlchgCIAEoBBIOCgZkaWdlc3QYAyABKAwSJgoCYXQYBCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEiwKCG1lYXN1cmVkGAUgASgLMhgubGlnaHRrZWVwZXIudjEuTWVhc3VyZWRIABIoCgZ0YWdnZWQYBiABKAsyFi5saWdodGtlZXBlci52MS5UYWdnZWRIABIoCgZwaW5uZWQYByABKAsyFi5saWdodGtlZXBlci52MS5QaW5uZWRIABIqCgdkZWxldGVkGAggASgLMhcubGlnaHRrZWVwZXIudjEuRGVsZXRlZEgAQgYKBHdoYXQiWwoITWVhc3VyZWQSEwoLZHVyYXRpb25fbXMYASABKA0SFAoMc3RvcmVkX2J5dGVzGAIgASgGEhEKCW5ld19ieXRlcxgDIAEoBBIRCgluZXdfdW5pdHMYBCABKA0iZQoGVGFnZ2VkEi4KBHRhZ3MYASADKAsyIC5saWdodGtlZXBlci52MS5UYWdnZWQuVGFnc0VudHJ5GisKCVRhZ3NFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBIhgKBlBpbm5lZBIOCgZwaW5uZWQYASABKAgiGQoHRGVsZXRlZBIOCgZyZWFzb24YASABKAkiegoNUG9zaXRpb25FbnRyeRIQCghncmFwaF9pZBgBIAEoCRINCgVlcG9jaBgCIAEoBBIPCgdtaW50X2lkGAMgASgMEhAKCHNlcXVlbmNlGAQgASgEEg4KBmRpZ2VzdBgFIAEoDBIVCg1wYXJlbnRfZGlnZXN0GAYgASgMIi0KBUNvZGVjIiQKBVZhbHVlEgcKA1JBVxAAEggKBFpTVEQQARIICgRST1dTEAIiXwoGU3RyZWFtEioKBWNvZGVjGAEgASgOMhsubGlnaHRrZWVwZXIudjEuQ29kZWMuVmFsdWUSEgoKcmF3X2xlbmd0aBgCIAEoDRIVCg1zdG9yZWRfbGVuZ3RoGAMgASgHIugBCgtGcmFtZUhlYWRlchIPCgd2ZXJzaW9uGAEgASgNEhkKEXJlcXVpcmVkX2ZlYXR1cmVzGAIgASgHEhkKEW9wdGlvbmFsX2ZlYXR1cmVzGAMgASgHEiwKBGtpbmQYBCABKA4yHi5saWdodGtlZXBlci52MS5Vbml0S2luZC5WYWx1ZRITCgtkZWNvZGVkX2NhcBgFIAEoDRInCgdzdHJlYW1zGAYgAygLMhYubGlnaHRrZWVwZXIudjEuU3RyZWFtEhAKCHVuaXRfaWRzGAcgASgMEhQKDHVuaXRfbGVuZ3RocxgIIAMoDSI3CgpQYWNrRm9vdGVyEikKBmZyYW1lcxgBIAMoCzIZLmxpZ2h0a2VlcGVyLnYxLkZyYW1lSW5mbyK+AQoJRnJhbWVJbmZvEg4KBm9mZnNldBgBIAEoDRIOCgZsZW5ndGgYAiABKA0SLAoEa2luZBgDIAEoDjIeLmxpZ2h0a2VlcGVyLnYxLlVuaXRLaW5kLlZhbHVlEisKBmNvZGVjcxgEIAMoDjIbLmxpZ2h0a2VlcGVyLnYxLkNvZGVjLlZhbHVlEhAKCHVuaXRfaWRzGAUgASgMEhQKDHVuaXRfbGVuZ3RocxgGIAMoDRIOCgZrZXlfaWQYByABKAwijAEKC1N0b3JlQ29uZmlnEg4KBmZvcm1hdBgBIAEoDRIQCghzdG9yZV9pZBgCIAEoDBIPCgd1bml0X2lkGAMgASgJEhQKDGNodW5rZXJfc2VlZBgEIAEoBBIZChFyZXF1aXJlZF9mZWF0dXJlcxgFIAEoBxIZChFvcHRpb25hbF9mZWF0dXJlcxgGIAEoByKxAQoKUGFja1JlY29yZBIPCgdwYWNrX2lkGAEgASgMEiwKBGtpbmQYAiABKA4yHi5saWdodGtlZXBlci52MS5QYWNrS2luZC5WYWx1ZRIMCgRzaXplGAMgASgEEg0KBXVuaXRzGAQgASgNEhEKCXJhd19ieXRlcxgFIAEoBBIMCgRsb3N0GAYgASgIEhIKCm5vdGVfdW5pdHMYByABKA0SEgoKbm90ZV9ieXRlcxgIIAEoBCI4CghQYWNrS2luZCIsCgVWYWx1ZRIPCgtVTlNQRUNJRklFRBAAEggKBERBVEEQARIICgRNRVRBEAIi+wIKDlNuYXBzaG90UmVjb3JkEhgKEG1hbmlmZXN0X3VuaXRfaWQYASABKAwSKgoIbWFuaWZlc3QYAiABKAsyGC5saWdodGtlZXBlci52MS5NYW5pZmVzdBIOCgZkaWdlc3QYAyABKAwSKgoIbWVhc3VyZWQYBCABKAsyGC5saWdodGtlZXBlci52MS5NZWFzdXJlZBI2CgR0YWdzGAUgAygLMigubGlnaHRrZWVwZXIudjEuU25hcHNob3RSZWNvcmQuVGFnc0VudHJ5Eg4KBnBpbm5lZBgGIAEoCBIPCgdkZWxldGVkGAcgASgIEhgKEG1lYXN1cmVkX2NvdW50ZXIYCCABKAQSFgoOdGFnZ2VkX2NvdW50ZXIYCSABKAQSFgoOcGlubmVkX2NvdW50ZXIYCiABKAQSFwoPZGVsZXRlZF9jb3VudGVyGAsgASgEGisKCVRhZ3NFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBIksKC1F1aWV0UmVjb3JkEhEKCXBhdXNlc19tcxgBIAMoDRIVCg1jaGFuZ2VkX3BhdGhzGAIgAygMEhIKCmNoYW5nZWRfbnMYAyABKBBiBnByb3RvMw", [file_google_protobuf_timestamp]);
+  fileDesc("ChpsaWdodGtlZXBlci92MS90eXBlcy5wcm90bxIObGlnaHRrZWVwZXIudjEiTgoFR3JhZGUiRQoFVmFsdWUSDAoIVU5HUkFERUQQABIJCgVWQUxJRBABEgwKCERFR1JBREVEEAISCAoEVE9SThADEgsKB0lOVkFMSUQQBCJSCglDdXRNZXRob2QiRQoFVmFsdWUSDwoLVU5TUEVDSUZJRUQQABIKCgZQQVVTRUQQARIICgRJRExFEAISCwoHU0VUVExFRBADEggKBFRPUk4QBCI1CghTZXZlcml0eSIpCgVWYWx1ZRIICgRJTkZPEAASCwoHV0FSTklORxABEgkKBUVSUk9SEAIiSwoIRmlsZVR5cGUiPwoFVmFsdWUSCwoHUkVHVUxBUhAAEg0KCURJUkVDVE9SWRABEgsKB1NZTUxJTksQAhINCglIQVJEX0xJTksQAyKEAQoIVW5pdEtpbmQieAoFVmFsdWUSDwoLVU5TUEVDSUZJRUQQABIJCgVCWVRFUxABEgcKA1JPVxACEggKBExJU1QQAxIJCgVGSUxFUxAEEgwKCE1BTklGRVNUEAUSDgoKQU5OT1RBVElPThAGEgwKCFBPU0lUSU9OEAcSCQoFR1JBUEgQCCLUAQoHRmluZGluZxIMCgRjb2RlGAEgASgJEjAKCHNldmVyaXR5GAIgASgOMh4ubGlnaHRrZWVwZXIudjEuU2V2ZXJpdHkuVmFsdWUSDgoGb2JqZWN0GAMgASgJEg8KB21lc3NhZ2UYBCABKAkSDAoEaGludBgFIAEoCRINCgVjb3VudBgGIAEoDRIRCglzbmFwc2hvdHMYByADKAkSDAoEa2V5cxgIIAMoCRIqCghzdGFuZGluZxgJIAEoCzIYLmxpZ2h0a2VlcGVyLnYxLlN0YW5kaW5nIk4KCFN0YW5kaW5nEhAKCGNhcHR1cmVzGAEgASgNEg4KBmFnZV9tcxgCIAEoBBIOCgZzdGFuZHMYAyABKAgSEAoIYWNjZXB0ZWQYBCABKAkieAoKR3JhcGhTdGF0cxIRCglkb2N1bWVudHMYASABKAQSDgoGY2h1bmtzGAIgASgEEhAKCGVudGl0aWVzGAMgASgEEhEKCXJlbGF0aW9ucxgEIAEoBBIPCgd2ZWN0b3JzGAUgASgEEhEKCWRpbWVuc2lvbhgGIAEoDSJMCghQb3NpdGlvbhINCgVlcG9jaBgBIAEoBBIPCgdtaW50X2lkGAIgASgJEhAKCHNlcXVlbmNlGAMgASgEEg4KBmRpZ2VzdBgEIAEoCSI5CghMaXN0Um9vdBINCgVkZXB0aBgBIAEoDRIPCgdlbnRyaWVzGAIgASgMEg0KBWNvdW50GAMgASgEIsoBCglGaWxlRW50cnkSDAoEcGF0aBgBIAEoDBIsCgR0eXBlGAIgASgOMh4ubGlnaHRrZWVwZXIudjEuRmlsZVR5cGUuVmFsdWUSDAoEbW9kZRgDIAEoDRILCgN1aWQYBCABKA0SCwoDZ2lkGAUgASgNEhAKCG10aW1lX25zGAYgASgQEgwKBHNpemUYByABKAQSDgoGdGFyZ2V0GAggASgMEikKB2NvbnRlbnQYCSABKAsyGC5saWdodGtlZXBlci52MS5MaXN0Um9vdCI0CghGaWxlTGlzdBIoCgVmaWxlcxgBIAMoCzIZLmxpZ2h0a2VlcGVyLnYxLkZpbGVFbnRyeSLXAwoITWFuaWZlc3QSDgoGZm9ybWF0GAEgASgNEhAKCGdyYXBoX2lkGAIgASgJEg0KBWVwb2NoGAMgASgEEg8KB21pbnRfaWQYBCABKAwSEAoIc2VxdWVuY2UYBSABKAQSFQoNcGFyZW50X2RpZ2VzdBgGIAEoDBIvCgtjYXB0dXJlZF9hdBgHIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASMwoKY3V0X21ldGhvZBgIIAEoDjIfLmxpZ2h0a2VlcGVyLnYxLkN1dE1ldGhvZC5WYWx1ZRInCgVmaWxlcxgJIAEoCzIYLmxpZ2h0a2VlcGVyLnYxLkxpc3RSb290EiYKBnRvdGFscxgKIAEoCzIWLmxpZ2h0a2VlcGVyLnYxLlRvdGFscxImCgZzb3VyY2UYCyABKAsyFi5saWdodGtlZXBlci52MS5Tb3VyY2USKQoIZmluZGluZ3MYDCADKAsyFy5saWdodGtlZXBlci52MS5GaW5kaW5nEhgKEGZpbmRpbmdzX29taXR0ZWQYDSABKA0SEwoLZGVzY3JpcHRpb24YDiABKAkSJwoEcm9vdBgPIAEoCzIZLmxpZ2h0a2VlcGVyLnYxLkZpbGVFbnRyeSJgCgZUb3RhbHMSDQoFZmlsZXMYASABKA0SEwoLZGlyZWN0b3JpZXMYAiABKA0SEAoIc3ltbGlua3MYAyABKA0SEQoJcmF3X2J5dGVzGAQgASgEEg0KBXVuaXRzGAUgASgEImYKBlNvdXJjZRIMCgRob3N0GAEgASgJEgsKA2RpchgCIAEoDBIVCg1hZ2VudF92ZXJzaW9uGAMgASgJEioKCGluc3RhbmNlGAQgASgLMhgubGlnaHRrZWVwZXIudjEuSW5zdGFuY2UiiwIKCEluc3RhbmNlEgsKA3VybBgBIAEoCRIUCgxjb3JlX3ZlcnNpb24YAiABKAkSEwoLYXBpX3ZlcnNpb24YAyABKAkSEwoLd29ya2luZ19kaXIYBCABKAkSEQoJd29ya3NwYWNlGAUgASgJEjgKCHN0b3JhZ2VzGAYgAygLMiYubGlnaHRrZWVwZXIudjEuSW5zdGFuY2UuU3RvcmFnZXNFbnRyeRIXCg9lbWJlZGRpbmdfbW9kZWwYByABKAkSGwoTZW1iZWRkaW5nX2RpbWVuc2lvbhgIIAEoDRovCg1TdG9yYWdlc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEi/QIKCkFubm90YXRpb24SEAoIc3RvcmVfaWQYASABKAwSDwoHY291bnRlchgCIAEoBBIOCgZkaWdlc3QYAyABKAwSJgoCYXQYBCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEiwKCG1lYXN1cmVkGAUgASgLMhgubGlnaHRrZWVwZXIudjEuTWVhc3VyZWRIABIoCgZ0YWdnZWQYBiABKAsyFi5saWdodGtlZXBlci52MS5UYWdnZWRIABIoCgZwaW5uZWQYByABKAsyFi5saWdodGtlZXBlci52MS5QaW5uZWRIABIqCgdkZWxldGVkGAggASgLMhcubGlnaHRrZWVwZXIudjEuRGVsZXRlZEgAEigKBmdyYWRlZBgJIAEoCzIWLmxpZ2h0a2VlcGVyLnYxLkdyYWRlZEgAEjQKDGFja25vd2xlZGdlZBgKIAEoCzIcLmxpZ2h0a2VlcGVyLnYxLkFja25vd2xlZGdlZEgAQgYKBHdoYXQiWwoITWVhc3VyZWQSEwoLZHVyYXRpb25fbXMYASABKA0SFAoMc3RvcmVkX2J5dGVzGAIgASgGEhEKCW5ld19ieXRlcxgDIAEoBBIRCgluZXdfdW5pdHMYBCABKA0iZQoGVGFnZ2VkEi4KBHRhZ3MYASADKAsyIC5saWdodGtlZXBlci52MS5UYWdnZWQuVGFnc0VudHJ5GisKCVRhZ3NFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBIhgKBlBpbm5lZBIOCgZwaW5uZWQYASABKAgiGQoHRGVsZXRlZBIOCgZyZWFzb24YASABKAki1wIKBkdyYWRlZBIqCgVncmFkZRgBIAEoDjIbLmxpZ2h0a2VlcGVyLnYxLkdyYWRlLlZhbHVlEikKCGZpbmRpbmdzGAIgAygLMhcubGlnaHRrZWVwZXIudjEuRmluZGluZxIYChBmaW5kaW5nc19vbWl0dGVkGAMgASgNEikKBXN0YXRzGAQgASgLMhoubGlnaHRrZWVwZXIudjEuR3JhcGhTdGF0cxITCgtkdXJhdGlvbl9tcxgFIAEoDRIPCgdzdW1tYXJ5GAYgASgJEicKBmFsYXJtcxgHIAMoCzIXLmxpZ2h0a2VlcGVyLnYxLkZpbmRpbmcSKwoJc2lnaHRpbmdzGAggAygLMhgubGlnaHRrZWVwZXIudjEuU2lnaHRpbmcSDQoFaW5kZXgYCSABKAwSJgoCYXQYCiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wIkMKCFNpZ2h0aW5nEgsKA2tleRgBIAEoDBIqCghzdGFuZGluZxgCIAEoCzIYLmxpZ2h0a2VlcGVyLnYxLlN0YW5kaW5nIh4KDEFja25vd2xlZGdlZBIOCgZyZWFzb24YASABKAkiRwoKR3JhcGhJbmRleBIPCgd2ZXJzaW9uGAEgASgNEigKBWZpbGVzGAIgAygLMhkubGlnaHRrZWVwZXIudjEuR3JhcGhGaWxlIjkKCUdyYXBoRmlsZRIMCgRwYXRoGAEgASgJEg8KB2NvbnRlbnQYAiABKAwSDQoFZmFjdHMYAyABKAwi5AEKCkdyYXBoRmFjdHMSDgoGYmVmb3JlGAEgASgMEg0KBXBhcnRzGAIgASgNEhMKC2ZpcnN0X3BhcnRzGAMgASgNEioKBnRhYmxlcxgEIAMoCzIaLmxpZ2h0a2VlcGVyLnYxLkdyYXBoVGFibGUSKAoFZmxhd3MYBSADKAsyGS5saWdodGtlZXBlci52MS5HcmFwaEZsYXcSDwoHdmVjdG9ycxgGIAEoBBIRCglkaW1lbnNpb24YByABKA0SKAoFbmFtZXMYCCADKAsyGS5saWdodGtlZXBlci52MS5HcmFwaE5hbWUiVAoKR3JhcGhUYWJsZRIMCgRuYW1lGAEgASgJEg0KBWFkZGVkGAIgASgMEg8KB3JlbW92ZWQYAyABKAwSGAoQcmVwZWF0ZWRfbnVtYmVycxgEIAEoDCI2CglHcmFwaEZsYXcSDAoEY29kZRgBIAEoCRINCgVjb3VudBgCIAEoDRIMCgRrZXlzGAMgAygJIikKCUdyYXBoTmFtZRIOCgZudW1iZXIYASABKAESDAoEbmFtZRgCIAEoCSJ6Cg1Qb3NpdGlvbkVudHJ5EhAKCGdyYXBoX2lkGAEgASgJEg0KBWVwb2NoGAIgASgEEg8KB21pbnRfaWQYAyABKAwSEAoIc2VxdWVuY2UYBCABKAQSDgoGZGlnZXN0GAUgASgMEhUKDXBhcmVudF9kaWdlc3QYBiABKAwiLQoFQ29kZWMiJAoFVmFsdWUSBwoDUkFXEAASCAoEWlNURBABEggKBFJPV1MQAiJfCgZTdHJlYW0SKgoFY29kZWMYASABKA4yGy5saWdodGtlZXBlci52MS5Db2RlYy5WYWx1ZRISCgpyYXdfbGVuZ3RoGAIgASgNEhUKDXN0b3JlZF9sZW5ndGgYAyABKAci6AEKC0ZyYW1lSGVhZGVyEg8KB3ZlcnNpb24YASABKA0SGQoRcmVxdWlyZWRfZmVhdHVyZXMYAiABKAcSGQoRb3B0aW9uYWxfZmVhdHVyZXMYAyABKAcSLAoEa2luZBgEIAEoDjIeLmxpZ2h0a2VlcGVyLnYxLlVuaXRLaW5kLlZhbHVlEhMKC2RlY29kZWRfY2FwGAUgASgNEicKB3N0cmVhbXMYBiADKAsyFi5saWdodGtlZXBlci52MS5TdHJlYW0SEAoIdW5pdF9pZHMYByABKAwSFAoMdW5pdF9sZW5ndGhzGAggAygNIjcKClBhY2tGb290ZXISKQoGZnJhbWVzGAEgAygLMhkubGlnaHRrZWVwZXIudjEuRnJhbWVJbmZvIr4BCglGcmFtZUluZm8SDgoGb2Zmc2V0GAEgASgNEg4KBmxlbmd0aBgCIAEoDRIsCgRraW5kGAMgASgOMh4ubGlnaHRrZWVwZXIudjEuVW5pdEtpbmQuVmFsdWUSKwoGY29kZWNzGAQgAygOMhsubGlnaHRrZWVwZXIudjEuQ29kZWMuVmFsdWUSEAoIdW5pdF9pZHMYBSABKAwSFAoMdW5pdF9sZW5ndGhzGAYgAygNEg4KBmtleV9pZBgHIAEoDCKMAQoLU3RvcmVDb25maWcSDgoGZm9ybWF0GAEgASgNEhAKCHN0b3JlX2lkGAIgASgMEg8KB3VuaXRfaWQYAyABKAkSFAoMY2h1bmtlcl9zZWVkGAQgASgEEhkKEXJlcXVpcmVkX2ZlYXR1cmVzGAUgASgHEhkKEW9wdGlvbmFsX2ZlYXR1cmVzGAYgASgHIrEBCgpQYWNrUmVjb3JkEg8KB3BhY2tfaWQYASABKAwSLAoEa2luZBgCIAEoDjIeLmxpZ2h0a2VlcGVyLnYxLlBhY2tLaW5kLlZhbHVlEgwKBHNpemUYAyABKAQSDQoFdW5pdHMYBCABKA0SEQoJcmF3X2J5dGVzGAUgASgEEgwKBGxvc3QYBiABKAgSEgoKbm90ZV91bml0cxgHIAEoDRISCgpub3RlX2J5dGVzGAggASgEIjgKCFBhY2tLaW5kIiwKBVZhbHVlEg8KC1VOU1BFQ0lGSUVEEAASCAoEREFUQRABEggKBE1FVEEQAiKNBAoOU25hcHNob3RSZWNvcmQSGAoQbWFuaWZlc3RfdW5pdF9pZBgBIAEoDBIqCghtYW5pZmVzdBgCIAEoCzIYLmxpZ2h0a2VlcGVyLnYxLk1hbmlmZXN0Eg4KBmRpZ2VzdBgDIAEoDBIqCghtZWFzdXJlZBgEIAEoCzIYLmxpZ2h0a2VlcGVyLnYxLk1lYXN1cmVkEjYKBHRhZ3MYBSADKAsyKC5saWdodGtlZXBlci52MS5TbmFwc2hvdFJlY29yZC5UYWdzRW50cnkSDgoGcGlubmVkGAYgASgIEg8KB2RlbGV0ZWQYByABKAgSGAoQbWVhc3VyZWRfY291bnRlchgIIAEoBBIWCg50YWdnZWRfY291bnRlchgJIAEoBBIWCg5waW5uZWRfY291bnRlchgKIAEoBBIXCg9kZWxldGVkX2NvdW50ZXIYCyABKAQSJgoGZ3JhZGVkGAwgASgLMhYubGlnaHRrZWVwZXIudjEuR3JhZGVkEhYKDmdyYWRlZF9jb3VudGVyGA0gASgEEjIKDGFja25vd2xlZGdlZBgOIAEoCzIcLmxpZ2h0a2VlcGVyLnYxLkFja25vd2xlZGdlZBIcChRhY2tub3dsZWRnZWRfY291bnRlchgPIAEoBBorCglUYWdzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ASJLCgtRdWlldFJlY29yZBIRCglwYXVzZXNfbXMYASADKA0SFQoNY2hhbmdlZF9wYXRocxgCIAMoDBISCgpjaGFuZ2VkX25zGAMgASgQYgZwcm90bzM", [file_google_protobuf_timestamp]);
 
 /**
  * How far a snapshot can be trusted.
@@ -294,7 +294,7 @@ export enum UnitKind_Value {
   POSITION = 7,
 
   /**
-   * A piece of a graph index.
+   * One GraphIndex, or one GraphFacts.
    *
    * @generated from enum value: GRAPH = 8;
    */
@@ -362,6 +362,13 @@ export type Finding = Message<"lightkeeper.v1.Finding"> & {
    * @generated from field: repeated string keys = 8;
    */
   keys: string[];
+
+  /**
+   * How long an error has been there, where a grade goes by that; see Standing.
+   *
+   * @generated from field: lightkeeper.v1.Standing standing = 9;
+   */
+  standing?: Standing | undefined;
 };
 
 /**
@@ -370,6 +377,93 @@ export type Finding = Message<"lightkeeper.v1.Finding"> & {
  */
 export const FindingSchema: GenMessage<Finding> = /*@__PURE__*/
   messageDesc(file_lightkeeper_v1_types, 5);
+
+/**
+ * An error between files that has stayed as it is lowers the grade to DEGRADED, not INVALID: an old defect must not
+ * leave its owner without any point.
+ *
+ * @generated from message lightkeeper.v1.Standing
+ */
+export type Standing = Message<"lightkeeper.v1.Standing"> & {
+  /**
+   * Settled captures that met it, those that found nothing changed included.
+   *
+   * @generated from field: uint32 captures = 1;
+   */
+  captures: number;
+
+  /**
+   * Milliseconds from the first of them to the last.
+   *
+   * @generated from field: uint64 age_ms = 2;
+   */
+  ageMs: bigint;
+
+  /**
+   * It has been met often and long enough, or an operator has accepted it.
+   *
+   * @generated from field: bool stands = 3;
+   */
+  stands: boolean;
+
+  /**
+   * The operator's reason; empty where nobody has accepted it.
+   *
+   * @generated from field: string accepted = 4;
+   */
+  accepted: string;
+};
+
+/**
+ * Describes the message lightkeeper.v1.Standing.
+ * Use `create(StandingSchema)` to create a new message.
+ */
+export const StandingSchema: GenMessage<Standing> = /*@__PURE__*/
+  messageDesc(file_lightkeeper_v1_types, 6);
+
+/**
+ * What is in a graph; left out until the snapshot has been graded.
+ *
+ * @generated from message lightkeeper.v1.GraphStats
+ */
+export type GraphStats = Message<"lightkeeper.v1.GraphStats"> & {
+  /**
+   * @generated from field: uint64 documents = 1;
+   */
+  documents: bigint;
+
+  /**
+   * @generated from field: uint64 chunks = 2;
+   */
+  chunks: bigint;
+
+  /**
+   * @generated from field: uint64 entities = 3;
+   */
+  entities: bigint;
+
+  /**
+   * @generated from field: uint64 relations = 4;
+   */
+  relations: bigint;
+
+  /**
+   * @generated from field: uint64 vectors = 5;
+   */
+  vectors: bigint;
+
+  /**
+   * @generated from field: uint32 dimension = 6;
+   */
+  dimension: number;
+};
+
+/**
+ * Describes the message lightkeeper.v1.GraphStats.
+ * Use `create(GraphStatsSchema)` to create a new message.
+ */
+export const GraphStatsSchema: GenMessage<GraphStats> = /*@__PURE__*/
+  messageDesc(file_lightkeeper_v1_types, 7);
 
 /**
  * A place in the history of a graph.
@@ -409,7 +503,7 @@ export type Position = Message<"lightkeeper.v1.Position"> & {
  * Use `create(PositionSchema)` to create a new message.
  */
 export const PositionSchema: GenMessage<Position> = /*@__PURE__*/
-  messageDesc(file_lightkeeper_v1_types, 6);
+  messageDesc(file_lightkeeper_v1_types, 8);
 
 /**
  * The root of a list that may be long. Its entries are node references, 40 bytes each: 32 bytes of
@@ -444,7 +538,7 @@ export type ListRoot = Message<"lightkeeper.v1.ListRoot"> & {
  * Use `create(ListRootSchema)` to create a new message.
  */
 export const ListRootSchema: GenMessage<ListRoot> = /*@__PURE__*/
-  messageDesc(file_lightkeeper_v1_types, 7);
+  messageDesc(file_lightkeeper_v1_types, 9);
 
 /**
  * One name below the protected directory.
@@ -513,7 +607,7 @@ export type FileEntry = Message<"lightkeeper.v1.FileEntry"> & {
  * Use `create(FileEntrySchema)` to create a new message.
  */
 export const FileEntrySchema: GenMessage<FileEntry> = /*@__PURE__*/
-  messageDesc(file_lightkeeper_v1_types, 8);
+  messageDesc(file_lightkeeper_v1_types, 10);
 
 /**
  * @generated from message lightkeeper.v1.FileList
@@ -530,7 +624,7 @@ export type FileList = Message<"lightkeeper.v1.FileList"> & {
  * Use `create(FileListSchema)` to create a new message.
  */
 export const FileListSchema: GenMessage<FileList> = /*@__PURE__*/
-  messageDesc(file_lightkeeper_v1_types, 9);
+  messageDesc(file_lightkeeper_v1_types, 11);
 
 /**
  * The immutable description of one snapshot. Its grade is an annotation, never here.
@@ -633,7 +727,7 @@ export type Manifest = Message<"lightkeeper.v1.Manifest"> & {
  * Use `create(ManifestSchema)` to create a new message.
  */
 export const ManifestSchema: GenMessage<Manifest> = /*@__PURE__*/
-  messageDesc(file_lightkeeper_v1_types, 10);
+  messageDesc(file_lightkeeper_v1_types, 12);
 
 /**
  * @generated from message lightkeeper.v1.Totals
@@ -674,7 +768,7 @@ export type Totals = Message<"lightkeeper.v1.Totals"> & {
  * Use `create(TotalsSchema)` to create a new message.
  */
 export const TotalsSchema: GenMessage<Totals> = /*@__PURE__*/
-  messageDesc(file_lightkeeper_v1_types, 11);
+  messageDesc(file_lightkeeper_v1_types, 13);
 
 /**
  * @generated from message lightkeeper.v1.Source
@@ -708,7 +802,7 @@ export type Source = Message<"lightkeeper.v1.Source"> & {
  * Use `create(SourceSchema)` to create a new message.
  */
 export const SourceSchema: GenMessage<Source> = /*@__PURE__*/
-  messageDesc(file_lightkeeper_v1_types, 12);
+  messageDesc(file_lightkeeper_v1_types, 14);
 
 /**
  * What an instance says of itself.
@@ -768,7 +862,7 @@ export type Instance = Message<"lightkeeper.v1.Instance"> & {
  * Use `create(InstanceSchema)` to create a new message.
  */
 export const InstanceSchema: GenMessage<Instance> = /*@__PURE__*/
-  messageDesc(file_lightkeeper_v1_types, 13);
+  messageDesc(file_lightkeeper_v1_types, 15);
 
 /**
  * What is learnt about a snapshot after its commit. The newest of each kind wins, by counter within
@@ -828,6 +922,18 @@ export type Annotation = Message<"lightkeeper.v1.Annotation"> & {
      */
     value: Deleted;
     case: "deleted";
+  } | {
+    /**
+     * @generated from field: lightkeeper.v1.Graded graded = 9;
+     */
+    value: Graded;
+    case: "graded";
+  } | {
+    /**
+     * @generated from field: lightkeeper.v1.Acknowledged acknowledged = 10;
+     */
+    value: Acknowledged;
+    case: "acknowledged";
   } | { case: undefined; value?: undefined };
 };
 
@@ -836,7 +942,7 @@ export type Annotation = Message<"lightkeeper.v1.Annotation"> & {
  * Use `create(AnnotationSchema)` to create a new message.
  */
 export const AnnotationSchema: GenMessage<Annotation> = /*@__PURE__*/
-  messageDesc(file_lightkeeper_v1_types, 14);
+  messageDesc(file_lightkeeper_v1_types, 16);
 
 /**
  * What a snapshot cost.
@@ -877,7 +983,7 @@ export type Measured = Message<"lightkeeper.v1.Measured"> & {
  * Use `create(MeasuredSchema)` to create a new message.
  */
 export const MeasuredSchema: GenMessage<Measured> = /*@__PURE__*/
-  messageDesc(file_lightkeeper_v1_types, 15);
+  messageDesc(file_lightkeeper_v1_types, 17);
 
 /**
  * The whole set of tags, as it is from now on.
@@ -896,7 +1002,7 @@ export type Tagged = Message<"lightkeeper.v1.Tagged"> & {
  * Use `create(TaggedSchema)` to create a new message.
  */
 export const TaggedSchema: GenMessage<Tagged> = /*@__PURE__*/
-  messageDesc(file_lightkeeper_v1_types, 16);
+  messageDesc(file_lightkeeper_v1_types, 18);
 
 /**
  * @generated from message lightkeeper.v1.Pinned
@@ -913,7 +1019,7 @@ export type Pinned = Message<"lightkeeper.v1.Pinned"> & {
  * Use `create(PinnedSchema)` to create a new message.
  */
 export const PinnedSchema: GenMessage<Pinned> = /*@__PURE__*/
-  messageDesc(file_lightkeeper_v1_types, 17);
+  messageDesc(file_lightkeeper_v1_types, 19);
 
 /**
  * @generated from message lightkeeper.v1.Deleted
@@ -930,7 +1036,338 @@ export type Deleted = Message<"lightkeeper.v1.Deleted"> & {
  * Use `create(DeletedSchema)` to create a new message.
  */
 export const DeletedSchema: GenMessage<Deleted> = /*@__PURE__*/
-  messageDesc(file_lightkeeper_v1_types, 18);
+  messageDesc(file_lightkeeper_v1_types, 20);
+
+/**
+ * What looking into a snapshot has shown.
+ *
+ * @generated from message lightkeeper.v1.Graded
+ */
+export type Graded = Message<"lightkeeper.v1.Graded"> & {
+  /**
+   * @generated from field: lightkeeper.v1.Grade.Value grade = 1;
+   */
+  grade: Grade_Value;
+
+  /**
+   * Of the graph: errors first, at most 200.
+   *
+   * @generated from field: repeated lightkeeper.v1.Finding findings = 2;
+   */
+  findings: Finding[];
+
+  /**
+   * @generated from field: uint32 findings_omitted = 3;
+   */
+  findingsOmitted: number;
+
+  /**
+   * Unset where there is no graph.
+   *
+   * @generated from field: lightkeeper.v1.GraphStats stats = 4;
+   */
+  stats?: GraphStats | undefined;
+
+  /**
+   * What the grading took.
+   *
+   * @generated from field: uint32 duration_ms = 5;
+   */
+  durationMs: number;
+
+  /**
+   * What came and went since the usable point before, in a line.
+   *
+   * @generated from field: string summary = 6;
+   */
+  summary: string;
+
+  /**
+   * What was lost since the usable point before, more than a set share: until somebody acknowledges it, the points
+   * before are not thinned because of this one.
+   *
+   * @generated from field: repeated lightkeeper.v1.Finding alarms = 7;
+   */
+  alarms: Finding[];
+
+  /**
+   * Errors that were met before, in this snapshot or not.
+   *
+   * @generated from field: repeated lightkeeper.v1.Sighting sightings = 8;
+   */
+  sightings: Sighting[];
+
+  /**
+   * Id of the unit that holds the GraphIndex; empty where there is none.
+   *
+   * @generated from field: bytes index = 9;
+   */
+  index: Uint8Array;
+
+  /**
+   * @generated from field: google.protobuf.Timestamp at = 10;
+   */
+  at?: Timestamp | undefined;
+};
+
+/**
+ * Describes the message lightkeeper.v1.Graded.
+ * Use `create(GradedSchema)` to create a new message.
+ */
+export const GradedSchema: GenMessage<Graded> = /*@__PURE__*/
+  messageDesc(file_lightkeeper_v1_types, 21);
+
+/**
+ * An error that some capture of a graph has met.
+ *
+ * @generated from message lightkeeper.v1.Sighting
+ */
+export type Sighting = Message<"lightkeeper.v1.Sighting"> & {
+  /**
+   * SHA-256 of its code, object, count and keys: the first 16 bytes.
+   *
+   * @generated from field: bytes key = 1;
+   */
+  key: Uint8Array;
+
+  /**
+   * @generated from field: lightkeeper.v1.Standing standing = 2;
+   */
+  standing?: Standing | undefined;
+};
+
+/**
+ * Describes the message lightkeeper.v1.Sighting.
+ * Use `create(SightingSchema)` to create a new message.
+ */
+export const SightingSchema: GenMessage<Sighting> = /*@__PURE__*/
+  messageDesc(file_lightkeeper_v1_types, 22);
+
+/**
+ * Somebody has seen the alarms of a snapshot.
+ *
+ * @generated from message lightkeeper.v1.Acknowledged
+ */
+export type Acknowledged = Message<"lightkeeper.v1.Acknowledged"> & {
+  /**
+   * @generated from field: string reason = 1;
+   */
+  reason: string;
+};
+
+/**
+ * Describes the message lightkeeper.v1.Acknowledged.
+ * Use `create(AcknowledgedSchema)` to create a new message.
+ */
+export const AcknowledgedSchema: GenMessage<Acknowledged> = /*@__PURE__*/
+  messageDesc(file_lightkeeper_v1_types, 23);
+
+/**
+ * What is known of the graph in a snapshot: the checks of the next one read only the files that have changed.
+ *
+ * @generated from message lightkeeper.v1.GraphIndex
+ */
+export type GraphIndex = Message<"lightkeeper.v1.GraphIndex"> & {
+  /**
+   * Of the readers: another one reads all files again.
+   *
+   * @generated from field: uint32 version = 1;
+   */
+  version: number;
+
+  /**
+   * @generated from field: repeated lightkeeper.v1.GraphFile files = 2;
+   */
+  files: GraphFile[];
+};
+
+/**
+ * Describes the message lightkeeper.v1.GraphIndex.
+ * Use `create(GraphIndexSchema)` to create a new message.
+ */
+export const GraphIndexSchema: GenMessage<GraphIndex> = /*@__PURE__*/
+  messageDesc(file_lightkeeper_v1_types, 24);
+
+/**
+ * @generated from message lightkeeper.v1.GraphFile
+ */
+export type GraphFile = Message<"lightkeeper.v1.GraphFile"> & {
+  /**
+   * @generated from field: string path = 1;
+   */
+  path: string;
+
+  /**
+   * SHA-256 of the entries of its list of units.
+   *
+   * @generated from field: bytes content = 2;
+   */
+  content: Uint8Array;
+
+  /**
+   * Id of the last of the units that hold its facts.
+   *
+   * @generated from field: bytes facts = 3;
+   */
+  facts: Uint8Array;
+};
+
+/**
+ * Describes the message lightkeeper.v1.GraphFile.
+ * Use `create(GraphFileSchema)` to create a new message.
+ */
+export const GraphFileSchema: GenMessage<GraphFile> = /*@__PURE__*/
+  messageDesc(file_lightkeeper_v1_types, 25);
+
+/**
+ * Facts of one file, or what became of them: all parts from the first, each of which refers to the one before it, make
+ * the facts.
+ *
+ * @generated from message lightkeeper.v1.GraphFacts
+ */
+export type GraphFacts = Message<"lightkeeper.v1.GraphFacts"> & {
+  /**
+   * Id of the part before; empty for the first.
+   *
+   * @generated from field: bytes before = 1;
+   */
+  before: Uint8Array;
+
+  /**
+   * Parts before this one.
+   *
+   * @generated from field: uint32 parts = 2;
+   */
+  parts: number;
+
+  /**
+   * Of those, parts that make the facts as they were first noted; the others are changes.
+   *
+   * @generated from field: uint32 first_parts = 3;
+   */
+  firstParts: number;
+
+  /**
+   * @generated from field: repeated lightkeeper.v1.GraphTable tables = 4;
+   */
+  tables: GraphTable[];
+
+  /**
+   * What is below is whole in the last part, and empty in those before.
+   *
+   * @generated from field: repeated lightkeeper.v1.GraphFlaw flaws = 5;
+   */
+  flaws: GraphFlaw[];
+
+  /**
+   * @generated from field: uint64 vectors = 6;
+   */
+  vectors: bigint;
+
+  /**
+   * @generated from field: uint32 dimension = 7;
+   */
+  dimension: number;
+
+  /**
+   * Names that findings were about, by their numbers.
+   *
+   * @generated from field: repeated lightkeeper.v1.GraphName names = 8;
+   */
+  names: GraphName[];
+};
+
+/**
+ * Describes the message lightkeeper.v1.GraphFacts.
+ * Use `create(GraphFactsSchema)` to create a new message.
+ */
+export const GraphFactsSchema: GenMessage<GraphFacts> = /*@__PURE__*/
+  messageDesc(file_lightkeeper_v1_types, 26);
+
+/**
+ * Names of one kind in a file, as numbers of eight bytes: IEEE 754, little-endian, in order.
+ *
+ * @generated from message lightkeeper.v1.GraphTable
+ */
+export type GraphTable = Message<"lightkeeper.v1.GraphTable"> & {
+  /**
+   * @generated from field: string name = 1;
+   */
+  name: string;
+
+  /**
+   * @generated from field: bytes added = 2;
+   */
+  added: Uint8Array;
+
+  /**
+   * @generated from field: bytes removed = 3;
+   */
+  removed: Uint8Array;
+
+  /**
+   * Some of those that the file has more than once; whole in the last part.
+   *
+   * @generated from field: bytes repeated_numbers = 4;
+   */
+  repeatedNumbers: Uint8Array;
+};
+
+/**
+ * Describes the message lightkeeper.v1.GraphTable.
+ * Use `create(GraphTableSchema)` to create a new message.
+ */
+export const GraphTableSchema: GenMessage<GraphTable> = /*@__PURE__*/
+  messageDesc(file_lightkeeper_v1_types, 27);
+
+/**
+ * @generated from message lightkeeper.v1.GraphFlaw
+ */
+export type GraphFlaw = Message<"lightkeeper.v1.GraphFlaw"> & {
+  /**
+   * @generated from field: string code = 1;
+   */
+  code: string;
+
+  /**
+   * @generated from field: uint32 count = 2;
+   */
+  count: number;
+
+  /**
+   * @generated from field: repeated string keys = 3;
+   */
+  keys: string[];
+};
+
+/**
+ * Describes the message lightkeeper.v1.GraphFlaw.
+ * Use `create(GraphFlawSchema)` to create a new message.
+ */
+export const GraphFlawSchema: GenMessage<GraphFlaw> = /*@__PURE__*/
+  messageDesc(file_lightkeeper_v1_types, 28);
+
+/**
+ * @generated from message lightkeeper.v1.GraphName
+ */
+export type GraphName = Message<"lightkeeper.v1.GraphName"> & {
+  /**
+   * @generated from field: double number = 1;
+   */
+  number: number;
+
+  /**
+   * @generated from field: string name = 2;
+   */
+  name: string;
+};
+
+/**
+ * Describes the message lightkeeper.v1.GraphName.
+ * Use `create(GraphNameSchema)` to create a new message.
+ */
+export const GraphNameSchema: GenMessage<GraphName> = /*@__PURE__*/
+  messageDesc(file_lightkeeper_v1_types, 29);
 
 /**
  * One line of a graph's position log. It outlives its snapshot.
@@ -974,7 +1411,7 @@ export type PositionEntry = Message<"lightkeeper.v1.PositionEntry"> & {
  * Use `create(PositionEntrySchema)` to create a new message.
  */
 export const PositionEntrySchema: GenMessage<PositionEntry> = /*@__PURE__*/
-  messageDesc(file_lightkeeper_v1_types, 19);
+  messageDesc(file_lightkeeper_v1_types, 30);
 
 /**
  * How one stream of a frame is encoded.
@@ -989,7 +1426,7 @@ export type Codec = Message<"lightkeeper.v1.Codec"> & {
  * Use `create(CodecSchema)` to create a new message.
  */
 export const CodecSchema: GenMessage<Codec> = /*@__PURE__*/
-  messageDesc(file_lightkeeper_v1_types, 20);
+  messageDesc(file_lightkeeper_v1_types, 31);
 
 /**
  * @generated from enum lightkeeper.v1.Codec.Value
@@ -1021,7 +1458,7 @@ export enum Codec_Value {
  * Describes the enum lightkeeper.v1.Codec.Value.
  */
 export const Codec_ValueSchema: GenEnum<Codec_Value> = /*@__PURE__*/
-  enumDesc(file_lightkeeper_v1_types, 20, 0);
+  enumDesc(file_lightkeeper_v1_types, 31, 0);
 
 /**
  * @generated from message lightkeeper.v1.Stream
@@ -1050,7 +1487,7 @@ export type Stream = Message<"lightkeeper.v1.Stream"> & {
  * Use `create(StreamSchema)` to create a new message.
  */
 export const StreamSchema: GenMessage<Stream> = /*@__PURE__*/
-  messageDesc(file_lightkeeper_v1_types, 21);
+  messageDesc(file_lightkeeper_v1_types, 32);
 
 /**
  * Describes one frame: units compressed together. A frame can be read without its pack.
@@ -1112,7 +1549,7 @@ export type FrameHeader = Message<"lightkeeper.v1.FrameHeader"> & {
  * Use `create(FrameHeaderSchema)` to create a new message.
  */
 export const FrameHeaderSchema: GenMessage<FrameHeader> = /*@__PURE__*/
-  messageDesc(file_lightkeeper_v1_types, 22);
+  messageDesc(file_lightkeeper_v1_types, 33);
 
 /**
  * The table of contents of a pack.
@@ -1131,7 +1568,7 @@ export type PackFooter = Message<"lightkeeper.v1.PackFooter"> & {
  * Use `create(PackFooterSchema)` to create a new message.
  */
 export const PackFooterSchema: GenMessage<PackFooter> = /*@__PURE__*/
-  messageDesc(file_lightkeeper_v1_types, 23);
+  messageDesc(file_lightkeeper_v1_types, 34);
 
 /**
  * @generated from message lightkeeper.v1.FrameInfo
@@ -1182,7 +1619,7 @@ export type FrameInfo = Message<"lightkeeper.v1.FrameInfo"> & {
  * Use `create(FrameInfoSchema)` to create a new message.
  */
 export const FrameInfoSchema: GenMessage<FrameInfo> = /*@__PURE__*/
-  messageDesc(file_lightkeeper_v1_types, 24);
+  messageDesc(file_lightkeeper_v1_types, 35);
 
 /**
  * What a store is, in its `config` file.
@@ -1230,7 +1667,7 @@ export type StoreConfig = Message<"lightkeeper.v1.StoreConfig"> & {
  * Use `create(StoreConfigSchema)` to create a new message.
  */
 export const StoreConfigSchema: GenMessage<StoreConfig> = /*@__PURE__*/
-  messageDesc(file_lightkeeper_v1_types, 25);
+  messageDesc(file_lightkeeper_v1_types, 36);
 
 /**
  * @generated from message lightkeeper.v1.PackRecord
@@ -1288,7 +1725,7 @@ export type PackRecord = Message<"lightkeeper.v1.PackRecord"> & {
  * Use `create(PackRecordSchema)` to create a new message.
  */
 export const PackRecordSchema: GenMessage<PackRecord> = /*@__PURE__*/
-  messageDesc(file_lightkeeper_v1_types, 26);
+  messageDesc(file_lightkeeper_v1_types, 37);
 
 /**
  * @generated from message lightkeeper.v1.PackKind
@@ -1301,7 +1738,7 @@ export type PackKind = Message<"lightkeeper.v1.PackKind"> & {
  * Use `create(PackKindSchema)` to create a new message.
  */
 export const PackKindSchema: GenMessage<PackKind> = /*@__PURE__*/
-  messageDesc(file_lightkeeper_v1_types, 27);
+  messageDesc(file_lightkeeper_v1_types, 38);
 
 /**
  * @generated from enum lightkeeper.v1.PackKind.Value
@@ -1327,7 +1764,7 @@ export enum PackKind_Value {
  * Describes the enum lightkeeper.v1.PackKind.Value.
  */
 export const PackKind_ValueSchema: GenEnum<PackKind_Value> = /*@__PURE__*/
-  enumDesc(file_lightkeeper_v1_types, 27, 0);
+  enumDesc(file_lightkeeper_v1_types, 38, 0);
 
 /**
  * All that the store knows of a snapshot without opening its files.
@@ -1393,6 +1830,26 @@ export type SnapshotRecord = Message<"lightkeeper.v1.SnapshotRecord"> & {
    * @generated from field: uint64 deleted_counter = 11;
    */
   deletedCounter: bigint;
+
+  /**
+   * @generated from field: lightkeeper.v1.Graded graded = 12;
+   */
+  graded?: Graded | undefined;
+
+  /**
+   * @generated from field: uint64 graded_counter = 13;
+   */
+  gradedCounter: bigint;
+
+  /**
+   * @generated from field: lightkeeper.v1.Acknowledged acknowledged = 14;
+   */
+  acknowledged?: Acknowledged | undefined;
+
+  /**
+   * @generated from field: uint64 acknowledged_counter = 15;
+   */
+  acknowledgedCounter: bigint;
 };
 
 /**
@@ -1400,7 +1857,7 @@ export type SnapshotRecord = Message<"lightkeeper.v1.SnapshotRecord"> & {
  * Use `create(SnapshotRecordSchema)` to create a new message.
  */
 export const SnapshotRecordSchema: GenMessage<SnapshotRecord> = /*@__PURE__*/
-  messageDesc(file_lightkeeper_v1_types, 28);
+  messageDesc(file_lightkeeper_v1_types, 39);
 
 /**
  * What was learned of how a graph is written.
@@ -1433,5 +1890,5 @@ export type QuietRecord = Message<"lightkeeper.v1.QuietRecord"> & {
  * Use `create(QuietRecordSchema)` to create a new message.
  */
 export const QuietRecordSchema: GenMessage<QuietRecord> = /*@__PURE__*/
-  messageDesc(file_lightkeeper_v1_types, 29);
+  messageDesc(file_lightkeeper_v1_types, 40);
 

@@ -56,12 +56,18 @@ function check(files: Files, context: CheckContext = UNKNOWN, step = 1 << 20) {
   return { findings: graph.findings(), stats: graph.stats };
 }
 
+/** Codes of errors, with a mark, and of warnings. */
 function codes(findings: readonly Finding[]): string[] {
-  return [
-    ...new Set(
-      findings.map(({ code, severity }) => `${severity === Severity_Value.ERROR ? '!' : ''}${code}`),
-    ),
-  ].sort();
+  const heavy = findings.filter(({ severity }) => severity !== Severity_Value.INFO);
+  const marked = heavy.map(({ code, severity }) => `${severity === Severity_Value.ERROR ? '!' : ''}${code}`);
+  return [...new Set(marked)].sort();
+}
+
+/** Signs of a moment between two files, with the names concerned. */
+function signs(findings: readonly Finding[]): [code: string, keys: string[]][] {
+  return findings
+    .filter(({ severity }) => severity === Severity_Value.INFO)
+    .map(({ code, keys }) => [code, keys]);
 }
 
 function changed(name: string, edit: (bytes: Buffer) => Buffer | string | undefined): Files {
@@ -323,6 +329,31 @@ describe('the checks of a LightRAG directory', () => {
     });
   }
 
+  it('see that a vector was made of another description or other sources than the graph has', () => {
+    assert.deepEqual(signs(check(WHOLE).findings), []);
+    const { data } = JSON.parse(String(WHOLE.get(VDB_ENTITIES))) as Vdb;
+    const [row] = data as { entity_name: string }[];
+    const name = row?.entity_name ?? assert.fail();
+    for (const field of ['content', 'source_id']) {
+      const files = vectors(VDB_ENTITIES, ({ data: rows }) => {
+        if (rows[0] !== undefined) rows[0][field] = `${rows[0][field]} and more`;
+      });
+      const { findings } = check(files);
+      assert.deepEqual([codes(findings), signs(findings)], [[], [['entity_differs', [name]]]]);
+    }
+    const other = vectors(VDB_ENTITIES, ({ data: rows }) => {
+      if (rows[0] !== undefined) rows[0].content = 'of another version';
+    });
+    assert.deepEqual(signs(check(other).findings), [], 'content of another form says nothing');
+    const relation = vectors(VDB_RELATIONS, ({ data: rows }) => {
+      if (rows[0] !== undefined) rows[0].source_id = 'chunk-0';
+    });
+    assert.deepEqual(
+      signs(check(relation).findings).map(([code, keys]) => [code, keys.length]),
+      [['relation_differs', 1]],
+    );
+  });
+
   it('tell which names are concerned, and how many', () => {
     const files = records(CHUNKS, (all, ids) => {
       for (const id of ids.slice(0, 5)) delete all[id];
@@ -332,7 +363,7 @@ describe('the checks of a LightRAG directory', () => {
     assert.deepEqual([found?.count, found?.keys], [5, gone.sort()]);
     assert.match(
       found?.message ?? '',
-      /^5 vectors are of chunks that are not there: "chunk-\w+", "chunk-\w+", "chunk-\w+", …$/,
+      /^vectors are of chunks that are not there \(5\): "chunk-\w+", "chunk-\w+", "chunk-\w+", …$/,
     );
   });
 

@@ -1,0 +1,59 @@
+import { isUtf8 } from 'node:buffer';
+import { type ChunkReader, LayoutError } from '../core/lightrag/text.ts';
+
+/** Longest sequence of UTF-8, in bytes. */
+const SEQUENCE_MAX = 4;
+
+/** Says whether bytes that come in chunks are UTF-8: the checks take texts as they are, and Python would not. */
+class Utf8Check {
+  #rest: Buffer = Buffer.alloc(0);
+
+  feed(chunk: Buffer): boolean {
+    const bytes = this.#rest.length === 0 ? chunk : Buffer.concat([this.#rest, chunk]);
+    const whole = wholeCharacters(bytes);
+    this.#rest = Buffer.from(bytes.subarray(whole));
+    return isUtf8(bytes.subarray(0, whole));
+  }
+
+  end(): boolean {
+    return this.#rest.length === 0;
+  }
+}
+
+/** How many bytes there are up to a character at the end that may not be whole. */
+function wholeCharacters(bytes: Buffer): number {
+  for (let back = 1; back < SEQUENCE_MAX && back <= bytes.length; back++) {
+    const byte = bytes[bytes.length - back] as number;
+    if (byte < 0x80) return bytes.length;
+    const needed = byte >= 0xf0 ? 4 : byte >= 0xe0 ? 3 : byte >= 0xc0 ? 2 : 0;
+    if (needed > 0) return needed > back ? bytes.length - back : bytes.length;
+  }
+  return bytes.length;
+}
+
+/** Gives a file to its reader, and sees that it is UTF-8. Throws `LayoutError` for what is not, or not in its layout. */
+export class Feed implements ChunkReader {
+  readonly #reader: ChunkReader;
+  readonly #utf8 = new Utf8Check();
+  #at = 0;
+
+  constructor(reader: ChunkReader) {
+    this.#reader = reader;
+  }
+
+  feed(chunk: Buffer): void {
+    if (!this.#utf8.feed(chunk)) throw this.#wrong();
+    this.#reader.feed(chunk);
+    this.#at += chunk.length;
+  }
+
+  end(): void {
+    // What is cut in a character is cut.
+    this.#reader.end();
+    if (!this.#utf8.end()) throw this.#wrong();
+  }
+
+  #wrong(): LayoutError {
+    return new LayoutError('malformed', this.#at, 'it is not UTF-8');
+  }
+}

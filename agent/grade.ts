@@ -1,0 +1,371 @@
+import { create, fromBinary, toBinary } from '@bufbuild/protobuf';
+import { timestampFromMs, timestampMs } from '@bufbuild/protobuf/wkt';
+import { must } from '../core/assert.ts';
+import { LightkeeperError } from '../core/errors.ts';
+import { judge, mayStand, sightingKey } from '../core/lightrag/grade.ts';
+import { alarms } from '../core/lightrag/loss.ts';
+import { FACTS_VERSION, parseFacts } from '../core/lightrag/noted.ts';
+import { type NodeRef, spanOf } from '../core/list.ts';
+import { capturedMs } from '../core/manifest.ts';
+import { hex, sameBytes, sha256, unitId } from '../core/unit.ts';
+import {
+  CutMethod_Value,
+  type Finding,
+  FindingSchema,
+  type Graded,
+  GradedSchema,
+  type GraphFile,
+  type GraphIndex,
+  GraphIndexSchema,
+  GraphStatsSchema,
+  type ListRoot,
+  SightingSchema,
+  UnitKind_Value,
+} from '../gen/lightkeeper/v1/types_pb.ts';
+import { monotonic, now } from '../host/clock.ts';
+import { graphContents } from './captured.ts';
+import type { FrameRun, GradeOutcome, GradeReply, GradeStep, NotedFile } from './grading.ts';
+import { Pool } from './pool.ts';
+import { type Found, idOf, isThere, isTorn, isUsable, selectSnapshot } from './select.ts';
+import { Ingest } from './store/ingest.ts';
+import { enterAnnotation } from './store/reconcile.ts';
+import { missingUnit, type Store } from './store/store.ts';
+
+/** Findings that are kept with a grade; the rest is counted. */
+const FINDINGS_MAX = 200;
+/** Bytes of a file that one step is given. */
+const STEP_BYTES = 8 << 20;
+/** Points that are looked through for the last usable one. */
+const LOOK_BACK_MAX = 1000;
+const NS_A_MS = 1_000_000n;
+
+/** A file of a graph in a snapshot. */
+interface Content {
+  readonly path: string;
+  readonly content: ListRoot | undefined;
+  readonly newestNs: bigint;
+}
+
+/** What a snapshot is graded against. */
+interface History {
+  /** The point before it, of whatever grade. */
+  readonly parent: Found | undefined;
+  /** The last one that was graded. */
+  readonly last: Graded | undefined;
+  /** The last usable one. */
+  readonly usable: Graded | undefined;
+}
+
+/** Grades snapshots, and notes that durably. One for each open store. */
+export class Grader {
+  readonly #store: Store;
+  /** When a graph was last graded by this process, on the monotonic clock. */
+  readonly #lastMs = new Map<string, number>();
+
+  constructor(store: Store) {
+    this.#store = store;
+  }
+
+  /**
+   * Looks into a snapshot, the newest of its graph, and grades it; answers its record as it is then. Side snapshots stay
+   * as they are.
+   */
+  async grade(record: Found, lossShare: number, signal?: AbortSignal): Promise<Found> {
+    if (isTorn(record.manifest)) return record;
+    const began = monotonic();
+    const endRead = this.#store.beginRead();
+    try {
+      const history = await this.#history(record);
+      const contents = await graphContents(this.#store, record.manifest);
+      const graded = create(GradedSchema);
+      let files: readonly NotedFile[] = [];
+      let findings: Finding[] = [];
+      if (contents.length > 0) {
+        const outcome = await this.#look(record, contents, history, signal);
+        files = outcome.files;
+        graded.summary = outcome.summary;
+        graded.stats = fromBinary(GraphStatsSchema, outcome.stats);
+        findings = outcome.findings.map((bytes) => fromBinary(FindingSchema, bytes));
+        const before = history.usable?.stats;
+        if (before !== undefined) graded.alarms = alarms(before, graded.stats, lossShare);
+      }
+      const newestMs = contents.reduce((ms, { newestNs }) => Math.max(ms, Number(newestNs / NS_A_MS)), 0);
+      const ages = { unchangedMs: now() - newestMs, elapsedMs: this.#elapsedMs(record, history.last) };
+      this.#judge(graded, findings, record, { sightings: history.last?.sightings ?? [], ...ages });
+      graded.durationMs = Math.max(1, Math.round(monotonic() - began));
+      return await this.#note(record, graded, contents, files);
+    } finally {
+      endRead();
+    }
+  }
+
+  /** The directory was found to be as a snapshot, the newest, has it: its errors are a capture older. */
+  async again(record: Found, lossShare: number, signal?: AbortSignal): Promise<Found> {
+    const { graded } = record;
+    if (graded === undefined) return await this.grade(record, lossShare, signal);
+    if (isTorn(record.manifest) || !isOpen(graded)) return record;
+    const next = create(GradedSchema, graded);
+    const unchangedMs = now() - capturedMs(record.manifest);
+    const ages = { unchangedMs, elapsedMs: this.#elapsedMs(record, graded) };
+    this.#judge(next, graded.findings, record, { sightings: graded.sightings, ...ages });
+    return await this.#note(record, next);
+  }
+
+  /** Has errors of a snapshot stand for a reason; answers its grade with them, without noting it if it is a dry run. */
+  async accept(
+    record: Found,
+    wanted: (finding: Finding) => boolean,
+    reason: string,
+    dryRun: boolean,
+  ): Promise<{ graded: Graded; accepted: Finding[] }> {
+    const { graded } = record;
+    const chosen = graded?.findings.filter((finding) => mayStand(finding) && wanted(finding)) ?? [];
+    if (graded === undefined || chosen.length === 0) {
+      throw new LightkeeperError(
+        'NOT_FOUND',
+        `Cannot accept findings of snapshot "${idOf(record)}": none of its errors is meant, or none can be accepted`,
+        {
+          hint: `run lightkeeper show ${idOf(record).slice(0, 12)}; files that do not read are never accepted`,
+        },
+      );
+    }
+    const keys = new Set(chosen.map((finding) => hex(sightingKey(finding))));
+    const known = new Map(graded.sightings.map((sighting) => [hex(sighting.key), sighting]));
+    for (const key of keys) {
+      const { captures = 0, ageMs = 0n } = known.get(key)?.standing ?? {};
+      const standing = { captures, ageMs, accepted: reason };
+      known.set(key, create(SightingSchema, { key: Buffer.from(key, 'hex'), standing }));
+    }
+    const next = create(GradedSchema, graded);
+    const ages = {
+      unchangedMs: now() - capturedMs(record.manifest),
+      elapsedMs: this.#elapsedMs(record, graded),
+    };
+    this.#judge(next, graded.findings, record, { sightings: [...known.values()], ...ages });
+    if (!dryRun) await this.#note(record, next);
+    return { graded: next, accepted: chosen };
+  }
+
+  #judge(
+    graded: Graded,
+    findings: readonly Finding[],
+    { manifest }: Found,
+    ages: { sightings: Graded['sightings']; unchangedMs: number; elapsedMs: number },
+  ): void {
+    const idle = manifest.cutMethod === CutMethod_Value.IDLE;
+    const judged = judge(findings, manifest.findings, { idle, ...ages });
+    graded.grade = judged.grade;
+    graded.findings = judged.findings.slice(0, FINDINGS_MAX);
+    graded.findingsOmitted += Math.max(0, judged.findings.length - FINDINGS_MAX);
+    graded.sightings = judged.sightings;
+    graded.at = timestampFromMs(now());
+  }
+
+  /** Time since the last grade; within one process clocks that jump do not count. */
+  #elapsedMs({ manifest }: Found, last: Graded | undefined): number {
+    const lastMs = this.#lastMs.get(manifest.graphId);
+    if (lastMs !== undefined) return monotonic() - lastMs;
+    return last?.at === undefined ? 0 : Math.max(0, now() - timestampMs(last.at));
+  }
+
+  async #history(record: Found): Promise<History> {
+    const { graphId } = record.manifest;
+    let parent: Found | undefined;
+    let last: Graded | undefined;
+    let looked = 0;
+    for await (const [, other] of this.#store.index.records({ graphId })) {
+      if (!isThere(other) || other.manifest.sequence >= record.manifest.sequence) continue;
+      parent ??= other;
+      last ??= other.graded;
+      if (isUsable(other)) return { parent, last, usable: other.graded };
+      looked += 1;
+      if (looked === LOOK_BACK_MAX) break;
+    }
+    return { parent, last, usable: undefined };
+  }
+
+  // ----- looking -----
+
+  async #look(
+    record: Found,
+    contents: readonly Content[],
+    { parent, last, usable }: History,
+    signal: AbortSignal | undefined,
+  ): Promise<GradeOutcome> {
+    const index = await this.#indexOf(usable ?? last);
+    const noted = new Map(index.map((file) => [file.path, file]));
+    const changed = contents.filter(({ path, content }) => !isNoted(noted.get(path), content));
+    const bytes = changed.reduce((sum, { content }) => sum + spanOf(content), 0);
+    const pool = new Pool(bytes, { chunkerSeed: this.#store.config.chunkerSeed, gentle: true, one: true });
+    const lease = await pool.lease();
+    const run = async (step: GradeStep): Promise<GradeReply> => {
+      signal?.throwIfAborted();
+      return await lease.hand.run({ op: 'grade', step });
+    };
+    try {
+      await run({ step: 'begin' });
+      for (const { path, content } of contents) {
+        const file = noted.get(path);
+        noted.delete(path);
+        if (file !== undefined) {
+          const step = isNoted(file, content) ? 'know' : 'was';
+          const units = await this.#chain(file.facts);
+          const { isKnown } = units === undefined ? {} : await run({ step, path, units });
+          if (isKnown === true && step === 'know') continue;
+        }
+        await this.#give('feed', path, content, run);
+      }
+      for (const { path, facts } of noted.values()) {
+        const units = await this.#chain(facts);
+        if (units !== undefined) await run({ step: 'was', path, units });
+      }
+      const before =
+        parent === undefined
+          ? undefined
+          : (await graphContents(this.#store, parent.manifest)).map(({ path }) => path);
+      const idle = record.manifest.cutMethod === CutMethod_Value.IDLE;
+      const { again = [] } = await run({ step: 'compare', idle, before });
+      for (const { path, content } of contents)
+        if (again.includes(path)) await this.#give('name', path, content, run);
+      return must((await run({ step: 'end' })).outcome, 'an outcome');
+    } finally {
+      lease.release();
+      await pool.close();
+    }
+  }
+
+  /** Has the bytes of a file read, some at a time, until its end or until it proves to be broken. */
+  async #give(
+    step: 'feed' | 'name',
+    path: string,
+    content: ListRoot | undefined,
+    run: (step: GradeStep) => Promise<GradeReply>,
+  ): Promise<void> {
+    let runs: FrameRun[] = [];
+    let bytes = 0;
+    for await (const refs of this.#store.units(content)) {
+      bytes += await this.#addRuns(runs, refs);
+      if (bytes < STEP_BYTES) continue;
+      const { isBroken } = await run({ step, path, runs, ends: false });
+      if (isBroken === true) return;
+      runs = [];
+      bytes = 0;
+    }
+    await run({ step, path, runs, ends: true });
+  }
+
+  async #addRuns(runs: FrameRun[], refs: readonly NodeRef[]): Promise<number> {
+    const locations = await this.#store.index.locate(refs.map(({ id }) => id));
+    let bytes = 0;
+    for (const [i, { id, span }] of refs.entries()) {
+      const location = locations[i];
+      if (location === undefined) throw missingUnit(id);
+      const { frameOffset: offset, frameLength: length, place } = location;
+      const path = await this.#store.packPath(location.pack);
+      const last = runs.at(-1);
+      if (last !== undefined && last.path === path && last.offset === offset && last.to === place)
+        runs[runs.length - 1] = { ...last, to: place + 1 };
+      else runs.push({ path, offset, length, from: place, to: place + 1 });
+      bytes += span;
+    }
+    return bytes;
+  }
+
+  // ----- what was noted -----
+
+  async #indexOf(graded: Graded | undefined): Promise<GraphFile[]> {
+    if (graded === undefined || graded.index.length === 0) return [];
+    try {
+      const index: GraphIndex = fromBinary(
+        GraphIndexSchema,
+        await this.#store.readUnit(graded.index, UnitKind_Value.GRAPH),
+      );
+      return index.version === FACTS_VERSION ? index.files : [];
+    } catch (error) {
+      if (isLost(error)) return [];
+      throw error;
+    }
+  }
+
+  /** The units of a chain, the first one first; undefined if some are lost: facts can be made again. */
+  async #chain(last: Uint8Array): Promise<Uint8Array[] | undefined> {
+    const units: Uint8Array[] = [];
+    try {
+      for (let id = last; id.length > 0; ) {
+        const unit = Buffer.from(await this.#store.readUnit(id, UnitKind_Value.GRAPH));
+        units.unshift(unit);
+        const part = parseFacts(unit);
+        id = part.before;
+      }
+      return units;
+    } catch (error) {
+      if (isLost(error)) return undefined;
+      throw error;
+    }
+  }
+
+  /** Notes a grade, with what the next one needs. */
+  async #note(
+    record: Found,
+    graded: Graded,
+    contents: readonly Content[] = [],
+    files: readonly NotedFile[] = [],
+  ): Promise<Found> {
+    const { graphId } = record.manifest;
+    await this.#store.exclusively(async () => {
+      const ingest = new Ingest(this.#store);
+      try {
+        for (const { units } of files)
+          for (const unit of units) {
+            ingest.addPiece(UnitKind_Value.GRAPH, Buffer.from(unit));
+            await ingest.flushPieces();
+          }
+        if (files.length > 0) graded.index = this.#noteIndex(ingest, contents, files);
+        const what = { case: 'graded' as const, value: graded };
+        await ingest.commitAnnotations([{ digest: record.digest, what }], now(), (batch, annotation) =>
+          enterAnnotation(this.#store, batch, annotation),
+        );
+      } catch (error) {
+        await ingest.abandon();
+        throw error;
+      }
+    });
+    this.#lastMs.set(graphId, monotonic());
+    return (await selectSnapshot(this.#store, idOf(record), graphId)).record;
+  }
+
+  #noteIndex(ingest: Ingest, contents: readonly Content[], files: readonly NotedFile[]): Uint8Array {
+    const last = new Map(files.map((file) => [file.path, file.last]));
+    const index = create(GraphIndexSchema, { version: FACTS_VERSION });
+    for (const { path, content } of contents) {
+      const facts = last.get(path);
+      if (facts === undefined) continue;
+      index.files.push({
+        $typeName: 'lightkeeper.v1.GraphFile',
+        path,
+        content: contentDigest(content),
+        facts,
+      });
+    }
+    const unit = Buffer.from(toBinary(GraphIndexSchema, index));
+    ingest.addPiece(UnitKind_Value.GRAPH, unit);
+    return unitId(UnitKind_Value.GRAPH, unit);
+  }
+}
+
+/** Whether a grade may change although the files do not. */
+export function isOpen(graded: Graded): boolean {
+  return graded.findings.some((finding) => mayStand(finding) && finding.standing?.stands !== true);
+}
+
+function isLost(error: unknown): boolean {
+  return error instanceof LightkeeperError && error.code === 'DAMAGED';
+}
+
+function contentDigest(content: ListRoot | undefined): Buffer {
+  return sha256(content?.entries ?? new Uint8Array());
+}
+
+function isNoted(file: GraphFile | undefined, content: ListRoot | undefined): boolean {
+  return file !== undefined && sameBytes(file.content, contentDigest(content));
+}

@@ -1,0 +1,198 @@
+import { toBinary } from '@bufbuild/protobuf';
+import { must } from '../core/assert.ts';
+import { LightkeeperError } from '../core/errors.ts';
+import { GraphCheck } from '../core/lightrag/check.ts';
+import { changeLine, tablesOf } from '../core/lightrag/loss.ts';
+import { type FileFacts, type NotedFacts, noteFacts, readFacts } from '../core/lightrag/noted.ts';
+import { LayoutError } from '../core/lightrag/text.ts';
+import { FindingSchema, GraphStatsSchema } from '../gen/lightkeeper/v1/types_pb.ts';
+import { type DecodedFrame, decodeWhole, FrameCache } from './codec/frame.ts';
+import { Feed } from './feed.ts';
+
+/** Decoded frames that are kept: units of one file may alternate between two of them. */
+const CACHE_BYTES = 12 << 20;
+
+/** Units that lie one after another in a frame, and in a file. */
+export interface FrameRun {
+  /** Of the pack. */
+  readonly path: string;
+  readonly offset: number;
+  readonly length: number;
+  /** Places in the frame: the first, and the one after the last. */
+  readonly from: number;
+  readonly to: number;
+}
+
+/** One step of the grading of a snapshot. */
+export type GradeStep =
+  | { readonly step: 'begin' }
+  /** A file is as it was when its facts were noted. */
+  | { readonly step: 'know'; readonly path: string; readonly units: readonly Uint8Array[] }
+  /** Facts of a file that has changed, or is gone, as they were noted in the point before. */
+  | { readonly step: 'was'; readonly path: string; readonly units: readonly Uint8Array[] }
+  /** The next bytes of a file. */
+  | {
+      readonly step: 'feed';
+      readonly path: string;
+      readonly runs: readonly FrameRun[];
+      readonly ends: boolean;
+    }
+  /** All files are known; `before` are the names of the graph's files in the parent. */
+  | { readonly step: 'compare'; readonly idle: boolean; readonly before: readonly string[] | undefined }
+  /** The next bytes of a file that is read again. */
+  | {
+      readonly step: 'name';
+      readonly path: string;
+      readonly runs: readonly FrameRun[];
+      readonly ends: boolean;
+    }
+  | { readonly step: 'end' };
+
+/** Facts of a file: units to be stored, the last of which names the ones before it. */
+export interface NotedFile {
+  readonly path: string;
+  readonly units: readonly Uint8Array[];
+  readonly last: Uint8Array;
+}
+
+/** What a step answers. */
+export interface GradeReply {
+  /** Of `know` and `was`: the facts could be read. */
+  readonly isKnown?: boolean;
+  /** Of `feed`: no more of the file is needed, it is not in its layout. */
+  readonly isBroken?: boolean;
+  /** Of `compare`: files that are to be read once more, for names. */
+  readonly again?: readonly string[];
+  readonly outcome?: GradeOutcome;
+}
+
+/** What was found in a graph. Messages are encoded: they are to cross from thread to thread. */
+export interface GradeOutcome {
+  readonly findings: readonly Uint8Array[];
+  readonly stats: Uint8Array;
+  readonly files: readonly NotedFile[];
+  readonly summary: string;
+}
+
+/** The checks of one snapshot, a step at a time; `readFrame` reads bytes of a pack. */
+export class Grading {
+  readonly #check = new GraphCheck();
+  readonly #frames = new FrameCache(CACHE_BYTES);
+  readonly #readFrame: (path: string, offset: number, length: number) => Buffer;
+  readonly #paths = new Set<string>();
+  readonly #known = new Map<string, NotedFacts>();
+  readonly #was = new Map<string, NotedFacts>();
+  #feed: Feed | undefined;
+
+  constructor(readFrame: (path: string, offset: number, length: number) => Buffer) {
+    this.#readFrame = readFrame;
+  }
+
+  run(step: GradeStep): GradeReply {
+    switch (step.step) {
+      case 'begin':
+        return {};
+      case 'know': {
+        const noted = notedIn(step.units);
+        if (noted === undefined) return { isKnown: false };
+        this.#paths.add(step.path);
+        this.#known.set(step.path, noted);
+        this.#check.know(step.path, noted.facts);
+        return { isKnown: true };
+      }
+      case 'was': {
+        const noted = notedIn(step.units);
+        if (noted !== undefined) this.#was.set(step.path, noted);
+        return { isKnown: noted !== undefined };
+      }
+      case 'feed':
+        return this.#read(step);
+      case 'compare': {
+        const before = step.before === undefined ? {} : { before: new Set(step.before) };
+        return { again: this.#check.compare({ idle: step.idle ? true : undefined, ...before }) };
+      }
+      case 'name':
+        this.#feed ??= new Feed(this.#check.naming(step.path));
+        this.#give(step.runs);
+        if (step.ends) this.#end();
+        return {};
+      case 'end':
+        return { outcome: this.#outcome() };
+    }
+  }
+
+  #read({ path, runs, ends }: Extract<GradeStep, { step: 'feed' }>): GradeReply {
+    this.#paths.add(path);
+    this.#feed ??= new Feed(this.#check.reader(path));
+    try {
+      this.#give(runs);
+      if (!ends) return {};
+      this.#end();
+      this.#check.read(path);
+      return {};
+    } catch (error) {
+      if (!(error instanceof LayoutError)) throw error;
+      this.#feed = undefined;
+      this.#check.failed(path, error);
+      return { isBroken: true };
+    }
+  }
+
+  #end(): void {
+    must(this.#feed, 'a file that is read').end();
+    this.#feed = undefined;
+  }
+
+  #give(runs: readonly FrameRun[]): void {
+    for (const { path, offset, length, from, to } of runs) {
+      const { bytes, starts } = this.#frame(path, offset, length);
+      const [start, end] = [starts[from], starts[to]];
+      if (start === undefined || end === undefined)
+        throw new LightkeeperError('DAMAGED', `Cannot read pack "${path}": a unit is not where it should be`);
+      this.#feed?.feed(bytes.subarray(start, end));
+    }
+  }
+
+  #frame(path: string, offset: number, length: number): DecodedFrame {
+    const key = `${path} ${offset}`;
+    const known = this.#frames.get(key);
+    if (known !== undefined) return known;
+    const frame = decodeWhole(this.#readFrame(path, offset, length));
+    this.#frames.put(key, frame);
+    return frame;
+  }
+
+  #outcome(): GradeOutcome {
+    const files: NotedFile[] = [];
+    const now: FileFacts[] = [];
+    for (const path of this.#paths) {
+      const facts = this.#check.facts(path);
+      if (facts === undefined) continue;
+      now.push(facts);
+      const known = this.#known.get(path);
+      if (known !== undefined && known.facts.names.length === facts.names.length) {
+        files.push({ path, units: [], last: known.last });
+        continue;
+      }
+      const { units, noted } = noteFacts(facts, known ?? this.#was.get(path));
+      files.push({ path, units, last: noted.last });
+    }
+    const before = [...this.#was.values(), ...this.#known.values()].map(({ facts }) => facts);
+    return {
+      findings: this.#check.findings().map((finding) => toBinary(FindingSchema, finding)),
+      stats: toBinary(GraphStatsSchema, this.#check.stats),
+      files,
+      summary: before.length === 0 ? '' : changeLine(tablesOf(before), tablesOf(now)),
+    };
+  }
+}
+
+/** Facts that cannot be read are made anew: they are known nowhere else. */
+function notedIn(units: readonly Uint8Array[]): NotedFacts | undefined {
+  try {
+    return readFacts(units);
+  } catch (error) {
+    if (error instanceof LightkeeperError && error.code === 'DAMAGED') return undefined;
+    throw error;
+  }
+}

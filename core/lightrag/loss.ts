@@ -1,0 +1,60 @@
+import type { Finding, GraphStats } from '../../gen/lightkeeper/v1/types_pb.ts';
+import { warning } from '../finding.ts';
+import type { TableName } from './facts.ts';
+import { type FileFacts, tableChange } from './noted.ts';
+
+/** What may be lost from one point to the next without an alarm. */
+export const LOSS_SHARE = 0.25;
+/** Fewer than this are lost by hand, one after another. */
+const LOSS_MIN = 2n;
+
+/** What is counted, and the words for one and for several. */
+const COUNTED: readonly (readonly [table: TableName, one: string, several: string])[] = [
+  ['documents', 'document', 'documents'],
+  ['chunks', 'chunk', 'chunks'],
+  ['nodes', 'entity', 'entities'],
+  ['edges', 'relation', 'relations'],
+];
+
+/** Tables of all files, by their names. */
+export type Tables = ReadonlyMap<TableName, Float64Array>;
+
+/** The tables of some files together: each table is of one file. */
+export function tablesOf(files: Iterable<FileFacts>): Map<TableName, Float64Array> {
+  return new Map([...files].flatMap(({ tables }) => [...tables]));
+}
+
+/** What came and went, in a line: `+1 document, −2 +34 entities`; empty if nothing did. */
+export function changeLine(before: Tables, after: Tables): string {
+  return COUNTED.flatMap(([table, one, several]) => {
+    const { added, removed } = tableChange(before.get(table), after.get(table));
+    const signs = [];
+    if (removed.length > 0) signs.push(`−${removed.length}`);
+    if (added.length > 0) signs.push(`+${added.length}`);
+    return signs.length === 0
+      ? []
+      : [`${signs.join(' ')} ${added.length + removed.length === 1 ? one : several}`];
+  }).join(', ');
+}
+
+/** What is alarming about a graph after another one, of the same history. */
+export function alarms(before: GraphStats, after: GraphStats, lossShare: number): Finding[] {
+  const hint = 'compare it with the point before: lightkeeper diff; then lightkeeper ack, or restore';
+  const found: Finding[] = [];
+  for (const what of ['documents', 'entities'] as const) {
+    const [was, is] = [before[what], after[what]];
+    const lost = was - is;
+    if (was > 0n && is === 0n)
+      found.push(warning('graph_emptied', what, { message: `all ${was} ${what} are gone`, hint }));
+    else if (lost >= LOSS_MIN && Number(lost) > lossShare * Number(was)) {
+      const share = Math.round((100 * Number(lost)) / Number(was));
+      const message = `${lost} of ${was} ${what} are gone, ${share} %`;
+      found.push(warning('graph_shrunk', what, { message, hint }));
+    }
+  }
+  if (before.dimension > 0 && after.dimension > 0 && before.dimension !== after.dimension) {
+    const message = `vectors have ${after.dimension} dimensions, before ${before.dimension}: another model embedded them`;
+    found.push(warning('dimension_changed', 'vectors', { message, hint }));
+  }
+  return found;
+}

@@ -1,0 +1,274 @@
+import assert from 'node:assert/strict';
+import {
+  existsSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  truncateSync,
+  utimesSync,
+  writeFileSync,
+} from 'node:fs';
+import { join } from 'node:path';
+import { it } from 'node:test';
+import { generate } from '../../demo/generate.ts';
+import { clockShifted, needing } from '../support/machine.ts';
+import { type Json, listOf, oneDocument, Place, suite } from './program.ts';
+
+const GRAPH = 'graph_chunk_entity_relation.graphml';
+const CHUNKS = 'kv_store_text_chunks.json';
+const VECTORS = 'vdb_chunks.json';
+
+async function graphPlace(documents = 6, seed = 7): Promise<Place> {
+  const place = new Place();
+  await generate(place.dir, { seed, documents, dimension: 8 });
+  return place;
+}
+
+/** Takes the first records out of a file of records; answers what was in it. */
+function dropRecords(place: Place, name: string, count: number): Buffer {
+  const path = join(place.dir, name);
+  const bytes = readFileSync(path);
+  const records = Object.entries(JSON.parse(bytes.toString()) as Json);
+  writeFileSync(path, JSON.stringify(Object.fromEntries(records.slice(count)), null, 2));
+  return bytes;
+}
+
+/** Has all files look as if nothing had written them for two minutes. */
+function age(place: Place): void {
+  const then = Date.now() / 1000 - 120;
+  for (const name of readdirSync(place.dir)) utimesSync(join(place.dir, name), then, then);
+}
+
+/** A snapshot that may end with findings. */
+async function graded(
+  place: Place,
+  args: readonly string[] = [],
+  env: NodeJS.ProcessEnv = {},
+): Promise<Json> {
+  const words = ['snapshot', '--dir', place.dir, '--store', place.store, '--json', ...args];
+  const outcome = await place.run(words, env);
+  const snapshot = oneDocument(outcome);
+  const isBad = ['TORN', 'INVALID'].includes(String(snapshot.grade));
+  assert.equal(outcome.code, isBad ? 3 : 0, outcome.stdout);
+  return snapshot;
+}
+
+function codes(snapshot: Json): unknown[] {
+  return listOf(snapshot, 'findings').map(({ code }) => code);
+}
+
+suite('a grade', () => {
+  it('is VALID for a whole graph, with what is in it', async () => {
+    const place = await graphPlace();
+    const snapshot = await graded(place);
+    assert.deepEqual([snapshot.grade, snapshot.findings], ['VALID', []]);
+    const { documents, chunks, entities, dimension } = snapshot.stats as Json;
+    assert.deepEqual([documents, dimension], ['6', 8]);
+    assert.equal(Number(chunks) > 6 && Number(entities) > 6, true);
+    assert.equal(Number(snapshot.gradeMs) > 0, true);
+    const shown = await place.json(['show', String(snapshot.snapshotId)]);
+    assert.deepEqual(shown.stats, snapshot.stats);
+    assert.equal((shown.snapshot as Json).grade, 'VALID');
+    const [listed] = listOf(await place.json(['list']), 'snapshots');
+    assert.equal(listed?.grade, 'VALID');
+  });
+
+  it('is VALID for a directory without a graph', async () => {
+    const place = new Place();
+    const snapshot = await place.snapshot({ a: 'a' });
+    assert.deepEqual([snapshot.grade, snapshot.stats], ['VALID', undefined]);
+  });
+
+  it('is INVALID for a file that does not read, and such a point is no latest-valid', async () => {
+    const place = await graphPlace();
+    const whole = await graded(place);
+    const kept = readFileSync(join(place.dir, GRAPH));
+    for (const [code, length] of [
+      ['cut_file', 500],
+      ['empty_file', 0],
+    ] as const) {
+      truncateSync(join(place.dir, GRAPH), length);
+      const broken = await graded(place);
+      assert.deepEqual([broken.grade, codes(broken)], ['INVALID', [code]]);
+      writeFileSync(join(place.dir, GRAPH), kept);
+    }
+    const back = await place.json(['restore', '--snapshot', 'latest-valid', '--to', place.path('back')]);
+    assert.equal(back.snapshotId, whole.snapshotId);
+    const last = await place.json(['restore', '--snapshot', 'latest', '--to', place.path('last')]);
+    assert.notEqual(last.snapshotId, whole.snapshotId);
+  });
+
+  it('is TORN for files that do not agree, and INVALID once they have been so for a while', async () => {
+    const place = await graphPlace();
+    const whole = await graded(place);
+    dropRecords(place, CHUNKS, 1);
+    const torn = await graded(place);
+    assert.equal(torn.grade, 'TORN');
+    assert.equal(codes(torn).includes('promised_chunk_missing'), true, 'a processed document lacks a chunk');
+    const latest = await place.json(['show', 'latest']);
+    assert.equal((latest.snapshot as Json).snapshotId, whole.snapshotId, 'latest is not torn');
+    const to = ['--to', place.path('torn'), '--store', place.store];
+    await place.fails(['restore', '--snapshot', String(torn.snapshotId), ...to], 4);
+    await place.json([
+      'restore',
+      '--snapshot',
+      String(torn.snapshotId),
+      '--to',
+      place.path('torn'),
+      '--allow-torn',
+    ]);
+    age(place);
+    const aged = await graded(place);
+    assert.equal(aged.grade, 'INVALID');
+    const { position } = aged as { position: Json };
+    assert.equal(position.sequence, '3', 'both have a place in the history');
+  });
+
+  it('is given to a point that nobody has looked into when the directory is met again', async () => {
+    const place = await graphPlace();
+    const first = await graded(place, ['--no-grade']);
+    assert.equal(first.grade, 'UNGRADED');
+    const to = ['--to', place.path('to'), '--store', place.store];
+    const { message } = await place.fails(['restore', '--snapshot', 'latest-valid', ...to], 1);
+    assert.match(String(message), /nobody has looked into/);
+    const again = await graded(place);
+    assert.deepEqual([again.snapshotId, again.unchanged, again.grade], [first.snapshotId, true, 'VALID']);
+    await place.json(['restore', '--snapshot', 'latest-valid', '--to', place.path('to')]);
+  });
+
+  it('survives the loss of the index and a rewriting of packs', async () => {
+    const place = await graphPlace();
+    const first = await graded(place);
+    dropRecords(place, 'kv_store_llm_response_cache.json', 1);
+    const second = await graded(place);
+    for (let n = 0; n < 8; n++) await place.json(['tag', String(second.snapshotId), `n=${n}`]);
+    await place.json(['prune', '--keep-last', '2']);
+    rmSync(join(place.store, 'index'), { recursive: true });
+    const list = listOf(await place.json(['list']), 'snapshots');
+    assert.deepEqual(
+      list.map(({ snapshotId, grade }) => [snapshotId, grade]),
+      [
+        [second.snapshotId, second.grade],
+        [first.snapshotId, first.grade],
+      ],
+    );
+    assert.deepEqual(listOf(await place.json(['verify', '--level', 'bytes']), 'findings'), []);
+    dropRecords(place, 'kv_store_llm_response_cache.json', 1);
+    assert.equal((await graded(place)).grade, second.grade, 'what was noted is still there');
+  });
+
+  it('says in a line what came and went', async () => {
+    const place = await graphPlace();
+    assert.equal((await graded(place)).summary, '');
+    const other = await graphPlace(7);
+    const words = ['snapshot', '--dir', other.dir, '--graph', 'rag', '--store', place.store];
+    const { stdout } = await place.run(words);
+    assert.match(stdout, /^snapshot \w{12}: VALID, .* 7 documents, .*\(\+1 document, \+\d+ chunks?, .*entit/);
+    const [listed] = listOf(await place.json(['list']), 'snapshots');
+    assert.match(String(listed?.summary), /^\+1 document, /);
+  });
+});
+
+suite('an error between files', () => {
+  it('stands after three captures over ten minutes', needing('faketime'), async () => {
+    const place = await graphPlace();
+    await graded(place);
+    dropRecords(place, CHUNKS, 1);
+    const grades: unknown[] = [];
+    for (const seconds of [0, 30, 90, 590, 605])
+      grades.push((await graded(place, [], clockShifted(seconds))).grade);
+    assert.deepEqual(grades, ['TORN', 'TORN', 'INVALID', 'INVALID', 'DEGRADED']);
+    const latest = await place.json(['show', 'latest-valid']);
+    const [standing] = listOf(latest, 'findings').filter(({ severity }) => severity === 'ERROR');
+    assert.equal((standing as { standing: Json }).standing.stands, true);
+  });
+
+  it('stands when it is accepted, with a reason; a new one does not', async () => {
+    const place = await graphPlace();
+    await graded(place);
+    dropRecords(place, VECTORS.replace('vdb_chunks', 'kv_store_text_chunks'), 1);
+    const torn = await graded(place);
+    const words = ['findings', 'accept', '--store', place.store];
+    await place.fails(words, 2);
+    await place.fails([...words, '--reason', 'x', '--code', 'none'], 1);
+    const some = await place.json([
+      'findings',
+      'accept',
+      '--reason',
+      'x',
+      '--code',
+      String(codes(torn)[0]),
+      '--dry-run',
+    ]);
+    assert.deepEqual([some.grade, listOf(some, 'accepted').length], ['TORN', 1]);
+    const all = await place.json(['findings', 'accept', '--reason', 'known since spring']);
+    assert.deepEqual([all.grade, all.remaining], ['DEGRADED', []]);
+    const shown = await place.json(['show', 'latest-valid']);
+    assert.equal((shown.snapshot as Json).snapshotId, torn.snapshotId);
+    writeFileSync(join(place.dir, 'notes'), 'a change');
+    assert.equal((await graded(place)).grade, 'DEGRADED', 'accepted once, accepted from then on');
+    dropRecords(place, CHUNKS, 1);
+    assert.equal((await graded(place)).grade, 'TORN');
+  });
+
+  it('of a file that does not read is never accepted', async () => {
+    const place = await graphPlace();
+    truncateSync(join(place.dir, VECTORS), 1000);
+    await graded(place);
+    await place.fails(['findings', 'accept', '--reason', 'x', '--store', place.store], 1);
+  });
+});
+
+suite('an alarm', () => {
+  it('goes off when much is gone, and pushes nothing out until it is acknowledged', async () => {
+    const place = await graphPlace(20);
+    const before = [];
+    for (let n = 0; n < 3; n++) {
+      writeFileSync(join(place.dir, 'notes'), `${n}`);
+      before.unshift(String((await graded(place)).snapshotId));
+    }
+    const few = await graphPlace(5);
+    const words = ['snapshot', '--dir', few.dir, '--graph', 'rag', '--store', place.store, '--json'];
+    const taken = oneDocument(await place.run(words));
+    assert.deepEqual([taken.grade, taken.summary !== ''], ['VALID', true]);
+    assert.deepEqual(
+      listOf(taken, 'alarms')
+        .map(({ code, object }) => `${code} ${object}`)
+        .sort(),
+      ['graph_shrunk documents', 'graph_shrunk entities'],
+    );
+    writeFileSync(join(few.dir, 'notes'), 'later');
+    const later = oneDocument(await place.run(words));
+    assert.deepEqual(later.alarms, [], 'only the first one has it');
+    const list = listOf(await place.json(['list']), 'snapshots');
+    assert.deepEqual(
+      list.map(({ alarming }) => alarming),
+      [false, true, false, false, false],
+    );
+    assert.match((await place.run(['list', '--store', place.store])).stdout, / ALARM /);
+    const prune = async () => {
+      const { keep } = await place.json(['prune', '--keep-last', '1', '--dry-run']);
+      return (keep as Json[]).map(({ snapshotId }) => snapshotId);
+    };
+    const id = String(taken.snapshotId);
+    assert.deepEqual(await prune(), [later.snapshotId, id, before[0]]);
+    await place.fails(['ack', id, '--store', place.store], 2);
+    await place.fails(['ack', String(later.snapshotId), '--reason', 'x', '--store', place.store], 2);
+    await place.json(['ack', id, '--reason', 'the old documents were moved']);
+    assert.deepEqual(await prune(), [later.snapshotId]);
+    const shown = await place.json(['show', id]);
+    assert.equal((shown.snapshot as Json).acknowledged, 'the old documents were moved');
+  });
+});
+
+suite('the last usable point', () => {
+  it('is not deleted, a broken one is', async () => {
+    const place = await graphPlace();
+    const whole = await graded(place);
+    truncateSync(join(place.dir, GRAPH), 100);
+    const broken = await graded(place);
+    await place.fails(['delete', String(whole.snapshotId), '--store', place.store], 4);
+    await place.json(['delete', String(broken.snapshotId)]);
+    assert.equal(existsSync(place.store), true);
+  });
+});

@@ -1,0 +1,57 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import { create, type MessageInitShape } from '@bufbuild/protobuf';
+import type { TableName } from '../../../core/lightrag/facts.ts';
+import { alarms, changeLine, LOSS_SHARE } from '../../../core/lightrag/loss.ts';
+import { GraphStatsSchema } from '../../../gen/lightkeeper/v1/types_pb.ts';
+
+type Stats = MessageInitShape<typeof GraphStatsSchema>;
+
+function codes(before: Stats, after: Stats, share = LOSS_SHARE): string[] {
+  const stats = (given: Stats) =>
+    create(GraphStatsSchema, { documents: 100n, entities: 100n, dimension: 8, ...given });
+  return alarms(stats(before), stats(after), share).map(({ code, object }) => `${code} ${object}`);
+}
+
+describe('an alarm', () => {
+  it('is of more lost than a share of documents or entities', () => {
+    assert.deepEqual(codes({}, {}), []);
+    assert.deepEqual(codes({}, { documents: 75n }), []);
+    assert.deepEqual(codes({}, { documents: 74n }), ['graph_shrunk documents']);
+    assert.deepEqual(codes({}, { entities: 60n, documents: 200n }), ['graph_shrunk entities']);
+    assert.deepEqual(codes({}, { entities: 60n }, 0.5), []);
+    assert.deepEqual(codes({}, { entities: 90n }, 0.05), ['graph_shrunk entities']);
+  });
+
+  it('is of an empty graph, once there was something in it', () => {
+    assert.deepEqual(codes({}, { documents: 0n, entities: 0n }), [
+      'graph_emptied documents',
+      'graph_emptied entities',
+    ]);
+    assert.deepEqual(codes({ documents: 1n }, { documents: 0n }), ['graph_emptied documents']);
+    assert.deepEqual(codes({ documents: 0n, entities: 0n }, { documents: 0n, entities: 0n }), []);
+  });
+
+  it('is not of one document of a few, deleted by hand', () => {
+    assert.deepEqual(codes({ documents: 2n }, { documents: 1n }), []);
+  });
+
+  it('is of vectors with other dimensions, not of the first ones', () => {
+    assert.deepEqual(codes({}, { dimension: 16 }), ['dimension_changed vectors']);
+    assert.deepEqual(codes({ dimension: 0 }, { dimension: 16 }), []);
+    assert.deepEqual(codes({}, { dimension: 0 }), []);
+  });
+});
+
+describe('the line of a change', () => {
+  const tables = (given: Partial<Record<TableName, number[]>>) =>
+    new Map(Object.entries(given).map(([name, list]) => [name as TableName, Float64Array.from(list)]));
+
+  it('counts what came and went', () => {
+    const before = tables({ documents: [1, 2], chunks: [1], nodes: [1, 2, 3] });
+    const after = tables({ documents: [2, 5], chunks: [1], nodes: [1, 2, 3, 4], edges: [8, 9] });
+    assert.equal(changeLine(before, after), '−1 +1 documents, +1 entity, +2 relations');
+    assert.equal(changeLine(after, after), '');
+    assert.equal(changeLine(tables({}), tables({ chunks: [1] })), '+1 chunk');
+  });
+});

@@ -1,0 +1,195 @@
+import assert from 'node:assert/strict';
+import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, describe, it } from 'node:test';
+import fc from 'fast-check';
+import { GraphCheck, isGraphFile } from '../../../core/lightrag/check.ts';
+import { TABLES, type TableName } from '../../../core/lightrag/facts.ts';
+import {
+  type FileFacts,
+  type NotedFacts,
+  noteFacts,
+  readFacts,
+  tableChange,
+} from '../../../core/lightrag/noted.ts';
+import { generate } from '../../../demo/generate.ts';
+import { feedIn } from '../../support/chunks.ts';
+
+const place = mkdtempSync(join(tmpdir(), 'lightkeeper-noted-'));
+after(() => rmSync(place, { recursive: true }));
+await generate(place, { seed: 5, documents: 6, dimension: 16 });
+type Files = ReadonlyMap<string, Buffer>;
+const WHOLE: Files = new Map(
+  readdirSync(place)
+    .filter(isGraphFile)
+    .map((name) => [name, readFileSync(join(place, name))]),
+);
+
+function facts(tables: Partial<Record<TableName, number[]>>, more: Partial<FileFacts> = {}): FileFacts {
+  const sorted = Object.entries(tables).map(
+    ([name, numbers]) => [name as TableName, Float64Array.from(new Set(numbers)).sort()] as const,
+  );
+  return {
+    tables: new Map(sorted),
+    repeated: new Map(),
+    flaws: [],
+    vectors: 0,
+    dimension: 0,
+    names: [],
+    ...more,
+  };
+}
+
+/** Tables as lists; those without numbers are left out, as they are when they are noted. */
+function listed({ tables }: FileFacts): Record<string, readonly number[]> {
+  const entries = [...tables].map(([name, numbers]) => [name, [...numbers]] as const);
+  return Object.fromEntries(entries.filter(([, numbers]) => numbers.length > 0));
+}
+
+const numbers = fc.array(fc.nat({ max: 60 }), { maxLength: 50 });
+const tables = fc.record({ nodes: numbers, edges: numbers, chunks: numbers });
+
+describe('facts of a file', () => {
+  it('come back as they were noted, whatever became of them in a hundred states', () => {
+    fc.assert(
+      fc.property(fc.array(tables, { minLength: 1, maxLength: 100 }), (states) => {
+        const stored: Buffer[] = [];
+        let noted: NotedFacts | undefined;
+        let chain: Buffer[] = [];
+        for (const state of states) {
+          const is = facts(state, { vectors: state.nodes.length });
+          const { units, noted: next } = noteFacts(is, noted);
+          stored.push(...units);
+          chain = next.parts === units.length ? units : [...chain, ...units];
+          const back = readFacts(chain);
+          assert.deepEqual(listed(back.facts), listed(is));
+          assert.equal(back.facts.vectors, state.nodes.length);
+          assert.deepEqual(
+            [back.last, back.parts, back.firstParts],
+            [next.last, next.parts, next.firstParts],
+          );
+          noted = back;
+        }
+      }),
+      { numRuns: 60 },
+    );
+  });
+
+  it('cost what has changed: one name of a hundred thousand costs a few bytes', () => {
+    const many = Array.from({ length: 100_000 }, (_, i) => i * 7);
+    const first = noteFacts(facts({ nodes: many }), undefined);
+    assert.equal(first.units.length > 5, true);
+    assert.equal(
+      first.units.every(({ length }) => length < 140_000),
+      true,
+    );
+    const second = noteFacts(facts({ nodes: [...many, 3] }), readFacts(first.units));
+    assert.equal(second.units.length, 1);
+    assert.equal((second.units[0]?.length ?? 0) < 100, true);
+    assert.equal(readFacts([...first.units, ...second.units]).facts.tables.get('nodes')?.length, 100_001);
+  });
+
+  it('are noted anew when most has changed, and after many small changes', () => {
+    const { units, noted } = noteFacts(facts({ nodes: [1, 2, 3] }), undefined);
+    assert.equal(noteFacts(facts({ nodes: [7, 8, 9] }), noted).noted.parts, 1);
+    let last = readFacts(units);
+    const nodes = Array.from({ length: 1000 }, (_, i) => i);
+    let longest = 0;
+    for (let i = 0; i < 200; i++) {
+      last = noteFacts(facts({ nodes: [...nodes, 5000 + i] }), last).noted;
+      longest = Math.max(longest, last.parts);
+    }
+    assert.equal(longest, 65);
+  });
+
+  it('are not taken from units that make no chain', () => {
+    const many = Array.from({ length: 50_000 }, (_, i) => i);
+    const { units } = noteFacts(facts({ nodes: many }), undefined);
+    const [a, b, ...rest] = units as [Buffer, Buffer, ...Buffer[]];
+    for (const bad of [[], [b, a, ...rest], [a, ...rest], units.slice(1), [Buffer.from([0xff])]])
+      assert.throws(() => readFacts(bad), { code: 'DAMAGED' });
+  });
+});
+
+describe('a table', () => {
+  it('is what the one before was, with what came and without what went', () => {
+    fc.assert(
+      fc.property(numbers, numbers, (a, b) => {
+        const sorted = (list: number[]) => Float64Array.from(new Set(list)).sort();
+        const { added, removed } = tableChange(sorted(a), sorted(b));
+        const made = new Set(a);
+        for (const number of removed) assert.equal(made.delete(number), true);
+        for (const number of added) {
+          assert.equal(made.has(number), false);
+          made.add(number);
+        }
+        assert.deepEqual(made, new Set(b));
+      }),
+    );
+  });
+});
+
+/** Checks files; those whose facts are given are not read, unless for names. */
+function check(files: Files, known: ReadonlyMap<string, FileFacts> = new Map()) {
+  const graph = new GraphCheck();
+  for (const [name, bytes] of files) {
+    const noted = known.get(name);
+    if (noted !== undefined) graph.know(name, noted);
+    else {
+      feedIn(graph.reader(name), bytes);
+      graph.read(name);
+    }
+  }
+  const again = graph.compare({ idle: undefined });
+  for (const name of again) feedIn(graph.naming(name), files.get(name) ?? assert.fail(name));
+  const noted = new Map<string, FileFacts>();
+  for (const name of files.keys()) {
+    const { units } = noteFacts(graph.facts(name) ?? assert.fail(name), undefined);
+    noted.set(name, readFacts(units).facts);
+  }
+  return { found: { findings: graph.findings(), stats: graph.stats }, noted, again };
+}
+
+/** A file without its n-th record, or row, or node. */
+function without(name: string, n: number): Buffer {
+  const bytes = WHOLE.get(name) ?? assert.fail(name);
+  if (name.endsWith('.graphml')) {
+    const nodes = [...bytes.toString().matchAll(/<node [^>]*>[\s\S]*?<\/node>/g)];
+    return Buffer.from(bytes.toString().replace(nodes[n % nodes.length]?.[0] ?? '', ''));
+  }
+  const value = JSON.parse(bytes.toString()) as Record<string, unknown>;
+  if (name.startsWith('vdb_')) (value.data as unknown[]).splice(n % 3, 1);
+  else delete value[Object.keys(value)[n % Object.keys(value).length] ?? ''];
+  return Buffer.from(JSON.stringify(value));
+}
+
+describe('checks that know facts', () => {
+  const whole = check(WHOLE);
+
+  it('find nothing in what is whole, without reading it', () => {
+    const again = check(WHOLE, whole.noted);
+    assert.deepEqual(again.found, whole.found);
+    assert.deepEqual(again.found.findings, []);
+  });
+
+  it('find in each state what they find by reading all of it, and name it by what was noted', () => {
+    for (const name of WHOLE.keys()) {
+      for (let n = 0; n < 3; n++) {
+        const files = new Map(WHOLE).set(name, without(name, n));
+        const read = check(files);
+        const known = new Map(whole.noted);
+        known.delete(name);
+        assert.deepEqual(check(files, known).found, read.found, `${name} ${n}`);
+        const knowing = check(files, read.noted);
+        assert.deepEqual(knowing.found, read.found, `${name} ${n}, all known`);
+        assert.deepEqual(knowing.again, [], 'the names were noted');
+      }
+    }
+  });
+
+  it('note every table of every file', () => {
+    const noted = new Set([...whole.noted.values()].flatMap((one) => [...one.tables.keys()]));
+    assert.deepEqual([...noted].sort(), [...TABLES].sort());
+  });
+});
