@@ -95,14 +95,14 @@ export async function capture(store: Store, request: CaptureRequest): Promise<Ca
   let result: CaptureResult | undefined;
   let late: Finding | undefined;
   try {
-    let settled = await settle(store, request);
+    let settled = await settle(store, request, moment);
     result = await store.exclusively(async () => {
       const endRead = store.beginRead();
       try {
         const rolled = await settlePending(dir);
         if (rolled.length > 0) {
           request.onSettled?.(rolled);
-          settled = await settle(store, soon(request));
+          settled = await settle(store, soon(request), moment);
         }
         const taken = await captureOnce(store, request, { moment, settled });
         return { ...taken, findings: [...rolled, ...taken.findings] };
@@ -121,8 +121,10 @@ function soon(request: CaptureRequest): CaptureRequest {
   return { ...request, settleTimeoutMs: Math.min(request.settleTimeoutMs, RETRY_SETTLE_MAX_MS) };
 }
 
-async function settle(store: Store, request: CaptureRequest): Promise<Settled> {
-  const quietMs = quietWindowMs(request.quietMs, await store.index.quietRecord(request.graphId));
+/** An instance that says that it is idle is in no flush: what was learned of its pauses need not be waited for. */
+async function settle(store: Store, request: CaptureRequest, { isIdle }: Moment): Promise<Settled> {
+  const learned = isIdle ? undefined : await store.index.quietRecord(request.graphId);
+  const quietMs = quietWindowMs(request.quietMs, learned);
   return await waitUntilQuiet({ ...request, quietMs }, () => scan(request.dir, scanOptions(store, request)));
 }
 
@@ -206,7 +208,7 @@ class Capture {
       if (torn) return await this.#commit(result, previous, CutMethod_Value.TORN, attempt);
       const waitMs = Math.max(this.#request.quietMs, RETRY_WAIT_MIN_MS) * 2 ** attempt;
       await sleep(waitMs, undefined, signalOption(this.#request.signal));
-      settled = await settle(this.#store, soon(this.#request));
+      settled = await settle(this.#store, soon(this.#request), moment);
     }
   }
 
@@ -339,7 +341,7 @@ class Capture {
         const index = this.#store.index;
         index.putConfirmedAt(batch, graphId, this.#startedMs);
         index.putWholeDigest(batch, graphId, digest);
-        if (teaches) index.putQuietRecord(batch, graphId, learnPauses(known, attempt.fresh));
+        if (teaches) index.putQuietRecord(batch, graphId, learnPauses(known, attempt.fresh, digest));
         for (const [n, times] of packChangeTimes(kept, digest))
           index.putChangeTimes(batch, graphId, n, times);
       },

@@ -17,6 +17,8 @@ export interface MomentSettings {
 /** The moment of one capture: what is known of it beside the files themselves. */
 export class Moment {
   readonly findings: Finding[] = [];
+  /** The instance has said that it is idle. */
+  isIdle = false;
   /** What the instance said of itself, if there is one and it answered. */
   instance: Instance | undefined;
   readonly #settings: MomentSettings;
@@ -41,7 +43,7 @@ export class Moment {
       if (moment.instance === undefined) moment.findings.push(silent(instance));
       else {
         moment.findings.push(...checkInstance(moment.instance, dir, instance.allowPartial));
-        await moment.#probe.waitUntilIdle(IDLE_WAIT_MS, signal);
+        moment.isIdle = (await moment.#probe.waitUntilIdle(IDLE_WAIT_MS, signal)) === true;
       }
     }
     if (hooks !== undefined && hooks.preCapture.length > 0) {

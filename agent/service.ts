@@ -6,6 +6,7 @@ import { LightkeeperError, normalise } from '../core/errors.ts';
 import { warning } from '../core/finding.ts';
 import { LOSS_SHARE } from '../core/lightrag/loss.ts';
 import { capturedMs, checkGraphId, graphIdOf } from '../core/manifest.ts';
+import { learnTorn, windowBefore } from '../core/quiet.ts';
 import {
   type AcceptFindingsRequest,
   AcceptFindingsResponseSchema,
@@ -25,7 +26,12 @@ import {
   type VerifyRequest,
   VerifyResultSchema,
 } from '../gen/lightkeeper/v1/agent_pb.ts';
-import { type Finding, Severity_Value, type SnapshotRecord } from '../gen/lightkeeper/v1/types_pb.ts';
+import {
+  type Finding,
+  Grade_Value,
+  Severity_Value,
+  type SnapshotRecord,
+} from '../gen/lightkeeper/v1/types_pb.ts';
 import { now } from '../host/clock.ts';
 import { answerRestore, type Guarded } from './answer.ts';
 import { type CaptureResult, capture } from './capture.ts';
@@ -36,7 +42,17 @@ import { exportDocument } from './export.ts';
 import { Grader } from './grade.ts';
 import { Keeping, withoutReason } from './keep.ts';
 import { newestRecord } from './previous.ts';
-import { type Found, idOf, isThere, isUsable, notFound, onlyGraph, selectSnapshot } from './select.ts';
+import {
+  type Found,
+  gradeOf,
+  idOf,
+  isThere,
+  isTorn,
+  isUsable,
+  notFound,
+  onlyGraph,
+  selectSnapshot,
+} from './select.ts';
 import { GRAPH_DEFAULTS } from './settings.ts';
 import { reconcile } from './store/reconcile.ts';
 import { repairStore } from './store/repair.ts';
@@ -145,6 +161,8 @@ export class StoreService {
     const { record, failure } = request.noGrade
       ? { record: tagged, failure: undefined }
       : await this.#graded(tagged, result.unchanged, guarded?.lossShare, signal);
+    if (!result.unchanged && gradeOf(record) === Grade_Value.TORN)
+      await this.#learnTorn(record, request.quietMs);
     const met = failure === undefined ? result.findings : [...result.findings, failure];
     const snapshot = snapshotView(record, {
       unchanged: result.unchanged,
@@ -153,6 +171,17 @@ export class StoreService {
     });
     this.#onSnapshot(snapshot, result);
     return snapshot;
+  }
+
+  /** The window before a point that proved to be torn by its content was too short. */
+  async #learnTorn({ manifest, digest }: Found, quietMs: number = GRAPH_DEFAULTS.quietMs): Promise<void> {
+    if (isTorn(manifest)) return;
+    const { index } = this.store;
+    const known = await index.quietRecord(manifest.graphId);
+    const batch = index.batch();
+    const learned = learnTorn(known, digest, windowBefore(quietMs, known, digest));
+    index.putQuietRecord(batch, manifest.graphId, learned);
+    await index.write('index:quiet', batch);
   }
 
   /** A snapshot is there whether or not it can be looked into: that is tried again with the next one. */

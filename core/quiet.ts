@@ -13,7 +13,7 @@ const PAUSES_KEPT = 20;
 /** Files of one flush that are remembered; a directory with more is not written by LightRAG. */
 const PATHS_KEPT = 64;
 /** LightRAG writes these at other moments too: when they changed says nothing of the pauses in a flush. */
-const RESTLESS = /(?:^|\/)kv_store_(?:doc_status|llm_response_cache)\.json$/;
+const RESTLESS = /(?:^|\/)kv_store_(?:full_docs|doc_status|llm_response_cache)\.json$/;
 
 /** A file that is not as the last commit has it. */
 export interface Changed {
@@ -34,9 +34,13 @@ export function quietWindowMs(quietMs: number, learned: QuietRecord | undefined)
 /**
  * What a settled commit teaches. Files that changed since the commit before lie on the time line where they were
  * last written; a flush writes each of its files once. If none of them had changed at the commit before, both
- * commits saw parts of one flush, and the gap between them was a pause in it.
+ * commits saw parts of one flush, and the gap between them was a pause in it. `digest` names the commit.
  */
-export function learnPauses(known: QuietRecord | undefined, changed: readonly Changed[]): QuietRecord {
+export function learnPauses(
+  known: QuietRecord | undefined,
+  changed: readonly Changed[],
+  digest: Uint8Array = new Uint8Array(),
+): QuietRecord {
   const steady = changed
     .filter(({ path }) => !RESTLESS.test(path))
     .sort((a, b) => (a.ctimeNs < b.ctimeNs ? -1 : a.ctimeNs > b.ctimeNs ? 1 : 0));
@@ -59,7 +63,28 @@ export function learnPauses(known: QuietRecord | undefined, changed: readonly Ch
     pausesMs: [...(known?.pausesMs ?? []), Math.max(longestMs, gapMs)].slice(-PAUSES_KEPT),
     changedPaths: together.slice(-PATHS_KEPT).map((path) => pathBytes(path)),
     changedNs: last.ctimeNs,
+    taughtBy: Uint8Array.from(digest),
   });
+}
+
+/**
+ * A commit has proved to be of a moment inside a flush: the gaps between its files may be those between two flushes, and
+ * the flush paused for longer than `windowMs`, which had been waited for.
+ */
+export function learnTorn(known: QuietRecord | undefined, digest: Uint8Array, windowMs: number): QuietRecord {
+  const record = create(QuietRecordSchema, known ?? {});
+  const isLast = Buffer.compare(record.taughtBy, digest) === 0;
+  const others = isLast ? record.pausesMs.slice(0, -1) : record.pausesMs;
+  record.pausesMs = [...others, Math.min(PAUSE_MAX_MS, windowMs)].slice(-PAUSES_KEPT);
+  record.taughtBy = Uint8Array.from(digest);
+  return record;
+}
+
+/** The window that was waited for before a commit. */
+export function windowBefore(quietMs: number, known: QuietRecord | undefined, digest: Uint8Array): number {
+  if (known === undefined || Buffer.compare(known.taughtBy, digest) !== 0)
+    return quietWindowMs(quietMs, known);
+  return quietWindowMs(quietMs, create(QuietRecordSchema, { pausesMs: known.pausesMs.slice(0, -1) }));
 }
 
 /** A gap that may be a pause inside a flush, in milliseconds; else 0. */

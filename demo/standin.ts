@@ -27,7 +27,7 @@ export class StandIn {
 
   /** Starts one on a directory, which is made if it is not there; waits until it serves. */
   static async start(dir: string): Promise<StandIn> {
-    const flags = ['--ingest-every', '0', '--query-every', '0', '--pause', '100ms', '--seed', '7'];
+    const flags = ['--ingest-every', '0', '--query-every', '0', '--pause', '250ms', '--seed', '7'];
     const words = [builtFile('instance.js'), '--dir', dir, '--documents', String(DOCUMENTS), ...flags];
     const child = spawn(process.execPath, words, { stdio: ['ignore', 'pipe', 'inherit'] });
     const lines = createInterface({ input: child.stdout });
@@ -62,6 +62,17 @@ export class StandIn {
   /** One more document: about twelve files are rewritten one after another. */
   async ingest(): Promise<void> {
     await this.#ask('POST', '/documents');
+  }
+
+  /** The document that was ingested last, by its id. */
+  async newest(): Promise<string> {
+    const { documents } = await this.#ask('GET', '/documents');
+    return String((documents as { id: string }[]).at(-1)?.id);
+  }
+
+  /** Deletes a document, as somebody does by mistake. */
+  async forget(id: string): Promise<void> {
+    await this.#ask('DELETE', `/documents?id=${encodeURIComponent(id)}`);
   }
 
   /** One query, which adds to the cache of the language model's answers. */

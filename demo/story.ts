@@ -5,12 +5,16 @@ import { join } from 'node:path';
 import { readSettings, runAgent, withStore } from '../agent/main.ts';
 import { LightkeeperError } from '../core/errors.ts';
 import type { Snapshot } from '../gen/lightkeeper/v1/agent_pb.ts';
+import { CutMethod_Value, Grade_Value } from '../gen/lightkeeper/v1/types_pb.ts';
 import { durationText, sizeText } from '../host/quantity.ts';
 import { StandIn } from './standin.ts';
 
 const STEPS = 4;
-/** Shorter than a flush. */
+/** Shorter than a flush, and than the pause between two files of it. */
 const HURRY_MS = 200;
+const HURRY_QUIET_MS = 20;
+/** Nothing is known of how that graph is written. */
+const HURRIED = 'hurried';
 /** A snapshot of a settled change comes well within this. */
 const WAIT_MS = 20_000;
 
@@ -148,10 +152,13 @@ async function protectedLife(dir: string, store: string, instance: StandIn): Pro
     say();
     say('2. The instance writes; every settled change becomes a point by itself');
     await write(instance, told);
+    await tellDiff(store, told);
     say();
     await tornMoment(dir, store, instance, told);
     say();
-    say('4. The machine is lost');
+    await lostDocument(store, instance, told);
+    say();
+    say('5. The machine is lost');
     for (const line of await sha256Tree(dir)) say(`   ${line}`);
   } finally {
     stop.abort();
@@ -163,16 +170,15 @@ async function protectedLife(dir: string, store: string, instance: StandIn): Pro
 
 function pointText(snapshot: Snapshot | undefined): string {
   if (snapshot === undefined) return '-';
-  const { snapshotId, rawBytes, newBytes, storedBytes, durationMs } = snapshot;
+  const { snapshotId, grade, rawBytes, newBytes, storedBytes, durationMs, gradeMs } = snapshot;
   return (
-    `${snapshotId.slice(0, 12)}  ${sizeText(Number(rawBytes))}, ${sizeText(Number(newBytes))} new, ` +
-    `${sizeText(Number(storedBytes))} stored, ${durationText(durationMs)}`
+    `${snapshotId.slice(0, 12)} ${Grade_Value[grade]}  ${sizeText(Number(rawBytes))}, ${sizeText(Number(newBytes))} new, ` +
+    `${sizeText(Number(storedBytes))} stored, ${durationText(durationMs)} and ${durationText(gradeMs)} to look inside`
   );
 }
 
-/** Points that are torn have no sequence: they are kept aside. */
-function usable({ position }: Snapshot): boolean {
-  return (position?.sequence ?? 0n) > 0n;
+function isUsable({ grade }: Snapshot): boolean {
+  return grade === Grade_Value.VALID || grade === Grade_Value.DEGRADED;
 }
 
 async function write(instance: StandIn, told: Told): Promise<void> {
@@ -189,44 +195,102 @@ async function write(instance: StandIn, told: Told): Promise<void> {
   }
 }
 
-/** Takes a snapshot in the middle of a flush, and shows that nobody gets it by mistake. */
-async function tornMoment(dir: string, store: string, instance: StandIn, told: Told): Promise<void> {
-  say('3. Somebody insists on a point while the instance is writing');
-  const seen = told.all.length;
-  const flush = instance.ingest();
-  const torn = await withStore(store, {}, async (client) => {
-    const request = { dir: Buffer.from(dir), graphId: 'demo', settleTimeoutMs: HURRY_MS };
-    for await (const { event } of client.createSnapshot(request)) {
+/** What the document that was ingested last has brought. */
+async function tellDiff(store: string, told: Told): Promise<void> {
+  const [before, after] = told.all.filter(({ unchanged }) => !unchanged).slice(-2);
+  const diff = await withStore(store, { reading: true }, (client) =>
+    client.diff({ fromSnapshotId: before?.snapshotId ?? '', toSnapshotId: after?.snapshotId ?? '' }),
+  );
+  const kinds = ['documents', 'chunks', 'entities', 'relations'] as const;
+  const counts = kinds.map((kind) => {
+    const { addedCount = 0n, changedCount = 0n } = diff[kind] ?? {};
+    return `${kind} +${addedCount} ~${changedCount}`;
+  });
+  say(`   what that document changed: ${counts.join(', ')}`);
+  say(`   new among them: ${diff.entities?.added.slice(0, 3).join(', ')}`);
+}
+
+async function snapshotNow(store: string, dir: string): Promise<Snapshot> {
+  return await withStore(store, {}, async (client) => {
+    const request = {
+      dir: Buffer.from(dir),
+      graphId: HURRIED,
+      settleTimeoutMs: HURRY_MS,
+      quietMs: HURRY_QUIET_MS,
+    };
+    for await (const { event } of client.createSnapshot(request))
       if (event.case === 'result') return event.value;
-    }
     throw new LightkeeperError('INTERNAL', 'Cannot tell the story: a snapshot ended without a result');
   });
-  if (usable(torn)) {
+}
+
+/** Takes snapshots in the middle of a flush, and shows that nobody gets one by mistake. */
+async function tornMoment(dir: string, store: string, instance: StandIn, told: Told): Promise<void> {
+  say('3. Somebody insists on a point between two files of a flush, when nothing moves');
+  const seen = told.all.length;
+  let flushing = true;
+  const flush = instance.ingest().finally(() => {
+    flushing = false;
+  });
+  let torn: Snapshot | undefined;
+  while (flushing && torn === undefined) {
+    const taken = await snapshotNow(store, dir);
+    const byContent = taken.grade === Grade_Value.TORN && taken.cutMethod === CutMethod_Value.SETTLED;
+    if (byContent) torn = taken;
+  }
+  if (torn === undefined)
     throw new LightkeeperError('INTERNAL', 'Cannot tell the story: a torn moment was taken for a whole one');
-  }
-  say(`   ${torn.snapshotId.slice(0, 12)} is TORN: ${torn.findings[0]?.message}`);
-  const target = `${dir}-torn`;
-  const refusal = await withStore(store, {}, async (client) => {
-    const request = { snapshotId: torn.snapshotId, to: Buffer.from(target), diskReserveBytes: 0n };
-    for await (const { event } of client.restore(request)) {
-      if (event.case === 'result') return undefined;
-    }
-    return undefined;
-  }).catch((error: unknown) => (error instanceof LightkeeperError ? error.message : String(error)));
-  if (refusal === undefined) {
-    throw new LightkeeperError('INTERNAL', 'Cannot tell the story: a torn point was given back');
-  }
-  say(`   and it is refused: ${refusal}`);
+  const [why] = torn.findings;
+  say(`   ${torn.snapshotId.slice(0, 12)}: every file is whole, and the graph in them is TORN`);
+  say(`   ${why?.object}: ${why?.message.split(': ')[0]}`);
+  say(`   and it is refused: ${await refusal(store, torn, `${dir}-torn`)}`);
   await flush;
-  await told.until(seen, (snapshot) => usable(snapshot) && !snapshot.unchanged);
+  await told.until(seen, (snapshot) => isUsable(snapshot) && !snapshot.unchanged);
   say(`   once the flush has ended → ${pointText(told.all.at(-1))}`);
 }
 
+async function refusal(store: string, torn: Snapshot, to: string): Promise<string> {
+  const request = { snapshotId: torn.snapshotId, to: Buffer.from(to), diskReserveBytes: 0n };
+  const outcome = await withStore(store, {}, async (client) => {
+    for await (const { event } of client.restore(request)) if (event.case === 'result') break;
+    return undefined;
+  }).catch((error: unknown) => (error instanceof LightkeeperError ? error.message : String(error)));
+  if (outcome !== undefined) return outcome;
+  throw new LightkeeperError('INTERNAL', 'Cannot tell the story: a torn point was given back');
+}
+
+/** A document is deleted by mistake, and is exported from the point before. */
+async function lostDocument(store: string, instance: StandIn, told: Told): Promise<void> {
+  say('4. Somebody deletes a document by mistake');
+  const before = told.all.filter(isUsable).at(-1);
+  const documentId = await instance.newest();
+  const seen = told.all.length;
+  await instance.forget(documentId);
+  await told.until(seen, (snapshot) => isUsable(snapshot) && snapshot.summary.includes('document'));
+  say(`   the point after it says: ${told.all.at(-1)?.summary}`);
+  const snapshotId = before?.snapshotId ?? '';
+  const { document, chunks } = await withStore(store, { reading: true }, (client) =>
+    client.exportDocument({ snapshotId, documentId }),
+  );
+  const content = String(document?.content ?? '');
+  if (content === '')
+    throw new LightkeeperError('INTERNAL', 'Cannot tell the story: a document came back empty');
+  say(`   lightkeeper export --snapshot ${snapshotId.slice(0, 12)} --document ${documentId}`);
+  say(
+    `   gives back its text, ${content.length} characters, and its ${chunks.length} chunks: to be ingested again`,
+  );
+}
+
 async function bringBack(store: string, dir: string, before: readonly string[]): Promise<void> {
-  say('5. It is restored from its newest point');
+  say('6. It is restored from its newest point');
   const began = performance.now();
   await withStore(store, {}, async (client) => {
-    const events = client.restore({ snapshotId: 'latest', to: Buffer.from(dir), diskReserveBytes: 0n });
+    const events = client.restore({
+      snapshotId: 'latest-valid',
+      graphId: 'demo',
+      to: Buffer.from(dir),
+      diskReserveBytes: 0n,
+    });
     for await (const { event } of events) {
       if (event.case !== 'result') continue;
       const { files, bytes } = event.value;
@@ -244,9 +308,9 @@ async function bringBack(store: string, dir: string, before: readonly string[]):
 }
 
 async function tellCost(store: string): Promise<void> {
-  const stats = await withStore(store, { reading: true }, (client) => client.getStats({}));
+  const stats = await withStore(store, { reading: true }, (client) => client.getStats({ graphId: 'demo' }));
   say(
-    `6. What it cost: ${stats.snapshots} points of ${sizeText(Number(stats.rawBytes))} in all are kept in ` +
+    `7. What it cost: ${stats.snapshots} points of ${sizeText(Number(stats.rawBytes))} in all are kept in ` +
       `${sizeText(Number(stats.storedBytes))} (${(stats.savedRatio * 100).toFixed(0)} % saved)`,
   );
 }

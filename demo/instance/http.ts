@@ -41,6 +41,10 @@ const ROUTES: Readonly<Record<string, Route>> = {
   'GET /documents/pipeline_status': (served) => ok(pipelineStatus(served)),
   'GET /documents': ({ memory }) => ok({ documents: memory.documents() }),
   'POST /documents': async ({ pipeline }) => ok({ status: 'success', id: await pipeline.ingest() }),
+  'DELETE /documents': async ({ pipeline }, query) => {
+    const there = await pipeline.forget(query.get('id') ?? '');
+    return there ? ok({ status: 'success' }) : { status: 404, body: { detail: 'Document not found' } };
+  },
   'GET /query': answerQuery,
   'GET /digest': ({ memory }) => ok({ digest: memory.digest() }),
   'POST /pause': async ({ pipeline }) => {

@@ -2,6 +2,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { LightkeeperError, normalise } from '../../core/errors.ts';
 import { DERIVED, type FileName } from '../generate.ts';
 import type { Flush } from './flush.ts';
+import { forget } from './forget.ts';
 import { ask, Lesson } from './learn.ts';
 import { KV_NAMES, type Memory } from './memory.ts';
 import type { InstanceOptions } from './options.ts';
@@ -60,13 +61,35 @@ export class Pipeline {
   /** Ingests one more document, after those that wait; resolves to its id once all of it is flushed. */
   async ingest(): Promise<string> {
     this.#checkRunning();
+    return await this.#inTurn(() => this.#ingest());
+  }
+
+  /** Forgets a document, after the ingests that wait; resolves once that is flushed, to whether there was such a one. */
+  async forget(id: string): Promise<boolean> {
+    this.#checkRunning();
+    return await this.#inTurn(() => this.#forget(id));
+  }
+
+  /** One change after another. */
+  #inTurn<T>(change: () => Promise<T>): Promise<T> {
     this.#queued += 1;
-    const mine = this.#last.then(() => this.#ingest());
+    const mine = this.#last.then(change);
     const ended = () => {
       this.#queued -= 1;
     };
     this.#last = mine.then(ended, ended);
-    return await this.#watched(mine);
+    return this.#watched(mine);
+  }
+
+  async #forget(id: string): Promise<boolean> {
+    this.#busy = true;
+    try {
+      if (!forget(this.#memory, id)) return false;
+      await this.#write(CHUNKS, ...DERIVED, DOCS, STATUS);
+      return true;
+    } finally {
+      this.#busy = false;
+    }
   }
 
   /** Asks one question: the cache grows and is flushed, also in the middle of an ingest. */

@@ -1,6 +1,13 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { type Changed, learnPauses, QUIET_MAX_MS, quietWindowMs } from '../../core/quiet.ts';
+import {
+  type Changed,
+  learnPauses,
+  learnTorn,
+  QUIET_MAX_MS,
+  quietWindowMs,
+  windowBefore,
+} from '../../core/quiet.ts';
 import type { QuietRecord } from '../../gen/lightkeeper/v1/types_pb.ts';
 
 /** Files with the milliseconds at which they changed. */
@@ -62,6 +69,21 @@ describe('the quiet window', () => {
       record.pausesMs,
       Array.from({ length: 20 }, () => 5),
     );
+  });
+
+  it('learns from a point that proved to be torn that the window was too short, and nothing of its gaps', () => {
+    const [whole, torn] = [Buffer.from('whole'), Buffer.from('torn')];
+    const first = learnPauses(undefined, at({ a: 0, b: 100 }), whole);
+    const second = learnPauses(first, at({ a: 0, b: 5000 }), torn);
+    assert.equal(quietWindowMs(300, second), 20_000);
+    assert.equal(windowBefore(300, second, torn), 400);
+    const learnt = learnTorn(second, torn, windowBefore(300, second, torn));
+    assert.deepEqual(learnt.pausesMs, [100, 400]);
+    assert.equal(quietWindowMs(300, learnt), 1600);
+    const again = learnTorn(learnt, Buffer.from('a commit that taught nothing'), 1600);
+    assert.deepEqual(again.pausesMs, [100, 400, 1600]);
+    assert.equal(quietWindowMs(300, learnTorn(again, Buffer.from('next'), 30_000)), QUIET_MAX_MS);
+    assert.deepEqual(learnTorn(undefined, torn, 300).pausesMs, [300]);
   });
 
   it('takes no clock that was set back for a pause, and no crowd of files for a flush', () => {

@@ -47,6 +47,25 @@ function tryToStart(dir: string, ...flags: string[]): Promise<Ended> {
 }
 
 describe('the stand-in instance', () => {
+  it('forgets documents and leaves a whole directory, as if it had never known them', async (t) => {
+    const dir = join(await freshPlace(t), 'rag');
+    const { ask, stop } = await startInstance(t, dir);
+    const ids = async () =>
+      ((await ask('GET /documents')).body.documents as { id: string }[]).map(({ id }) => id);
+    const before = await ids();
+    for (const id of [before[0], before[4]]) {
+      assert.equal((await ask(`DELETE /documents?id=${id}`)).status, 200);
+      assert.deepEqual(await check(dir), WHOLE);
+      for (const [name, content] of await contents(dir))
+        if (name !== CACHE) assert.equal(content.includes(String(id)), false, name);
+    }
+    assert.deepEqual(await ids(), before.toSpliced(4, 1).slice(1));
+    assert.equal((await ask('DELETE /documents?id=none')).status, 404);
+    assert.equal((await ask('POST /documents')).status, 200);
+    assert.deepEqual(await check(dir), WHOLE);
+    assert.equal((await stop()).code, 0);
+  });
+
   for (const style of ['inplace', 'rename'] as const) {
     for (const api of ['old', 'new'] as const) {
       it(`ingests, asks and leaves a whole directory (${style}, ${api})`, async (t) => {

@@ -1,10 +1,10 @@
 import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';
-import { cp, readdir, readFile, rename, rm } from 'node:fs/promises';
+import { cp, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { promisify } from 'node:util';
-import { Case, type Snapshot } from '../support/answers.ts';
+import { Case, type Finding, type Snapshot } from '../support/answers.ts';
 import { answerOf, BUILT, killGroup, lightkeeper, start, told } from '../support/command.ts';
 import { atEnd, freshPlace, until } from '../support/place.ts';
 import { assertSameTree, lookAt } from '../support/tree.ts';
@@ -12,6 +12,7 @@ import { assertSameTree, lookAt } from '../support/tree.ts';
 // Node's own cp keeps times to the millisecond only.
 const copy = promisify(execFile);
 const FIXTURES = join(import.meta.dirname, '../../../shared/fixtures');
+const GOLDEN = join(import.meta.dirname, '../golden/gustobot.json');
 const STATES = (await readdir(FIXTURES).catch(() => []))
   .filter((name) => name.startsWith('gustobot@'))
   .sort();
@@ -40,6 +41,39 @@ test('ten real states in one store restore to equal trees', { skip }, async (t) 
   }
   const verified = await lightkeeper(['verify', '--level', 'bytes', '--store', graph.store]);
   assert.equal(verified.code, 0, told(verified));
+});
+
+/** What is said of a state: its grade, and each finding in a line. */
+interface Judged {
+  readonly grade: string;
+  readonly findings: readonly Finding[];
+}
+
+function lines({ grade, findings }: Judged) {
+  return {
+    grade,
+    findings: findings.map(
+      ({ severity, code, object, message }) => `${severity} ${code} ${object}: ${message}`,
+    ),
+  };
+}
+
+test('ten real states have the grades and findings of the golden file, alone and as a series', {
+  skip,
+}, async (t) => {
+  const place = await freshPlace(t);
+  const graph = new Case(join(place, 'gustobot'), join(place, 'store'));
+  const alone: Record<string, unknown> = {};
+  const series: Record<string, unknown> = {};
+  for (const state of STATES) {
+    await rm(graph.dir, { recursive: true, force: true });
+    await copy('cp', ['-a', join(FIXTURES, state), graph.dir]);
+    alone[state] = lines(await answerOf<Judged>(['validate', '--dir', graph.dir]));
+    series[state] = lines(await graph.snapshot());
+  }
+  if (process.env.LIGHTKEEPER_GOLDEN === 'write')
+    await writeFile(GOLDEN, `${JSON.stringify({ alone, series }, null, 2)}\n`);
+  assert.deepEqual({ alone, series }, JSON.parse(await readFile(GOLDEN, 'utf8')));
 });
 
 test('up makes a snapshot of every state that is copied over the directory, and ends clean', {
