@@ -12,6 +12,8 @@ const TICKS_A_SECOND = 100;
 export class Guarded {
   readonly child: ChildProcess;
   readonly toldMs: number[] = [];
+  /** When each of them was committed: before it was looked into. */
+  readonly committedMs: number[] = [];
   #out = '';
 
   constructor(words: readonly string[]) {
@@ -20,12 +22,18 @@ export class Guarded {
     this.child.stdout?.setEncoding('utf8').on('data', (text: string) => {
       const now = Date.now();
       this.#out += text;
-      const told = this.#out.match(/ snapshot [0-9a-f]{12}:/g)?.length ?? 0;
-      while (this.toldMs.length < told) this.toldMs.push(now);
+      const told = this.#out
+        .split('\n')
+        .slice(0, -1)
+        .filter((line) => / snapshot [0-9a-f]{12}:/.test(line));
+      for (const line of told.slice(this.toldMs.length)) {
+        this.toldMs.push(now);
+        this.committedMs.push(now - gradedMs(line));
+      }
     });
   }
 
-  /** When its n-th point was told, by the wall clock. */
+  /** When its n-th point was committed, by the wall clock; waits until it is told of. */
   async point(n: number): Promise<number> {
     const end = performance.now() + WAIT_MS;
     while (this.toldMs.length < n) {
@@ -33,7 +41,7 @@ export class Guarded {
         throw new Error(`point ${n} does not come:\n${this.#out}`);
       await sleep(5);
     }
-    return this.toldMs[n - 1] as number;
+    return this.committedMs[n - 1] as number;
   }
 
   /** The quiet window that holds for its graph, in milliseconds. */
@@ -59,6 +67,12 @@ export class Guarded {
     this.child.kill('SIGTERM');
     await ended;
   }
+}
+
+/** How long a point was looked into, by the line that tells of it. */
+function gradedMs(line: string): number {
+  const [, amount = '0', unit] = /graded in ([\d.]+) (ms|s)/.exec(line) ?? [];
+  return Number(amount) * (unit === 's' ? 1000 : 1);
 }
 
 /** An empty folder for one part of a bench. */
