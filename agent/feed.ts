@@ -6,13 +6,20 @@ const SEQUENCE_MAX = 4;
 
 /** Says whether bytes that come in chunks are UTF-8: the checks take texts as they are, and Python would not. */
 class Utf8Check {
+  /** Of a character that has not ended. */
   #rest: Buffer = Buffer.alloc(0);
 
   feed(chunk: Buffer): boolean {
-    const bytes = this.#rest.length === 0 ? chunk : Buffer.concat([this.#rest, chunk]);
+    const lacking = this.#rest.length === 0 ? 0 : lengthOf(this.#rest[0] as number) - this.#rest.length;
+    const first = Buffer.concat([this.#rest, chunk.subarray(0, lacking)]);
+    if (lacking > chunk.length) {
+      this.#rest = first;
+      return true;
+    }
+    const bytes = chunk.subarray(lacking);
     const whole = wholeCharacters(bytes);
     this.#rest = Buffer.from(bytes.subarray(whole));
-    return isUtf8(bytes.subarray(0, whole));
+    return isUtf8(first) && isUtf8(bytes.subarray(0, whole));
   }
 
   end(): boolean {
@@ -20,12 +27,17 @@ class Utf8Check {
   }
 }
 
+/** Bytes of the character that a byte begins. */
+function lengthOf(byte: number): number {
+  return byte >= 0xf0 ? 4 : byte >= 0xe0 ? 3 : 2;
+}
+
 /** How many bytes there are up to a character at the end that may not be whole. */
 function wholeCharacters(bytes: Buffer): number {
   for (let back = 1; back < SEQUENCE_MAX && back <= bytes.length; back++) {
     const byte = bytes[bytes.length - back] as number;
     if (byte < 0x80) return bytes.length;
-    const needed = byte >= 0xf0 ? 4 : byte >= 0xe0 ? 3 : byte >= 0xc0 ? 2 : 0;
+    const needed = byte >= 0xc0 ? lengthOf(byte) : 0;
     if (needed > 0) return needed > back ? bytes.length - back : bytes.length;
   }
   return bytes.length;

@@ -243,25 +243,33 @@ export class Grader {
   ): Promise<void> {
     let runs: FrameRun[] = [];
     let bytes = 0;
-    for await (const refs of this.#store.units(content)) {
-      bytes += await this.#addRuns(runs, refs);
-      if (bytes < STEP_BYTES) continue;
-      const { isBroken } = await run({ step, path, runs, ends: false });
-      if (isBroken === true) return;
-      runs = [];
-      bytes = 0;
+    const paths = new Map<number, string>();
+    // While some are read the next ones are looked up.
+    let reading: Promise<GradeReply> = Promise.resolve({});
+    try {
+      for await (const refs of this.#store.units(content)) {
+        bytes += await this.#addRuns(runs, refs, paths);
+        if (bytes < STEP_BYTES) continue;
+        if ((await reading).isBroken === true) return;
+        reading = run({ step, path, runs, ends: false });
+        runs = [];
+        bytes = 0;
+      }
+    } finally {
+      await reading;
     }
-    await run({ step, path, runs, ends: true });
+    if ((await reading).isBroken !== true) await run({ step, path, runs, ends: true });
   }
 
-  async #addRuns(runs: FrameRun[], refs: readonly NodeRef[]): Promise<number> {
+  async #addRuns(runs: FrameRun[], refs: readonly NodeRef[], paths: Map<number, string>): Promise<number> {
     const locations = await this.#store.index.locate(refs.map(({ id }) => id));
     let bytes = 0;
     for (const [i, { id, span }] of refs.entries()) {
       const location = locations[i];
       if (location === undefined) throw missingUnit(id);
       const { frameOffset: offset, frameLength: length, place } = location;
-      const path = await this.#store.packPath(location.pack);
+      const path = paths.get(location.pack) ?? (await this.#store.packPath(location.pack));
+      paths.set(location.pack, path);
       const last = runs.at(-1);
       if (last !== undefined && last.path === path && last.offset === offset && last.to === place)
         runs[runs.length - 1] = { ...last, to: place + 1 };

@@ -6,11 +6,11 @@ import { changeLine, tablesOf } from '../core/lightrag/loss.ts';
 import { type FileFacts, type NotedFacts, noteFacts, readFacts } from '../core/lightrag/noted.ts';
 import { LayoutError } from '../core/lightrag/text.ts';
 import { FindingSchema, GraphStatsSchema } from '../gen/lightkeeper/v1/types_pb.ts';
-import { type DecodedFrame, decodeWhole, FrameCache } from './codec/frame.ts';
+import { type DecodedFrame, decodeWhole } from './codec/frame.ts';
 import { Feed } from './feed.ts';
 
-/** Decoded frames that are kept: units of one file may alternate between two of them. */
-const CACHE_BYTES = 12 << 20;
+/** Decoded frames that are kept: units of one file may alternate between some of them. */
+const FRAMES_KEPT = 4;
 
 /** Units that lie one after another in a frame, and in a file. */
 export interface FrameRun {
@@ -77,7 +77,8 @@ export interface GradeOutcome {
 /** The checks of one snapshot, a step at a time; `readFrame` reads bytes of a pack. */
 export class Grading {
   readonly #check = new GraphCheck();
-  readonly #frames = new FrameCache(CACHE_BYTES);
+  /** The last ones used, the newest last; their room is used again. */
+  readonly #frames: { key: string; room: Buffer; frame: DecodedFrame }[] = [];
   readonly #readFrame: (path: string, offset: number, length: number) => Buffer;
   readonly #paths = new Set<string>();
   readonly #known = new Map<string, NotedFacts>();
@@ -155,10 +156,18 @@ export class Grading {
 
   #frame(path: string, offset: number, length: number): DecodedFrame {
     const key = `${path} ${offset}`;
-    const known = this.#frames.get(key);
-    if (known !== undefined) return known;
-    const frame = decodeWhole(this.#readFrame(path, offset, length));
-    this.#frames.put(key, frame);
+    const at = this.#frames.findIndex((one) => one.key === key);
+    const [known] = at < 0 ? [] : this.#frames.splice(at, 1);
+    if (known !== undefined) {
+      this.#frames.push(known);
+      return known.frame;
+    }
+    let room = this.#frames.length < FRAMES_KEPT ? undefined : this.#frames.shift()?.room;
+    const frame = decodeWhole(this.#readFrame(path, offset, length), (bytes) => {
+      if (room === undefined || room.length < bytes) room = Buffer.allocUnsafeSlow(Math.ceil(bytes * 1.25));
+      return room.subarray(0, bytes);
+    });
+    this.#frames.push({ key, room: must(room, 'a room'), frame });
     return frame;
   }
 

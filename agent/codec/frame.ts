@@ -204,10 +204,14 @@ export interface DecodedFrame {
   readonly starts: readonly number[];
 }
 
-/** Decodes a frame and hashes every unit of it; DAMAGED if one is not what its id says. */
-export function decodeWhole(bytes: Buffer): DecodedFrame {
+/** Decodes a frame and hashes every unit of it; DAMAGED if one is not what its id says. The room is of that length. */
+export function decodeWhole(
+  bytes: Buffer,
+  roomFor: (bytes: number) => Buffer = Buffer.allocUnsafe,
+): DecodedFrame {
   const parsed = parseFrame(bytes);
-  const { room, decoded } = decodeRoom(parsed.decodedLength);
+  const room = roomFor(DECODE_HEADROOM_BYTES + parsed.decodedLength);
+  const decoded = room.subarray(DECODE_HEADROOM_BYTES);
   decodeFrame(parsed, decoded);
   if (unitsThatDiffer(parsed, room).length > 0)
     throw new LightkeeperError('DAMAGED', 'Cannot read a frame: a unit in it does not hash to its id');

@@ -9,7 +9,7 @@ import { errorFinding, finding, warning } from '../finding.ts';
 import {
   entityState,
   type Facts,
-  pairName,
+  pairParts,
   relationState,
   separated,
   TABLES,
@@ -21,7 +21,7 @@ import { lacking, NameTable, nameNumber } from './names.ts';
 import type { FileFacts } from './noted.ts';
 import { RecordReader } from './records.ts';
 import { FLAWS, GRAPH_FILES, type GraphFile, IMPLIED, RULES, TABLES_OF } from './rules.ts';
-import type { ChunkReader, Flaw, LayoutError } from './text.ts';
+import { type ChunkReader, type Flaw, Held, type LayoutError } from './text.ts';
 import { type VectorFile, VectorReader } from './vectors.ts';
 
 /** Names of one finding that are told. */
@@ -96,7 +96,7 @@ function readerOf(path: string, facts: Facts): ChunkReader {
 function graphReader(facts: Facts, isKnown: boolean): ChunkReader {
   if (!isKnown) return new GraphReader({ node: () => {}, edge: () => {}, data: () => {} }, []);
   const state = new GraphState(facts);
-  const reader = new GraphReader(state, ['source_id', 'description', 'keywords']);
+  const reader = new GraphReader(state, STATE_ATTRIBUTES);
   return {
     feed: (chunk) => reader.feed(chunk),
     end: () => {
@@ -106,12 +106,15 @@ function graphReader(facts: Facts, isKnown: boolean): ChunkReader {
   };
 }
 
+const STATE_ATTRIBUTES: readonly string[] = ['source_id', 'description', 'keywords'];
+const NONE: Buffer = Buffer.alloc(0);
+
 /** Tells of nodes and edges with what is said of them. */
 class GraphState implements GraphEvents {
   readonly #facts: Facts;
   /** The node or edge that is open. */
-  #open: { kind: 'node' | 'edge'; name: Buffer } | undefined;
-  #texts = new Map<string, Buffer>();
+  #open: { kind: 'node' | 'edge'; name: Buffer[] } | undefined;
+  readonly #texts = new Map(STATE_ATTRIBUTES.map((name) => [name, new Held()]));
 
   constructor(facts: Facts) {
     this.#facts = facts;
@@ -119,27 +122,27 @@ class GraphState implements GraphEvents {
 
   node(id: Buffer): void {
     this.ended();
-    this.#open = { kind: 'node', name: Buffer.from(id) };
+    this.#open = { kind: 'node', name: [Buffer.from(id)] };
     this.#facts.name('nodes', id);
   }
 
   edge(source: Buffer, target: Buffer): void {
     this.ended();
-    const name = pairName(source, target);
-    this.#open = { kind: 'edge', name };
+    const ends = pairParts(source, target);
+    this.#open = { kind: 'edge', name: ends.map((part) => Buffer.from(part)) };
     this.#facts.name('ends', source);
     this.#facts.name('ends', target);
-    this.#facts.name('edges', name);
+    this.#facts.name('edges', ...ends);
   }
 
   data(name: string, text: Buffer): void {
-    this.#texts.set(name, Buffer.from(text));
+    this.#texts.get(name)?.set(text);
   }
 
   ended(): void {
     const { kind, name } = this.#open ?? {};
     if (name === undefined) return;
-    const text = (attribute: string) => this.#texts.get(attribute) ?? Buffer.alloc(0);
+    const text = (attribute: string) => this.#texts.get(attribute)?.bytes ?? NONE;
     const sources = text('source_id');
     const [table, states] =
       kind === 'node' ? (['nodeSources', 'nodeStates'] as const) : (['edgeSources', 'edgeStates'] as const);
@@ -147,11 +150,11 @@ class GraphState implements GraphEvents {
     const description = text('description');
     const state =
       kind === 'node'
-        ? entityState(name, description, sources)
+        ? entityState(name[0] ?? NONE, description, sources)
         : relationState(name, text('keywords'), description, sources);
-    this.#facts.name(states, state);
+    this.#facts.name(states, ...state);
     this.#open = undefined;
-    this.#texts.clear();
+    for (const held of this.#texts.values()) held.clear();
   }
 }
 
@@ -188,7 +191,7 @@ export class GraphCheck {
   reader(path: string): ChunkReader {
     this.#seen.add(path);
     return readerOf(path, {
-      name: (table, bytes) => this.#tables[table].add(nameNumber(bytes)),
+      name: (table, ...parts) => this.#tables[table].add(nameNumber(...parts)),
       flaw: (code, name) => this.#flaw(path, code, keyText(name)),
       vectors: (count, dimension) => {
         this.#dimensions.set(path, dimension);
@@ -304,13 +307,13 @@ export class GraphCheck {
       for (const number of first) numbers.add(number);
       wanted.set(table, numbers);
     }
-    const look = (table: TableName, bytes: Buffer) => {
+    const look = (table: TableName, ...parts: readonly Buffer[]) => {
       const numbers = wanted.get(table);
       if (numbers === undefined) return;
-      const number = nameNumber(bytes);
+      const number = nameNumber(...parts);
       if (!numbers.has(number)) return;
       const names = this.#names.get(number) ?? new Set();
-      if (names.size < KEYS_MAX) names.add(keyText(bytes));
+      if (names.size < KEYS_MAX) names.add(keyText(Buffer.concat(parts)));
       this.#names.set(number, names);
     };
     return readerOf(path, { name: look, flaw: () => {}, vectors: () => {} });

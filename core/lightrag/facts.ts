@@ -38,8 +38,8 @@ export type TableName = (typeof TABLES)[number];
 
 /** Takes what readers find. Bytes are views that hold only during the call. */
 export interface Facts {
-  /** A name of a table. */
-  name(table: TableName, bytes: Buffer): void;
+  /** A name of a table, in one part or several. */
+  name(table: TableName, ...parts: readonly Buffer[]): void;
   /** Something that is wrong with one record by itself. */
   flaw(code: string, name: Buffer): void;
   /** Vectors of a file, and their dimension. */
@@ -49,10 +49,15 @@ export interface Facts {
 /** What joins the names of a pair, and the sources of a node or edge. */
 export const SEPARATOR = Buffer.from('<SEP>');
 
+/** The parts of a relation's name: see `pairName`. */
+export function pairParts(a: Buffer, b: Buffer): [Buffer, Buffer, Buffer] {
+  // UTF-8 sorts as code points do.
+  return Buffer.compare(a, b) <= 0 ? [a, SEPARATOR, b] : [b, SEPARATOR, a];
+}
+
 /** The name of a relation, the same in whichever order its ends come: sorted by code points, as Python sorts. */
 export function pairName(a: Buffer, b: Buffer): Buffer {
-  // UTF-8 sorts as code points do.
-  return Buffer.compare(a, b) <= 0 ? Buffer.concat([a, SEPARATOR, b]) : Buffer.concat([b, SEPARATOR, a]);
+  return Buffer.concat(pairParts(a, b));
 }
 
 const LINE = Buffer.from('\n');
@@ -60,17 +65,22 @@ const TAB = Buffer.from('\t');
 const NUL = Buffer.from([0]);
 
 /** An entity with all that its vector is made of: the first line is its name. */
-export function entityState(name: Buffer, description: Buffer, sources: Buffer): Buffer {
-  return Buffer.concat([name, LINE, description, NUL, sources]);
+export function entityState(name: Buffer, description: Buffer, sources: Buffer): Buffer[] {
+  return [name, LINE, description, NUL, sources];
 }
 
-/** The same of a relation, which goes by its pair. */
-export function relationState(pair: Buffer, keywords: Buffer, description: Buffer, sources: Buffer): Buffer {
-  return Buffer.concat([pair, LINE, keywords, TAB, description, NUL, sources]);
+/** The same of a relation, which goes by its ends. */
+export function relationState(
+  ends: readonly Buffer[],
+  keywords: Buffer,
+  description: Buffer,
+  sources: Buffer,
+): Buffer[] {
+  return [...ends, LINE, keywords, TAB, description, NUL, sources];
 }
 
 /** What a row of vdb_entities was made of; undefined if its content is of another form. */
-export function rowEntityState(name: Buffer, content: Buffer, sources: Buffer): Buffer | undefined {
+export function rowEntityState(name: Buffer, content: Buffer, sources: Buffer): Buffer[] | undefined {
   const begins = content.subarray(0, name.length).equals(name) && content[name.length] === LINE[0];
   return begins ? entityState(name, content.subarray(name.length + 1), sources) : undefined;
 }
@@ -81,12 +91,11 @@ export function rowRelationState(
   target: Buffer,
   content: Buffer,
   sources: Buffer,
-): Buffer | undefined {
-  const ends = Buffer.concat([TAB, source, LINE, target, LINE]);
-  const at = content.indexOf(ends);
+): Buffer[] | undefined {
+  const at = content.indexOf(Buffer.concat([TAB, source, LINE, target, LINE]));
   if (at < 0) return undefined;
-  const description = content.subarray(at + ends.length);
-  return relationState(pairName(source, target), content.subarray(0, at), description, sources);
+  const description = content.subarray(at + source.length + target.length + 3);
+  return relationState(pairParts(source, target), content.subarray(0, at), description, sources);
 }
 
 /** The parts of a text between separators, empty ones left out. */

@@ -1,4 +1,4 @@
-import { type ChunkReader, LayoutError } from './text.ts';
+import { type ChunkReader, LayoutError, Remainder } from './text.ts';
 
 /** Longer texts are passed over: a description of such a length says nothing to a check. */
 const TEXT_BYTES_MAX = 16 << 20;
@@ -6,7 +6,6 @@ const TEXT_BYTES_MAX = 16 << 20;
 const TAG_BYTES_MAX = 1 << 20;
 const DEPTH_MAX = 64;
 
-const NONE: Buffer = Buffer.alloc(0);
 const [LESS, GREATER, QUOTE, APOSTROPHE, SLASH, AMPERSAND] = [0x3c, 0x3e, 0x22, 0x27, 0x2f, 0x26];
 const [EXCLAMATION, QUESTION] = [0x21, 0x3f];
 const DATA = 'data key="';
@@ -36,7 +35,7 @@ export class GraphReader implements ChunkReader {
   /** `attr.name` by key id. */
   readonly #names = new Map<string, string>();
   readonly #open: string[] = [];
-  #rest: Buffer = NONE;
+  readonly #rest = new Remainder();
   /** Where `#rest`, or the chunk after it, begins in the file. */
   #base = 0;
   #waiting = false;
@@ -52,14 +51,13 @@ export class GraphReader implements ChunkReader {
   }
 
   feed(chunk: Buffer): void {
-    const buffer = this.#rest.length === 0 ? chunk : Buffer.concat([this.#rest, chunk]);
+    const buffer = this.#rest.join(chunk);
     let at = 0;
     this.#waiting = false;
     while (at < buffer.length && !this.#waiting)
       at = buffer[at] === LESS ? this.#markup(buffer, at) : this.#characters(buffer, at);
     this.#base += at;
-    // A copy: the chunk belongs to whoever gave it.
-    this.#rest = at >= buffer.length ? NONE : Buffer.from(buffer.subarray(at));
+    this.#rest.keep(buffer, Math.min(at, buffer.length));
   }
 
   end(): void {

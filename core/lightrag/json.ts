@@ -1,11 +1,10 @@
-import { type ChunkReader, HELD_BYTES_MAX, LayoutError } from './text.ts';
+import { type ChunkReader, HELD_BYTES_MAX, LayoutError, Remainder } from './text.ts';
 
 /** Deeper nesting than any writer of these files makes; Python gives up at about a thousand. */
 const DEPTH_MAX = 500;
 /** Longer numbers and words are none. */
 const BARE_BYTES_MAX = 400;
 
-const NONE: Buffer = Buffer.alloc(0);
 const QUOTE = 0x22;
 const BACKSLASH = 0x5c;
 const [OPEN_MAP, CLOSE_MAP, OPEN_LIST, CLOSE_LIST] = [0x7b, 0x7d, 0x5b, 0x5d];
@@ -64,7 +63,7 @@ export class JsonReader implements ChunkReader {
   #depth = 0;
   #next: Next = NEXT.value;
   /** Bytes of a token that has not ended. */
-  #rest: Buffer = NONE;
+  readonly #rest = new Remainder();
   /** Where `#rest`, or the chunk after it, begins in the file. */
   #base = 0;
   /** Length so far of a string that is not held; -1 outside of one. */
@@ -80,19 +79,18 @@ export class JsonReader implements ChunkReader {
   }
 
   feed(chunk: Buffer): void {
-    const buffer = this.#rest.length === 0 ? chunk : Buffer.concat([this.#rest, chunk]);
+    const buffer = this.#rest.join(chunk);
     let at = 0;
     this.#waiting = false;
     while (at < buffer.length && !this.#waiting)
       at = this.#longBytes < 0 ? this.#token(buffer, at) : this.#longString(buffer, at);
     this.#base += at;
-    // A copy: the chunk belongs to whoever gave it.
-    this.#rest = at >= buffer.length ? NONE : Buffer.from(buffer.subarray(at));
+    this.#rest.keep(buffer, Math.min(at, buffer.length));
   }
 
   end(): void {
     // A number at the end has no other end.
-    if (this.#longBytes < 0 && BARE.test(this.#rest.toString('latin1'))) this.feed(Buffer.from(' '));
+    if (this.#longBytes < 0 && BARE.test(this.#rest.bytes.toString('latin1'))) this.feed(Buffer.from(' '));
     if (this.#next === NEXT.nothing && this.#rest.length === 0) return;
     const at = this.#base + this.#rest.length;
     throw at === 0

@@ -1,4 +1,4 @@
-import { type Facts, pairName, separated, type TableName } from './facts.ts';
+import { type Facts, pairParts, separated, type TableName } from './facts.ts';
 import type { RecordEvents } from './records.ts';
 
 const CHUNK_PREFIX = Buffer.from('chunk-');
@@ -89,7 +89,7 @@ class FullEntities extends Records {
 
 class FullRelations extends Records {
   override pair(field: string, length: number, a: Buffer, b: Buffer): void {
-    if (field === 'relation_pairs' && length === 2) this.facts.name('namedRelations', pairName(a, b));
+    if (field === 'relation_pairs' && length === 2) this.facts.name('namedRelations', ...pairParts(a, b));
   }
 }
 
@@ -97,7 +97,7 @@ class RelationChunks extends Records {
   override begin(id: Buffer): void {
     const [a, b, ...more] = [...separated(id)];
     const plain = a !== undefined && b !== undefined && more.length === 0;
-    this.facts.name('chunkedRelations', plain ? pairName(a, b) : id);
+    this.facts.name('chunkedRelations', ...(plain ? pairParts(a, b) : [id]));
   }
 }
 

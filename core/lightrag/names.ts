@@ -45,8 +45,8 @@ const names = new NumberHash();
  * A number that stands for a name. Two names with one number are one name to the checks: at ten million names that
  * happens once in two hundred directories, and hides one finding or makes one that a second look takes back.
  */
-export function nameNumber(bytes: Uint8Array): number {
-  names.add(bytes);
+export function nameNumber(...parts: readonly Uint8Array[]): number {
+  for (const part of parts) names.add(part);
   return names.end();
 }
 

@@ -24,6 +24,65 @@ export function longName(): LayoutError {
   return new LayoutError('malformed', 0, 'a record has a name of more than 64 KiB');
 }
 
+const HELD_FIRST_BYTES = 256;
+
+/** Room for one short text after another: copies of their own would be most of what there is to collect. */
+export class Held {
+  #room = Buffer.allocUnsafeSlow(HELD_FIRST_BYTES);
+  #length = -1;
+
+  set(bytes: Buffer): void {
+    if (bytes.length > this.#room.length) this.#room = Buffer.allocUnsafeSlow(bytes.length * 2);
+    bytes.copy(this.#room);
+    this.#length = bytes.length;
+  }
+
+  clear(): void {
+    this.#length = -1;
+  }
+
+  /** A view that holds until the next is set; undefined if there is none. */
+  get bytes(): Buffer | undefined {
+    return this.#length < 0 ? undefined : this.#room.subarray(0, this.#length);
+  }
+}
+
+/** What is left of one chunk, joined with the next one in room that is used again. */
+export class Remainder {
+  #room: Buffer = Buffer.alloc(0);
+  #length = 0;
+
+  /** Bytes that are left. */
+  get length(): number {
+    return this.#length;
+  }
+
+  get bytes(): Buffer {
+    return this.#room.subarray(0, this.#length);
+  }
+
+  /** What is left, and the chunk behind it: a view that holds until `keep`. */
+  join(chunk: Buffer): Buffer {
+    if (this.#length === 0) return chunk;
+    const length = this.#length + chunk.length;
+    if (length > this.#room.length) {
+      const larger = Buffer.allocUnsafeSlow(Math.ceil(length * 1.5));
+      this.#room.copy(larger, 0, 0, this.#length);
+      this.#room = larger;
+    }
+    chunk.copy(this.#room, this.#length);
+    return this.#room.subarray(0, length);
+  }
+
+  /** Keeps a copy of what is left of joined bytes, or of a chunk: that belongs to whoever gave it. */
+  keep(bytes: Buffer, from: number): void {
+    const length = bytes.length - from;
+    if (length > this.#room.length) this.#room = Buffer.allocUnsafeSlow(length * 2);
+    bytes.copy(this.#room, 0, from);
+    this.#length = length;
+  }
+}
+
 /** Reads a file that comes in chunks; the chunks are not kept. */
 export interface ChunkReader {
   /** Throws `LayoutError`. */

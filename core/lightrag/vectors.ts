@@ -1,8 +1,8 @@
 import { hash } from 'node:crypto';
 import { inflateSync } from 'node:zlib';
-import { type Facts, pairName, rowEntityState, rowRelationState } from './facts.ts';
+import { type Facts, pairName, pairParts, rowEntityState, rowRelationState } from './facts.ts';
 import { LayoutReader, unescaped } from './json.ts';
-import { LayoutError } from './text.ts';
+import { Held, LayoutError } from './text.ts';
 
 /** Rows whose `vector` is compared with the matrix: all of a small file, evenly chosen ones of a large one. */
 const COMPARED_MAX = 4096;
@@ -11,18 +11,27 @@ const COSINE_MIN = 0.99;
 const DIMENSION_MAX = 1 << 20;
 const FLOAT_BYTES = 4;
 const HALF_BYTES = 2;
+/** A matrix is decoded in pieces: longer texts live until all memory is searched for what is not used any more. */
+const PIECE_BYTES = 64 << 10;
 const NONE: Buffer = Buffer.alloc(0);
 
 /** The fields of a row that are looked at. */
-interface Row {
-  id: Buffer;
-  entity: Buffer | undefined;
-  source: Buffer | undefined;
-  target: Buffer | undefined;
+class Row {
+  readonly id = new Held();
+  readonly entity = new Held();
+  readonly source = new Held();
+  readonly target = new Held();
   /** What it was made of, and from which chunks. */
-  content: Buffer | undefined;
-  sources: Buffer | undefined;
+  readonly content = new Held();
+  readonly sources = new Held();
+  /** A copy: it is kept until the matrix comes. */
   vector: Buffer | undefined;
+
+  clear(): void {
+    for (const held of [this.id, this.entity, this.source, this.target, this.content, this.sources])
+      held.clear();
+    this.vector = undefined;
+  }
 }
 
 /** Which of the three files of vectors. */
@@ -38,7 +47,7 @@ export class VectorReader extends LayoutReader {
   #depth = 0;
   #top = '';
   #field = '';
-  #row: Row = emptyRow();
+  readonly #row = new Row();
   #rows = 0;
   #dimension = 0;
   /** `vector` of every `#step`-th row, deflated. */
@@ -69,7 +78,7 @@ export class VectorReader extends LayoutReader {
   open(isList: boolean): void {
     if (this.#depth === 0 && isList) throw new LayoutError('malformed', 0, 'it is no file of vectors');
     this.#depth += 1;
-    if (this.#depth === 3 && this.#top === 'data') this.#row = emptyRow();
+    if (this.#depth === 3 && this.#top === 'data') this.#row.clear();
   }
 
   close(): void {
@@ -109,42 +118,56 @@ export class VectorReader extends LayoutReader {
 
   #take(bytes: Buffer, escaped: boolean): void {
     const row = this.#row;
-    const copy = () => Buffer.from(unescaped(bytes, escaped));
-    if (this.#field === '__id__') row.id = copy();
-    else if (this.#field === 'entity_name') row.entity = copy();
-    else if (this.#field === 'src_id') row.source = copy();
-    else if (this.#field === 'tgt_id') row.target = copy();
-    else if (this.#file === 'chunks') this.#takeVector(copy);
-    else if (this.#field === 'content') row.content = copy();
-    else if (this.#field === 'source_id') row.sources = copy();
-    else this.#takeVector(copy);
+    if (this.#field === 'vector') {
+      if (this.#rows % this.#step === 0) row.vector = Buffer.from(unescaped(bytes, escaped));
+      return;
+    }
+    this.#place()?.set(unescaped(bytes, escaped));
   }
 
-  #takeVector(copy: () => Buffer): void {
+  #place(): Held | undefined {
     const row = this.#row;
-    if (this.#field === 'vector' && this.#rows % this.#step === 0) row.vector = copy();
+    switch (this.#field) {
+      case '__id__':
+        return row.id;
+      case 'entity_name':
+        return row.entity;
+      case 'src_id':
+        return row.source;
+      case 'tgt_id':
+        return row.target;
+      case 'content':
+        return this.#file === 'chunks' ? undefined : row.content;
+      case 'source_id':
+        return this.#file === 'chunks' ? undefined : row.sources;
+      default:
+        return undefined;
+    }
   }
 
   #endRow(): void {
-    const { id, entity, source, target, vector } = this.#row;
-    this.#state();
+    const row = this.#row;
+    const { vector } = row;
+    const id = row.id.bytes ?? NONE;
+    const [entity, source, target] = [row.entity.bytes, row.source.bytes, row.target.bytes];
+    this.#state(entity, source, target);
     if (this.#file === 'entities' && entity !== undefined) {
       this.#facts.name('entityVectors', entity);
       if (id.toString('latin1') !== `ent-${hash('md5', entity)}`) this.#facts.flaw('entity_id', entity);
     } else if (this.#file === 'relationships' && source !== undefined && target !== undefined) {
-      const pair = pairName(source, target);
-      this.#facts.name('relationVectors', pair);
-      if (!isRelationId(id.toString('latin1'), source, target)) this.#facts.flaw('relation_id', pair);
+      this.#facts.name('relationVectors', ...pairParts(source, target));
+      if (!isRelationId(id.toString('latin1'), source, target))
+        this.#facts.flaw('relation_id', pairName(source, target));
     } else if (this.#file === 'chunks') this.#facts.name('chunkVectors', id);
-    if (vector !== undefined) this.#vectors.set(this.#rows, { id, packed: vector });
+    if (vector !== undefined) this.#vectors.set(this.#rows, { id: Buffer.from(id), packed: vector });
     this.#rows += 1;
     if (this.#vectors.size <= COMPARED_MAX) return;
     this.#step *= 2;
     for (const row of this.#vectors.keys()) if (row % this.#step !== 0) this.#vectors.delete(row);
   }
 
-  #state(): void {
-    const { entity, source, target, content, sources } = this.#row;
+  #state(entity: Buffer | undefined, source: Buffer | undefined, target: Buffer | undefined): void {
+    const [content, sources] = [this.#row.content.bytes, this.#row.sources.bytes];
     if (content === undefined || sources === undefined) return;
     const isEntity = this.#file === 'entities';
     const state =
@@ -153,7 +176,7 @@ export class VectorReader extends LayoutReader {
         : source !== undefined && target !== undefined
           ? rowRelationState(source, target, content, sources)
           : undefined;
-    if (state !== undefined) this.#facts.name(isEntity ? 'entityStates' : 'relationStates', state);
+    if (state !== undefined) this.#facts.name(isEntity ? 'entityStates' : 'relationStates', ...state);
   }
 
   #endMatrix(): void {
@@ -162,18 +185,6 @@ export class VectorReader extends LayoutReader {
     if (this.#matrix?.end() !== expected) this.#facts.flaw('matrix_length', Buffer.from('matrix'));
     this.#vectors.clear();
   }
-}
-
-function emptyRow(): Row {
-  return {
-    id: NONE,
-    entity: undefined,
-    source: undefined,
-    target: undefined,
-    content: undefined,
-    sources: undefined,
-    vector: undefined,
-  };
 }
 
 function isRelationId(id: string, source: Buffer, target: Buffer): boolean {
@@ -192,6 +203,7 @@ class MatrixRows {
   #number = 0;
   /** Characters that make no whole group of four yet. */
   #rest = '';
+  readonly #decoded = Buffer.allocUnsafeSlow(PIECE_BYTES);
   #bytes = 0;
 
   constructor(dimension: number, vectors: ReadonlyMap<number, { id: Buffer; packed: Buffer }>, facts: Facts) {
@@ -206,10 +218,12 @@ class MatrixRows {
   }
 
   feed(bytes: Buffer): void {
-    const text = this.#rest + bytes.toString('latin1');
-    const whole = text.length - (text.length % 4);
-    this.#rest = text.slice(whole);
-    this.#decode(text.slice(0, whole));
+    for (let at = 0; at < bytes.length; at += PIECE_BYTES) {
+      const text = this.#rest + bytes.toString('latin1', at, Math.min(at + PIECE_BYTES, bytes.length));
+      const whole = text.length - (text.length % 4);
+      this.#rest = text.slice(whole);
+      this.#decode(text.slice(0, whole));
+    }
   }
 
   /** Answers how many bytes there were; -1 if they were not base64. */
@@ -218,7 +232,7 @@ class MatrixRows {
   }
 
   #decode(text: string): void {
-    const bytes = Buffer.from(text, 'base64');
+    const bytes = this.#decoded.subarray(0, this.#decoded.write(text, 'base64'));
     // The decoder passes over what is no base64 without a word: then there are fewer bytes than characters say.
     const padding = text.endsWith('==') ? 2 : text.endsWith('=') ? 1 : 0;
     if (bytes.length !== (text.length / 4) * 3 - padding || (padding === 0 && text.includes('=')))
