@@ -4,6 +4,7 @@ import { timestampFromMs } from '@bufbuild/protobuf/wkt';
 import type { ServiceImpl } from '@connectrpc/connect';
 import { LightkeeperError, normalise } from '../core/errors.ts';
 import { warning } from '../core/finding.ts';
+import { mayStand } from '../core/lightrag/grade.ts';
 import { LOSS_SHARE } from '../core/lightrag/loss.ts';
 import { capturedMs, checkGraphId, graphIdOf } from '../core/manifest.ts';
 import { learnTorn, windowBefore } from '../core/quiet.ts';
@@ -161,8 +162,7 @@ export class StoreService {
     const { record, failure } = request.noGrade
       ? { record: tagged, failure: undefined }
       : await this.#graded(tagged, result.unchanged, guarded?.lossShare, signal);
-    if (!result.unchanged && gradeOf(record) === Grade_Value.TORN)
-      await this.#learnTorn(record, request.quietMs);
+    if (!result.unchanged) await this.#learnTorn(record, request.quietMs);
     const met = failure === undefined ? result.findings : [...result.findings, failure];
     const snapshot = snapshotView(record, {
       unchanged: result.unchanged,
@@ -173,9 +173,11 @@ export class StoreService {
     return snapshot;
   }
 
-  /** The window before a point that proved to be torn by its content was too short. */
-  async #learnTorn({ manifest, digest }: Found, quietMs: number = GRAPH_DEFAULTS.quietMs): Promise<void> {
-    if (isTorn(manifest)) return;
+  /** The window before a point that proved to be torn by its content was too short; an old defect says nothing of it. */
+  async #learnTorn(record: Found, quietMs: number = GRAPH_DEFAULTS.quietMs): Promise<void> {
+    const { manifest, digest, graded } = record;
+    const isNew = graded?.findings.some((finding) => mayStand(finding) && finding.standing?.captures === 1);
+    if (isNew !== true || isTorn(manifest) || gradeOf(record) !== Grade_Value.TORN) return;
     const { index } = this.store;
     const known = await index.quietRecord(manifest.graphId);
     const batch = index.batch();
