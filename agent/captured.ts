@@ -42,20 +42,25 @@ export function contentName(content: ListRoot | undefined): string {
   return hex(content?.entries ?? new Uint8Array());
 }
 
+/** A file of a graph in a snapshot. */
+export interface Content {
+  readonly path: string;
+  readonly content: ListRoot | undefined;
+  /** When it was last changed. */
+  readonly mtimeNs: bigint;
+}
+
 /** A graph's files in a snapshot, each with its units. */
-export async function graphContents(
-  store: Store,
-  manifest: Manifest,
-): Promise<{ path: string; content: ListRoot | undefined; newestNs: bigint }[]> {
+export async function graphContents(store: Store, manifest: Manifest): Promise<Content[]> {
   const contents = new Map<string, ListRoot | undefined>();
-  const found = [];
+  const found: Content[] = [];
   for await (const file of store.files(manifest.files)) {
     const path = pathFromBytes(file.path);
     if (file.type === FileType_Value.REGULAR) contents.set(path, file.content);
     if (!isGraphFile(path) || ![FileType_Value.REGULAR, FileType_Value.HARD_LINK].includes(file.type))
       continue;
     const content = contents.get(file.type === FileType_Value.HARD_LINK ? pathFromBytes(file.target) : path);
-    found.push({ path, content, newestNs: file.mtimeNs });
+    found.push({ path, content, mtimeNs: file.mtimeNs });
   }
   return found;
 }

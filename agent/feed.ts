@@ -59,6 +59,12 @@ export class Feed implements ChunkReader {
     this.#at += chunk.length;
   }
 
+  skip(was: number, bytes: number): boolean {
+    if (this.#reader.skip?.(was, bytes) !== true) return false;
+    this.#at += bytes;
+    return true;
+  }
+
   end(): void {
     // What is cut in a character is cut.
     this.#reader.end();

@@ -1,59 +1,45 @@
 import { create, fromBinary, toBinary } from '@bufbuild/protobuf';
 import { timestampFromMs, timestampMs } from '@bufbuild/protobuf/wkt';
-import { must } from '../core/assert.ts';
 import { LightkeeperError } from '../core/errors.ts';
 import { judge, mayStand, sightingKey } from '../core/lightrag/grade.ts';
 import { alarms } from '../core/lightrag/loss.ts';
-import { FACTS_VERSION, parseFacts } from '../core/lightrag/noted.ts';
-import { type NodeRef, spanOf } from '../core/list.ts';
+import { FACTS_VERSION } from '../core/lightrag/noted.ts';
 import { capturedMs } from '../core/manifest.ts';
-import { hex, sameBytes, sha256, unitId } from '../core/unit.ts';
+import { hex, unitId } from '../core/unit.ts';
 import {
   CutMethod_Value,
   type Finding,
   FindingSchema,
   type Graded,
   GradedSchema,
-  type GraphFile,
-  type GraphIndex,
   GraphIndexSchema,
   GraphStatsSchema,
-  type ListRoot,
   SightingSchema,
   UnitKind_Value,
 } from '../gen/lightkeeper/v1/types_pb.ts';
 import { monotonic, now } from '../host/clock.ts';
-import { graphContents } from './captured.ts';
-import type { FrameRun, GradeOutcome, GradeReply, GradeStep, NotedFile } from './grading.ts';
-import { Pool } from './pool.ts';
+import { type Content, graphContents } from './captured.ts';
+import type { NotedFile } from './grading.ts';
+import { contentDigest, look } from './look.ts';
 import { type Found, idOf, isThere, isTorn, isUsable, selectSnapshot } from './select.ts';
 import { Ingest } from './store/ingest.ts';
 import { enterAnnotation } from './store/reconcile.ts';
-import { missingUnit, type Store } from './store/store.ts';
+import type { Store } from './store/store.ts';
 
 /** Findings that are kept with a grade; the rest is counted. */
 const FINDINGS_MAX = 200;
-/** Bytes of a file that one step is given. */
-const STEP_BYTES = 8 << 20;
 /** Points that are looked through for the last usable one. */
 const LOOK_BACK_MAX = 1000;
 const NS_A_MS = 1_000_000n;
-
-/** A file of a graph in a snapshot. */
-interface Content {
-  readonly path: string;
-  readonly content: ListRoot | undefined;
-  readonly newestNs: bigint;
-}
 
 /** What a snapshot is graded against. */
 interface History {
   /** The point before it, of whatever grade. */
   readonly parent: Found | undefined;
   /** The last one that was graded. */
-  readonly last: Graded | undefined;
+  readonly last: Found | undefined;
   /** The last usable one. */
-  readonly usable: Graded | undefined;
+  readonly usable: Found | undefined;
 }
 
 /** Grades snapshots, and notes that durably. One for each open store. */
@@ -81,17 +67,22 @@ export class Grader {
       let files: readonly NotedFile[] = [];
       let findings: Finding[] = [];
       if (contents.length > 0) {
-        const outcome = await this.#look(record, contents, history, signal);
+        const { parent, last, usable } = history;
+        const outcome = await look(this.#store, { record, contents, parent, before: usable ?? last }, signal);
         files = outcome.files;
         graded.summary = outcome.summary;
         graded.stats = fromBinary(GraphStatsSchema, outcome.stats);
         findings = outcome.findings.map((bytes) => fromBinary(FindingSchema, bytes));
-        const before = history.usable?.stats;
+        const before = history.usable?.graded?.stats;
         if (before !== undefined) graded.alarms = alarms(before, graded.stats, lossShare);
       }
-      const newestMs = contents.reduce((ms, { newestNs }) => Math.max(ms, Number(newestNs / NS_A_MS)), 0);
-      const ages = { unchangedMs: now() - newestMs, elapsedMs: this.#elapsedMs(record, history.last) };
-      this.#judge(graded, findings, record, { sightings: history.last?.sightings ?? [], ...ages });
+      const newestMs = contents.reduce((ms, { mtimeNs }) => Math.max(ms, Number(mtimeNs / NS_A_MS)), 0);
+      const ages = {
+        unchangedMs: now() - newestMs,
+        elapsedMs: this.#elapsedMs(record, history.last?.graded),
+      };
+      const sightings = history.last?.graded?.sightings ?? [];
+      this.#judge(graded, findings, record, { sightings, ...ages });
       graded.durationMs = Math.max(1, Math.round(monotonic() - began));
       return await this.#note(record, graded, contents, files);
     } finally {
@@ -171,145 +162,17 @@ export class Grader {
   async #history(record: Found): Promise<History> {
     const { graphId } = record.manifest;
     let parent: Found | undefined;
-    let last: Graded | undefined;
+    let last: Found | undefined;
     let looked = 0;
     for await (const [, other] of this.#store.index.records({ graphId })) {
       if (!isThere(other) || other.manifest.sequence >= record.manifest.sequence) continue;
       parent ??= other;
-      last ??= other.graded;
-      if (isUsable(other)) return { parent, last, usable: other.graded };
+      if (other.graded !== undefined) last ??= other;
+      if (isUsable(other)) return { parent, last, usable: other };
       looked += 1;
       if (looked === LOOK_BACK_MAX) break;
     }
     return { parent, last, usable: undefined };
-  }
-
-  // ----- looking -----
-
-  async #look(
-    record: Found,
-    contents: readonly Content[],
-    { parent, last, usable }: History,
-    signal: AbortSignal | undefined,
-  ): Promise<GradeOutcome> {
-    const index = await this.#indexOf(usable ?? last);
-    const noted = new Map(index.map((file) => [file.path, file]));
-    const changed = contents.filter(({ path, content }) => !isNoted(noted.get(path), content));
-    const bytes = changed.reduce((sum, { content }) => sum + spanOf(content), 0);
-    const pool = new Pool(bytes, { chunkerSeed: this.#store.config.chunkerSeed, gentle: true, one: true });
-    const lease = await pool.lease();
-    const run = async (step: GradeStep): Promise<GradeReply> => {
-      signal?.throwIfAborted();
-      return await lease.hand.run({ op: 'grade', step });
-    };
-    try {
-      await run({ step: 'begin' });
-      for (const { path, content } of contents) {
-        const file = noted.get(path);
-        noted.delete(path);
-        if (file !== undefined) {
-          const step = isNoted(file, content) ? 'know' : 'was';
-          const units = await this.#chain(file.facts);
-          const { isKnown } = units === undefined ? {} : await run({ step, path, units });
-          if (isKnown === true && step === 'know') continue;
-        }
-        await this.#give('feed', path, content, run);
-      }
-      for (const { path, facts } of noted.values()) {
-        const units = await this.#chain(facts);
-        if (units !== undefined) await run({ step: 'was', path, units });
-      }
-      const before =
-        parent === undefined
-          ? undefined
-          : (await graphContents(this.#store, parent.manifest)).map(({ path }) => path);
-      const idle = record.manifest.cutMethod === CutMethod_Value.IDLE;
-      const { again = [] } = await run({ step: 'compare', idle, before });
-      for (const { path, content } of contents)
-        if (again.includes(path)) await this.#give('name', path, content, run);
-      return must((await run({ step: 'end' })).outcome, 'an outcome');
-    } finally {
-      lease.release();
-      await pool.close();
-    }
-  }
-
-  /** Has the bytes of a file read, some at a time, until its end or until it proves to be broken. */
-  async #give(
-    step: 'feed' | 'name',
-    path: string,
-    content: ListRoot | undefined,
-    run: (step: GradeStep) => Promise<GradeReply>,
-  ): Promise<void> {
-    let runs: FrameRun[] = [];
-    let bytes = 0;
-    const paths = new Map<number, string>();
-    // While some are read the next ones are looked up.
-    let reading: Promise<GradeReply> = Promise.resolve({});
-    try {
-      for await (const refs of this.#store.units(content)) {
-        bytes += await this.#addRuns(runs, refs, paths);
-        if (bytes < STEP_BYTES) continue;
-        if ((await reading).isBroken === true) return;
-        reading = run({ step, path, runs, ends: false });
-        runs = [];
-        bytes = 0;
-      }
-    } finally {
-      await reading;
-    }
-    if ((await reading).isBroken !== true) await run({ step, path, runs, ends: true });
-  }
-
-  async #addRuns(runs: FrameRun[], refs: readonly NodeRef[], paths: Map<number, string>): Promise<number> {
-    const locations = await this.#store.index.locate(refs.map(({ id }) => id));
-    let bytes = 0;
-    for (const [i, { id, span }] of refs.entries()) {
-      const location = locations[i];
-      if (location === undefined) throw missingUnit(id);
-      const { frameOffset: offset, frameLength: length, place } = location;
-      const path = paths.get(location.pack) ?? (await this.#store.packPath(location.pack));
-      paths.set(location.pack, path);
-      const last = runs.at(-1);
-      if (last !== undefined && last.path === path && last.offset === offset && last.to === place)
-        runs[runs.length - 1] = { ...last, to: place + 1 };
-      else runs.push({ path, offset, length, from: place, to: place + 1 });
-      bytes += span;
-    }
-    return bytes;
-  }
-
-  // ----- what was noted -----
-
-  async #indexOf(graded: Graded | undefined): Promise<GraphFile[]> {
-    if (graded === undefined || graded.index.length === 0) return [];
-    try {
-      const index: GraphIndex = fromBinary(
-        GraphIndexSchema,
-        await this.#store.readUnit(graded.index, UnitKind_Value.GRAPH),
-      );
-      return index.version === FACTS_VERSION ? index.files : [];
-    } catch (error) {
-      if (isLost(error)) return [];
-      throw error;
-    }
-  }
-
-  /** The units of a chain, the first one first; undefined if some are lost: facts can be made again. */
-  async #chain(last: Uint8Array): Promise<Uint8Array[] | undefined> {
-    const units: Uint8Array[] = [];
-    try {
-      for (let id = last; id.length > 0; ) {
-        const unit = Buffer.from(await this.#store.readUnit(id, UnitKind_Value.GRAPH));
-        units.unshift(unit);
-        const part = parseFacts(unit);
-        id = part.before;
-      }
-      return units;
-    } catch (error) {
-      if (isLost(error)) return undefined;
-      throw error;
-    }
   }
 
   /** Notes a grade, with what the next one needs. */
@@ -364,16 +227,4 @@ export class Grader {
 /** Whether a grade may change although the files do not. */
 export function isOpen(graded: Graded): boolean {
   return graded.findings.some((finding) => mayStand(finding) && finding.standing?.stands !== true);
-}
-
-function isLost(error: unknown): boolean {
-  return error instanceof LightkeeperError && error.code === 'DAMAGED';
-}
-
-function contentDigest(content: ListRoot | undefined): Buffer {
-  return sha256(content?.entries ?? new Uint8Array());
-}
-
-function isNoted(file: GraphFile | undefined, content: ListRoot | undefined): boolean {
-  return file !== undefined && sameBytes(file.content, contentDigest(content));
 }

@@ -21,6 +21,9 @@ export interface FrameRun {
   /** Places in the frame: the first, and the one after the last. */
   readonly from: number;
   readonly to: number;
+  readonly bytes: number;
+  /** Where these bytes were in the text of the matrix, in the point before; undefined if they were not. */
+  readonly was?: number | undefined;
 }
 
 /** One step of the grading of a snapshot. */
@@ -145,7 +148,8 @@ export class Grading {
   }
 
   #give(runs: readonly FrameRun[]): void {
-    for (const { path, offset, length, from, to } of runs) {
+    for (const { path, offset, length, from, to, bytes: span, was } of runs) {
+      if (was !== undefined && this.#feed?.skip(was, span) === true) continue;
       const { bytes, starts } = this.#frame(path, offset, length);
       const [start, end] = [starts[from], starts[to]];
       if (start === undefined || end === undefined)

@@ -93,7 +93,7 @@ async function manyIdle(report: Report): Promise<void> {
 }
 
 /** Processor of an agent beside an instance that takes a document each five seconds. */
-async function busy(report: Report): Promise<void> {
+export async function busy(report: Report): Promise<void> {
   const place = await freshPlace('busy');
   const dir = join(place, 'rag');
   await generate(dir, { seed: 9, bytes: 100 * MB });

@@ -182,6 +182,7 @@ export class GraphCheck {
   readonly #flaws = new Map<string, FlawCount>();
   readonly #dimensions = new Map<string, number>();
   readonly #vectors = new Map<string, number>();
+  readonly #matrices = new Map<string, number>();
   #lacks: Lack[] = [];
   readonly #names = new Map<number, Set<string>>();
   /** Files that were not read, as their facts were noted before. */
@@ -193,9 +194,10 @@ export class GraphCheck {
     return readerOf(path, {
       name: (table, ...parts) => this.#tables[table].add(nameNumber(...parts)),
       flaw: (code, name) => this.#flaw(path, code, keyText(name)),
-      vectors: (count, dimension) => {
+      vectors: (count, dimension, matrixAt) => {
         this.#dimensions.set(path, dimension);
         this.#vectors.set(path, count);
+        this.#matrices.set(path, matrixAt);
       },
     });
   }
@@ -216,6 +218,7 @@ export class GraphCheck {
       this.#flaws.set(`${path} ${code}`, { file: path, code, count, keys: [...keys] });
     if (facts.dimension > 0) this.#dimensions.set(path, facts.dimension);
     if (facts.dimension > 0) this.#vectors.set(path, facts.vectors);
+    this.#matrices.set(path, facts.matrixAt);
   }
 
   /** What is to be noted of a file; undefined if it is not in its layout. */
@@ -236,6 +239,7 @@ export class GraphCheck {
       flaws: [...this.#flaws.values()].filter(({ file }) => file === path),
       vectors: this.#vectors.get(path) ?? 0,
       dimension: this.#dimensions.get(path) ?? 0,
+      matrixAt: this.#matrices.get(path) ?? 0,
       names: [...named].slice(-NAMES_NOTED_MAX),
     };
   }

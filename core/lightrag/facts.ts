@@ -42,8 +42,8 @@ export interface Facts {
   name(table: TableName, ...parts: readonly Buffer[]): void;
   /** Something that is wrong with one record by itself. */
   flaw(code: string, name: Buffer): void;
-  /** Vectors of a file, and their dimension. */
-  vectors(count: number, dimension: number): void;
+  /** Vectors of a file, their dimension, and where in the file the text of its matrix begins; 0 if that is short. */
+  vectors(count: number, dimension: number, matrixAt: number): void;
 }
 
 /** What joins the names of a pair, and the sources of a node or edge. */

@@ -69,6 +69,7 @@ export class JsonReader implements ChunkReader {
   /** Length so far of a string that is not held; -1 outside of one. */
   #longBytes = -1;
   #longIsKey = false;
+  #longAt = 0;
   /** The token at the end of what came has not ended. */
   #waiting = false;
   /** The first byte of what comes is escaped. */
@@ -86,6 +87,18 @@ export class JsonReader implements ChunkReader {
       at = this.#longBytes < 0 ? this.#token(buffer, at) : this.#longString(buffer, at);
     this.#base += at;
     this.#rest.keep(buffer, Math.min(at, buffer.length));
+  }
+
+  /** Where in the file the string begins that passes by in pieces; undefined outside of one. */
+  get longAt(): number | undefined {
+    return this.#longBytes < 0 ? undefined : this.#longAt;
+  }
+
+  /** Passes over bytes of such a string: neither its end nor an escape is in them. */
+  passOver(bytes: number): void {
+    this.#longBytes += bytes;
+    this.#base += bytes;
+    this.#escapeOpen = false;
   }
 
   end(): void {
@@ -187,6 +200,7 @@ export class JsonReader implements ChunkReader {
     }
     // Long is what is long, however the chunks fall.
     this.#longBytes = 0;
+    this.#longAt = this.#base + start;
     this.#longIsKey = isKey;
     this.#escapeOpen = false;
     return start;
@@ -245,6 +259,14 @@ export abstract class LayoutReader implements ChunkReader, JsonEvents {
 
   end(): void {
     this.#json.end();
+  }
+
+  protected get longAt(): number | undefined {
+    return this.#json.longAt;
+  }
+
+  protected passOver(bytes: number): void {
+    this.#json.passOver(bytes);
   }
 
   abstract open(isList: boolean): void;

@@ -19,6 +19,8 @@ export interface FileFacts {
   readonly flaws: readonly Pick<GraphFlaw, 'code' | 'count' | 'keys'>[];
   readonly vectors: number;
   readonly dimension: number;
+  /** Where in the file the text of its matrix begins; 0 where that is short, or there is none. */
+  readonly matrixAt: number;
   /** Names that findings were about, with their numbers. */
   readonly names: readonly (readonly [number: number, name: string])[];
 }
@@ -39,7 +41,7 @@ const NUMBER_BYTES = 8;
 /** Numbers in one unit: 128 KiB. */
 const PART_NUMBERS = 16_384;
 /** Units of changes behind those that hold the facts as they were first noted. */
-const CHANGES_MAX = 64;
+export const CHANGES_MAX = 64;
 /** Longer chains are no chains. */
 const PARTS_MAX = 1 << 16;
 
@@ -141,6 +143,7 @@ function finishPart(message: GraphFacts, facts: FileFacts): void {
   }));
   message.vectors = BigInt(facts.vectors);
   message.dimension = facts.dimension;
+  message.matrixAt = BigInt(facts.matrixAt);
   message.names = facts.names.map(([number, name]) => ({
     $typeName: 'lightkeeper.v1.GraphName',
     number,
@@ -211,6 +214,7 @@ export function readFacts(units: readonly Uint8Array[]): NotedFacts {
       flaws: last.flaws,
       vectors: Number(last.vectors),
       dimension: last.dimension,
+      matrixAt: Number(last.matrixAt),
       names: last.names.map(({ number, name }) => [number, name] as const),
     },
     last: unitId(UnitKind_Value.GRAPH, units.at(-1) ?? new Uint8Array()),

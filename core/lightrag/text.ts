@@ -89,4 +89,9 @@ export interface ChunkReader {
   feed(chunk: Buffer): void;
   /** The file has ended. Throws `LayoutError` if it ended too early. */
   end(): void;
+  /**
+   * Passes over the next bytes, which were read before in another state of the file, `was` bytes behind the start of what
+   * is long in it, if they mean the same here; false if they must be given.
+   */
+  skip?(was: number, bytes: number): boolean;
 }

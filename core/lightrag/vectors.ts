@@ -5,7 +5,7 @@ import { LayoutReader, unescaped } from './json.ts';
 import { Held, LayoutError } from './text.ts';
 
 /** Rows whose `vector` is compared with the matrix: all of a small file, evenly chosen ones of a large one. */
-const COMPARED_MAX = 4096;
+const COMPARED_MAX = 512;
 const COSINE_MIN = 0.99;
 /** Nobody has vectors of more dimensions. */
 const DIMENSION_MAX = 1 << 20;
@@ -54,6 +54,7 @@ export class VectorReader extends LayoutReader {
   #vectors = new Map<number, { id: Buffer; packed: Buffer }>();
   #step = 1;
   #matrix: MatrixRows | undefined;
+  #matrixAt = 0;
   #hasMatrix = false;
 
   constructor(facts: Facts, file: VectorFile) {
@@ -66,7 +67,7 @@ export class VectorReader extends LayoutReader {
     super.end();
     const { missing } = this;
     if (missing !== undefined) throw new LayoutError('malformed', 0, `it has no ${missing}`);
-    this.#facts.vectors(this.#rows, this.#dimension);
+    this.#facts.vectors(this.#rows, this.#dimension, this.#matrixAt);
   }
 
   private get missing(): string | undefined {
@@ -108,8 +109,20 @@ export class VectorReader extends LayoutReader {
 
   piece(bytes: Buffer): void {
     if (this.#depth !== 1 || this.#top !== 'matrix') return;
-    this.#matrix ??= new MatrixRows(this.#dimension, this.#vectors, this.#facts);
+    if (this.#matrix === undefined) {
+      this.#matrix = new MatrixRows(this.#dimension, this.#vectors, this.#facts);
+      this.#matrixAt = this.longAt ?? 0;
+    }
     this.#matrix.feed(bytes);
+  }
+
+  /** Rows of a matrix that were read before mean the same where they are, or whole rows further on. */
+  skip(was: number, bytes: number): boolean {
+    const matrix = this.#matrix;
+    if (matrix === undefined || this.longAt === undefined || !matrix.isInPhase(was)) return false;
+    this.passOver(bytes);
+    matrix.skip(bytes);
+    return true;
   }
 
   long(_: number, isKey: boolean): void {
@@ -182,7 +195,7 @@ export class VectorReader extends LayoutReader {
   #endMatrix(): void {
     this.#hasMatrix = true;
     const expected = this.#rows * this.#dimension * FLOAT_BYTES;
-    if (this.#matrix?.end() !== expected) this.#facts.flaw('matrix_length', Buffer.from('matrix'));
+    if (this.#matrix?.isLong(expected) !== true) this.#facts.flaw('matrix_length', Buffer.from('matrix'));
     this.#vectors.clear();
   }
 }
@@ -199,12 +212,17 @@ class MatrixRows {
   readonly #facts: Facts;
   readonly #row: Buffer;
   readonly #floats: Float32Array;
-  #filled = 0;
-  #number = 0;
   /** Characters that make no whole group of four yet. */
   #rest = '';
   readonly #decoded = Buffer.allocUnsafeSlow(PIECE_BYTES);
-  #bytes = 0;
+  #filled = 0;
+  #number = 0;
+  #chars = 0;
+  /** Characters, and then bytes, up to the next row: what is before them was passed over. */
+  #passChars = 0;
+  #passBytes = 0;
+  /** Of the last characters; unknown if they were passed over. */
+  #padding: number | undefined = 0;
 
   constructor(dimension: number, vectors: ReadonlyMap<number, { id: Buffer; packed: Buffer }>, facts: Facts) {
     if (dimension === 0) throw new LayoutError('malformed', 0, 'its embedding_dim does not come first');
@@ -219,25 +237,59 @@ class MatrixRows {
 
   feed(bytes: Buffer): void {
     for (let at = 0; at < bytes.length; at += PIECE_BYTES) {
-      const text = this.#rest + bytes.toString('latin1', at, Math.min(at + PIECE_BYTES, bytes.length));
+      const text =
+        this.#rest + this.#fresh(bytes.toString('latin1', at, Math.min(at + PIECE_BYTES, bytes.length)));
       const whole = text.length - (text.length % 4);
       this.#rest = text.slice(whole);
-      this.#decode(text.slice(0, whole));
+      if (whole > 0) this.#decode(text.slice(0, whole));
     }
   }
 
-  /** Answers how many bytes there were; -1 if they were not base64. */
-  end(): number {
-    return this.#rest === '' ? this.#bytes : -1;
+  /** Characters without those that belong to a group that was passed over. */
+  #fresh(text: string): string {
+    this.#chars += text.length;
+    const passed = Math.min(this.#passChars, text.length);
+    this.#passChars -= passed;
+    return passed === 0 ? text : text.slice(passed);
+  }
+
+  /** Whether what was `was` characters behind the start of a matrix of these rows means the same rows here, or others. */
+  isInPhase(was: number): boolean {
+    // Groups of four characters and rows begin together every so many.
+    const period = this.#rowBytes % 3 === 0 ? (this.#rowBytes / 3) * 4 : this.#rowBytes * 4;
+    return (this.#chars - was) % period === 0;
+  }
+
+  skip(chars: number): void {
+    this.#chars += chars;
+    this.#passChars = (4 - (this.#chars % 4)) % 4;
+    const at = ((this.#chars + this.#passChars) / 4) * 3;
+    this.#number = Math.ceil(at / this.#rowBytes);
+    this.#passBytes = this.#number * this.#rowBytes - at;
+    this.#filled = 0;
+    this.#rest = '';
+    this.#padding = undefined;
+  }
+
+  /** Whether all characters together are so many bytes. */
+  isLong(bytes: number): boolean {
+    const padding = (3 - (bytes % 3)) % 3;
+    const fits = this.#rest === '' && this.#chars === ((bytes + padding) / 3) * 4;
+    return fits && (this.#padding ?? padding) === padding;
   }
 
   #decode(text: string): void {
-    const bytes = this.#decoded.subarray(0, this.#decoded.write(text, 'base64'));
+    if (this.#padding !== undefined && this.#padding > 0)
+      throw new LayoutError('malformed', 0, 'its matrix is not base64');
+    const all = this.#decoded.subarray(0, this.#decoded.write(text, 'base64'));
     // The decoder passes over what is no base64 without a word: then there are fewer bytes than characters say.
     const padding = text.endsWith('==') ? 2 : text.endsWith('=') ? 1 : 0;
-    if (bytes.length !== (text.length / 4) * 3 - padding || (padding === 0 && text.includes('=')))
+    if (all.length !== (text.length / 4) * 3 - padding || (padding === 0 && text.includes('=')))
       throw new LayoutError('malformed', 0, 'its matrix is not base64');
-    this.#bytes += bytes.length;
+    this.#padding = padding;
+    const passed = Math.min(this.#passBytes, all.length);
+    this.#passBytes -= passed;
+    const bytes = all.subarray(passed);
     for (let at = 0; at < bytes.length; ) {
       const length = Math.min(this.#rowBytes - this.#filled, bytes.length - at);
       bytes.copy(this.#row, this.#filled, at, at + length);

@@ -151,7 +151,7 @@ function heldBy({ pid }: Agent): Held {
 }
 
 /** The newest point is the directory as it is, byte for byte; waits until it is. */
-async function caught({ subject, place }: World): Promise<number> {
+async function caught({ subject, place, agent }: World): Promise<number> {
   const began = performance.now();
   const wanted = lookAt(subject.dir);
   const back = join(place, 'back');
@@ -165,7 +165,11 @@ async function caught({ subject, place }: World): Promise<number> {
   await until('the final state is a point', holds, CAUGHT_WITHIN_MS).catch((error: unknown) => {
     throw new Error(`${String(error)}\n${apart.slice(0, 5).join('\n')}`);
   });
-  return performance.now() - began;
+  const caughtMs = performance.now() - began;
+  // It is told of once it has been looked into.
+  const { snapshot } = await subject.show('latest');
+  await until('it is told of', () => agent.out.includes(snapshot.snapshotId.slice(0, 12)), CAUGHT_WITHIN_MS);
+  return caughtMs;
 }
 
 /** An instance writes all the time, troubles come and go, and an agent misses nothing and holds no more than before. */

@@ -36,6 +36,7 @@ function facts(tables: Partial<Record<TableName, number[]>>, more: Partial<FileF
     flaws: [],
     vectors: 0,
     dimension: 0,
+    matrixAt: 0,
     names: [],
     ...more,
   };

@@ -1,0 +1,228 @@
+import { fromBinary } from '@bufbuild/protobuf';
+import { must } from '../core/assert.ts';
+import { LightkeeperError } from '../core/errors.ts';
+import { CHANGES_MAX, FACTS_VERSION, parseFacts } from '../core/lightrag/noted.ts';
+import { type NodeRef, spanOf } from '../core/list.ts';
+import { sameBytes, sha256 } from '../core/unit.ts';
+import {
+  CutMethod_Value,
+  type Graded,
+  type GraphFacts,
+  type GraphFile,
+  GraphIndexSchema,
+  type ListRoot,
+  UnitKind_Value,
+} from '../gen/lightkeeper/v1/types_pb.ts';
+import { type Content, graphContents } from './captured.ts';
+import type { FrameRun, GradeOutcome, GradeReply, GradeStep } from './grading.ts';
+import { Pool } from './pool.ts';
+import type { Found } from './select.ts';
+import { missingUnit, type Store } from './store/store.ts';
+
+/** Bytes of a file that one step is given. */
+const STEP_BYTES = 8 << 20;
+const FLOAT_BYTES = 4;
+
+/** What is looked into, and what it is compared with. */
+export interface LookOrder {
+  readonly record: Found;
+  /** The files of the graph in it. */
+  readonly contents: readonly Content[];
+  readonly parent: Found | undefined;
+  /** A point whose noted facts are used. */
+  readonly before: Found | undefined;
+}
+
+/** Runs the checks on the units of a snapshot; files, and parts of a matrix, that have not changed are not read again. */
+export async function look(
+  store: Store,
+  order: LookOrder,
+  signal: AbortSignal | undefined,
+): Promise<GradeOutcome> {
+  const noted = new Map((await indexOf(store, order.before?.graded)).map((file) => [file.path, file]));
+  const changed = order.contents.filter(({ path, content }) => !isNoted(noted.get(path), content));
+  const bytes = changed.reduce((sum, { content }) => sum + spanOf(content), 0);
+  const pool = new Pool(bytes, { chunkerSeed: store.config.chunkerSeed, gentle: true, one: true });
+  const lease = await pool.lease();
+  const run = async (step: GradeStep): Promise<GradeReply> => {
+    signal?.throwIfAborted();
+    return await lease.hand.run({ op: 'grade', step });
+  };
+  try {
+    return await new Look(store, order, noted, run).run();
+  } finally {
+    lease.release();
+    await pool.close();
+  }
+}
+
+/** Where units were in the text of a matrix, by their ids; undefined for those that were there twice. */
+type Places = ReadonlyMap<string, number | undefined>;
+const NOWHERE: Places = new Map();
+
+class Look {
+  readonly #store: Store;
+  readonly #order: LookOrder;
+  readonly #noted: Map<string, GraphFile>;
+  readonly #run: (step: GradeStep) => Promise<GradeReply>;
+  readonly #packs = new Map<number, string>();
+
+  constructor(
+    store: Store,
+    order: LookOrder,
+    noted: Map<string, GraphFile>,
+    run: (step: GradeStep) => Promise<GradeReply>,
+  ) {
+    this.#store = store;
+    this.#order = order;
+    this.#noted = noted;
+    this.#run = run;
+  }
+
+  async run(): Promise<GradeOutcome> {
+    const { record, contents, parent, before } = this.#order;
+    await this.#run({ step: 'begin' });
+    const old = before === undefined ? [] : await graphContents(this.#store, before.manifest);
+    for (const { path, content } of contents) {
+      const file = this.#noted.get(path);
+      this.#noted.delete(path);
+      const known = file === undefined ? undefined : await this.#tell(file, content);
+      if (known === 'same') continue;
+      const was = old.find((one) => one.path === path)?.content;
+      await this.#give('feed', path, content, known === undefined ? NOWHERE : await this.#places(known, was));
+    }
+    for (const file of this.#noted.values()) await this.#tell(file, undefined);
+    const names =
+      parent === undefined
+        ? undefined
+        : (await graphContents(this.#store, parent.manifest)).map(({ path }) => path);
+    const idle = record.manifest.cutMethod === CutMethod_Value.IDLE;
+    const { again = [] } = await this.#run({ step: 'compare', idle, before: names });
+    for (const { path, content } of contents)
+      if (again.includes(path)) await this.#give('name', path, content, NOWHERE);
+    return must((await this.#run({ step: 'end' })).outcome, 'an outcome');
+  }
+
+  /** Tells what was noted of a file; answers the last part of that, or that the file is still the same. */
+  async #tell(file: GraphFile, content: ListRoot | undefined): Promise<GraphFacts | 'same' | undefined> {
+    const chain = await this.#chain(file.facts);
+    if (chain === undefined) return undefined;
+    const step = isNoted(file, content) ? 'know' : 'was';
+    const { isKnown } = await this.#run({ step, path: file.path, units: chain.units });
+    if (isKnown !== true) return undefined;
+    return step === 'know' ? 'same' : chain.last;
+  }
+
+  /**
+   * Where the units of a matrix were that was found to be right. Now and then all of it is read again: with the facts,
+   * which are noted anew after so many changes.
+   */
+  async #places(last: GraphFacts, content: ListRoot | undefined): Promise<Places> {
+    const begin = Number(last.matrixAt);
+    if (begin === 0 || last.flaws.length > 0 || last.parts - last.firstParts >= CHANGES_MAX - 1)
+      return NOWHERE;
+    const matrixBytes = Number(last.vectors) * last.dimension * FLOAT_BYTES;
+    const end = begin + Math.ceil(matrixBytes / 3) * 4;
+    const places = new Map<string, number | undefined>();
+    let at = 0;
+    for await (const refs of this.#store.units(content)) {
+      for (const { id, span } of refs) {
+        const name = id.toString('latin1');
+        if (at >= begin && at + span <= end) places.set(name, places.has(name) ? undefined : at - begin);
+        at += span;
+      }
+    }
+    return places;
+  }
+
+  /** Has the bytes of a file read, some at a time, until its end or until it proves to be broken. */
+  async #give(
+    step: 'feed' | 'name',
+    path: string,
+    content: ListRoot | undefined,
+    places: Places,
+  ): Promise<void> {
+    let runs: FrameRun[] = [];
+    let bytes = 0;
+    // While some are read the next ones are looked up.
+    let reading: Promise<GradeReply> = Promise.resolve({});
+    try {
+      for await (const refs of this.#store.units(content)) {
+        bytes += await this.#addRuns(runs, refs, places);
+        if (bytes < STEP_BYTES) continue;
+        if ((await reading).isBroken === true) return;
+        reading = this.#run({ step, path, runs, ends: false });
+        runs = [];
+        bytes = 0;
+      }
+    } finally {
+      await reading;
+    }
+    if ((await reading).isBroken !== true) await this.#run({ step, path, runs, ends: true });
+  }
+
+  async #addRuns(runs: FrameRun[], refs: readonly NodeRef[], places: Places): Promise<number> {
+    const locations = await this.#store.index.locate(refs.map(({ id }) => id));
+    let bytes = 0;
+    for (const [i, { id, span }] of refs.entries()) {
+      const location = locations[i];
+      if (location === undefined) throw missingUnit(id);
+      const { frameOffset: offset, frameLength: length, place } = location;
+      const path = this.#packs.get(location.pack) ?? (await this.#store.packPath(location.pack));
+      this.#packs.set(location.pack, path);
+      const was = places.get(id.toString('latin1'));
+      const last = runs.at(-1);
+      const goesOn = last?.path === path && last.offset === offset && last.to === place;
+      const wasNext = last?.was === undefined ? undefined : last.was + last.bytes;
+      if (last !== undefined && goesOn && was === wasNext)
+        runs[runs.length - 1] = { ...last, to: place + 1, bytes: last.bytes + span };
+      else runs.push({ path, offset, length, from: place, to: place + 1, bytes: span, was });
+      bytes += span;
+    }
+    return bytes;
+  }
+
+  /** The units of a chain, the first one first; undefined if some are lost: facts can be made again. */
+  async #chain(id: Uint8Array): Promise<{ units: Uint8Array[]; last: GraphFacts } | undefined> {
+    const units: Uint8Array[] = [];
+    let last: GraphFacts | undefined;
+    try {
+      for (let next = id; next.length > 0; ) {
+        const unit = Buffer.from(await this.#store.readUnit(next, UnitKind_Value.GRAPH));
+        units.unshift(unit);
+        const part = parseFacts(unit);
+        last ??= part;
+        next = part.before;
+      }
+      return last === undefined ? undefined : { units, last };
+    } catch (error) {
+      if (isLost(error)) return undefined;
+      throw error;
+    }
+  }
+}
+
+async function indexOf(store: Store, graded: Graded | undefined): Promise<GraphFile[]> {
+  if (graded === undefined || graded.index.length === 0) return [];
+  try {
+    const unit = await store.readUnit(graded.index, UnitKind_Value.GRAPH);
+    const index = fromBinary(GraphIndexSchema, unit);
+    return index.version === FACTS_VERSION ? index.files : [];
+  } catch (error) {
+    if (isLost(error)) return [];
+    throw error;
+  }
+}
+
+function isLost(error: unknown): boolean {
+  return error instanceof LightkeeperError && error.code === 'DAMAGED';
+}
+
+/** By which the bytes of a file are known again. */
+export function contentDigest(content: ListRoot | undefined): Buffer {
+  return sha256(content?.entries ?? new Uint8Array());
+}
+
+function isNoted(file: GraphFile | undefined, content: ListRoot | undefined): boolean {
+  return file !== undefined && sameBytes(file.content, contentDigest(content));
+}
