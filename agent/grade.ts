@@ -20,7 +20,7 @@ import {
 import { monotonic, now } from '../host/clock.ts';
 import { type Content, graphContents } from './captured.ts';
 import type { NotedFile } from './grading.ts';
-import { contentDigest, look } from './look.ts';
+import { contentDigest, KnownChains, look } from './look.ts';
 import { type Found, idOf, isThere, isTorn, isUsable, selectSnapshot } from './select.ts';
 import { Ingest } from './store/ingest.ts';
 import { enterAnnotation } from './store/reconcile.ts';
@@ -47,6 +47,7 @@ export class Grader {
   readonly #store: Store;
   /** When a graph was last graded by this process, on the monotonic clock. */
   readonly #lastMs = new Map<string, number>();
+  readonly #chains = new KnownChains();
 
   constructor(store: Store) {
     this.#store = store;
@@ -68,7 +69,11 @@ export class Grader {
       let findings: Finding[] = [];
       if (contents.length > 0) {
         const { parent, last, usable } = history;
-        const outcome = await look(this.#store, { record, contents, parent, before: usable ?? last }, signal);
+        const outcome = await look(
+          this.#store,
+          { record, contents, parent, before: usable ?? last, chains: this.#chains },
+          signal,
+        );
         files = outcome.files;
         graded.summary = outcome.summary;
         graded.stats = fromBinary(GraphStatsSchema, outcome.stats);

@@ -3,7 +3,7 @@ import { must } from '../core/assert.ts';
 import { LightkeeperError } from '../core/errors.ts';
 import { CHANGES_MAX, FACTS_VERSION, parseFacts } from '../core/lightrag/noted.ts';
 import { type NodeRef, spanOf } from '../core/list.ts';
-import { sameBytes, sha256 } from '../core/unit.ts';
+import { hex, sameBytes, sha256 } from '../core/unit.ts';
 import {
   CutMethod_Value,
   type Graded,
@@ -22,6 +22,44 @@ import { missingUnit, type Store } from './store/store.ts';
 /** Bytes of a file that one step is given. */
 const STEP_BYTES = 8 << 20;
 const FLOAT_BYTES = 4;
+/** Chains in memory, of all graphs together; others are read from the store. */
+const CHAINS_BYTES_MAX = 16 << 20;
+
+/** Units of facts, the first one first, and what the last one says. */
+interface Chain {
+  readonly units: readonly Uint8Array[];
+  readonly last: GraphFacts;
+}
+
+/** Chains of noted facts that were used last, by their last unit: most of them are wanted again. */
+export class KnownChains {
+  #chains = new Map<string, Chain>();
+  #bytes = 0;
+
+  get(last: Uint8Array): Chain | undefined {
+    return this.#chains.get(hex(last));
+  }
+
+  /** Remembers a chain, in place of an older state of it. */
+  put(chain: Chain, id: Uint8Array, older: Uint8Array | undefined): void {
+    if (older !== undefined) this.#drop(hex(older));
+    const bytes = sizeOf(chain);
+    if (this.#bytes + bytes > CHAINS_BYTES_MAX || this.#chains.has(hex(id))) return;
+    this.#chains.set(hex(id), chain);
+    this.#bytes += bytes;
+  }
+
+  #drop(name: string): void {
+    const chain = this.#chains.get(name);
+    if (chain === undefined) return;
+    this.#chains.delete(name);
+    this.#bytes -= sizeOf(chain);
+  }
+}
+
+function sizeOf({ units }: Chain): number {
+  return units.reduce((sum, { length }) => sum + length, 0);
+}
 
 /** What is looked into, and what it is compared with. */
 export interface LookOrder {
@@ -31,6 +69,7 @@ export interface LookOrder {
   readonly parent: Found | undefined;
   /** A point whose noted facts are used. */
   readonly before: Found | undefined;
+  readonly chains: KnownChains;
 }
 
 /** Runs the checks on the units of a snapshot; files, and parts of a matrix, that have not changed are not read again. */
@@ -66,6 +105,8 @@ class Look {
   readonly #noted: Map<string, GraphFile>;
   readonly #run: (step: GradeStep) => Promise<GradeReply>;
   readonly #packs = new Map<number, string>();
+  /** Last units of what was noted before, by the paths of the files. */
+  readonly #before: ReadonlyMap<string, Uint8Array>;
 
   constructor(
     store: Store,
@@ -76,6 +117,7 @@ class Look {
     this.#store = store;
     this.#order = order;
     this.#noted = noted;
+    this.#before = new Map([...noted].map(([path, { facts }]) => [path, facts]));
     this.#run = run;
   }
 
@@ -100,7 +142,21 @@ class Look {
     const { again = [] } = await this.#run({ step: 'compare', idle, before: names });
     for (const { path, content } of contents)
       if (again.includes(path)) await this.#give('name', path, content, NOWHERE);
-    return must((await this.#run({ step: 'end' })).outcome, 'an outcome');
+    const outcome = must((await this.#run({ step: 'end' })).outcome, 'an outcome');
+    for (const { path, units, last } of outcome.files) await this.#remember(path, units, last);
+    return outcome;
+  }
+
+  /** What is noted now will be wanted by the next look. */
+  async #remember(path: string, units: readonly Uint8Array[], id: Uint8Array): Promise<void> {
+    const end = units.at(-1);
+    if (end === undefined) return;
+    const last = parseFacts(end);
+    const older = this.#before.get(path);
+    const grown = last.parts - units.length + 1 > 0 && older !== undefined;
+    const base = grown ? await this.#chain(older) : undefined;
+    if (grown && base === undefined) return;
+    this.#order.chains.put({ units: [...(base?.units ?? []), ...units], last }, id, older);
   }
 
   /** Tells what was noted of a file; answers the last part of that, or that the file is still the same. */
@@ -183,7 +239,9 @@ class Look {
   }
 
   /** The units of a chain, the first one first; undefined if some are lost: facts can be made again. */
-  async #chain(id: Uint8Array): Promise<{ units: Uint8Array[]; last: GraphFacts } | undefined> {
+  async #chain(id: Uint8Array): Promise<Chain | undefined> {
+    const known = this.#order.chains.get(id);
+    if (known !== undefined) return known;
     const units: Uint8Array[] = [];
     let last: GraphFacts | undefined;
     try {
@@ -194,7 +252,9 @@ class Look {
         last ??= part;
         next = part.before;
       }
-      return last === undefined ? undefined : { units, last };
+      if (last === undefined) return undefined;
+      this.#order.chains.put({ units, last }, id, undefined);
+      return { units, last };
     } catch (error) {
       if (isLost(error)) return undefined;
       throw error;

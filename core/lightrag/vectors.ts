@@ -5,7 +5,7 @@ import { LayoutReader, unescaped } from './json.ts';
 import { Held, LayoutError } from './text.ts';
 
 /** Rows whose `vector` is compared with the matrix: all of a small file, evenly chosen ones of a large one. */
-const COMPARED_MAX = 512;
+const COMPARED_MAX = 128;
 const COSINE_MIN = 0.99;
 /** Nobody has vectors of more dimensions. */
 const DIMENSION_MAX = 1 << 20;
