@@ -70,6 +70,7 @@ export async function graphFiles(store: Store, manifest: Manifest): Promise<Grap
   return (await graphContents(store, manifest)).map(({ path, content }) => ({
     path,
     content: contentName(content),
+    units: content,
     chunks: () => bytesOf(store, content),
   }));
 }

@@ -20,6 +20,7 @@ import {
 } from '../gen/lightkeeper/v1/agent_pb.ts';
 import { type FileEntry, FileType_Value, type Finding } from '../gen/lightkeeper/v1/types_pb.ts';
 import { contentName, graphFiles } from './captured.ts';
+import { withoutCommon } from './common.ts';
 import { feedAll, type GraphSource } from './inspect.ts';
 import { type Found, idOf } from './select.ts';
 import type { Store } from './store/store.ts';
@@ -50,7 +51,9 @@ export async function diffSnapshots(
     const compare = async (path: string, kind: Kind): Promise<RecordChanges[]> => {
       const sides = [before, after].map((sources) => sources.find((source) => source.path === path));
       try {
-        return await compareFile(sides[0], sides[1], kind, signal);
+        if (sides[0]?.content === sides[1]?.content) return [];
+        const [one, other] = await withoutCommon(store, sides[0], sides[1]);
+        return await compareFile(one, other, kind, signal);
       } catch (error) {
         if (!(error instanceof LayoutError)) throw error;
         const message = `what changed in it is not known, as one side of it is not whole: ${error.message}`;
@@ -191,7 +194,6 @@ async function compareFile(
   kind: Kind,
   signal: AbortSignal | undefined,
 ): Promise<RecordChanges[]> {
-  if (before?.content === after?.content) return [];
   const tablesOf = <T>(make: () => T) => Array.from({ length: kind.tables }, make);
   const digestsOf = async (source: GraphSource | undefined) => {
     const tables = tablesOf((): Digests => new Map());

@@ -2,7 +2,7 @@ import { normalise } from '../core/errors.ts';
 import { type CheckContext, GraphCheck } from '../core/lightrag/check.ts';
 import { type ChunkReader, LayoutError } from '../core/lightrag/text.ts';
 
-import type { Finding, GraphStats } from '../gen/lightkeeper/v1/types_pb.ts';
+import type { Finding, GraphStats, ListRoot } from '../gen/lightkeeper/v1/types_pb.ts';
 import { Feed } from './feed.ts';
 
 /** A file of a graph, from wherever its bytes come. */
@@ -11,6 +11,8 @@ export interface GraphSource {
   readonly path: string;
   /** A name for all its bytes, where there is one. */
   readonly content?: string;
+  /** Its units, where it is in a snapshot. */
+  readonly units?: ListRoot | undefined;
   /** Its bytes, from the start; each chunk may be used again for the next. */
   chunks(): AsyncIterable<Buffer>;
 }

@@ -1,8 +1,17 @@
 import assert from 'node:assert/strict';
-import { cpSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, truncateSync } from 'node:fs';
+import {
+  cpSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  truncateSync,
+  writeFileSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import { it } from 'node:test';
-import { generate, ingest } from '../../demo/generate.ts';
+import { deleteDocument, generate, ingest } from '../../demo/generate.ts';
 import { readGraph } from '../../demo/instance/graph.ts';
 import { hasFields, type Json, listOf, Place, suite } from './program.ts';
 
@@ -72,6 +81,16 @@ function assertDiff(answer: Json, before: string, after: string): void {
   );
 }
 
+/** The same records in another layout. */
+function compact(dir: string, name: string): string {
+  return JSON.stringify(JSON.parse(readFileSync(join(dir, name), 'utf8')));
+}
+
+function reverseRecords(dir: string, name: string): void {
+  const records = Object.entries(JSON.parse(readFileSync(join(dir, name), 'utf8')) as object);
+  writeFileSync(join(dir, name), JSON.stringify(Object.fromEntries(records.reverse()), null, 2));
+}
+
 suite('diff', () => {
   it('says what an ingest brought, as a slow look at both says it', async () => {
     const place = new Place();
@@ -95,6 +114,45 @@ suite('diff', () => {
     assert.deepEqual([same.files, (same.entities as Json).changedCount], [[], '0']);
     const plain = await place.run(['diff', first, second, '--store', place.store]);
     assert.match(plain.stdout, /^FILE .*\n(?:.*\n)*documents: \+2 −0 ~0\n {2}\+ doc-/);
+  });
+
+  it('of files of many units, with changes at any place in them, agrees with a slow look', async () => {
+    const place = new Place();
+    let state = await generate(place.dir, { seed: 8, documents: 120, dimension: 8 });
+    const states: string[] = [];
+    const keep = async () => {
+      const to = place.path(`state${states.length}`);
+      cpSync(place.dir, to, { recursive: true });
+      states.push(to);
+      await place.snapshot({}, '--no-grade');
+    };
+    await keep();
+    for (const number of [1, 60, 119]) {
+      state = await deleteDocument(place.dir, state, number);
+      await keep();
+    }
+    state = await ingest(place.dir, state, 3);
+    await keep();
+    writeFileSync(join(place.dir, 'kv_store_full_docs.json'), compact(place.dir, 'kv_store_full_docs.json'));
+    await keep();
+    reverseRecords(place.dir, 'kv_store_text_chunks.json');
+    await keep();
+    const ids = (await place.ids()).reverse();
+    for (const [from, to] of [
+      [0, 1],
+      [1, 2],
+      [2, 3],
+      [3, 4],
+      [4, 5],
+      [5, 6],
+      [0, 6],
+      [6, 1],
+    ] as const)
+      assertDiff(
+        await place.json(['diff', ids[from] ?? '', ids[to] ?? '']),
+        states[from] ?? '',
+        states[to] ?? '',
+      );
   });
 
   it('of ten states of a real directory agrees with a slow look', {
