@@ -64,6 +64,7 @@ export async function diffSnapshots(
     const [documents] = await compare(GRAPH_FILES.documents, RECORDS);
     const [chunks] = await compare(GRAPH_FILES.chunks, RECORDS);
     const [entities, relations] = await compare(GRAPH_FILES.graph, GRAPH);
+    const [answers] = await compare(GRAPH_FILES.answers, RECORDS);
     const none = () => create(RecordChangesSchema);
     return create(DiffResponseSchema, {
       fromSnapshotId: idOf(from),
@@ -73,6 +74,7 @@ export async function diffSnapshots(
       chunks: chunks ?? none(),
       entities: entities ?? none(),
       relations: relations ?? none(),
+      answers: answers ?? none(),
       findings,
     });
   } finally {

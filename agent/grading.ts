@@ -88,8 +88,17 @@ export class Grading {
   readonly #was = new Map<string, NotedFacts>();
   #feed: Feed | undefined;
 
-  constructor(readFrame: (path: string, offset: number, length: number) => Buffer) {
+  /** Room for decoded frames that an earlier grading of this thread has left. */
+  readonly #rooms: Buffer[];
+
+  constructor(readFrame: (path: string, offset: number, length: number) => Buffer, rooms: Buffer[]) {
     this.#readFrame = readFrame;
+    this.#rooms = rooms;
+  }
+
+  /** Leaves its room to the next one. */
+  close(): void {
+    this.#rooms.push(...this.#frames.splice(0).map(({ room }) => room));
   }
 
   run(step: GradeStep): GradeReply {
@@ -166,7 +175,7 @@ export class Grading {
       this.#frames.push(known);
       return known.frame;
     }
-    let room = this.#frames.length < FRAMES_KEPT ? undefined : this.#frames.shift()?.room;
+    let room = this.#frames.length < FRAMES_KEPT ? this.#rooms.pop() : this.#frames.shift()?.room;
     const frame = decodeWhole(this.#readFrame(path, offset, length), (bytes) => {
       if (room === undefined || room.length < bytes) room = Buffer.allocUnsafeSlow(Math.ceil(bytes * 1.25));
       return room.subarray(0, bytes);

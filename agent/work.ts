@@ -140,6 +140,7 @@ export class Work {
   #scratch: Buffer | undefined;
   #encoded: Buffer | undefined;
   #grading: Grading | undefined;
+  readonly #rooms: Buffer[] = [];
 
   constructor({ chunkerSeed, bulk, bytes }: WorkSettings, outlet: Outlet) {
     this.#chunkerSeed = chunkerSeed;
@@ -155,6 +156,7 @@ export class Work {
     if (chunkerSeed !== this.#chunkerSeed || bulk !== this.#bulk || roomFor(bytes) > this.#bytes)
       return false;
     this.#blocks.clear();
+    this.#grading?.close();
     this.#grading = undefined;
     for (const gathering of this.#gatherings) Object.assign(gathering, { rawBytes: 0, ids: [], lengths: [] });
     return true;
@@ -185,10 +187,15 @@ export class Work {
 
   #grade(step: GradeStep): GradeReply {
     if (step.step === 'begin') {
-      this.#grading = new Grading((path, offset, length) => this.#readFrame(path, offset, length));
+      this.#grading?.close();
+      const readFrame = (path: string, offset: number, length: number) =>
+        this.#readFrame(path, offset, length);
+      this.#grading = new Grading(readFrame, this.#rooms);
     }
     const reply = must(this.#grading, 'a grading').run(step);
-    if (step.step === 'end') this.#grading = undefined;
+    if (step.step !== 'end') return reply;
+    this.#grading?.close();
+    this.#grading = undefined;
     return reply;
   }
 

@@ -29,7 +29,7 @@ async function run(fromSnapshotId: string, toSnapshotId: string, options: Common
   const diff = await withStore(storeOf(options), { reading: true }, (client) => client.diff(request));
   if (options.json === true) return printJson(DiffResponseSchema, diff);
   printFiles(diff);
-  for (const kind of ['documents', 'chunks', 'entities', 'relations'] as const)
+  for (const kind of ['documents', 'chunks', 'entities', 'relations', 'answers'] as const)
     printRecords(kind, diff[kind]);
   printFindings(diff.findings);
 }

@@ -26,11 +26,12 @@ const CHANGES = {
   changed: 'list',
 } as const;
 
+const KINDS = ['documents', 'chunks', 'entities', 'relations', 'answers'] as const;
 type Fields = Readonly<Record<string, unknown>>;
 type Records = ReadonlyMap<string, Fields>;
 
 /** The records of a directory, read the plain way. */
-function recordsIn(dir: string): Record<'documents' | 'chunks' | 'entities' | 'relations', Records> {
+function recordsIn(dir: string): Record<(typeof KINDS)[number], Records> {
   const json = (name: string): Records =>
     new Map(Object.entries(JSON.parse(readFileSync(join(dir, name), 'utf8')) as Record<string, Fields>));
   const { nodes, edges } = readGraph(readFileSync(join(dir, GRAPH), 'utf8'));
@@ -39,6 +40,7 @@ function recordsIn(dir: string): Record<'documents' | 'chunks' | 'entities' | 'r
   return {
     documents: json('kv_store_full_docs.json'),
     chunks: json('kv_store_text_chunks.json'),
+    answers: json('kv_store_llm_response_cache.json'),
     entities: new Map([...nodes.values()].map(({ id, attributes }) => [id, attributes])),
     relations: new Map([...edges.values()].map(({ ends, attributes }) => [sorted(ends), attributes])),
   };
@@ -68,8 +70,7 @@ function slowDiff(before: Records, after: Records): Json {
 
 function assertDiff(answer: Json, before: string, after: string): void {
   const [old, now] = [recordsIn(before), recordsIn(after)];
-  for (const kind of ['documents', 'chunks', 'entities', 'relations'] as const)
-    assert.deepEqual(answer[kind], slowDiff(old[kind], now[kind]), kind);
+  for (const kind of KINDS) assert.deepEqual(answer[kind], slowDiff(old[kind], now[kind]), kind);
   const differs = (name: string) =>
     !existsSync(join(before, name)) ||
     !existsSync(join(after, name)) ||
