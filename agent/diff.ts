@@ -20,7 +20,7 @@ import {
 } from '../gen/lightkeeper/v1/agent_pb.ts';
 import { type FileEntry, FileType_Value, type Finding } from '../gen/lightkeeper/v1/types_pb.ts';
 import { contentName, graphFiles } from './captured.ts';
-import { withoutCommon } from './common.ts';
+import { withoutCommon } from './differing.ts';
 import { feedAll, type GraphSource } from './inspect.ts';
 import { type Found, idOf } from './select.ts';
 import type { Store } from './store/store.ts';
