@@ -46,8 +46,6 @@ export function contentName(content: ListRoot | undefined): string {
 export interface Content {
   readonly path: string;
   readonly content: ListRoot | undefined;
-  /** When it was last changed. */
-  readonly mtimeNs: bigint;
 }
 
 /** A graph's files in a snapshot, each with its units. */
@@ -60,7 +58,7 @@ export async function graphContents(store: Store, manifest: Manifest): Promise<C
     if (!isGraphFile(path) || ![FileType_Value.REGULAR, FileType_Value.HARD_LINK].includes(file.type))
       continue;
     const content = contents.get(file.type === FileType_Value.HARD_LINK ? pathFromBytes(file.target) : path);
-    found.push({ path, content, mtimeNs: file.mtimeNs });
+    found.push({ path, content });
   }
   return found;
 }

@@ -1,4 +1,4 @@
-import { create, fromBinary, toBinary } from '@bufbuild/protobuf';
+import { clone, create, fromBinary, toBinary } from '@bufbuild/protobuf';
 import { timestampFromMs, timestampMs } from '@bufbuild/protobuf/wkt';
 import { LightkeeperError } from '../core/errors.ts';
 import { judge, mayStand, sightingKey } from '../core/lightrag/grade.ts';
@@ -21,6 +21,7 @@ import { monotonic, now } from '../host/clock.ts';
 import { type Content, graphContents } from './captured.ts';
 import type { NotedFile } from './grading.ts';
 import { contentDigest, KnownChains, look } from './look.ts';
+import { newestChangeMs } from './previous.ts';
 import { type Found, idOf, isThere, isTorn, isUsable, selectSnapshot } from './select.ts';
 import { Ingest } from './store/ingest.ts';
 import { enterAnnotation } from './store/reconcile.ts';
@@ -29,8 +30,7 @@ import type { Store } from './store/store.ts';
 /** Findings that are kept with a grade; the rest is counted. */
 const FINDINGS_MAX = 200;
 /** Points that are looked through for the last usable one. */
-const LOOK_BACK_MAX = 1000;
-const NS_A_MS = 1_000_000n;
+const LOOK_BACK_MAX = 200;
 
 /** What a snapshot is graded against. */
 interface History {
@@ -81,9 +81,8 @@ export class Grader {
         const before = history.usable?.graded?.stats;
         if (before !== undefined) graded.alarms = alarms(before, graded.stats, lossShare);
       }
-      const newestMs = contents.reduce((ms, { mtimeNs }) => Math.max(ms, Number(mtimeNs / NS_A_MS)), 0);
       const ages = {
-        unchangedMs: now() - newestMs,
+        unchangedMs: now() - (await newestChangeMs(this.#store, record)),
         elapsedMs: this.#elapsedMs(record, history.last?.graded),
       };
       const sightings = history.last?.graded?.sightings ?? [];
@@ -100,7 +99,7 @@ export class Grader {
     const { graded } = record;
     if (graded === undefined) return await this.grade(record, lossShare, signal);
     if (isTorn(record.manifest) || !isOpen(graded)) return record;
-    const next = create(GradedSchema, graded);
+    const next = clone(GradedSchema, graded);
     const unchangedMs = now() - capturedMs(record.manifest);
     const ages = { unchangedMs, elapsedMs: this.#elapsedMs(record, graded) };
     this.#judge(next, graded.findings, record, { sightings: graded.sightings, ...ages });
@@ -132,7 +131,7 @@ export class Grader {
       const standing = { captures, ageMs, accepted: reason };
       known.set(key, create(SightingSchema, { key: Buffer.from(key, 'hex'), standing }));
     }
-    const next = create(GradedSchema, graded);
+    const next = clone(GradedSchema, graded);
     const ages = {
       unchangedMs: now() - capturedMs(record.manifest),
       elapsedMs: this.#elapsedMs(record, graded),

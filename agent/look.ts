@@ -208,6 +208,8 @@ class Look {
         if (bytes < STEP_BYTES) continue;
         if ((await reading).isBroken === true) return;
         reading = this.#run({ step, path, runs, ends: false });
+        // Whoever waits for it hears of its failure.
+        reading.catch(() => {});
         runs = [];
         bytes = 0;
       }

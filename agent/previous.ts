@@ -5,10 +5,12 @@ import { sameBytes, sha256 } from '../core/unit.ts';
 import {
   type FileEntry,
   FileType_Value,
+  type Manifest,
   ManifestSchema,
   type SnapshotRecord,
   UnitKind_Value,
 } from '../gen/lightkeeper/v1/types_pb.ts';
+import { now } from '../host/clock.ts';
 import { type Entry, keptTime } from './scan.ts';
 import type { Store } from './store/store.ts';
 
@@ -107,6 +109,26 @@ function compare(entry: Entry, file: FileEntry, ctimeNs: bigint | undefined): Ma
     keptTime(entry.mtimeNs) === file.mtimeNs &&
     entry.ctimeNs === ctimeNs;
   return { file, sameContent, same: sameContent && metadata };
+}
+
+/**
+ * When the directory of a graph's newest snapshot last changed, in milliseconds since 1970; now, if that is not known.
+ * Times that a copy keeps are not believed: only the kernel sets these.
+ */
+export async function newestChangeMs(
+  store: Store,
+  { manifest, digest }: { readonly manifest: Manifest; readonly digest: Uint8Array },
+): Promise<number> {
+  let newestNs: bigint | undefined;
+  for (let n = 0; ; n++) {
+    const times = await store.index.changeTimes(manifest.graphId, n);
+    if (times?.subarray(0, DIGEST_BYTES).equals(digest) !== true) break;
+    for (let at = DIGEST_BYTES; at + 8 <= times.length; at += 8) {
+      const time = times.readBigInt64LE(at);
+      if (newestNs === undefined || time > newestNs) newestNs = time;
+    }
+  }
+  return newestNs === undefined ? now() : Number(newestNs / 1_000_000n);
 }
 
 /** The change times of a snapshot's files, which only this machine knows. */

@@ -1,13 +1,5 @@
 import assert from 'node:assert/strict';
-import {
-  existsSync,
-  readdirSync,
-  readFileSync,
-  rmSync,
-  truncateSync,
-  utimesSync,
-  writeFileSync,
-} from 'node:fs';
+import { existsSync, readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { it } from 'node:test';
 import { generate } from '../../demo/generate.ts';
@@ -31,12 +23,6 @@ function dropRecords(place: Place, name: string, count: number): Buffer {
   const records = Object.entries(JSON.parse(bytes.toString()) as Json);
   writeFileSync(path, JSON.stringify(Object.fromEntries(records.slice(count)), null, 2));
   return bytes;
-}
-
-/** Has all files look as if nothing had written them for two minutes. */
-function age(place: Place): void {
-  const then = Date.now() / 1000 - 120;
-  for (const name of readdirSync(place.dir)) utimesSync(join(place.dir, name), then, then);
 }
 
 /** A snapshot that may end with findings. */
@@ -98,31 +84,45 @@ suite('a grade', () => {
     assert.notEqual(last.snapshotId, whole.snapshotId);
   });
 
-  it('is TORN for files that do not agree, and INVALID once they have been so for a while', async () => {
-    const place = await graphPlace();
-    const whole = await graded(place);
-    dropRecords(place, CHUNKS, 1);
-    const torn = await graded(place);
-    assert.equal(torn.grade, 'TORN');
-    assert.equal(codes(torn).includes('promised_chunk_missing'), true, 'a processed document lacks a chunk');
-    const latest = await place.json(['show', 'latest']);
-    assert.equal((latest.snapshot as Json).snapshotId, whole.snapshotId, 'latest is not torn');
-    const to = ['--to', place.path('torn'), '--store', place.store];
-    await place.fails(['restore', '--snapshot', String(torn.snapshotId), ...to], 4);
-    await place.json([
-      'restore',
-      '--snapshot',
-      String(torn.snapshotId),
-      '--to',
-      place.path('torn'),
-      '--allow-torn',
-    ]);
-    age(place);
-    const aged = await graded(place);
-    assert.equal(aged.grade, 'INVALID');
-    const { position } = aged as { position: Json };
-    assert.equal(position.sequence, '3', 'both have a place in the history');
-  });
+  it(
+    'is TORN for files that do not agree, and INVALID once they have been so for a while',
+    needing('faketime'),
+    async () => {
+      const place = await graphPlace();
+      const whole = await graded(place);
+      dropRecords(place, CHUNKS, 1);
+      const torn = await graded(place);
+      assert.equal(torn.grade, 'TORN');
+      assert.equal(
+        codes(torn).includes('promised_chunk_missing'),
+        true,
+        'a processed document lacks a chunk',
+      );
+      const latest = await place.json(['show', 'latest']);
+      assert.equal((latest.snapshot as Json).snapshotId, whole.snapshotId, 'latest is not torn');
+      const to = ['--to', place.path('torn'), '--store', place.store];
+      await place.fails(['restore', '--snapshot', String(torn.snapshotId), ...to], 4);
+      await place.json([
+        'restore',
+        '--snapshot',
+        String(torn.snapshotId),
+        '--to',
+        place.path('torn'),
+        '--allow-torn',
+      ]);
+      const { position } = torn as { position: Json };
+      assert.equal(position.sequence, '2', 'it has a place in the history');
+      const aged = await graded(place, [], clockShifted(61));
+      assert.deepEqual([aged.grade, aged.unchanged], ['INVALID', true]);
+      writeFileSync(join(place.dir, 'notes'), 'a change');
+      const later = await graded(place, [], clockShifted(130));
+      assert.deepEqual(
+        [later.grade, later.unchanged],
+        ['INVALID', false],
+        'nothing had changed for a minute',
+      );
+    },
+  );
 
   it('is given to a point that nobody has looked into when the directory is met again', async () => {
     const place = await graphPlace();
