@@ -4,6 +4,9 @@ import { type ChunkReader, LayoutError } from '../core/lightrag/text.ts';
 /** Longest sequence of UTF-8, in bytes. */
 const SEQUENCE_MAX = 4;
 
+/** A reader joins what is left of one piece with the next: the shorter they are, the less it copies and holds. */
+const PIECE_BYTES = 256 * 1024;
+
 /** Says whether bytes that come in chunks are UTF-8: the checks take texts as they are, and Python would not. */
 class Utf8Check {
   /** Of a character that has not ended. */
@@ -54,9 +57,12 @@ export class Feed implements ChunkReader {
   }
 
   feed(chunk: Buffer): void {
-    if (!this.#utf8.feed(chunk)) throw this.#wrong();
-    this.#reader.feed(chunk);
-    this.#at += chunk.length;
+    for (let at = 0; at < chunk.length; at += PIECE_BYTES) {
+      const piece = chunk.subarray(at, at + PIECE_BYTES);
+      if (!this.#utf8.feed(piece)) throw this.#wrong();
+      this.#reader.feed(piece);
+      this.#at += piece.length;
+    }
   }
 
   skip(was: number, bytes: number): boolean {

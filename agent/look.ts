@@ -23,7 +23,7 @@ import { missingUnit, type Store } from './store/store.ts';
 const STEP_BYTES = 8 << 20;
 const FLOAT_BYTES = 4;
 /** Chains in memory, of all graphs together; others are read from the store. */
-const CHAINS_BYTES_MAX = 16 << 20;
+const CHAINS_BYTES_MAX = 8 << 20;
 
 /** Units of facts, the first one first, and what the last one says. */
 interface Chain {
@@ -33,27 +33,29 @@ interface Chain {
 
 /** Chains of noted facts that were used last, by their last unit: most of them are wanted again. */
 export class KnownChains {
-  #chains = new Map<string, Chain>();
+  readonly #chains = new Map<string, Chain>();
   #bytes = 0;
 
   get(last: Uint8Array): Chain | undefined {
-    return this.#chains.get(hex(last));
-  }
-
-  /** Remembers a chain, in place of an older state of it. */
-  put(chain: Chain, id: Uint8Array, older: Uint8Array | undefined): void {
-    if (older !== undefined) this.#drop(hex(older));
-    const bytes = sizeOf(chain);
-    if (this.#bytes + bytes > CHAINS_BYTES_MAX || this.#chains.has(hex(id))) return;
-    this.#chains.set(hex(id), chain);
-    this.#bytes += bytes;
-  }
-
-  #drop(name: string): void {
+    const name = hex(last);
     const chain = this.#chains.get(name);
-    if (chain === undefined) return;
+    if (chain === undefined) return undefined;
     this.#chains.delete(name);
-    this.#bytes -= sizeOf(chain);
+    this.#chains.set(name, chain);
+    return chain;
+  }
+
+  /** Remembers a chain; those that were used longest ago are forgotten for it. */
+  put(chain: Chain, id: Uint8Array): void {
+    const name = hex(id);
+    if (this.#chains.has(name)) return;
+    this.#chains.set(name, chain);
+    this.#bytes += sizeOf(chain);
+    for (const [old, one] of this.#chains) {
+      if (this.#bytes <= CHAINS_BYTES_MAX) break;
+      this.#chains.delete(old);
+      this.#bytes -= sizeOf(one);
+    }
   }
 }
 
@@ -156,7 +158,7 @@ class Look {
     const grown = last.parts - units.length + 1 > 0 && older !== undefined;
     const base = grown ? await this.#chain(older) : undefined;
     if (grown && base === undefined) return;
-    this.#order.chains.put({ units: [...(base?.units ?? []), ...units], last }, id, older);
+    this.#order.chains.put({ units: [...(base?.units ?? []), ...units], last }, id);
   }
 
   /** Tells what was noted of a file; answers the last part of that, or that the file is still the same. */
@@ -255,7 +257,7 @@ class Look {
         next = part.before;
       }
       if (last === undefined) return undefined;
-      this.#order.chains.put({ units, last }, id, undefined);
+      this.#order.chains.put({ units, last }, id);
       return { units, last };
     } catch (error) {
       if (isLost(error)) return undefined;

@@ -119,7 +119,7 @@ suite('diff', () => {
 
   it('of files of many units, with changes at any place in them, agrees with a slow look', async () => {
     const place = new Place();
-    let state = await generate(place.dir, { seed: 8, documents: 120, dimension: 8 });
+    let state = await generate(place.dir, { seed: 8, documents: 60, dimension: 8 });
     const states: string[] = [];
     const keep = async () => {
       const to = place.path(`state${states.length}`);
@@ -128,7 +128,7 @@ suite('diff', () => {
       await place.snapshot({}, '--no-grade');
     };
     await keep();
-    for (const number of [1, 60, 119]) {
+    for (const number of [1, 30, 59]) {
       state = await deleteDocument(place.dir, state, number);
       await keep();
     }
@@ -142,12 +142,10 @@ suite('diff', () => {
     for (const [from, to] of [
       [0, 1],
       [1, 2],
-      [2, 3],
-      [3, 4],
+      [2, 4],
       [4, 5],
       [5, 6],
-      [0, 6],
-      [6, 1],
+      [6, 0],
     ] as const)
       assertDiff(
         await place.json(['diff', ids[from] ?? '', ids[to] ?? '']),
