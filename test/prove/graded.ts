@@ -20,6 +20,9 @@ const PROMISED_PAUSE_MS = 300;
 /** An error stands after ten minutes; the point that shows it comes with the next document. */
 const STANDS_WITHIN_MS = 11 * 60_000;
 
+/** A flush with long pauses is waited for. */
+const REST_WITHIN_MS = 180_000;
+
 /** How much is proven. */
 export interface Amount {
   readonly seed: number;
@@ -220,7 +223,8 @@ async function scenario(
     commandPoints(world, amount),
   ]);
   // Its digest for the last document, too.
-  await instance.ask('POST /pause');
+  const paused = async () => (await instance.ask('POST /pause').catch(() => undefined))?.status === 200;
+  await until('the instance is at rest', paused, REST_WITHIN_MS);
   await sleep(500);
   await truth.end();
   await instance.stop();
