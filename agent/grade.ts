@@ -1,15 +1,16 @@
 import { clone, create, fromBinary, toBinary } from '@bufbuild/protobuf';
 import { timestampFromMs, timestampMs } from '@bufbuild/protobuf/wkt';
 import { LightkeeperError } from '../core/errors.ts';
-import { judge, mayStand, sightingKey } from '../core/lightrag/grade.ts';
-import { alarms } from '../core/lightrag/loss.ts';
-import { FACTS_VERSION } from '../core/lightrag/noted.ts';
+import { type Circumstances, judge, mayStand, sightingKey, UNCHANGED_MS } from '../core/lightrag/grade.ts';
+import { alarms, type Lost } from '../core/lightrag/loss.ts';
+import { FACTS_VERSION, parseFacts } from '../core/lightrag/noted.ts';
 import { capturedMs } from '../core/manifest.ts';
 import { hex, unitId } from '../core/unit.ts';
 import {
   CutMethod_Value,
   type Finding,
   FindingSchema,
+  Grade_Value,
   type Graded,
   GradedSchema,
   GraphIndexSchema,
@@ -30,7 +31,7 @@ import type { Store } from './store/store.ts';
 /** Findings that are kept with a grade; the rest is counted. */
 const FINDINGS_MAX = 200;
 /** Points that are looked through for the last usable one. */
-const LOOK_BACK_MAX = 200;
+const LOOK_BACK_MAX = 2000;
 
 /** What a snapshot is graded against. */
 interface History {
@@ -48,6 +49,9 @@ export class Grader {
   /** When a graph was last graded by this process, on the monotonic clock. */
   readonly #lastMs = new Map<string, number>();
   readonly #chains = new KnownChains();
+  /** Since when this process knows the newest snapshot of a graph to be what its directory is. */
+  readonly #heads = new Map<string, { digest: string; sinceMs: number }>();
+  readonly #turns = new Map<string, Promise<void>>();
 
   constructor(store: Store) {
     this.#store = store;
@@ -58,56 +62,106 @@ export class Grader {
    * as they are.
    */
   async grade(record: Found, lossShare: number, signal?: AbortSignal): Promise<Found> {
-    if (isTorn(record.manifest)) return record;
-    const began = monotonic();
-    const endRead = this.#store.beginRead();
-    try {
-      const history = await this.#history(record);
-      const contents = await graphContents(this.#store, record.manifest);
-      const graded = create(GradedSchema);
-      let files: readonly NotedFile[] = [];
-      let findings: Finding[] = [];
-      if (contents.length > 0) {
-        const { parent, last, usable } = history;
-        const outcome = await look(
-          this.#store,
-          { record, contents, parent, before: usable ?? last, chains: this.#chains },
-          signal,
-        );
-        files = outcome.files;
-        graded.summary = outcome.summary;
-        graded.stats = fromBinary(GraphStatsSchema, outcome.stats);
-        findings = outcome.findings.map((bytes) => fromBinary(FindingSchema, bytes));
-        const before = history.usable?.graded?.stats;
-        if (before !== undefined) graded.alarms = alarms(before, graded.stats, lossShare);
-      }
-      const ages = {
-        unchangedMs: now() - (await newestChangeMs(this.#store, record)),
-        elapsedMs: this.#elapsedMs(record, history.last?.graded),
-      };
-      const sightings = history.last?.graded?.sightings ?? [];
-      this.#judge(graded, findings, record, { sightings, ...ages });
-      graded.durationMs = Math.max(1, Math.round(monotonic() - began));
-      return await this.#note(record, graded, contents, files);
-    } finally {
-      endRead();
-    }
+    return await this.#inTurn(record, async (current) => {
+      // Nobody knows what became of the directory since.
+      const restedMs = capturedMs(current.manifest) - (await newestChangeMs(this.#store, current));
+      this.#heads.set(current.manifest.graphId, { digest: hex(current.digest), sinceMs: monotonic() });
+      return await this.#look(current, { lossShare, restedMs, ...(signal === undefined ? {} : { signal }) });
+    });
   }
 
   /** The directory was found to be as a snapshot, the newest, has it: its errors are a capture older. */
   async again(record: Found, lossShare: number, signal?: AbortSignal): Promise<Found> {
-    const { graded } = record;
-    if (graded === undefined) return await this.grade(record, lossShare, signal);
-    if (isTorn(record.manifest) || !isOpen(graded)) return record;
-    const next = clone(GradedSchema, graded);
-    const unchangedMs = now() - capturedMs(record.manifest);
-    const ages = { unchangedMs, elapsedMs: this.#elapsedMs(record, graded) };
-    this.#judge(next, graded.findings, record, { sightings: graded.sightings, ...ages });
-    return await this.#note(record, next);
+    return await this.#inTurn(record, async (current) => {
+      const { graded } = current;
+      const restedMs = this.#restedMs(current);
+      if (graded === undefined)
+        return await this.#look(current, {
+          lossShare,
+          restedMs,
+          ...(signal === undefined ? {} : { signal }),
+        });
+      if (isTorn(current.manifest) || !isOpen(graded)) return current;
+      const next = clone(GradedSchema, graded);
+      const ages = { unchangedMs: restedMs, elapsedMs: this.#elapsedMs(current, graded) };
+      this.#judge(next, graded.findings, current, { sightings: graded.sightings, ...ages });
+      this.#lastMs.set(current.manifest.graphId, monotonic());
+      return await this.#note(current, next);
+    });
+  }
+
+  /** Calls about one graph one after another, each with what the one before it has noted. */
+  async #inTurn<T>(record: Found, run: (current: Found) => Promise<T>): Promise<T> {
+    const { graphId } = record.manifest;
+    const before = this.#turns.get(graphId) ?? Promise.resolve();
+    const mine = before.then(async () => {
+      const { record: current } = await selectSnapshot(this.#store, idOf(record), graphId);
+      return await run(current);
+    });
+    const ended = mine.then(
+      () => {},
+      () => {}, // Whoever asked is told.
+    );
+    this.#turns.set(graphId, ended);
+    return await mine;
+  }
+
+  /** For how long the newest snapshot is known to be what the directory is; by no clock that jumps within one process. */
+  #restedMs({ manifest, digest }: Found): number {
+    const head = this.#heads.get(manifest.graphId);
+    return head?.digest === hex(digest) ? monotonic() - head.sinceMs : now() - capturedMs(manifest);
+  }
+
+  async #look(
+    record: Found,
+    { lossShare, restedMs, signal }: { lossShare: number; restedMs: number; signal?: AbortSignal },
+  ): Promise<Found> {
+    if (isTorn(record.manifest)) return record;
+    const began = monotonic();
+    const history = await this.#history(record);
+    const before = history.usable?.graded?.stats;
+    const graded = create(GradedSchema);
+    let files: readonly NotedFile[] = [];
+    let findings: Finding[] = [];
+    let lost: Lost | undefined;
+    const endRead = this.#store.beginRead();
+    let contents: Content[];
+    try {
+      contents = await graphContents(this.#store, record.manifest);
+      if (contents.length > 0) {
+        const { parent, last, usable } = history;
+        const order = { record, contents, parent, before: usable ?? last, chains: this.#chains };
+        const outcome = await look(this.#store, order, signal);
+        ({ files, lost } = outcome);
+        graded.summary = outcome.summary;
+        graded.stats = fromBinary(GraphStatsSchema, outcome.stats);
+        findings = outcome.findings.map((bytes) => fromBinary(FindingSchema, bytes));
+      } else if (before !== undefined) graded.stats = create(GraphStatsSchema);
+    } finally {
+      // A removal of packs waits for readers, and what is noted below may wait for it.
+      endRead();
+    }
+    if (before !== undefined && graded.stats !== undefined)
+      graded.alarms = alarms(before, graded.stats, lossShare, lost);
+    const ages = { unchangedMs: restedMs, elapsedMs: this.#elapsedMs(record, history.last?.graded) };
+    const sightings = history.last?.graded?.sightings ?? [];
+    this.#judge(graded, findings, record, { sightings, ...ages });
+    graded.durationMs = Math.max(1, Math.round(monotonic() - began));
+    this.#lastMs.set(record.manifest.graphId, monotonic());
+    return await this.#note(record, graded, contents, files);
   }
 
   /** Has errors of a snapshot stand for a reason; answers its grade with them, without noting it if it is a dry run. */
   async accept(
+    record: Found,
+    wanted: (finding: Finding) => boolean,
+    reason: string,
+    dryRun: boolean,
+  ): Promise<{ graded: Graded; accepted: Finding[] }> {
+    return await this.#inTurn(record, (current) => this.#accept(current, wanted, reason, dryRun));
+  }
+
+  async #accept(
     record: Found,
     wanted: (finding: Finding) => boolean,
     reason: string,
@@ -132,11 +186,12 @@ export class Grader {
       known.set(key, create(SightingSchema, { key: Buffer.from(key, 'hex'), standing }));
     }
     const next = clone(GradedSchema, graded);
-    const ages = {
-      unchangedMs: now() - capturedMs(record.manifest),
-      elapsedMs: this.#elapsedMs(record, graded),
-    };
+    // Nothing has looked at the directory: what may have been a moment of a flush may still have been one.
+    const unchangedMs = graded.grade === Grade_Value.INVALID ? UNCHANGED_MS : 0;
+    const ages = { unchangedMs, elapsedMs: 0, isCapture: false };
     this.#judge(next, graded.findings, record, { sightings: [...known.values()], ...ages });
+    // Time has not passed for the next look.
+    if (graded.at !== undefined) next.at = graded.at;
     if (!dryRun) await this.#note(record, next);
     return { graded: next, accepted: chosen };
   }
@@ -145,7 +200,7 @@ export class Grader {
     graded: Graded,
     findings: readonly Finding[],
     { manifest }: Found,
-    ages: { sightings: Graded['sightings']; unchangedMs: number; elapsedMs: number },
+    ages: Omit<Circumstances, 'idle'>,
   ): void {
     const idle = manifest.cutMethod === CutMethod_Value.IDLE;
     const judged = judge(findings, manifest.findings, { idle, ...ages });
@@ -195,7 +250,8 @@ export class Grader {
             ingest.addPiece(UnitKind_Value.GRAPH, Buffer.from(unit));
             await ingest.flushPieces();
           }
-        if (files.length > 0) graded.index = this.#noteIndex(ingest, contents, files);
+        const kept = files.filter((file) => this.#isWhole(file));
+        if (kept.length > 0) graded.index = this.#noteIndex(ingest, contents, kept);
         const what = { case: 'graded' as const, value: graded };
         await ingest.commitAnnotations([{ digest: record.digest, what }], now(), (batch, annotation) =>
           enterAnnotation(this.#store, batch, annotation),
@@ -205,8 +261,14 @@ export class Grader {
         throw error;
       }
     });
-    this.#lastMs.set(graphId, monotonic());
     return (await selectSnapshot(this.#store, idOf(record), graphId)).record;
+  }
+
+  /** Whether what facts build on is still there: it may have been removed since it was read. */
+  #isWhole({ units, last }: NotedFile): boolean {
+    const [first] = units;
+    const before = first === undefined ? last : parseFacts(first).before;
+    return before.length === 0 || this.#store.locate(before) !== undefined;
   }
 
   #noteIndex(ingest: Ingest, contents: readonly Content[], files: readonly NotedFile[]): Uint8Array {

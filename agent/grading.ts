@@ -2,15 +2,16 @@ import { toBinary } from '@bufbuild/protobuf';
 import { must } from '../core/assert.ts';
 import { LightkeeperError } from '../core/errors.ts';
 import { GraphCheck } from '../core/lightrag/check.ts';
-import { changeLine, tablesOf } from '../core/lightrag/loss.ts';
+import { changeLine, type Lost, lostBetween, tablesOf } from '../core/lightrag/loss.ts';
 import { type FileFacts, type NotedFacts, noteFacts, readFacts } from '../core/lightrag/noted.ts';
+import { TABLES_OF } from '../core/lightrag/rules.ts';
 import { LayoutError } from '../core/lightrag/text.ts';
 import { FindingSchema, GraphStatsSchema } from '../gen/lightkeeper/v1/types_pb.ts';
 import { type DecodedFrame, decodeWhole } from './codec/frame.ts';
 import { Feed } from './feed.ts';
 
 /** Decoded frames that are kept: units of one file may alternate between some of them. */
-const FRAMES_KEPT = 4;
+const FRAMES_KEPT = 2;
 
 /** Units that lie one after another in a frame, and in a file. */
 export interface FrameRun {
@@ -75,6 +76,8 @@ export interface GradeOutcome {
   readonly stats: Uint8Array;
   readonly files: readonly NotedFile[];
   readonly summary: string;
+  /** Unknown where nothing was noted before. */
+  readonly lost: Lost | undefined;
 }
 
 /** The checks of one snapshot, a step at a time; `readFrame` reads bytes of a pack. */
@@ -86,6 +89,8 @@ export class Grading {
   readonly #paths = new Set<string>();
   readonly #known = new Map<string, NotedFacts>();
   readonly #was = new Map<string, NotedFacts>();
+  /** Files of which it is not known what they held, or hold. */
+  readonly #unknown = new Set<string>();
   #feed: Feed | undefined;
 
   /** Room for decoded frames that an earlier grading of this thread has left. */
@@ -115,7 +120,8 @@ export class Grading {
       }
       case 'was': {
         const noted = notedIn(step.units);
-        if (noted !== undefined) this.#was.set(step.path, noted);
+        if (noted === undefined) this.#unknown.add(step.path);
+        else this.#was.set(step.path, noted);
         return { isKnown: noted !== undefined };
       }
       case 'feed':
@@ -189,7 +195,10 @@ export class Grading {
     const now: FileFacts[] = [];
     for (const path of this.#paths) {
       const facts = this.#check.facts(path);
-      if (facts === undefined) continue;
+      if (facts === undefined) {
+        this.#unknown.add(path);
+        continue;
+      }
       now.push(facts);
       const known = this.#known.get(path);
       if (known !== undefined && known.facts.names.length === facts.names.length) {
@@ -199,12 +208,16 @@ export class Grading {
       const { units, noted } = noteFacts(facts, known ?? this.#was.get(path));
       files.push({ path, units, last: noted.last });
     }
-    const before = [...this.#was.values(), ...this.#known.values()].map(({ facts }) => facts);
+    const noted = [...this.#was.values(), ...this.#known.values()].map(({ facts }) => facts);
+    const [before, after] = [tablesOf(noted), tablesOf(now)];
+    const unknown = new Set([...this.#unknown].flatMap((path) => TABLES_OF.get(path) ?? []));
+    for (const table of unknown) before.delete(table);
     return {
       findings: this.#check.findings().map((finding) => toBinary(FindingSchema, finding)),
       stats: toBinary(GraphStatsSchema, this.#check.stats),
       files,
-      summary: before.length === 0 ? '' : changeLine(tablesOf(before), tablesOf(now)),
+      summary: noted.length === 0 ? '' : changeLine(before, after, unknown),
+      lost: noted.length === 0 ? undefined : lostBetween(before, after),
     };
   }
 }

@@ -211,7 +211,7 @@ export class Guard {
   }
 
   /** Plans when the newest point is looked at again, if what is wrong with it may be right, or stand, later. */
-  #lookAgain({ snapshotId, findings }: Snapshot): void {
+  #lookAgain({ snapshotId, findings, grade }: Snapshot): void {
     if (snapshotId !== this.#openId) this.#looks = 0;
     this.#openId = snapshotId;
     const open = findings.filter((finding) => mayStand(finding) && finding.standing?.stands === false);
@@ -219,7 +219,11 @@ export class Guard {
     const leftMs = Math.max(LOOK_AGAIN_MS, STANDS_MS - Math.max(0, ...ages) + STANDS_SLACK_MS);
     const waitMs = [LOOK_AGAIN_MS, UNCHANGED_MS][this.#looks] ?? leftMs;
     this.#looks += 1;
-    this.#lookAgainMs = open.length > 0 ? monotonic() + waitMs : Number.POSITIVE_INFINITY;
+    // One that could not be looked into is to be.
+    const isUngraded = grade === Grade_Value.UNGRADED;
+    const isDue = open.length > 0 || isUngraded;
+    const nextMs = isUngraded ? Math.min(waitMs, UNCHANGED_MS) : waitMs;
+    this.#lookAgainMs = isDue ? monotonic() + nextMs : Number.POSITIVE_INFINITY;
   }
 
   /** What a restore in place has replaced is kept until there is a usable point of what came instead. */

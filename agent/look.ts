@@ -97,9 +97,13 @@ export async function look(
   }
 }
 
-/** Where units were in the text of a matrix, by their ids; undefined for those that were there twice. */
-type Places = ReadonlyMap<string, number | undefined>;
-const NOWHERE: Places = new Map();
+/** Where units were in the text of a matrix, by their ids, and how long a row of it is there. */
+interface Places {
+  /** Undefined for those that were there twice. */
+  readonly known: ReadonlyMap<string, number | undefined>;
+  readonly rowBytes: number;
+}
+const NOWHERE: Places = { known: new Map(), rowBytes: 0 };
 
 class Look {
   readonly #store: Store;
@@ -181,16 +185,16 @@ class Look {
       return NOWHERE;
     const matrixBytes = Number(last.vectors) * last.dimension * FLOAT_BYTES;
     const end = begin + Math.ceil(matrixBytes / 3) * 4;
-    const places = new Map<string, number | undefined>();
+    const known = new Map<string, number | undefined>();
     let at = 0;
     for await (const refs of this.#store.units(content)) {
       for (const { id, span } of refs) {
         const name = id.toString('latin1');
-        if (at >= begin && at + span <= end) places.set(name, places.has(name) ? undefined : at - begin);
+        if (at >= begin && at + span <= end) known.set(name, known.has(name) ? undefined : at - begin);
         at += span;
       }
     }
-    return places;
+    return { known, rowBytes: Math.ceil((last.dimension * FLOAT_BYTES * 4) / 3) };
   }
 
   /** Has the bytes of a file read, some at a time, until its end or until it proves to be broken. */
@@ -202,11 +206,14 @@ class Look {
   ): Promise<void> {
     let runs: FrameRun[] = [];
     let bytes = 0;
+    const known = await this.#passable(content, places);
+    let unit = 0;
     // While some are read the next ones are looked up.
     let reading: Promise<GradeReply> = Promise.resolve({});
     try {
       for await (const refs of this.#store.units(content)) {
-        bytes += await this.#addRuns(runs, refs, places);
+        bytes += await this.#addRuns(runs, refs, known?.slice(unit, unit + refs.length));
+        unit += refs.length;
         if (bytes < STEP_BYTES) continue;
         if ((await reading).isBroken === true) return;
         reading = this.#run({ step, path, runs, ends: false });
@@ -221,7 +228,42 @@ class Look {
     if ((await reading).isBroken !== true) await this.#run({ step, path, runs, ends: true });
   }
 
-  async #addRuns(runs: FrameRun[], refs: readonly NodeRef[], places: Places): Promise<number> {
+  /**
+   * Which units of a file may be passed over, by where they were; undefined for none. As many of them as a row is long are
+   * read on both sides of what has changed: rows that lie across the border are looked at whole.
+   */
+  async #passable(
+    content: ListRoot | undefined,
+    places: Places,
+  ): Promise<(number | undefined)[] | undefined> {
+    if (places.known.size === 0) return undefined;
+    const spans: number[] = [];
+    const was: (number | undefined)[] = [];
+    for await (const refs of this.#store.units(content)) {
+      for (const { id, span } of refs) {
+        spans.push(span);
+        was.push(places.known.get(id.toString('latin1')));
+      }
+    }
+    const passable = [...was];
+    for (const [i, place] of was.entries()) {
+      if (place !== undefined) continue;
+      for (const step of [-1, 1]) {
+        let covered = 0;
+        for (let at = i + step; covered < places.rowBytes && was[at] !== undefined; at += step) {
+          passable[at] = undefined;
+          covered += spans[at] ?? 0;
+        }
+      }
+    }
+    return passable;
+  }
+
+  async #addRuns(
+    runs: FrameRun[],
+    refs: readonly NodeRef[],
+    known: readonly (number | undefined)[] | undefined,
+  ): Promise<number> {
     const locations = await this.#store.index.locate(refs.map(({ id }) => id));
     let bytes = 0;
     for (const [i, { id, span }] of refs.entries()) {
@@ -230,7 +272,7 @@ class Look {
       const { frameOffset: offset, frameLength: length, place } = location;
       const path = this.#packs.get(location.pack) ?? (await this.#store.packPath(location.pack));
       this.#packs.set(location.pack, path);
-      const was = places.get(id.toString('latin1'));
+      const was = known?.[i];
       const last = runs.at(-1);
       const goesOn = last?.path === path && last.offset === offset && last.to === place;
       const wasNext = last?.was === undefined ? undefined : last.was + last.bytes;

@@ -7,6 +7,7 @@ import { parseFileList } from '../../core/manifest.ts';
 import { pathFromBytes } from '../../core/path.ts';
 import { LiveUnits } from '../../core/reachability.ts';
 import {
+  type GraphFile,
   GraphIndexSchema,
   type ListRoot,
   type Manifest,
@@ -24,6 +25,23 @@ export interface MissingUnit {
 
 /** Decides whether a unit that the index knows can be had. */
 export type UnitTest = (id: Buffer, location: UnitLocation) => boolean;
+
+/** What does not parse is of another version, and leads nowhere: it is made again. */
+function filesNoted(index: Buffer): readonly GraphFile[] {
+  try {
+    return fromBinary(GraphIndexSchema, index, KNOWN_FIELDS).files;
+  } catch {
+    return [];
+  }
+}
+
+function beforeIt(part: Buffer): Buffer {
+  try {
+    return Buffer.from(parseFacts(part).before);
+  } catch {
+    return Buffer.alloc(0);
+  }
+}
 
 /**
  * Walks what snapshots refer to, each part once however many snapshots share it: one bit a unit, and for the
@@ -63,12 +81,11 @@ export class Walker {
   async walkFacts(indexId: Uint8Array): Promise<void> {
     if (indexId.length === 0) return;
     const index = await this.#fact(Buffer.from(indexId));
-    if (index === undefined) return;
-    for (const { facts } of fromBinary(GraphIndexSchema, index, KNOWN_FIELDS).files) {
-      for (let id = Buffer.from(facts); id.length > 0; ) {
+    for (const { facts } of index === undefined ? [] : filesNoted(index)) {
+      for (let id: Buffer = Buffer.from(facts); id.length > 0; ) {
         const part = await this.#fact(id);
         if (part === undefined) break;
-        id = Buffer.from(parseFacts(part).before);
+        id = beforeIt(part);
       }
     }
   }

@@ -52,6 +52,8 @@ export interface Circumstances {
   readonly sightings: readonly Sighting[];
   /** Time since those were noted. */
   readonly elapsedMs: number;
+  /** This is a capture that has met the state, not another look at what one has met. */
+  readonly isCapture?: boolean;
 }
 
 /** What a state is worth, and what is to be remembered of it. */
@@ -83,20 +85,26 @@ export function judge(
   ofCapture: readonly Finding[],
   circumstances: Circumstances,
 ): Judgement {
-  const { idle, unchangedMs, sightings, elapsedMs } = circumstances;
+  const { idle, unchangedMs, sightings, elapsedMs, isCapture = true } = circumstances;
   const known = new Map(sightings.map((sighting) => [hex(sighting.key), aged(sighting.standing, elapsedMs)]));
+  const keys = new Set<string>();
   const marked = findings.map((finding) => {
     if (!mayStand(finding)) return finding;
     const key = hex(sightingKey(finding));
-    const standing = met(known.get(key));
+    const standing = met(known.get(key), isCapture);
+    keys.add(key);
     // The newest are kept longest.
     known.delete(key);
     known.set(key, standing);
     return create(FindingSchema, { ...finding, standing });
   });
-  const kept = [...known].slice(-SIGHTINGS_MAX);
+  const grade = gradeByStanding(marked, ofCapture, idle || unchangedMs >= UNCHANGED_MS);
+  // A torn moment hides what is wrong; in a whole state it has ended.
+  const isWhole = grade === Grade_Value.VALID || grade === Grade_Value.DEGRADED;
+  const left = [...known].filter(([key, { accepted }]) => !isWhole || keys.has(key) || accepted !== '');
+  const kept = left.slice(-SIGHTINGS_MAX);
   return {
-    grade: gradeByStanding(marked, ofCapture, idle || unchangedMs >= UNCHANGED_MS),
+    grade,
     findings: marked,
     sightings: kept.map(([key, standing]) =>
       create(SightingSchema, { key: Buffer.from(key, 'hex'), standing }),
@@ -109,11 +117,11 @@ function aged(standing: Standing | undefined, elapsedMs: number): Standing {
   return create(StandingSchema, { captures, ageMs: ageMs + BigInt(Math.round(elapsedMs)), accepted });
 }
 
-function met(before: Standing | undefined): Standing {
-  const { captures = 0, ageMs = 0n, accepted = '' } = before ?? {};
-  const often = captures + 1 >= STANDS_CAPTURES && Number(ageMs) >= STANDS_MS;
-  const stands = often || accepted !== '';
-  return create(StandingSchema, { captures: captures + 1, ageMs, accepted, stands });
+function met(before: Standing | undefined, isCapture: boolean): Standing {
+  const { captures: earlier = 0, ageMs = 0n, accepted = '' } = before ?? {};
+  const captures = earlier + (isCapture ? 1 : 0);
+  const often = captures >= STANDS_CAPTURES && Number(ageMs) >= STANDS_MS;
+  return create(StandingSchema, { captures, ageMs, accepted, stands: often || accepted !== '' });
 }
 
 function gradeByStanding(

@@ -24,9 +24,14 @@ export function tablesOf(files: Iterable<FileFacts>): Map<TableName, Float64Arra
   return new Map([...files].flatMap(({ tables }) => [...tables]));
 }
 
-/** What came and went, in a line: `+1 document, −2 +34 entities`; empty if nothing did. */
-export function changeLine(before: Tables, after: Tables): string {
+/** What came and went, in a line: `+1 document, −2 +34 entities`; empty if nothing did, or in unknown tables alone. */
+export function changeLine(
+  before: Tables,
+  after: Tables,
+  unknown: ReadonlySet<TableName> = new Set(),
+): string {
   return COUNTED.flatMap(([table, one, several]) => {
+    if (unknown.has(table)) return [];
     const { added, removed } = tableChange(before.get(table), after.get(table));
     const signs = [];
     if (removed.length > 0) signs.push(`−${removed.length}`);
@@ -37,13 +42,28 @@ export function changeLine(before: Tables, after: Tables): string {
   }).join(', ');
 }
 
+/** How many names of what was there are gone; undefined where that is not known. */
+export interface Lost {
+  readonly documents: number | undefined;
+  readonly entities: number | undefined;
+}
+
+/** Names of one state that another one lacks. */
+export function lostBetween(before: Tables, after: Tables): Lost {
+  const lost = (table: TableName) => {
+    const was = before.get(table);
+    return was === undefined ? undefined : tableChange(was, after.get(table)).removed.length;
+  };
+  return { documents: lost('documents'), entities: lost('nodes') };
+}
+
 /** What is alarming about a graph after another one, of the same history. */
-export function alarms(before: GraphStats, after: GraphStats, lossShare: number): Finding[] {
+export function alarms(before: GraphStats, after: GraphStats, lossShare: number, names?: Lost): Finding[] {
   const hint = 'compare it with the point before: lightkeeper diff; then lightkeeper ack, or restore';
   const found: Finding[] = [];
   for (const what of ['documents', 'entities'] as const) {
     const [was, is] = [before[what], after[what]];
-    const lost = was - is;
+    const lost = BigInt(names?.[what] ?? Number(was - is));
     if (was > 0n && is === 0n)
       found.push(warning('graph_emptied', what, { message: `all ${was} ${what} are gone`, hint }));
     else if (lost >= LOSS_MIN && Number(lost) > lossShare * Number(was)) {

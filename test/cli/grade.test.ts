@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { existsSync, readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { it } from 'node:test';
 import { generate } from '../../demo/generate.ts';
@@ -258,6 +258,25 @@ suite('an alarm', () => {
     assert.deepEqual(await prune(), [later.snapshotId]);
     const shown = await place.json(['show', id]);
     assert.equal((shown.snapshot as Json).acknowledged, 'the old documents were moved');
+  });
+});
+
+suite('an emptied directory', () => {
+  it('is an alarm, and pushes nothing out', async () => {
+    const place = await graphPlace();
+    const whole = await graded(place);
+    for (const name of readdirSync(place.dir)) rmSync(join(place.dir, name));
+    const empty = await graded(place);
+    assert.deepEqual(
+      listOf(empty, 'alarms').map(({ code, object }) => `${code} ${object}`),
+      ['graph_emptied documents', 'graph_emptied entities'],
+    );
+    writeFileSync(join(place.dir, 'notes'), 'something else');
+    const later = await graded(place);
+    assert.deepEqual(later.alarms, [], 'told once');
+    const { keep } = await place.json(['prune', '--keep-last', '1', '--dry-run']);
+    const kept = (keep as Json[]).map(({ snapshotId }) => snapshotId);
+    assert.deepEqual(kept, [later.snapshotId, empty.snapshotId, whole.snapshotId]);
   });
 });
 

@@ -167,6 +167,20 @@ describe('a standing error', () => {
     assert.deepEqual([captures, ageMs, stands], [2, 61_000n, false]);
   });
 
+  it('begins anew if a whole state came in between', () => {
+    assert.deepEqual(
+      series([
+        [0, [lack()]],
+        [5 * MINUTE, []],
+        [5 * MINUTE, [lack()]],
+        [0, [lack()]],
+        [9 * MINUTE, [lack()]],
+        [MINUTE, [lack()]],
+      ]),
+      ['TORN', 'VALID', 'TORN', 'TORN', 'TORN', 'DEGRADED'],
+    );
+  });
+
   it('is forgotten when two hundred others came later', () => {
     let { sightings } = judge([lack()], [], NEW);
     for (let i = 0; i < 200; i++)

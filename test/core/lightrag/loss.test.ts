@@ -23,6 +23,15 @@ describe('an alarm', () => {
     assert.deepEqual(codes({}, { entities: 90n }, 0.05), ['graph_shrunk entities']);
   });
 
+  it('goes by names that are gone, where they are known: others may have come', () => {
+    const stats = create(GraphStatsSchema, { documents: 100n, entities: 100n });
+    const told = alarms(stats, stats, LOSS_SHARE, { documents: 90, entities: 3 });
+    assert.deepEqual(
+      told.map(({ message }) => message),
+      ['90 of 100 documents are gone, 90 %'],
+    );
+  });
+
   it('is of an empty graph, once there was something in it', () => {
     assert.deepEqual(codes({}, { documents: 0n, entities: 0n }), [
       'graph_emptied documents',
