@@ -52,6 +52,7 @@ export class Grader {
   /** Since when this process knows the newest snapshot of a graph to be what its directory is. */
   readonly #heads = new Map<string, { digest: string; sinceMs: number }>();
   readonly #turns = new Map<string, Promise<void>>();
+  #looking: Promise<void> = Promise.resolve();
 
   constructor(store: Store) {
     this.#store = store;
@@ -106,6 +107,16 @@ export class Grader {
     return await mine;
   }
 
+  /** Looks of all graphs one after another: each holds what a capture does. */
+  async #alone<T>(run: () => Promise<T>): Promise<T> {
+    const mine = this.#looking.then(run);
+    this.#looking = mine.then(
+      () => {},
+      () => {}, // Whoever asked is told.
+    );
+    return await mine;
+  }
+
   /** For how long the newest snapshot is known to be what the directory is; by no clock that jumps within one process. */
   #restedMs({ manifest, digest }: Found): number {
     const head = this.#heads.get(manifest.graphId);
@@ -131,7 +142,7 @@ export class Grader {
       if (contents.length > 0) {
         const { parent, last, usable } = history;
         const order = { record, contents, parent, before: usable ?? last, chains: this.#chains };
-        const outcome = await look(this.#store, order, signal);
+        const outcome = await this.#alone(() => look(this.#store, order, signal));
         ({ files, lost } = outcome);
         graded.summary = outcome.summary;
         graded.stats = fromBinary(GraphStatsSchema, outcome.stats);

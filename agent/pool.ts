@@ -179,6 +179,7 @@ class OwnHand implements Hand {
     this.#work = new Work(settings, {
       early: (next, hint) => this.#early?.(next, hint),
       frameBuffer: (length) => Buffer.allocUnsafeSlow(length),
+      rooms: () => [],
       frame: (frame) => this.#frames.push(sink(frame)),
     });
   }

@@ -63,7 +63,7 @@ class Agent {
   readonly #running = new Set<Promise<void>>();
   #countedMs = Number.NEGATIVE_INFINITY;
   /** When the store is next swept, on the monotonic clock. */
-  #sweepMs = 0;
+  #sweepMs = monotonic() + PRUNE_EVERY_MS;
 
   constructor(store: Store, settings: AgentSettings, events: AgentEvents) {
     this.#settings = settings;

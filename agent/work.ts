@@ -106,6 +106,8 @@ export interface Outlet {
   /** A buffer of `length` bytes, at most `OUT_BYTES`, for the next frame; waits for one to be free. */
   frameBuffer(length: number): Buffer;
   frame(frame: OutFrame): void;
+  /** Memory of `OUT_BYTES` each that is free while no frames are made; none where there is no such memory. */
+  rooms(): Buffer[];
 }
 
 /** The frame that one stream of new units is filling. */
@@ -140,7 +142,7 @@ export class Work {
   #scratch: Buffer | undefined;
   #encoded: Buffer | undefined;
   #grading: Grading | undefined;
-  readonly #rooms: Buffer[] = [];
+  #rooms: Buffer[] | undefined;
 
   constructor({ chunkerSeed, bulk, bytes }: WorkSettings, outlet: Outlet) {
     this.#chunkerSeed = chunkerSeed;
@@ -188,6 +190,9 @@ export class Work {
   #grade(step: GradeStep): GradeReply {
     if (step.step === 'begin') {
       this.#grading?.close();
+      // Memory of a thread's own would stay with it: what frames leave through is not used now.
+      this.#rooms ??= this.#outlet.rooms();
+      this.#encoded ??= this.#rooms.pop();
       const readFrame = (path: string, offset: number, length: number) =>
         this.#readFrame(path, offset, length);
       this.#grading = new Grading(readFrame, this.#rooms);

@@ -37,6 +37,7 @@ const outlet: Outlet = {
     slot = freeSlot();
     return Buffer.from(setup.out, slot * OUT_BYTES, OUT_BYTES);
   },
+  rooms: () => Array.from({ length: OUT_SLOTS }, (_, i) => Buffer.from(setup.out, i * OUT_BYTES, OUT_BYTES)),
   frame: ({ bytes, ids, lengths, codec }) => {
     Atomics.store(setup.busy, slot, 1);
     port.postMessage({ call, frame: { slot, length: bytes.length, ids, lengths, codec } });

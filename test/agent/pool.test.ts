@@ -22,6 +22,7 @@ describe('threads that are used again', () => {
       early: () => {},
       frameBuffer: (length) => Buffer.alloc(length),
       frame: (frame) => frames.push(frame),
+      rooms: () => [],
     });
     const gather = () => {
       const fd = openSync(path, 'r');
