@@ -1,4 +1,6 @@
 import { availableParallelism } from 'node:os';
+import { setFlagsFromString } from 'node:v8';
+import { runInNewContext } from 'node:vm';
 import { Worker } from 'node:worker_threads';
 import { must } from '../core/assert.ts';
 import { type ErrorCode, LightkeeperError } from '../core/errors.ts';
@@ -62,6 +64,18 @@ function newShare(): Share {
 
 /** Threads without work. */
 const resting = new Set<ThreadHand>();
+/** Threads that there are. */
+let threads = 0;
+/** So long after the last thread has ended its memory is given back. */
+const IDLE_MS = 10_000;
+
+/** Nothing is allocated while there is nothing to do, so the collector would not come by itself. */
+function giveBack(): void {
+  if (threads > 0 || spare.length === 0) return;
+  spare.length = 0;
+  setFlagsFromString('--expose-gc');
+  (runInNewContext('gc') as () => void)();
+}
 
 class ThreadHand implements Hand {
   readonly #gentle: boolean;
@@ -76,6 +90,7 @@ class ThreadHand implements Hand {
 
   private constructor(gentle: boolean) {
     this.#gentle = gentle;
+    threads += 1;
     this.#setup = { gentle, ...(spare.pop() ?? newShare()) };
     this.#worker = new Worker(builtFile('worker.js'), {
       workerData: this.#setup,
@@ -167,6 +182,8 @@ class ThreadHand implements Hand {
     const { out, busy } = this.#setup;
     busy.fill(0);
     if (spare.length < WORKERS_MAX) spare.push({ out, busy });
+    threads -= 1;
+    if (threads === 0) setTimeout(giveBack, IDLE_MS).unref();
   }
 }
 
