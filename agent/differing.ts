@@ -1,4 +1,5 @@
 import { GRAPH_FILES } from '../core/lightrag/rules.ts';
+import { vectorFileOf } from '../core/lightrag/vectors.ts';
 import type { NodeRef } from '../core/list.ts';
 import { type ListRoot, UnitKind_Value } from '../gen/lightkeeper/v1/types_pb.ts';
 import type { GraphSource } from './inspect.ts';
@@ -15,19 +16,35 @@ import type { Store } from './store/store.ts';
 interface RecordStarts {
   readonly head: Buffer;
   readonly marks: readonly Buffer[];
+  /** So many bytes without a record at the start of a run mean that there is none in all of it. */
+  readonly gapMax: number;
 }
 
-const KV: RecordStarts = { head: Buffer.from('{\n  "'), marks: [Buffer.from('\n  "')] };
+const KV: RecordStarts = {
+  head: Buffer.from('{\n  "'),
+  marks: [Buffer.from('\n  "')],
+  gapMax: Number.POSITIVE_INFINITY,
+};
 /** "<" is never written as it is in a text of XML. */
 const GRAPHML: RecordStarts = {
   head: Buffer.from('<'),
   marks: [Buffer.from('<node '), Buffer.from('<edge ')],
+  gapMax: Number.POSITIVE_INFINITY,
+};
+/** The first row has another mark: it is always there to show what rows are like. Behind the last comes the matrix. */
+const VECTORS: RecordStarts = {
+  head: Buffer.from('{"embedding_dim": '),
+  marks: [Buffer.from(', {"__id__"')],
+  gapMax: 1 << 20,
 };
 
-const MARK_BYTES_MAX = 6;
+const MARK_BYTES_MAX = 11;
+/** So much is searched for the last record of a run, back from its end, before halves of the run are tried. */
+const BACK_BYTES_MAX = 1 << 20;
 
 function startsOf(path: string): RecordStarts {
-  return path === GRAPH_FILES.graph ? GRAPHML : KV;
+  if (path === GRAPH_FILES.graph) return GRAPHML;
+  return vectorFileOf(path) === undefined ? KV : VECTORS;
 }
 
 /** A run of units that two files have in common. */
@@ -89,7 +106,7 @@ export async function withoutCommon(
   for (const file of files) if (!(await file.beginsWith(starts.head))) return [before, after];
   const gaps: [Gap[], Gap[]] = [[], []];
   for (const { at, otherAt, length } of runsOf(one, other)) {
-    const inner = await files[0].recordsIn(at, at + length, starts.marks);
+    const inner = await files[0].recordsIn(at, at + length, starts);
     if (inner === undefined) continue;
     for (const [i, place] of [at, otherAt].entries()) {
       const base = (files[i] as UnitFile).offsetOf(place);
@@ -130,24 +147,46 @@ class UnitFile {
   }
 
   /** Where the first and the last record begin in some units, from the start of them; undefined without two of them. */
-  async recordsIn(from: number, to: number, marks: readonly Buffer[]): Promise<Gap | undefined> {
+  async recordsIn(from: number, to: number, starts: RecordStarts): Promise<Gap | undefined> {
+    const first = await this.#firstIn(from, to, starts.marks, starts.gapMax);
+    if (first < 0) return undefined;
+    let last = await this.#lastIn(from, to, starts.marks);
+    // Somewhere records end, and something else goes on: a part that has some, and one behind it that has none.
+    for (let [some, none] = [from, to]; last < 0 && none - some > 1; ) {
+      const middle = (some + none) >> 1;
+      const here = await this.#firstIn(middle, none, starts.marks, BACK_BYTES_MAX);
+      if (here >= 0) some = middle;
+      else {
+        none = middle;
+        last = await this.#lastIn(from, none, starts.marks);
+      }
+    }
     const base = this.offsetOf(from);
-    let first = -1;
+    return last > first ? { from: first - base, to: last - base } : undefined;
+  }
+
+  /** Where in the file the first record begins in some units; -1 if there is none in so many bytes. */
+  async #firstIn(from: number, to: number, marks: readonly Buffer[], bytesMax: number): Promise<number> {
     let bytes: Buffer = Buffer.alloc(0);
-    for (let unit = from; unit < to && first < 0; unit++) {
+    for (let unit = from; unit < to && this.offsetOf(unit) - this.offsetOf(from) < bytesMax; unit++) {
       // A mark may lie across two units.
       bytes = Buffer.concat([bytes.subarray(-MARK_BYTES_MAX), await this.#read(unit)]);
       const at = firstOf(bytes, marks);
-      if (at >= 0) first = this.offsetOf(unit + 1) - base - bytes.length + at;
+      if (at >= 0) return this.offsetOf(unit + 1) - bytes.length + at;
     }
-    let last = -1;
-    bytes = Buffer.alloc(0);
-    for (let unit = to - 1; unit >= from && last < 0; unit--) {
+    return -1;
+  }
+
+  /** Where the last one begins; -1 if there is none in the last of them. */
+  async #lastIn(from: number, to: number, marks: readonly Buffer[]): Promise<number> {
+    let bytes: Buffer = Buffer.alloc(0);
+    const end = this.offsetOf(to);
+    for (let unit = to - 1; unit >= from && end - this.offsetOf(unit + 1) < BACK_BYTES_MAX; unit--) {
       bytes = Buffer.concat([await this.#read(unit), bytes.subarray(0, MARK_BYTES_MAX)]);
       const at = lastOf(bytes, marks);
-      if (at >= 0) last = this.offsetOf(unit) - base + at;
+      if (at >= 0) return this.offsetOf(unit) + at;
     }
-    return first >= 0 && last > first ? { from: first, to: last } : undefined;
+    return -1;
   }
 
   /** All bytes but those in gaps, which come in order. */

@@ -65,6 +65,10 @@ export class Feed implements ChunkReader {
     }
   }
 
+  get isDone(): boolean {
+    return this.#reader.isDone === true;
+  }
+
   skip(was: number, bytes: number): boolean {
     if (this.#reader.skip?.(was, bytes) !== true) return false;
     this.#at += bytes;

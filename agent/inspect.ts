@@ -1,7 +1,6 @@
 import { normalise } from '../core/errors.ts';
 import { type CheckContext, GraphCheck } from '../core/lightrag/check.ts';
 import { type ChunkReader, LayoutError } from '../core/lightrag/text.ts';
-
 import type { Finding, GraphStats, ListRoot } from '../gen/lightkeeper/v1/types_pb.ts';
 import { Feed } from './feed.ts';
 
@@ -23,12 +22,13 @@ export interface Inspection {
   readonly stats: GraphStats;
 }
 
-/** Gives a file to a reader, to its end. Throws `LayoutError` for what is not UTF-8 or not in its layout. */
+/** Gives a file to a reader, to its end or until that knows enough. Throws `LayoutError` for what is not UTF-8 or not in its layout. */
 export async function feedAll(source: GraphSource, reader: ChunkReader, signal?: AbortSignal): Promise<void> {
   const feed = new Feed(reader);
   for await (const chunk of source.chunks()) {
     signal?.throwIfAborted();
     feed.feed(chunk);
+    if (feed.isDone) return;
   }
   feed.end();
 }

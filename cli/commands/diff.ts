@@ -4,6 +4,8 @@ import {
   type DiffResponse,
   DiffResponseSchema,
   type RecordChanges,
+  type RecordCounts,
+  type VectorChanges,
 } from '../../gen/lightkeeper/v1/agent_pb.ts';
 import { sizeText } from '../../host/quantity.ts';
 import { type CommonOptions, storeOf, withCommon } from '../options.ts';
@@ -31,6 +33,9 @@ async function run(fromSnapshotId: string, toSnapshotId: string, options: Common
   printFiles(diff);
   for (const kind of ['documents', 'chunks', 'entities', 'relations', 'answers'] as const)
     printRecords(kind, diff[kind]);
+  printVectors('chunks', diff.chunkVectors);
+  printVectors('entities', diff.entityVectors);
+  printVectors('relations', diff.relationVectors);
   printFindings(diff.findings);
 }
 
@@ -40,15 +45,42 @@ function printFiles({ files }: DiffResponse): void {
     return;
   }
   table([
-    ['FILE', '', 'BEFORE', 'AFTER', 'NEW'],
-    ...files.map(({ path, kind, sizeBefore, sizeAfter, newBytes }) => [
+    ['FILE', '', 'BEFORE', 'AFTER', 'NEW', 'WHY'],
+    ...files.map(({ path, kind, sizeBefore, sizeAfter, newBytes, records }) => [
       plain(path),
       ChangeKind_Value[kind].toLowerCase(),
       sizeText(Number(sizeBefore)),
       sizeText(Number(sizeAfter)),
       sizeText(Number(newBytes)),
+      records === undefined ? '' : whyText(records),
     ]),
   ]);
+}
+
+function whyText({ added, removed, changed, reembedded }: RecordCounts): string {
+  const parts = [
+    countText('+', added),
+    countText('−', removed),
+    countText('~', changed),
+    reembedded > 0n ? `${reembedded} embedded again` : '',
+  ].filter((part) => part !== '');
+  return parts.length === 0 ? 'the same records, written otherwise' : parts.join(' ');
+}
+
+function countText(sign: string, count: bigint): string {
+  return count > 0n ? `${sign}${count}` : '';
+}
+
+function printVectors(kind: string, changes: VectorChanges | undefined): void {
+  if (changes === undefined) return;
+  const { addedCount, removedCount, reembeddedCount, reembedded } = changes;
+  if (addedCount + removedCount + reembeddedCount === 0n) return;
+  const again = reembeddedCount > 0n ? `, ${reembeddedCount} embedded again` : '';
+  say(`vectors of ${kind}: +${addedCount} −${removedCount}${again}`);
+  printNames(
+    reembedded.map((name) => `  ~ ${plain(name)}`),
+    reembeddedCount,
+  );
 }
 
 function printRecords(kind: string, changes: RecordChanges | undefined): void {
@@ -61,7 +93,11 @@ function printRecords(kind: string, changes: RecordChanges | undefined): void {
     ...removed.map((name) => `  − ${plain(name)}`),
     ...changed.map(({ name, fields }) => `  ~ ${plain(name)} (${fields.map(plain).join(', ')})`),
   ];
+  printNames(lines, addedCount + removedCount + changedCount);
+}
+
+function printNames(lines: readonly string[], count: bigint): void {
   for (const line of lines.slice(0, SHOWN)) say(line);
-  const more = addedCount + removedCount + changedCount - BigInt(Math.min(lines.length, SHOWN));
+  const more = count - BigInt(Math.min(lines.length, SHOWN));
   if (more > 0n) say(`  and ${more} more: --json names up to 1,000 of each`);
 }

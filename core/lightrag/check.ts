@@ -22,7 +22,7 @@ import type { FileFacts } from './noted.ts';
 import { RecordReader } from './records.ts';
 import { FLAWS, GRAPH_FILES, type GraphFile, IMPLIED, RULES, TABLES_OF } from './rules.ts';
 import { type ChunkReader, type Flaw, Held, type LayoutError } from './text.ts';
-import { type VectorFile, VectorReader } from './vectors.ts';
+import { VectorReader, vectorFileOf } from './vectors.ts';
 
 /** Names of one finding that are told. */
 const KEYS_MAX = 20;
@@ -88,8 +88,8 @@ function readerOf(path: string, facts: Facts): ChunkReader {
   const [, records = ''] = /^kv_store_(.+)\.json$/.exec(path) ?? [];
   const known = Object.hasOwn(RECORD_FILES, records) ? RECORD_FILES[records] : undefined;
   if (known !== undefined) return new RecordReader(known(facts));
-  const [, vectors] = /^vdb_(chunks|entities|relationships)\.json$/.exec(path) ?? [];
-  if (vectors !== undefined) return new VectorReader(facts, vectors as VectorFile);
+  const vectors = vectorFileOf(path);
+  if (vectors !== undefined) return new VectorReader(facts, vectors);
   return new RecordReader(otherRecords(facts), { any: true });
 }
 

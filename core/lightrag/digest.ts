@@ -15,12 +15,51 @@ const KEY = mark('k');
 const TEXT = mark('s');
 const BARE = mark('b');
 
+/** Makes a number of a value of JSON as it is read. */
+export class ValueHash {
+  readonly #hash = new NumberHash();
+
+  open(): void {
+    this.#hash.add(OPEN);
+  }
+
+  close(): void {
+    this.#hash.add(CLOSE);
+  }
+
+  piece(bytes: Buffer): void {
+    this.#hash.add(bytes);
+  }
+
+  /** A key, or the end of one that came in pieces. */
+  key(bytes?: Buffer): void {
+    if (bytes !== undefined) this.#hash.add(bytes);
+    this.#hash.add(KEY);
+  }
+
+  /** A text, likewise. */
+  text(bytes?: Buffer): void {
+    if (bytes !== undefined) this.#hash.add(bytes);
+    this.#hash.add(TEXT);
+  }
+
+  bare(text: string): void {
+    this.#hash.add(BARE);
+    this.#hash.add(Buffer.from(text, 'latin1'));
+  }
+
+  /** The number of what was added since the last one. */
+  end(): number {
+    return this.#hash.end();
+  }
+}
+
 /** A number for each record of a file of `{id: record}`: two records with one number are the same. */
 export class RecordDigests extends LayoutReader {
   readonly #take: TakeDigest;
   #depth = 0;
   #id = Buffer.alloc(0);
-  readonly #content = new NumberHash();
+  readonly #content = new ValueHash();
 
   constructor(take: TakeDigest) {
     super();
@@ -29,19 +68,18 @@ export class RecordDigests extends LayoutReader {
 
   open(): void {
     this.#depth += 1;
-    this.#content.add(OPEN);
+    this.#content.open();
   }
 
   close(): void {
     this.#depth -= 1;
-    this.#content.add(CLOSE);
+    this.#content.close();
     this.#ended();
   }
 
   key(bytes: Buffer, escaped: boolean): void {
     if (this.#depth > 1) {
-      this.#content.add(bytes);
-      this.#content.add(KEY);
+      this.#content.key(bytes);
       return;
     }
     this.#id = Buffer.from(unescaped(bytes, escaped));
@@ -50,24 +88,25 @@ export class RecordDigests extends LayoutReader {
   }
 
   string(bytes: Buffer): void {
-    this.#content.add(bytes);
-    this.#content.add(TEXT);
+    this.#content.text(bytes);
     this.#ended();
   }
 
   piece(bytes: Buffer): void {
-    this.#content.add(bytes);
+    this.#content.piece(bytes);
   }
 
   long(_: number, isKey: boolean): void {
     if (isKey && this.#depth === 1) throw longName();
-    this.#content.add(isKey ? KEY : TEXT);
-    if (!isKey) this.#ended();
+    if (isKey) this.#content.key();
+    else {
+      this.#content.text();
+      this.#ended();
+    }
   }
 
   bare(text: string): void {
-    this.#content.add(BARE);
-    this.#content.add(Buffer.from(text, 'latin1'));
+    this.#content.bare(text);
     this.#ended();
   }
 
@@ -78,7 +117,7 @@ export class RecordDigests extends LayoutReader {
 
 /** The same of the nodes and edges of a graph; an edge is named by its pair. */
 export function graphDigests(nodes: TakeDigest, edges: TakeDigest): ChunkReader {
-  const content = new NumberHash();
+  const content = new ValueHash();
   let open: { take: TakeDigest; name: Buffer } | undefined;
   const ended = () => {
     const number = content.end();
@@ -96,10 +135,8 @@ export function graphDigests(nodes: TakeDigest, edges: TakeDigest): ChunkReader 
         open = { take: edges, name: pairName(source, target) };
       },
       data: (name, text) => {
-        content.add(Buffer.from(name));
-        content.add(KEY);
-        content.add(text);
-        content.add(TEXT);
+        content.key(Buffer.from(name));
+        content.text(text);
       },
     },
     'all',

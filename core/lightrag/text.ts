@@ -94,4 +94,6 @@ export interface ChunkReader {
    * is long in it, if they mean the same here; false if they must be given.
    */
   skip?(was: number, bytes: number): boolean;
+  /** Whether it knows all that it wants to know: neither more bytes nor the end need be given. */
+  readonly isDone?: boolean;
 }

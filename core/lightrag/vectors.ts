@@ -2,17 +2,13 @@ import { hash } from 'node:crypto';
 import { inflateSync } from 'node:zlib';
 import { type Facts, pairName, pairParts, rowEntityState, rowRelationState } from './facts.ts';
 import { LayoutReader, unescaped } from './json.ts';
+import { dimensionOf, FLOAT_BYTES, MatrixRows } from './matrix.ts';
 import { Held, LayoutError } from './text.ts';
 
 /** Rows whose `vector` is compared with the matrix: all of a small file, evenly chosen ones of a large one. */
 const COMPARED_MAX = 128;
 const COSINE_MIN = 0.99;
-/** Nobody has vectors of more dimensions. */
-const DIMENSION_MAX = 1 << 20;
-const FLOAT_BYTES = 4;
 const HALF_BYTES = 2;
-/** A matrix is decoded in pieces: longer texts live until all memory is searched for what is not used any more. */
-const PIECE_BYTES = 64 << 10;
 const NONE: Buffer = Buffer.alloc(0);
 
 /** The fields of a row that are looked at. */
@@ -36,6 +32,11 @@ class Row {
 
 /** Which of the three files of vectors. */
 export type VectorFile = 'chunks' | 'entities' | 'relationships';
+
+/** Which of them a path is of; undefined for others. */
+export function vectorFileOf(path: string): VectorFile | undefined {
+  return /^vdb_(chunks|entities|relationships)\.json$/.exec(path)?.[1] as VectorFile | undefined;
+}
 
 /**
  * Reads a file of NanoVectorDB, `{"embedding_dim": D, "data": [rows], "matrix": "base64"}`, with whatever other keys:
@@ -94,10 +95,7 @@ export class VectorReader extends LayoutReader {
 
   bare(text: string): void {
     if (this.#depth !== 1 || this.#top !== 'embedding_dim') return;
-    const dimension = Number(text);
-    if (!Number.isInteger(dimension) || dimension < 1 || dimension > DIMENSION_MAX)
-      throw new LayoutError('malformed', 0, `an embedding_dim of ${text} cannot be`);
-    this.#dimension = dimension;
+    this.#dimension = dimensionOf(text);
   }
 
   string(bytes: Buffer, escaped: boolean): void {
@@ -110,7 +108,7 @@ export class VectorReader extends LayoutReader {
   piece(bytes: Buffer): void {
     if (this.#depth !== 1 || this.#top !== 'matrix') return;
     if (this.#matrix === undefined) {
-      this.#matrix = new MatrixRows(this.#dimension, this.#vectors, this.#facts);
+      this.#matrix = new MatrixRows(this.#dimension, (number, floats) => this.#checkRow(number, floats));
       this.#matrixAt = this.longAt ?? 0;
     }
     this.#matrix.feed(bytes);
@@ -192,6 +190,19 @@ export class VectorReader extends LayoutReader {
     if (state !== undefined) this.#facts.name(isEntity ? 'entityStates' : 'relationStates', ...state);
   }
 
+  #checkRow(number: number, floats: Float32Array): void {
+    let square = 0;
+    for (let i = 0; i < floats.length; i++) square += (floats[i] as number) * (floats[i] as number);
+    // NaN and infinity carry on into the sum.
+    if (!(square > 0 && square < Number.POSITIVE_INFINITY)) {
+      this.#facts.flaw('bad_vector', Buffer.from(`row ${number}`));
+      return;
+    }
+    const vector = this.#vectors.get(number);
+    if (vector !== undefined && !agrees(vector.packed, floats))
+      this.#facts.flaw('vector_mismatch', vector.id);
+  }
+
   #endMatrix(): void {
     this.#hasMatrix = true;
     const expected = this.#rows * this.#dimension * FLOAT_BYTES;
@@ -203,117 +214,6 @@ export class VectorReader extends LayoutReader {
 function isRelationId(id: string, source: Buffer, target: Buffer): boolean {
   const idOf = (a: Buffer, b: Buffer) => `rel-${hash('md5', Buffer.concat([a, b]))}`;
   return id === idOf(source, target) || id === idOf(target, source);
-}
-
-/** The rows of a matrix that comes as base64 in pieces. */
-class MatrixRows {
-  readonly #rowBytes: number;
-  readonly #vectors: ReadonlyMap<number, { id: Buffer; packed: Buffer }>;
-  readonly #facts: Facts;
-  readonly #row: Buffer;
-  readonly #floats: Float32Array;
-  /** Characters that make no whole group of four yet. */
-  #rest = '';
-  readonly #decoded = Buffer.allocUnsafeSlow(PIECE_BYTES);
-  #filled = 0;
-  #number = 0;
-  #chars = 0;
-  /** Characters, and then bytes, up to the next row: what is before them was passed over. */
-  #passChars = 0;
-  #passBytes = 0;
-  /** Of the last characters; unknown if they were passed over. */
-  #padding: number | undefined = 0;
-
-  constructor(dimension: number, vectors: ReadonlyMap<number, { id: Buffer; packed: Buffer }>, facts: Facts) {
-    if (dimension === 0) throw new LayoutError('malformed', 0, 'its embedding_dim does not come first');
-    this.#rowBytes = dimension * FLOAT_BYTES;
-    this.#vectors = vectors;
-    this.#facts = facts;
-    // An ArrayBuffer of its own: floats must be aligned.
-    const memory = new ArrayBuffer(this.#rowBytes);
-    this.#row = Buffer.from(memory);
-    this.#floats = new Float32Array(memory);
-  }
-
-  feed(bytes: Buffer): void {
-    for (let at = 0; at < bytes.length; at += PIECE_BYTES) {
-      const text =
-        this.#rest + this.#fresh(bytes.toString('latin1', at, Math.min(at + PIECE_BYTES, bytes.length)));
-      const whole = text.length - (text.length % 4);
-      this.#rest = text.slice(whole);
-      if (whole > 0) this.#decode(text.slice(0, whole));
-    }
-  }
-
-  /** Characters without those that belong to a group that was passed over. */
-  #fresh(text: string): string {
-    this.#chars += text.length;
-    const passed = Math.min(this.#passChars, text.length);
-    this.#passChars -= passed;
-    return passed === 0 ? text : text.slice(passed);
-  }
-
-  /** Whether what was `was` characters behind the start of a matrix of these rows means the same rows here, or others. */
-  isInPhase(was: number): boolean {
-    // Groups of four characters and rows begin together every so many.
-    const period = this.#rowBytes % 3 === 0 ? (this.#rowBytes / 3) * 4 : this.#rowBytes * 4;
-    return (this.#chars - was) % period === 0;
-  }
-
-  skip(chars: number): void {
-    this.#chars += chars;
-    this.#passChars = (4 - (this.#chars % 4)) % 4;
-    const at = ((this.#chars + this.#passChars) / 4) * 3;
-    this.#number = Math.ceil(at / this.#rowBytes);
-    this.#passBytes = this.#number * this.#rowBytes - at;
-    this.#filled = 0;
-    this.#rest = '';
-    this.#padding = undefined;
-  }
-
-  /** Whether all characters together are so many bytes. */
-  isLong(bytes: number): boolean {
-    const padding = (3 - (bytes % 3)) % 3;
-    const fits = this.#rest === '' && this.#chars === ((bytes + padding) / 3) * 4;
-    return fits && (this.#padding ?? padding) === padding;
-  }
-
-  #decode(text: string): void {
-    if (this.#padding !== undefined && this.#padding > 0)
-      throw new LayoutError('malformed', 0, 'its matrix is not base64');
-    const all = this.#decoded.subarray(0, this.#decoded.write(text, 'base64'));
-    // The decoder passes over what is no base64 without a word: then there are fewer bytes than characters say.
-    const padding = text.endsWith('==') ? 2 : text.endsWith('=') ? 1 : 0;
-    if (all.length !== (text.length / 4) * 3 - padding || (padding === 0 && text.includes('=')))
-      throw new LayoutError('malformed', 0, 'its matrix is not base64');
-    this.#padding = padding;
-    const passed = Math.min(this.#passBytes, all.length);
-    this.#passBytes -= passed;
-    const bytes = all.subarray(passed);
-    for (let at = 0; at < bytes.length; ) {
-      const length = Math.min(this.#rowBytes - this.#filled, bytes.length - at);
-      bytes.copy(this.#row, this.#filled, at, at + length);
-      this.#filled += length;
-      at += length;
-      if (this.#filled === this.#rowBytes) this.#endRow();
-    }
-  }
-
-  #endRow(): void {
-    this.#filled = 0;
-    const number = this.#number++;
-    const floats = this.#floats;
-    let square = 0;
-    for (let i = 0; i < floats.length; i++) square += (floats[i] as number) * (floats[i] as number);
-    // NaN and infinity carry on into the sum.
-    if (!(square > 0 && square < Number.POSITIVE_INFINITY)) {
-      this.#facts.flaw('bad_vector', Buffer.from(`row ${number}`));
-      return;
-    }
-    const vector = this.#vectors.get(number);
-    if (vector !== undefined && !agrees(vector.packed, this.#floats))
-      this.#facts.flaw('vector_mismatch', vector.id);
-  }
 }
 
 /** Whether a deflated float16 vector points where the row of the matrix does. */

@@ -11,6 +11,7 @@ import {
 } from 'node:fs';
 import { join } from 'node:path';
 import { it } from 'node:test';
+import { deflateSync, inflateSync } from 'node:zlib';
 import { deleteDocument, generate, ingest } from '../../demo/generate.ts';
 import { readGraph } from '../../demo/instance/graph.ts';
 import { hasFields, type Json, listOf, Place, suite } from './program.ts';
@@ -30,13 +31,19 @@ const KINDS = ['documents', 'chunks', 'entities', 'relations', 'answers'] as con
 type Fields = Readonly<Record<string, unknown>>;
 type Records = ReadonlyMap<string, Fields>;
 
+function jsonIn(dir: string, name: string): Records {
+  if (!existsSync(join(dir, name))) return new Map();
+  return new Map(Object.entries(JSON.parse(readFileSync(join(dir, name), 'utf8')) as Record<string, Fields>));
+}
+
+function sorted(ends: readonly string[]): string {
+  return [...ends].sort((a, b) => Buffer.compare(Buffer.from(a), Buffer.from(b))).join('<SEP>');
+}
+
 /** The records of a directory, read the plain way. */
 function recordsIn(dir: string): Record<(typeof KINDS)[number], Records> {
-  const json = (name: string): Records =>
-    new Map(Object.entries(JSON.parse(readFileSync(join(dir, name), 'utf8')) as Record<string, Fields>));
+  const json = (name: string) => jsonIn(dir, name);
   const { nodes, edges } = readGraph(readFileSync(join(dir, GRAPH), 'utf8'));
-  const sorted = (ends: readonly string[]) =>
-    [...ends].sort((a, b) => Buffer.compare(Buffer.from(a), Buffer.from(b))).join('<SEP>');
   return {
     documents: json('kv_store_full_docs.json'),
     chunks: json('kv_store_text_chunks.json'),
@@ -68,9 +75,90 @@ function slowDiff(before: Records, after: Records): Json {
   };
 }
 
+/** The rows of a file of vectors, read the plain way: what each is of, its fields, and its vector. */
+function rowsIn(dir: string, name: string): { rows: Records; vectors: ReadonlyMap<string, string> } {
+  const rows = new Map<string, Fields>();
+  const vectors = new Map<string, string>();
+  if (!existsSync(join(dir, name))) return { rows, vectors };
+  const file = JSON.parse(readFileSync(join(dir, name), 'utf8')) as {
+    embedding_dim: number;
+    data: { [field: string]: string }[];
+    matrix: string;
+  };
+  const matrix = Buffer.from(file.matrix, 'base64');
+  for (const [i, { vector, ...row }] of file.data.entries()) {
+    const { __id__: id = '', entity_name: entity, src_id: source = '', tgt_id: target = '' } = row;
+    const of = name === RELATION_VECTORS ? sorted([source, target]) : (entity ?? id);
+    rows.set(of, row);
+    const floats = Array.from({ length: file.embedding_dim }, (_, k) =>
+      matrix.readFloatLE((i * file.embedding_dim + k) * 4).toFixed(3),
+    );
+    vectors.set(of, vector ?? floats.join(' '));
+  }
+  return { rows, vectors };
+}
+
+const RELATION_VECTORS = 'vdb_relationships.json';
+const VECTORS = {
+  chunkVectors: 'vdb_chunks.json',
+  entityVectors: 'vdb_entities.json',
+  relationVectors: RELATION_VECTORS,
+} as const;
+
+/** Counts of the records of files, by their names, as the command says them. */
+function slowCounts(before: string, after: string): Map<string, Json> {
+  const all = new Map<string, Json>();
+  const enter = (name: string, pairs: readonly (readonly [Records, Records])[], reembedded = 0) => {
+    const diffs = pairs.map(([old, now]) => slowDiff(old, now));
+    const sum = (field: string) =>
+      String(diffs.reduce((total, diff) => total + Number(diff[`${field}Count`]), 0));
+    all.set(name, {
+      added: sum('added'),
+      removed: sum('removed'),
+      changed: sum('changed'),
+      reembedded: String(reembedded),
+    });
+  };
+  for (const name of new Set([...readdirSync(before), ...readdirSync(after)])) {
+    if (name.startsWith('kv_store_')) enter(name, [[jsonIn(before, name), jsonIn(after, name)]]);
+    if (name === GRAPH) {
+      const [old, now] = [recordsIn(before), recordsIn(after)];
+      enter(name, [
+        [old.entities, now.entities],
+        [old.relations, now.relations],
+      ]);
+    }
+    if (!name.startsWith('vdb_')) continue;
+    const [old, now] = [rowsIn(before, name), rowsIn(after, name)];
+    enter(name, [[old.rows, now.rows]], reembeddedIn(before, after, name).length);
+  }
+  return all;
+}
+
+function reembeddedIn(before: string, after: string, name: string): string[] {
+  const [old, now] = [rowsIn(before, name), rowsIn(after, name)];
+  return [...now.vectors].flatMap(([of, vector]) => {
+    const was = old.vectors.get(of);
+    return was === undefined || was === vector ? [] : [of];
+  });
+}
+
+function assertVectors(answer: Json, before: string, after: string): void {
+  for (const [kind, name] of Object.entries(VECTORS)) {
+    const { addedCount, removedCount } = slowDiff(rowsIn(before, name).rows, rowsIn(after, name).rows);
+    const reembedded = reembeddedIn(before, after, name).sort();
+    const reembeddedCount = String(reembedded.length);
+    assert.deepEqual(answer[kind], { addedCount, removedCount, reembeddedCount, reembedded }, kind);
+  }
+}
+
 function assertDiff(answer: Json, before: string, after: string): void {
   const [old, now] = [recordsIn(before), recordsIn(after)];
   for (const kind of KINDS) assert.deepEqual(answer[kind], slowDiff(old[kind], now[kind]), kind);
+  assertVectors(answer, before, after);
+  const counts = slowCounts(before, after);
+  for (const { path, records } of listOf(answer, 'files'))
+    assert.deepEqual(records, counts.get(String(path)), String(path));
   const differs = (name: string) =>
     !existsSync(join(before, name)) ||
     !existsSync(join(after, name)) ||
@@ -90,6 +178,47 @@ function compact(dir: string, name: string): string {
 function reverseRecords(dir: string, name: string): void {
   const records = Object.entries(JSON.parse(readFileSync(join(dir, name), 'utf8')) as object);
   writeFileSync(join(dir, name), JSON.stringify(Object.fromEntries(records.reverse()), null, 2));
+}
+
+interface VectorsFile {
+  embedding_dim: number;
+  data: { vector?: string }[];
+  matrix: string;
+}
+
+function editVectors(dir: string, name: string, edit: (file: VectorsFile) => void): void {
+  const file = JSON.parse(readFileSync(join(dir, name), 'utf8')) as VectorsFile;
+  edit(file);
+  // As Python writes it, but for characters beyond ASCII, which the generator does not make.
+  const text = (value: unknown) => JSON.stringify(value).replaceAll('":', '": ').replaceAll(',"', ', "');
+  const rows = file.data.map(text).join(', ');
+  writeFileSync(
+    join(dir, name),
+    `{"embedding_dim": ${file.embedding_dim}, "data": [${rows}], "matrix": "${file.matrix}"}`,
+  );
+}
+
+function turnMatrix(dir: string, name: string, factor: number, which: (row: number) => boolean): void {
+  editVectors(dir, name, (file) => {
+    const matrix = Buffer.from(file.matrix, 'base64');
+    for (let at = 0; at < matrix.length; at += 4)
+      if (which(Math.floor(at / 4 / file.embedding_dim)))
+        matrix.writeFloatLE(matrix.readFloatLE(at) * factor, at);
+    file.matrix = matrix.toString('base64');
+  });
+}
+
+/** Other vectors for some rows, in the rows and in the matrix. */
+function turnVectors(dir: string, name: string, which: (row: number) => boolean): void {
+  turnMatrix(dir, name, -1, which);
+  editVectors(dir, name, ({ data }) => {
+    for (const [i, row] of data.entries()) {
+      if (!which(i)) continue;
+      const halves = inflateSync(Buffer.from(row.vector ?? '', 'base64'));
+      for (let at = 1; at < halves.length; at += 2) halves.writeUInt8(halves.readUInt8(at) ^ 0x80, at);
+      row.vector = deflateSync(halves).toString('base64');
+    }
+  });
 }
 
 suite('diff', () => {
@@ -172,6 +301,57 @@ suite('diff', () => {
       const answer = await place.json(['diff', ids[i - 1] ?? '', ids[i] ?? '']);
       assertDiff(answer, join(FIXTURES, states[i - 1] ?? ''), join(FIXTURES, states[i] ?? ''));
     }
+  });
+
+  it('tells which vectors were made anew, however the rows are written', async () => {
+    const place = new Place();
+    const state = await generate(place.dir, { seed: 9, documents: 60, dimension: 768 });
+    const states: string[] = [];
+    const keep = async () => {
+      const to = place.path(`state${states.length}`);
+      cpSync(place.dir, to, { recursive: true });
+      states.push(to);
+      await place.snapshot({}, '--no-grade');
+    };
+    const entities = VECTORS.entityVectors;
+    await keep();
+    turnVectors(place.dir, entities, (i) => i % 7 === 0);
+    await keep();
+    // The last bits of a matrix, as a restart leaves them.
+    turnMatrix(place.dir, entities, 1 + 1e-7, () => true);
+    await keep();
+    // Rows of an old version: their vectors are in the matrix alone.
+    editVectors(place.dir, entities, ({ data }) => {
+      for (const row of data) delete row.vector;
+    });
+    await keep();
+    turnMatrix(place.dir, entities, 1 + 1e-7, (i) => i % 2 === 0);
+    turnMatrix(place.dir, entities, -1, (i) => i % 50 === 3);
+    await keep();
+    await ingest(place.dir, state, 1);
+    await keep();
+    rmSync(join(place.dir, entities));
+    await keep();
+    const ids = (await place.ids()).reverse();
+    const answers: Json[] = [];
+    for (const [i, id] of ids.slice(1).entries()) {
+      const answer = await place.json(['diff', ids[i] ?? '', id]);
+      if (i !== 1 && i !== 2) assertDiff(answer, states[i] ?? '', states[i + 1] ?? '');
+      answers.push(answer);
+    }
+    const count = rowsIn(states[0] ?? '', entities).rows.size;
+    assert.ok(count > 150, `there are ${count} entities`);
+    const counts = answers.map(({ entityVectors }) => Number((entityVectors as Json).reembeddedCount));
+    assert.deepEqual(counts.slice(0, 2), [Math.ceil(count / 7), 0]);
+    assert.equal(counts[3], Math.ceil((count - 3) / 50));
+    const [noise] = listOf(answers[1] ?? {}, 'files');
+    assert.deepEqual(
+      [noise?.path, noise?.records],
+      [entities, { added: '0', removed: '0', changed: '0', reembedded: '0' }],
+    );
+    const plain = await place.run(['diff', ids[0] ?? '', ids[1] ?? '', '--store', place.store]);
+    assert.match(plain.stdout, /^vdb_entities\.json .* {2}\d+ embedded again$/m);
+    assert.match(plain.stdout, /^vectors of entities: \+0 −0, \d+ embedded again\n {2}~ /m);
   });
 
   it('compares what it can of points that are not whole, and says what it cannot', async () => {
