@@ -1,4 +1,10 @@
-import { GRAPH_FILES } from '../core/lightrag/rules.ts';
+import {
+  firstRecord,
+  lastRecord,
+  MARK_BYTES_MAX,
+  type RecordMarks,
+  recordMarks,
+} from '../core/lightrag/marks.ts';
 import { vectorFileOf } from '../core/lightrag/vectors.ts';
 import type { NodeRef } from '../core/list.ts';
 import { type ListRoot, UnitKind_Value } from '../gen/lightkeeper/v1/types_pb.ts';
@@ -12,43 +18,13 @@ import type { Store } from './store/store.ts';
  * its layout, with fewer records, and what is left out is the same on both sides.
  */
 
-/** Where a record begins in files of a layout, and how a file begins that has them nowhere else. */
-interface RecordStarts {
-  readonly head: Buffer;
-  readonly marks: readonly Buffer[];
-  /** So many bytes without a record at the start of a run mean that there is none in all of it. */
-  readonly gapMax: number;
-}
-
-const KV: RecordStarts = {
-  head: Buffer.from('{\n  "'),
-  marks: [Buffer.from('\n  "')],
-  gapMax: Number.POSITIVE_INFINITY,
-};
-/** "<" is never written as it is in a text of XML. */
-const GRAPHML: RecordStarts = {
-  head: Buffer.from('<'),
-  marks: [Buffer.from('<node '), Buffer.from('<edge ')],
-  gapMax: Number.POSITIVE_INFINITY,
-};
-/** The first row has another mark: it is always there to show what rows are like. Behind the last comes the matrix. */
-const VECTORS: RecordStarts = {
-  head: Buffer.from('{"embedding_dim": '),
-  marks: [Buffer.from(', {"__id__"')],
-  gapMax: 1 << 20,
-};
-
-const MARK_BYTES_MAX = 11;
+/** So many bytes of rows without the start of one are no rows, but their matrix. */
+const ROW_BYTES_MAX = 1 << 20;
 /** So much is searched for the last record of a run, back from its end, before halves of the run are tried. */
 const BACK_BYTES_MAX = 1 << 20;
 
-function startsOf(path: string): RecordStarts {
-  if (path === GRAPH_FILES.graph) return GRAPHML;
-  return vectorFileOf(path) === undefined ? KV : VECTORS;
-}
-
 /** A run of units that two files have in common. */
-interface Run {
+export interface Run {
   readonly at: number;
   readonly otherAt: number;
   length: number;
@@ -60,7 +36,8 @@ interface Gap {
   readonly to: number;
 }
 
-async function unitsOf(store: Store, content: ListRoot): Promise<NodeRef[]> {
+/** All units of a file, in order. */
+export async function unitsOf(store: Store, content: ListRoot | undefined): Promise<NodeRef[]> {
   const all: NodeRef[] = [];
   for await (const refs of store.units(content)) all.push(...refs);
   return all;
@@ -76,7 +53,8 @@ function placesOf(units: readonly NodeRef[]): Map<string, number> {
   return places;
 }
 
-function runsOf(one: readonly NodeRef[], other: readonly NodeRef[]): Run[] {
+/** Runs of units that two files have in common, in order of the first; units that one has twice are in none. */
+export function runsOf(one: readonly NodeRef[], other: readonly NodeRef[]): Run[] {
   const [mine, theirs] = [placesOf(one), placesOf(other)];
   const runs: Run[] = [];
   for (const [at, { id }] of one.entries()) {
@@ -102,11 +80,12 @@ export async function withoutCommon(
     return [before, after];
   const [one, other] = [await unitsOf(store, old), await unitsOf(store, now)];
   const files = [new UnitFile(store, one), new UnitFile(store, other)] as const;
-  const starts = startsOf(before.path);
-  for (const file of files) if (!(await file.beginsWith(starts.head))) return [before, after];
+  const records = recordMarks(before.path);
+  for (const file of files) if (!(await file.beginsWith(records.head))) return [before, after];
+  const gapMax = vectorFileOf(before.path) === undefined ? Number.POSITIVE_INFINITY : ROW_BYTES_MAX;
   const gaps: [Gap[], Gap[]] = [[], []];
   for (const { at, otherAt, length } of runsOf(one, other)) {
-    const inner = await files[0].recordsIn(at, at + length, starts);
+    const inner = await files[0].recordsIn(at, at + length, records, gapMax);
     if (inner === undefined) continue;
     for (const [i, place] of [at, otherAt].entries()) {
       const base = (files[i] as UnitFile).offsetOf(place);
@@ -147,18 +126,18 @@ class UnitFile {
   }
 
   /** Where the first and the last record begin in some units, from the start of them; undefined without two of them. */
-  async recordsIn(from: number, to: number, starts: RecordStarts): Promise<Gap | undefined> {
-    const first = await this.#firstIn(from, to, starts.marks, starts.gapMax);
+  async recordsIn(from: number, to: number, marks: RecordMarks, bytesMax: number): Promise<Gap | undefined> {
+    const first = await this.#firstIn(from, to, marks, bytesMax);
     if (first < 0) return undefined;
-    let last = await this.#lastIn(from, to, starts.marks);
+    let last = await this.#lastIn(from, to, marks);
     // Somewhere records end, and something else goes on: a part that has some, and one behind it that has none.
     for (let [some, none] = [from, to]; last < 0 && none - some > 1; ) {
       const middle = (some + none) >> 1;
-      const here = await this.#firstIn(middle, none, starts.marks, BACK_BYTES_MAX);
+      const here = await this.#firstIn(middle, none, marks, BACK_BYTES_MAX);
       if (here >= 0) some = middle;
       else {
         none = middle;
-        last = await this.#lastIn(from, none, starts.marks);
+        last = await this.#lastIn(from, none, marks);
       }
     }
     const base = this.offsetOf(from);
@@ -166,24 +145,24 @@ class UnitFile {
   }
 
   /** Where in the file the first record begins in some units; -1 if there is none in so many bytes. */
-  async #firstIn(from: number, to: number, marks: readonly Buffer[], bytesMax: number): Promise<number> {
+  async #firstIn(from: number, to: number, marks: RecordMarks, bytesMax: number): Promise<number> {
     let bytes: Buffer = Buffer.alloc(0);
     for (let unit = from; unit < to && this.offsetOf(unit) - this.offsetOf(from) < bytesMax; unit++) {
       // A mark may lie across two units.
       bytes = Buffer.concat([bytes.subarray(-MARK_BYTES_MAX), await this.#read(unit)]);
-      const at = firstOf(bytes, marks);
+      const at = firstRecord(marks, bytes);
       if (at >= 0) return this.offsetOf(unit + 1) - bytes.length + at;
     }
     return -1;
   }
 
   /** Where the last one begins; -1 if there is none in the last of them. */
-  async #lastIn(from: number, to: number, marks: readonly Buffer[]): Promise<number> {
+  async #lastIn(from: number, to: number, marks: RecordMarks): Promise<number> {
     let bytes: Buffer = Buffer.alloc(0);
     const end = this.offsetOf(to);
     for (let unit = to - 1; unit >= from && end - this.offsetOf(unit + 1) < BACK_BYTES_MAX; unit--) {
       bytes = Buffer.concat([await this.#read(unit), bytes.subarray(0, MARK_BYTES_MAX)]);
-      const at = lastOf(bytes, marks);
+      const at = lastRecord(marks, bytes);
       if (at >= 0) return this.offsetOf(unit) + at;
     }
     return -1;
@@ -206,13 +185,4 @@ class UnitFile {
       }
     }
   }
-}
-
-function firstOf(bytes: Buffer, marks: readonly Buffer[]): number {
-  const found = marks.map((mark) => bytes.indexOf(mark)).filter((at) => at >= 0);
-  return found.length === 0 ? -1 : Math.min(...found);
-}
-
-function lastOf(bytes: Buffer, marks: readonly Buffer[]): number {
-  return Math.max(...marks.map((mark) => bytes.lastIndexOf(mark)));
 }

@@ -75,6 +75,12 @@ export class Feed implements ChunkReader {
     return true;
   }
 
+  gap(bytes: number, records: number | undefined): boolean {
+    if (this.#reader.gap?.(bytes, records) !== true) return false;
+    this.#at += bytes;
+    return true;
+  }
+
   end(): void {
     // What is cut in a character is cut.
     this.#reader.end();

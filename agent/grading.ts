@@ -9,6 +9,7 @@ import { LayoutError } from '../core/lightrag/text.ts';
 import { FindingSchema, GraphStatsSchema } from '../gen/lightkeeper/v1/types_pb.ts';
 import { type DecodedFrame, decodeWhole } from './codec/frame.ts';
 import { Feed } from './feed.ts';
+import { FilePatch } from './filepatch.ts';
 
 /** Decoded frames that are kept: units of one file may alternate between some of them. */
 const FRAMES_KEPT = 2;
@@ -27,6 +28,17 @@ export interface FrameRun {
   readonly was?: number | undefined;
 }
 
+/** Units that are passed over, as their records are known, but for those at either end. */
+export interface Passage {
+  readonly head: readonly FrameRun[];
+  /** Between head and tail. */
+  readonly bytes: number;
+  readonly tail: readonly FrameRun[];
+  /** No other one follows in the file. */
+  readonly isLast: boolean;
+}
+export type FilePart = FrameRun | Passage;
+
 /** One step of the grading of a snapshot. */
 export type GradeStep =
   | { readonly step: 'begin' }
@@ -34,23 +46,21 @@ export type GradeStep =
   | { readonly step: 'know'; readonly path: string; readonly units: readonly Uint8Array[] }
   /** Facts of a file that has changed, or is gone, as they were noted in the point before. */
   | { readonly step: 'was'; readonly path: string; readonly units: readonly Uint8Array[] }
-  /** The next bytes of a file. */
+  /**
+   * The next parts of a file. Feed: it is read. Less: its older state, all but what is the same in both. More: its state
+   * now, likewise. Name: it is read again for names.
+   */
   | {
-      readonly step: 'feed';
+      readonly step: 'feed' | 'less' | 'more' | 'name';
       readonly path: string;
-      readonly runs: readonly FrameRun[];
+      readonly parts: readonly FilePart[];
       readonly ends: boolean;
     }
   /** All files are known; `before` are the names of the graph's files in the parent. */
   | { readonly step: 'compare'; readonly idle: boolean; readonly before: readonly string[] | undefined }
-  /** The next bytes of a file that is read again. */
-  | {
-      readonly step: 'name';
-      readonly path: string;
-      readonly runs: readonly FrameRun[];
-      readonly ends: boolean;
-    }
   | { readonly step: 'end' };
+
+type PartsStep = Extract<GradeStep, { parts: readonly FilePart[] }>;
 
 /** Facts of a file: units to be stored, the last of which names the ones before it. */
 export interface NotedFile {
@@ -63,8 +73,8 @@ export interface NotedFile {
 export interface GradeReply {
   /** Of `know` and `was`: the facts could be read. */
   readonly isKnown?: boolean;
-  /** Of `feed`: no more of the file is needed, it is not in its layout. */
-  readonly isBroken?: boolean;
+  /** Of `feed`: no more of the file is needed, it is not in its layout. Of `less` and `more`: all of it must be read. */
+  readonly isOver?: boolean;
   /** Of `compare`: files that are to be read once more, for names. */
   readonly again?: readonly string[];
   readonly outcome?: GradeOutcome;
@@ -92,6 +102,7 @@ export class Grading {
   /** Files of which it is not known what they held, or hold. */
   readonly #unknown = new Set<string>();
   #feed: Feed | undefined;
+  #patch: FilePatch | undefined;
 
   /** Room for decoded frames that an earlier grading of this thread has left. */
   readonly #rooms: Buffer[];
@@ -126,13 +137,16 @@ export class Grading {
       }
       case 'feed':
         return this.#read(step);
+      case 'less':
+      case 'more':
+        return this.#readPatch(step);
       case 'compare': {
         const before = step.before === undefined ? {} : { before: new Set(step.before) };
         return { again: this.#check.compare({ idle: step.idle ? true : undefined, ...before }) };
       }
       case 'name':
         this.#feed ??= new Feed(this.#check.naming(step.path));
-        this.#give(step.runs);
+        this.#give(this.#feed, step.parts);
         if (step.ends) this.#end();
         return {};
       case 'end':
@@ -140,11 +154,11 @@ export class Grading {
     }
   }
 
-  #read({ path, runs, ends }: Extract<GradeStep, { step: 'feed' }>): GradeReply {
+  #read({ path, parts, ends }: PartsStep): GradeReply {
     this.#paths.add(path);
     this.#feed ??= new Feed(this.#check.reader(path));
     try {
-      this.#give(runs);
+      this.#give(this.#feed, parts);
       if (!ends) return {};
       this.#end();
       this.#check.read(path);
@@ -153,8 +167,40 @@ export class Grading {
       if (!(error instanceof LayoutError)) throw error;
       this.#feed = undefined;
       this.#check.failed(path, error);
-      return { isBroken: true };
+      return { isOver: true };
     }
+  }
+
+  /** What cannot be told without reading all of the file is read by `feed`, also if it is not in its layout. */
+  #readPatch({ step, path, parts, ends }: PartsStep): GradeReply {
+    const patch = this.#patch ?? new FilePatch(path, must(this.#was.get(path), 'noted facts').facts);
+    this.#patch = undefined;
+    try {
+      for (const part of parts) if (!this.#giveTo(patch, part)) return { isOver: true };
+      if (ends && step === 'more') {
+        const facts = patch.end();
+        if (facts === undefined) return { isOver: true };
+        this.#paths.add(path);
+        this.#check.know(path, facts);
+        return {};
+      }
+      if (ends) patch.turn();
+    } catch (error) {
+      if (!(error instanceof LayoutError)) throw error;
+      return { isOver: true };
+    }
+    this.#patch = patch;
+    return {};
+  }
+
+  #giveTo(patch: FilePatch, part: FilePart): boolean {
+    if (!('head' in part)) {
+      this.#give(patch.feed, [part]);
+      return true;
+    }
+    const bytesOf = (runs: readonly FrameRun[]) =>
+      Buffer.concat(runs.map((run) => Buffer.from(this.#bytes(run))));
+    return patch.pass(bytesOf(part.head), part.bytes, bytesOf(part.tail), part.isLast);
   }
 
   #end(): void {
@@ -162,15 +208,21 @@ export class Grading {
     this.#feed = undefined;
   }
 
-  #give(runs: readonly FrameRun[]): void {
-    for (const { path, offset, length, from, to, bytes: span, was } of runs) {
-      if (was !== undefined && this.#feed?.skip(was, span) === true) continue;
-      const { bytes, starts } = this.#frame(path, offset, length);
-      const [start, end] = [starts[from], starts[to]];
-      if (start === undefined || end === undefined)
-        throw new LightkeeperError('DAMAGED', `Cannot read pack "${path}": a unit is not where it should be`);
-      this.#feed?.feed(bytes.subarray(start, end));
+  #give(feed: Feed, parts: readonly FilePart[]): void {
+    for (const part of parts) {
+      if ('head' in part) throw new LightkeeperError('INTERNAL', 'Cannot pass over what must be read');
+      if (part.was !== undefined && feed.skip(part.was, part.bytes)) continue;
+      feed.feed(this.#bytes(part));
     }
+  }
+
+  /** A view that holds until the next frame is read. */
+  #bytes({ path, offset, length, from, to }: FrameRun): Buffer {
+    const { bytes, starts } = this.#frame(path, offset, length);
+    const [start, end] = [starts[from], starts[to]];
+    if (start === undefined || end === undefined)
+      throw new LightkeeperError('DAMAGED', `Cannot read pack "${path}": a unit is not where it should be`);
+    return bytes.subarray(start, end);
   }
 
   #frame(path: string, offset: number, length: number): DecodedFrame {

@@ -14,14 +14,15 @@ import {
   UnitKind_Value,
 } from '../gen/lightkeeper/v1/types_pb.ts';
 import { type Content, graphContents } from './captured.ts';
-import type { FrameRun, GradeOutcome, GradeReply, GradeStep } from './grading.ts';
+import { runsOf, unitsOf } from './differing.ts';
+import type { FilePart, FrameRun, GradeOutcome, GradeReply, GradeStep } from './grading.ts';
+import { matrixPlaces, type Places, type Stretch, shortened, stretchesOf } from './passage.ts';
 import { Pool } from './pool.ts';
 import type { Found } from './select.ts';
 import { missingUnit, type Store } from './store/store.ts';
 
 /** Bytes of a file that one step is given. */
 const STEP_BYTES = 8 << 20;
-const FLOAT_BYTES = 4;
 /** Chains in memory, of all graphs together; others are read from the store. */
 const CHAINS_BYTES_MAX = 8 << 20;
 
@@ -74,7 +75,7 @@ export interface LookOrder {
   readonly chains: KnownChains;
 }
 
-/** Runs the checks on the units of a snapshot; files, and parts of a matrix, that have not changed are not read again. */
+/** Runs the checks on the units of a snapshot; files, and parts of them, that have not changed are not read again. */
 export async function look(
   store: Store,
   order: LookOrder,
@@ -96,14 +97,6 @@ export async function look(
     await pool.close();
   }
 }
-
-/** Where units were in the text of a matrix, by their ids, and how long a row of it is there. */
-interface Places {
-  /** Undefined for those that were there twice. */
-  readonly known: ReadonlyMap<string, number | undefined>;
-  readonly rowBytes: number;
-}
-const NOWHERE: Places = { known: new Map(), rowBytes: 0 };
 
 class Look {
   readonly #store: Store;
@@ -136,8 +129,13 @@ class Look {
       this.#noted.delete(path);
       const known = file === undefined ? undefined : await this.#tell(file, content);
       if (known === 'same') continue;
-      const was = old.find((one) => one.path === path)?.content;
-      await this.#give('feed', path, content, known === undefined ? NOWHERE : await this.#places(known, was));
+      const units = await unitsOf(this.#store, content);
+      const before = isTrusted(known)
+        ? await unitsOf(this.#store, old.find((one) => one.path === path)?.content)
+        : [];
+      const places = isTrusted(known) ? matrixPlaces(units, before, known) : undefined;
+      if (isTrusted(known) && (await this.#patch(path, known, before, units, places))) continue;
+      await this.#send('feed', path, [{ refs: units, from: 0 }], places);
     }
     for (const file of this.#noted.values()) await this.#tell(file, undefined);
     const names =
@@ -147,7 +145,8 @@ class Look {
     const idle = record.manifest.cutMethod === CutMethod_Value.IDLE;
     const { again = [] } = await this.#run({ step: 'compare', idle, before: names });
     for (const { path, content } of contents)
-      if (again.includes(path)) await this.#give('name', path, content, NOWHERE);
+      if (again.includes(path))
+        await this.#send('name', path, [{ refs: await unitsOf(this.#store, content), from: 0 }]);
     const outcome = must((await this.#run({ step: 'end' })).outcome, 'an outcome');
     for (const { path, units, last } of outcome.files) await this.#remember(path, units, last);
     return outcome;
@@ -176,94 +175,60 @@ class Look {
   }
 
   /**
-   * Where the units of a matrix were that was found to be right. Now and then all of it is read again: with the facts,
-   * which are noted anew after so many changes.
+   * Reads only the records of a file that came, and those that went, and has the facts of the others taken from what was
+   * noted; answers whether that could be done.
    */
-  async #places(last: GraphFacts, content: ListRoot | undefined): Promise<Places> {
-    const begin = Number(last.matrixAt);
-    if (begin === 0 || last.flaws.length > 0 || last.parts - last.firstParts >= CHANGES_MAX - 1)
-      return NOWHERE;
-    const matrixBytes = Number(last.vectors) * last.dimension * FLOAT_BYTES;
-    const end = begin + Math.ceil(matrixBytes / 3) * 4;
-    const known = new Map<string, number | undefined>();
-    let at = 0;
-    for await (const refs of this.#store.units(content)) {
-      for (const { id, span } of refs) {
-        const name = id.toString('latin1');
-        if (at >= begin && at + span <= end) known.set(name, known.has(name) ? undefined : at - begin);
-        at += span;
-      }
-    }
-    return { known, rowBytes: Math.ceil((last.dimension * FLOAT_BYTES * 4) / 3) };
+  async #patch(
+    path: string,
+    was: GraphFacts,
+    before: readonly NodeRef[],
+    units: readonly NodeRef[],
+    places: Places | undefined,
+  ): Promise<boolean> {
+    const end = was.matrixAt > 0n ? Number(was.matrixAt) : Number.POSITIVE_INFINITY;
+    const stretches = stretchesOf(before, units, runsOf(before, units), end);
+    if (stretches === undefined || !(await this.#send('less', path, stretches.before))) return false;
+    return await this.#send('more', path, stretches.after, places);
   }
 
-  /** Has the bytes of a file read, some at a time, until its end or until it proves to be broken. */
-  async #give(
-    step: 'feed' | 'name',
+  /** Has stretches of a file read, some at a time; answers whether that went to their end. */
+  async #send(
+    step: 'feed' | 'name' | 'less' | 'more',
     path: string,
-    content: ListRoot | undefined,
-    places: Places,
-  ): Promise<void> {
-    let runs: FrameRun[] = [];
+    stretches: readonly Stretch[],
+    places?: Places,
+  ): Promise<boolean> {
+    let parts: FilePart[] = [];
     let bytes = 0;
-    const known = await this.#passable(content, places);
-    let unit = 0;
     // While some are read the next ones are looked up.
     let reading: Promise<GradeReply> = Promise.resolve({});
     try {
-      for await (const refs of this.#store.units(content)) {
-        bytes += await this.#addRuns(runs, refs, known?.slice(unit, unit + refs.length));
-        unit += refs.length;
+      for (const piece of stretches.flatMap(shortened)) {
+        bytes += await this.#add(parts, piece, places);
         if (bytes < STEP_BYTES) continue;
-        if ((await reading).isBroken === true) return;
-        reading = this.#run({ step, path, runs, ends: false });
+        if ((await reading).isOver === true) return false;
+        reading = this.#run({ step, path, parts, ends: false });
         // Whoever waits for it hears of its failure.
         reading.catch(() => {});
-        runs = [];
+        parts = [];
         bytes = 0;
       }
     } finally {
       await reading;
     }
-    if ((await reading).isBroken !== true) await this.#run({ step, path, runs, ends: true });
+    if ((await reading).isOver === true) return false;
+    return (await this.#run({ step, path, parts, ends: true })).isOver !== true;
   }
 
-  /**
-   * Which units of a file may be passed over, by where they were; undefined for none. As many of them as a row is long are
-   * read on both sides of what has changed: rows that lie across the border are looked at whole.
-   */
-  async #passable(
-    content: ListRoot | undefined,
-    places: Places,
-  ): Promise<(number | undefined)[] | undefined> {
-    if (places.known.size === 0) return undefined;
-    const spans: number[] = [];
-    const was: (number | undefined)[] = [];
-    for await (const refs of this.#store.units(content)) {
-      for (const { id, span } of refs) {
-        spans.push(span);
-        was.push(places.known.get(id.toString('latin1')));
-      }
-    }
-    const passable = [...was];
-    for (const [i, place] of was.entries()) {
-      if (place !== undefined) continue;
-      for (const step of [-1, 1]) {
-        let covered = 0;
-        for (let at = i + step; covered < places.rowBytes && was[at] !== undefined; at += step) {
-          passable[at] = undefined;
-          covered += spans[at] ?? 0;
-        }
-      }
-    }
-    return passable;
+  async #add(parts: FilePart[], piece: Stretch, places: Places | undefined): Promise<number> {
+    if ('refs' in piece) return await this.#addRuns(parts, piece.refs, places?.slice(piece.from));
+    const [head, tail]: [FrameRun[], FrameRun[]] = [[], []];
+    const read = (await this.#addRuns(head, piece.head)) + (await this.#addRuns(tail, piece.tail));
+    parts.push({ head, bytes: piece.bytes, tail, isLast: piece.isLast });
+    return read;
   }
 
-  async #addRuns(
-    runs: FrameRun[],
-    refs: readonly NodeRef[],
-    known: readonly (number | undefined)[] | undefined,
-  ): Promise<number> {
+  async #addRuns(parts: (FilePart | FrameRun)[], refs: readonly NodeRef[], known?: Places): Promise<number> {
     const locations = await this.#store.index.locate(refs.map(({ id }) => id));
     let bytes = 0;
     for (const [i, { id, span }] of refs.entries()) {
@@ -273,12 +238,13 @@ class Look {
       const path = this.#packs.get(location.pack) ?? (await this.#store.packPath(location.pack));
       this.#packs.set(location.pack, path);
       const was = known?.[i];
-      const last = runs.at(-1);
+      const end = parts.at(-1);
+      const last = end === undefined || 'head' in end ? undefined : end;
       const goesOn = last?.path === path && last.offset === offset && last.to === place;
       const wasNext = last?.was === undefined ? undefined : last.was + last.bytes;
       if (last !== undefined && goesOn && was === wasNext)
-        runs[runs.length - 1] = { ...last, to: place + 1, bytes: last.bytes + span };
-      else runs.push({ path, offset, length, from: place, to: place + 1, bytes: span, was });
+        parts[parts.length - 1] = { ...last, to: place + 1, bytes: last.bytes + span };
+      else parts.push({ path, offset, length, from: place, to: place + 1, bytes: span, was });
       bytes += span;
     }
     return bytes;
@@ -306,6 +272,11 @@ class Look {
       throw error;
     }
   }
+}
+
+/** Whether facts say nothing wrong of their file, and all of that was read not long ago. */
+function isTrusted(last: GraphFacts | undefined): last is GraphFacts {
+  return last !== undefined && last.flaws.length === 0 && last.parts - last.firstParts < CHANGES_MAX - 1;
 }
 
 async function indexOf(store: Store, graded: Graded | undefined): Promise<GraphFile[]> {

@@ -83,13 +83,13 @@ export function isGraphFile(path: string): boolean {
   return /^(?:kv_store_.+\.json|vdb_.+\.json|graph_.+\.graphml|_lightrag_config\/.+\.json)$/.test(path);
 }
 
-function readerOf(path: string, facts: Facts): ChunkReader {
+function readerOf(path: string, facts: Facts, options: { rowsOnly?: boolean } = {}): ChunkReader {
   if (path.endsWith('.graphml')) return graphReader(facts, path === GRAPH_FILES.graph);
   const [, records = ''] = /^kv_store_(.+)\.json$/.exec(path) ?? [];
   const known = Object.hasOwn(RECORD_FILES, records) ? RECORD_FILES[records] : undefined;
   if (known !== undefined) return new RecordReader(known(facts));
   const vectors = vectorFileOf(path);
-  if (vectors !== undefined) return new VectorReader(facts, vectors);
+  if (vectors !== undefined) return new VectorReader(facts, vectors, options);
   return new RecordReader(otherRecords(facts), { any: true });
 }
 
@@ -99,6 +99,7 @@ function graphReader(facts: Facts, isKnown: boolean): ChunkReader {
   const reader = new GraphReader(state, STATE_ATTRIBUTES);
   return {
     feed: (chunk) => reader.feed(chunk),
+    gap: (bytes) => reader.gap(bytes),
     end: () => {
       reader.end();
       state.ended();
@@ -188,10 +189,13 @@ export class GraphCheck {
   /** Files that were not read, as their facts were noted before. */
   readonly #known = new Map<string, FileFacts>();
 
-  /** The reader of a file; once it has ended well, `read` must be called, else `failed`. */
-  reader(path: string): ChunkReader {
+  /**
+   * The reader of a file; once it has ended well, `read` must be called, else `failed`. Of a file of vectors it may be that
+   * only the rows are wanted.
+   */
+  reader(path: string, options: { rowsOnly?: boolean } = {}): ChunkReader {
     this.#seen.add(path);
-    return readerOf(path, {
+    const facts: Facts = {
       name: (table, ...parts) => this.#tables[table].add(nameNumber(...parts)),
       flaw: (code, name) => this.#flaw(path, code, keyText(name)),
       vectors: (count, dimension, matrixAt) => {
@@ -199,7 +203,8 @@ export class GraphCheck {
         this.#vectors.set(path, count);
         this.#matrices.set(path, matrixAt);
       },
-    });
+    };
+    return readerOf(path, facts, options);
   }
 
   /** A file was read to its end. */
@@ -235,7 +240,11 @@ export class GraphCheck {
     }
     return {
       tables: new Map(tables.map((name) => [name, this.#tables[name].numbers])),
-      repeated: new Map(tables.map((name) => [name, this.#tables[name].repeated])),
+      repeated: new Map(
+        tables
+          .filter((name) => Object.hasOwn(UNIQUE, name))
+          .map((name) => [name, this.#tables[name].repeated]),
+      ),
       flaws: [...this.#flaws.values()].filter(({ file }) => file === path),
       vectors: this.#vectors.get(path) ?? 0,
       dimension: this.#dimensions.get(path) ?? 0,

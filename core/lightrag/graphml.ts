@@ -60,6 +60,13 @@ export class GraphReader implements ChunkReader {
     this.#rest.keep(buffer, Math.min(at, buffer.length));
   }
 
+  /** Passes over bytes that hold whole nodes and edges, if that is what it expects. */
+  gap(bytes: number): boolean {
+    if (this.#rest.length > 0 || this.#open.length !== 2 || this.#open[1] !== 'graph') return false;
+    this.#base += bytes;
+    return true;
+  }
+
   end(): void {
     if (this.#ended && this.#rest.length === 0) return;
     const at = this.#base + this.#rest.length;

@@ -101,6 +101,14 @@ export class JsonReader implements ChunkReader {
     this.#escapeOpen = false;
   }
 
+  /** Passes over bytes that hold whole entries of the map or list at a depth, each with the comma before it, if that fits. */
+  passEntries(depth: number, bytes: number): boolean {
+    const isBetween = this.#longBytes < 0 && this.#rest.length === 0 && this.#next === NEXT.commaOrClose;
+    if (!isBetween || this.#depth !== depth) return false;
+    this.#base += bytes;
+    return true;
+  }
+
   end(): void {
     // A number at the end has no other end.
     if (this.#longBytes < 0 && BARE.test(this.#rest.bytes.toString('latin1'))) this.feed(Buffer.from(' '));
@@ -263,6 +271,10 @@ export abstract class LayoutReader implements ChunkReader, JsonEvents {
 
   protected get longAt(): number | undefined {
     return this.#json.longAt;
+  }
+
+  protected passEntries(depth: number, bytes: number): boolean {
+    return this.#json.passEntries(depth, bytes);
   }
 
   protected passOver(bytes: number): void {

@@ -35,6 +35,10 @@ export class RecordReader extends LayoutReader {
     this.#any = any;
   }
 
+  gap(bytes: number): boolean {
+    return this.passEntries(1, bytes);
+  }
+
   open(isList: boolean): void {
     if (this.#depth < 2 && isList) this.#other();
     this.#lists[this.#depth++] = isList;

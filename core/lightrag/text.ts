@@ -94,6 +94,12 @@ export interface ChunkReader {
    * is long in it, if they mean the same here; false if they must be given.
    */
   skip?(was: number, bytes: number): boolean;
+  /**
+   * Passes over bytes that were read before, in an older state of the file, if what came ends between two records, as they
+   * begin and end; false if it does not. `records` are those that were passed over here and before; unknown while more may
+   * be.
+   */
+  gap?(bytes: number, records: number | undefined): boolean;
   /** Whether it knows all that it wants to know: neither more bytes nor the end need be given. */
   readonly isDone?: boolean;
 }

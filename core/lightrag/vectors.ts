@@ -57,14 +57,23 @@ export class VectorReader extends LayoutReader {
   #matrix: MatrixRows | undefined;
   #matrixAt = 0;
   #hasMatrix = false;
+  readonly #rowsOnly: boolean;
+  /** How many rows were passed over is known: so is the row of the matrix that belongs to the next one. */
+  #isNumbered = true;
 
-  constructor(facts: Facts, file: VectorFile) {
+  /** Rows only: neither the matrix nor what is behind it is looked at, nor need it come. */
+  constructor(facts: Facts, file: VectorFile, { rowsOnly = false } = {}) {
     super();
     this.#facts = facts;
     this.#file = file;
+    this.#rowsOnly = rowsOnly;
   }
 
   override end(): void {
+    if (this.#rowsOnly) {
+      this.#facts.vectors(this.#rows, this.#dimension, 0);
+      return;
+    }
     super.end();
     const { missing } = this;
     if (missing !== undefined) throw new LayoutError('malformed', 0, `it has no ${missing}`);
@@ -101,12 +110,12 @@ export class VectorReader extends LayoutReader {
   string(bytes: Buffer, escaped: boolean): void {
     if (this.#depth === 1 && this.#top === 'matrix') {
       this.piece(bytes);
-      this.#endMatrix();
+      if (!this.#rowsOnly) this.#endMatrix();
     } else if (this.#depth === 3 && this.#top === 'data') this.#take(bytes, escaped);
   }
 
   piece(bytes: Buffer): void {
-    if (this.#depth !== 1 || this.#top !== 'matrix') return;
+    if (this.#depth !== 1 || this.#top !== 'matrix' || this.#rowsOnly) return;
     if (this.#matrix === undefined) {
       this.#matrix = new MatrixRows(this.#dimension, (number, floats) => this.#checkRow(number, floats));
       this.#matrixAt = this.longAt ?? 0;
@@ -123,14 +132,22 @@ export class VectorReader extends LayoutReader {
     return true;
   }
 
+  gap(bytes: number, rows: number | undefined): boolean {
+    if (this.#top !== 'data' || !this.passEntries(2, bytes)) return false;
+    this.#isNumbered = rows !== undefined;
+    this.#rows += rows ?? 0;
+    return true;
+  }
+
   long(_: number, isKey: boolean): void {
-    if (!isKey && this.#depth === 1 && this.#top === 'matrix') this.#endMatrix();
+    if (!isKey && !this.#rowsOnly && this.#depth === 1 && this.#top === 'matrix') this.#endMatrix();
   }
 
   #take(bytes: Buffer, escaped: boolean): void {
     const row = this.#row;
     if (this.#field === 'vector') {
-      if (this.#rows % this.#step === 0) row.vector = Buffer.from(unescaped(bytes, escaped));
+      if (this.#isNumbered && this.#rows % this.#step === 0)
+        row.vector = Buffer.from(unescaped(bytes, escaped));
       return;
     }
     this.#place()?.set(unescaped(bytes, escaped));

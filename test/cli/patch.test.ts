@@ -1,0 +1,44 @@
+import assert from 'node:assert/strict';
+import { readFileSync, truncateSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { it } from 'node:test';
+import { deleteDocument, generate, growCache, ingest } from '../../demo/generate.ts';
+import { type Json, listOf, oneDocument, Place, suite } from './program.ts';
+
+const ENTITIES = 'vdb_entities.json';
+
+async function looked(place: Place, words: readonly string[]): Promise<Json> {
+  const answer = oneDocument(await place.run([...words, '--dir', place.dir, '--json']));
+  const findings = listOf(answer, 'findings').map(({ code, object, count }) => [code, object, count]);
+  return { stats: answer.stats, findings };
+}
+
+suite('a graph of which most has not changed', () => {
+  it('is graded as one that is read from end to end', async () => {
+    const place = new Place();
+    let state = await generate(place.dir, { seed: 3, documents: 160, dimension: 384 });
+    // What is held against the point before is not what one directory tells.
+    const agrees = async (what: string, ...also: readonly string[]) => {
+      const graded = await looked(place, ['snapshot', '--store', place.store]);
+      const whole = await looked(place, ['validate']);
+      const known = (graded.findings as unknown[][]).filter(([code]) => !also.includes(String(code)));
+      assert.deepEqual({ ...graded, findings: known }, whole, what);
+    };
+    await agrees('all');
+    state = await ingest(place.dir, state, 1);
+    await agrees('a document more');
+    state = await deleteDocument(place.dir, state, 130);
+    await agrees('a document less');
+    state = await growCache(place.dir, state);
+    await agrees('an answer more');
+    const rows = readFileSync(join(place.dir, ENTITIES));
+    truncateSync(join(place.dir, ENTITIES), rows.length - 1000);
+    await agrees('a cut file', 'graph_emptied');
+    const spoiled = rows.toString('latin1').replace(/"entity_name": "[^"]*"/, '"entity_name": "nobody"');
+    writeFileSync(join(place.dir, ENTITIES), spoiled, 'latin1');
+    await agrees('a row of another name');
+    writeFileSync(join(place.dir, ENTITIES), rows);
+    state = await ingest(place.dir, state, 2);
+    await agrees('two documents more');
+  });
+});
