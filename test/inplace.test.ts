@@ -437,7 +437,7 @@ describe('restore --in-place', { concurrency: 3 }, () => {
 
     it('does not lock out whose directory it is', async (t) => {
       if (process.getuid?.() !== 0) return t.skip('needs root');
-      const one = await world(t);
+      const one = await restingWorld(t);
       chmodSync(folder.path, 0o755);
       for (const path of [one.dir, one.store]) lchownSync(path, NOBODY, NOBODY);
       await one.killed('kill:before:inplace:move-in:1');

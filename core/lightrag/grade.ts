@@ -14,9 +14,12 @@ import { hex } from '../unit.ts';
 import { isGraphFile } from './check.ts';
 import { SIGNS } from './rules.ts';
 
-/** An error stands once this many settled captures over this long have met it. */
+/**
+ * An error stands once this many settled captures over this long have met it: within ten minutes there is a usable point,
+ * the time of the captures included.
+ */
 export const STANDS_CAPTURES = 3;
-export const STANDS_MS = 10 * 60 * 1000;
+export const STANDS_MS = 9.5 * 60 * 1000;
 /** A state that nothing has changed for so long is no moment of a flush. */
 export const UNCHANGED_MS = 60 * 1000;
 /** Errors that are remembered although they are gone: a torn moment between two whole ones hides them. */
