@@ -129,13 +129,10 @@ class Look {
       this.#noted.delete(path);
       const known = file === undefined ? undefined : await this.#tell(file, content);
       if (known === 'same') continue;
-      const units = await unitsOf(this.#store, content);
-      const before = isTrusted(known)
-        ? await unitsOf(this.#store, old.find((one) => one.path === path)?.content)
-        : [];
-      const places = isTrusted(known) ? matrixPlaces(units, before, known) : undefined;
-      if (isTrusted(known) && (await this.#patch(path, known, before, units, places))) continue;
-      await this.#send('feed', path, [{ refs: units, from: 0 }], places);
+      const was = isTrusted(known)
+        ? { known, content: old.find((one) => one.path === path)?.content }
+        : undefined;
+      await this.#read(path, content, was);
     }
     for (const file of this.#noted.values()) await this.#tell(file, undefined);
     const names =
@@ -172,6 +169,19 @@ class Look {
     const { isKnown } = await this.#run({ step, path: file.path, units: chain.units });
     if (isKnown !== true) return undefined;
     return step === 'know' ? 'same' : chain.last;
+  }
+
+  /** Reads a file that has changed: as little of it as will do, if what was noted of its older state can be trusted. */
+  async #read(
+    path: string,
+    content: ListRoot | undefined,
+    was: { known: GraphFacts; content: ListRoot | undefined } | undefined,
+  ): Promise<void> {
+    const units = await unitsOf(this.#store, content);
+    const before = was === undefined ? [] : await unitsOf(this.#store, was.content);
+    const places = was && matrixPlaces(units, before, was.known);
+    if (was !== undefined && (await this.#patch(path, was.known, before, units, places))) return;
+    await this.#send('feed', path, [{ refs: units, from: 0 }], places);
   }
 
   /**
@@ -221,7 +231,12 @@ class Look {
   }
 
   async #add(parts: FilePart[], piece: Stretch, places: Places | undefined): Promise<number> {
-    if ('refs' in piece) return await this.#addRuns(parts, piece.refs, places?.slice(piece.from));
+    if ('refs' in piece)
+      return await this.#addRuns(
+        parts,
+        piece.refs,
+        places?.slice(piece.from, piece.from + piece.refs.length),
+      );
     const [head, tail]: [FrameRun[], FrameRun[]] = [[], []];
     const read = (await this.#addRuns(head, piece.head)) + (await this.#addRuns(tail, piece.tail));
     parts.push({ head, bytes: piece.bytes, tail, isLast: piece.isLast });

@@ -3,6 +3,7 @@ import { mkdtemp, readdir, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { readSettings, runAgent, withStore } from '../agent/main.ts';
+import { isUsable } from '../cli/exit.ts';
 import { LightkeeperError } from '../core/errors.ts';
 import type { Snapshot } from '../gen/lightkeeper/v1/agent_pb.ts';
 import { CutMethod_Value, Grade_Value } from '../gen/lightkeeper/v1/types_pb.ts';
@@ -177,10 +178,6 @@ function pointText(snapshot: Snapshot | undefined): string {
   );
 }
 
-function isUsable({ grade }: Snapshot): boolean {
-  return grade === Grade_Value.VALID || grade === Grade_Value.DEGRADED;
-}
-
 async function write(instance: StandIn, told: Told): Promise<void> {
   for (let step = 1; step <= STEPS; step++) {
     const query = step % 2 === 1;
@@ -245,7 +242,7 @@ async function tornMoment(dir: string, store: string, instance: StandIn, told: T
   say(`   ${why?.object}: ${why?.message.split(': ')[0]}`);
   say(`   and it is refused: ${await refusal(store, torn, `${dir}-torn`)}`);
   await flush;
-  await told.until(seen, (snapshot) => isUsable(snapshot) && !snapshot.unchanged);
+  await told.until(seen, (snapshot) => isUsable(snapshot.grade) && !snapshot.unchanged);
   say(`   once the flush has ended → ${pointText(told.all.at(-1))}`);
 }
 
@@ -262,11 +259,11 @@ async function refusal(store: string, torn: Snapshot, to: string): Promise<strin
 /** A document is deleted by mistake, and is exported from the point before. */
 async function lostDocument(store: string, instance: StandIn, told: Told): Promise<void> {
   say('4. Somebody deletes a document by mistake');
-  const before = told.all.filter(isUsable).at(-1);
+  const before = told.all.findLast(({ grade }) => isUsable(grade));
   const documentId = await instance.newest();
   const seen = told.all.length;
   await instance.forget(documentId);
-  await told.until(seen, (snapshot) => isUsable(snapshot) && snapshot.summary.includes('document'));
+  await told.until(seen, (snapshot) => isUsable(snapshot.grade) && snapshot.summary.includes('document'));
   say(`   the point after it says: ${told.all.at(-1)?.summary}`);
   const snapshotId = before?.snapshotId ?? '';
   const { document, chunks } = await withStore(store, { reading: true }, (client) =>

@@ -31,7 +31,20 @@ const KINDS = ['documents', 'chunks', 'entities', 'relations', 'answers'] as con
 type Fields = Readonly<Record<string, unknown>>;
 type Records = ReadonlyMap<string, Fields>;
 
+/** What was read of a state that stays as it is, by its path. */
+const READ = new Map<string, unknown>();
+
+function once<T>(what: string, path: string, read: () => T): T {
+  const key = `${what} ${path}`;
+  if (!READ.has(key)) READ.set(key, read());
+  return READ.get(key) as T;
+}
+
 function jsonIn(dir: string, name: string): Records {
+  return once('json', join(dir, name), () => readJson(dir, name));
+}
+
+function readJson(dir: string, name: string): Records {
   if (!existsSync(join(dir, name))) return new Map();
   return new Map(Object.entries(JSON.parse(readFileSync(join(dir, name), 'utf8')) as Record<string, Fields>));
 }
@@ -42,6 +55,10 @@ function sorted(ends: readonly string[]): string {
 
 /** The records of a directory, read the plain way. */
 function recordsIn(dir: string): Record<(typeof KINDS)[number], Records> {
+  return once('records', dir, () => readRecords(dir));
+}
+
+function readRecords(dir: string): Record<(typeof KINDS)[number], Records> {
   const json = (name: string) => jsonIn(dir, name);
   const { nodes, edges } = readGraph(readFileSync(join(dir, GRAPH), 'utf8'));
   return {
@@ -76,7 +93,16 @@ function slowDiff(before: Records, after: Records): Json {
 }
 
 /** The rows of a file of vectors, read the plain way: what each is of, its fields, and its vector. */
-function rowsIn(dir: string, name: string): { rows: Records; vectors: ReadonlyMap<string, string> } {
+function rowsIn(dir: string, name: string): Rows {
+  return once('rows', join(dir, name), () => readRows(dir, name));
+}
+
+interface Rows {
+  readonly rows: Records;
+  readonly vectors: ReadonlyMap<string, string>;
+}
+
+function readRows(dir: string, name: string): Rows {
   const rows = new Map<string, Fields>();
   const vectors = new Map<string, string>();
   if (!existsSync(join(dir, name))) return { rows, vectors };
