@@ -6,6 +6,7 @@ const CHUNK_PREFIX = Buffer.from('chunk-');
 /** What most files tell: only some of these. */
 class Records implements RecordEvents {
   protected readonly facts: Facts;
+  readonly fields: ReadonlySet<string> = new Set();
 
   constructor(facts: Facts) {
     this.facts = facts;
@@ -32,6 +33,7 @@ class Ids extends Records {
 }
 
 class Statuses extends Records {
+  override readonly fields = new Set(['status', 'chunks_count', 'chunks_list']);
   #id: Buffer = Buffer.alloc(0);
   #status = '';
   #count: number | undefined;
@@ -67,6 +69,8 @@ class Statuses extends Records {
 }
 
 class Chunks extends Records {
+  override readonly fields = new Set(['full_doc_id', 'llm_cache_list']);
+
   override begin(id: Buffer): void {
     this.facts.name('chunks', id);
     if (!id.subarray(0, CHUNK_PREFIX.length).equals(CHUNK_PREFIX)) this.facts.flaw('chunk_id', id);
@@ -82,12 +86,16 @@ class Chunks extends Records {
 }
 
 class FullEntities extends Records {
+  override readonly fields = new Set(['entity_names']);
+
   override item(field: string, bytes: Buffer): void {
     if (field === 'entity_names') this.facts.name('namedEntities', bytes);
   }
 }
 
 class FullRelations extends Records {
+  override readonly fields = new Set(['relation_pairs']);
+
   override pair(field: string, length: number, a: Buffer, b: Buffer): void {
     if (field === 'relation_pairs' && length === 2) this.facts.name('namedRelations', ...pairParts(a, b));
   }

@@ -5,6 +5,8 @@ const NONE: Buffer = Buffer.alloc(0);
 
 /** What is told of a map of records. Bytes are UTF-8, unescaped, and hold only during the call. */
 export interface RecordEvents {
+  /** Fields whose values are told. */
+  readonly fields: ReadonlySet<string>;
   begin(id: Buffer): void;
   /** A text or number right in the record. */
   value(field: string, bytes: Buffer): void;
@@ -26,6 +28,7 @@ export class RecordReader extends LayoutReader {
   /** A value at each depth is a list. */
   readonly #lists: boolean[] = [];
   #field = '';
+  #isWanted = false;
   #pair: Buffer[] = [];
   #pairLength = 0;
 
@@ -50,7 +53,7 @@ export class RecordReader extends LayoutReader {
 
   close(): void {
     this.#depth -= 1;
-    if (this.#depth === 3 && this.#lists[2] === true && this.#lists[3] === true) {
+    if (this.#isWanted && this.#depth === 3 && this.#lists[2] === true && this.#lists[3] === true) {
       const [a = NONE, b = NONE] = this.#pair;
       this.#events.pair(this.#field, this.#pairLength, a, b);
     }
@@ -59,7 +62,7 @@ export class RecordReader extends LayoutReader {
 
   key(bytes: Buffer, escaped: boolean): void {
     if (this.#depth === 1) this.#events.begin(unescaped(bytes, escaped));
-    else if (this.#depth === 2) this.#field = bytes.toString('latin1');
+    else if (this.#depth === 2) this.#begin(bytes.toString('latin1'));
   }
 
   string(bytes: Buffer, escaped: boolean): void {
@@ -67,8 +70,8 @@ export class RecordReader extends LayoutReader {
   }
 
   bare(text: string): void {
-    if (this.#depth === 2) this.#value(Buffer.from(text, 'latin1'), false);
-    else if (this.#depth < 2) this.#other();
+    if (this.#depth < 2) this.#other();
+    else if (this.#depth === 2 && this.#isWanted) this.#value(Buffer.from(text, 'latin1'), false);
   }
 
   /** A text that long is no name. */
@@ -77,11 +80,17 @@ export class RecordReader extends LayoutReader {
   long(_: number, isKey: boolean): void {
     if (this.#depth < 2 && !isKey) this.#other();
     else if (this.#depth === 1) throw longName();
-    if (this.#depth === 2 && isKey) this.#field = '';
+    if (this.#depth === 2 && isKey) this.#begin('');
+  }
+
+  #begin(field: string): void {
+    this.#field = field;
+    this.#isWanted = this.#events.fields.has(field);
   }
 
   #value(bytes: Buffer, escaped: boolean): void {
     if (this.#depth < 2) this.#other();
+    else if (!this.#isWanted) return;
     else if (this.#depth === 2) this.#events.value(this.#field, unescaped(bytes, escaped));
     else if (this.#depth === 3 && this.#lists[2] === true)
       this.#events.item(this.#field, unescaped(bytes, escaped));
