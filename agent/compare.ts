@@ -1,5 +1,5 @@
 import { create } from '@bufbuild/protobuf';
-import { graphDigests, RecordDigests } from '../core/lightrag/digest.ts';
+import { DigestTable, graphDigests, RecordDigests } from '../core/lightrag/digest.ts';
 import { pairName } from '../core/lightrag/facts.ts';
 import { GraphReader } from '../core/lightrag/graphml.ts';
 import { nameNumber } from '../core/lightrag/names.ts';
@@ -89,9 +89,6 @@ function countsOf(all: readonly RecordChanges[], reembedded: bigint): RecordCoun
   return counts;
 }
 
-/** Numbers of records by the numbers of their names. */
-type Digests = Map<number, number>;
-
 /** One side of a record: its name, and a number for each of its fields. */
 interface Sample {
   readonly name: string;
@@ -102,13 +99,13 @@ type Samples = ReadonlyMap<number, Sample>;
 /** How a file of one layout is read: a table of digests, and of samples, for each kind of record in it. */
 interface Kind {
   readonly tables: number;
-  digests(tables: readonly Digests[]): ChunkReader;
+  digests(tables: readonly DigestTable[]): ChunkReader;
   samples(wanted: readonly ReadonlySet<number>[], tables: readonly Map<number, Sample>[]): ChunkReader;
 }
 
 const RECORDS: Kind = {
   tables: 1,
-  digests: ([table]) => new RecordDigests((name, content) => table?.set(nameNumber(name), content)),
+  digests: ([table]) => new RecordDigests((name, content) => table?.add(nameNumber(name), content)),
   samples: ([wanted], [table]) =>
     new RecordPicker(
       (id) => wanted?.has(nameNumber(Buffer.from(id))) === true,
@@ -126,8 +123,8 @@ const GRAPH: Kind = {
   tables: 2,
   digests: ([nodes, edges]) =>
     graphDigests(
-      (name, content) => nodes?.set(nameNumber(name), content),
-      (name, content) => edges?.set(nameNumber(name), content),
+      (name, content) => nodes?.add(nameNumber(name), content),
+      (name, content) => edges?.add(nameNumber(name), content),
     ),
   samples: (wanted, tables) => {
     let fields: Map<string, number> | undefined;
@@ -157,8 +154,8 @@ function vectorKind(file: VectorFile, withMatrix: boolean, seen: { bare: boolean
     tables: 2,
     digests: ([rows, vectors]) =>
       reader(
-        (name, fields) => rows?.set(nameNumber(name), fieldsNumber(fields)),
-        (name, content) => vectors?.set(name, content),
+        (name, fields) => rows?.add(nameNumber(name), fieldsNumber(fields)),
+        (name, content) => vectors?.add(name, content),
       ),
     samples: ([wantedRows, wantedVectors], [rows, vectors]) =>
       reader(
@@ -185,12 +182,12 @@ async function compareFile(
 ): Promise<RecordChanges[]> {
   const tablesOf = <T>(make: () => T) => Array.from({ length: kind.tables }, make);
   const digestsOf = async (source: GraphSource | undefined) => {
-    const tables = tablesOf((): Digests => new Map());
+    const tables = tablesOf(() => new DigestTable());
     if (source !== undefined) await feedAll(source, kind.digests(tables), signal);
     return tables;
   };
   const [old, now] = [await digestsOf(before), await digestsOf(after)];
-  const changes = old.map((table, i) => compareTables(table, now[i] ?? new Map()));
+  const changes = old.map((table, i) => compareTables(table, now[i] ?? new DigestTable()));
   const samplesOf = async (source: GraphSource | undefined, pick: (change: Changes) => number[]) => {
     const tables = tablesOf((): Map<number, Sample> => new Map());
     const wanted = changes.map((change) => new Set(pick(change)));
@@ -214,14 +211,20 @@ interface Changes {
   readonly changed: Counted;
 }
 
-function compareTables(before: Digests, after: Digests): Changes {
+function compareTables(before: DigestTable, after: DigestTable): Changes {
   const changes = { added: counted(), removed: counted(), changed: counted() };
-  for (const [name, content] of after) {
-    const old = before.get(name);
-    if (old === undefined) add(changes.added, name);
-    else if (old !== content) add(changes.changed, name);
+  const [old, now] = [before.sorted(), after.sorted()];
+  let at = 0;
+  const removeUpTo = (name: number) => {
+    while (at < old.names.length && (old.names[at] as number) < name)
+      add(changes.removed, old.names[at++] as number);
+  };
+  for (const [i, name] of now.names.entries()) {
+    removeUpTo(name);
+    if (old.names[at] !== name) add(changes.added, name);
+    else if (old.contents[at++] !== now.contents[i]) add(changes.changed, name);
   }
-  for (const name of before.keys()) if (!after.has(name)) add(changes.removed, name);
+  removeUpTo(Number.POSITIVE_INFINITY);
   return changes;
 }
 

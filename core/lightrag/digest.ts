@@ -1,7 +1,7 @@
 import { pairName } from './facts.ts';
 import { GraphReader } from './graphml.ts';
 import { LayoutReader, unescaped } from './json.ts';
-import { NumberHash } from './names.ts';
+import { NumberHash, NumberList, sortUnique } from './names.ts';
 import { type ChunkReader, longName } from './text.ts';
 
 /** Takes the name of a record and a number for all that is in it. Bytes are views that hold only during the call. */
@@ -148,4 +148,36 @@ export function graphDigests(nodes: TakeDigest, edges: TakeDigest): ChunkReader 
       ended();
     },
   };
+}
+
+/** Numbers of records by the numbers of their names: 16 bytes each while they come, and 16 when they are in order. */
+export class DigestTable {
+  readonly #names = new NumberList();
+  readonly #contents = new NumberList();
+
+  add(name: number, content: number): void {
+    this.#names.push(name);
+    this.#contents.push(content);
+  }
+
+  /** Names in order, each once, and their contents; of two of one name the last. Nothing can be added then. */
+  sorted(): { names: Float64Array; contents: Float64Array } {
+    const [came, said] = [this.#names.numbers, this.#contents.numbers];
+    const all = came.slice();
+    const names = all.subarray(0, sortUnique(all));
+    const contents = new Float64Array(names.length);
+    for (let i = 0; i < came.length; i++) contents[placeOf(names, came[i] as number)] = said[i] as number;
+    return { names, contents };
+  }
+}
+
+/** Where a number is among numbers in order, of which it is one. */
+function placeOf(numbers: Float64Array, number: number): number {
+  let [low, high] = [0, numbers.length - 1];
+  while (low < high) {
+    const middle = (low + high) >> 1;
+    if ((numbers[middle] as number) < number) low = middle + 1;
+    else high = middle;
+  }
+  return low;
 }

@@ -50,10 +50,53 @@ export function nameNumber(...parts: readonly Uint8Array[]): number {
   return names.end();
 }
 
+/** A list of numbers, of eight bytes each. */
+export class NumberList {
+  #room: Float64Array;
+  #length: number;
+
+  constructor(numbers: Float64Array = new Float64Array(0)) {
+    this.#room = numbers;
+    this.#length = numbers.length;
+  }
+
+  get length(): number {
+    return this.#length;
+  }
+
+  push(number: number): void {
+    if (this.#length === this.#room.length) {
+      const larger = new Float64Array(Math.max(FIRST_ROOM, Math.ceil(this.#length * 1.5)));
+      larger.set(this.#room);
+      this.#room = larger;
+    }
+    this.#room[this.#length++] = number;
+  }
+
+  /** A view that holds until the next is added. */
+  get numbers(): Float64Array {
+    return this.#room.subarray(0, this.#length);
+  }
+
+  /** Forgets all but the first. */
+  keep(length: number): void {
+    this.#length = Math.min(this.#length, length);
+  }
+}
+
+/** Sorts numbers in their place and leaves out those that are there already; answers how many there are then. */
+export function sortUnique(numbers: Float64Array, repeated?: (number: number) => void): number {
+  let kept = 0;
+  for (const number of numbers.sort()) {
+    if (kept === 0 || numbers[kept - 1] !== number) numbers[kept++] = number;
+    else repeated?.(number);
+  }
+  return kept;
+}
+
 /** Names of one kind, as their numbers: eight bytes each, whatever their length. */
 export class NameTable {
-  #numbers: Float64Array = new Float64Array(FIRST_ROOM);
-  #length = 0;
+  #list = new NumberList();
   #sorted = true;
   #compactAt = COMPACT_AT;
   readonly #repeated: number[] = [];
@@ -61,36 +104,30 @@ export class NameTable {
   /** A table of numbers that are known: each once, in order, and some of those that were there more than once. */
   static of(numbers: Float64Array, repeated: readonly number[]): NameTable {
     const table = new NameTable();
-    table.#numbers = numbers;
-    table.#length = numbers.length;
+    table.#list = new NumberList(numbers);
     table.#repeated.push(...repeated);
     return table;
   }
 
   add(number: number): void {
-    if (this.#length === this.#compactAt) {
+    if (this.#list.length === this.#compactAt) {
       this.#compact();
-      this.#compactAt = Math.max(COMPACT_AT, this.#length * 2);
+      this.#compactAt = Math.max(COMPACT_AT, this.#list.length * 2);
     }
-    if (this.#length === this.#numbers.length) {
-      const larger = new Float64Array(Math.ceil(this.#length * 1.5));
-      larger.set(this.#numbers);
-      this.#numbers = larger;
-    }
-    this.#numbers[this.#length++] = number;
+    this.#list.push(number);
     this.#sorted = false;
   }
 
   /** Different names. */
   get size(): number {
     this.#compact();
-    return this.#length;
+    return this.#list.length;
   }
 
   /** The numbers, each once, in order. A view that holds until the next is added. */
   get numbers(): Float64Array {
     this.#compact();
-    return this.#numbers.subarray(0, this.#length);
+    return this.#list.numbers;
   }
 
   /** Some of the numbers that were added more than once. */
@@ -101,13 +138,10 @@ export class NameTable {
 
   #compact(): void {
     if (this.#sorted) return;
-    const numbers = this.#numbers.subarray(0, this.#length).sort();
-    let kept = 0;
-    for (const number of numbers) {
-      if (kept === 0 || numbers[kept - 1] !== number) numbers[kept++] = number;
-      else if (this.#repeated.length < REPEATED_MAX) this.#repeated.push(number);
-    }
-    this.#length = kept;
+    const kept = sortUnique(this.#list.numbers, (number) => {
+      if (this.#repeated.length < REPEATED_MAX) this.#repeated.push(number);
+    });
+    this.#list.keep(kept);
     this.#sorted = true;
   }
 }
