@@ -34,7 +34,7 @@ export interface FileRecords {
 
 /**
  * Compares two states of a file of a graph, either of which may not be there. Undefined for files of which nothing is known
- * but their names. Throws `LayoutError` for one that is not whole.
+ * but their names. Throws `LayoutError` for one that is not whole, as far as it is looked into: of vectors, not the matrix.
  */
 export async function compareRecords(
   store: Store,
@@ -45,7 +45,8 @@ export async function compareRecords(
 ): Promise<FileRecords | undefined> {
   const vectorFile = vectorFileOf(path);
   if (vectorFile !== undefined) return await compareVectors(store, vectorFile, before, after, signal);
-  const kind = path === GRAPH_FILES.graph ? GRAPH : /^kv_store_.+\.json$/.test(path) ? RECORDS : undefined;
+  const isKnown = (Object.values(GRAPH_FILES) as string[]).includes(path);
+  const kind = path === GRAPH_FILES.graph ? GRAPH : isKnown ? RECORDS : undefined;
   if (kind === undefined) return undefined;
   const [one, other] = await withoutCommon(store, before, after);
   const [records = none(), edges] = await compareFile(one, other, kind, signal);

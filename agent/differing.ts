@@ -11,13 +11,6 @@ import { type ListRoot, UnitKind_Value } from '../gen/lightkeeper/v1/types_pb.ts
 import type { GraphSource } from './inspect.ts';
 import type { Store } from './store/store.ts';
 
-/**
- * Leaves out of two states of a file the records that both have in common bytes, so that only the others are compared. A
- * run of units that both have, one after another, holds whole records between the first and the last place where a
- * record begins; what is before and behind them stays, with the records around the run. So each side remains a file in
- * its layout, with fewer records, and what is left out is the same on both sides.
- */
-
 /** So many bytes of rows without the start of one are no rows, but their matrix. */
 const ROW_BYTES_MAX = 1 << 20;
 /** So much is searched for the last record of a run, back from its end, before halves of the run are tried. */
@@ -69,7 +62,13 @@ export function runsOf(one: readonly NodeRef[], other: readonly NodeRef[]): Run[
   return runs;
 }
 
-/** The two files of one path without what they have in common; as they are where that cannot be told. */
+/**
+ * Leaves out of two states of a file the records that both have in common bytes, so that only the others are compared. A
+ * run of units that both have, one after another, holds whole records between the first and the last place where a
+ * record begins; what is before and behind them stays, with the records around the run. So each side remains a file in
+ * its layout, with fewer records, and what is left out is the same on both sides.
+ * Both are answered as they are where that cannot be told.
+ */
 export async function withoutCommon(
   store: Store,
   before: GraphSource | undefined,

@@ -65,6 +65,10 @@ export class Feed implements ChunkReader {
     }
   }
 
+  get terms(): string | undefined {
+    return this.#reader.terms;
+  }
+
   get isDone(): boolean {
     return this.#reader.isDone === true;
   }

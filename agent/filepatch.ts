@@ -10,15 +10,16 @@ import { Feed } from './feed.ts';
  * what they have in common. Throws `LayoutError`, and is then of no more use.
  */
 export class FilePatch {
-  readonly #path: string;
+  readonly path: string;
   readonly #was: FileFacts;
   readonly #marks: RecordMarks;
   #check = new GraphCheck();
   #less: FileFacts | undefined;
+  #terms: string | undefined;
   #feed: Feed;
 
   constructor(path: string, was: FileFacts) {
-    this.#path = path;
+    this.path = path;
     this.#was = was;
     this.#marks = recordMarks(path);
     this.#feed = new Feed(this.#check.reader(path, { rowsOnly: true }));
@@ -48,18 +49,21 @@ export class FilePatch {
   /** The older state has ended; the one of now comes. */
   turn(): void {
     this.#less = this.#end();
+    this.#terms = this.#feed.terms;
     this.#check = new GraphCheck();
-    this.#feed = new Feed(this.#check.reader(this.#path));
+    this.#feed = new Feed(this.#check.reader(this.path));
   }
 
   /** The facts of the state of now; undefined if all of it must be read for them. */
   end(): FileFacts | undefined {
-    return patched(this.#path, this.#was, must(this.#less, 'an older state'), this.#end());
+    // Records that are passed over mean something else then.
+    if (this.#feed.terms !== this.#terms) return undefined;
+    return patched(this.path, this.#was, must(this.#less, 'an older state'), this.#end());
   }
 
   #end(): FileFacts {
     this.#feed.end();
-    this.#check.read(this.#path);
-    return must(this.#check.facts(this.#path), 'facts');
+    this.#check.read(this.path);
+    return must(this.#check.facts(this.path), 'facts');
   }
 }

@@ -58,6 +58,8 @@ export type GradeStep =
     }
   /** All files are known; `before` are the names of the graph's files in the parent. */
   | { readonly step: 'compare'; readonly idle: boolean; readonly before: readonly string[] | undefined }
+  /** What is to be noted of a file: one at a time, as all of that together may be much. */
+  | { readonly step: 'note'; readonly path: string }
   | { readonly step: 'end' };
 
 type PartsStep = Extract<GradeStep, { parts: readonly FilePart[] }>;
@@ -77,6 +79,8 @@ export interface GradeReply {
   readonly isOver?: boolean;
   /** Of `compare`: files that are to be read once more, for names. */
   readonly again?: readonly string[];
+  /** Of `note`, if the file could be read. */
+  readonly noted?: NotedFile;
   readonly outcome?: GradeOutcome;
 }
 
@@ -84,7 +88,6 @@ export interface GradeReply {
 export interface GradeOutcome {
   readonly findings: readonly Uint8Array[];
   readonly stats: Uint8Array;
-  readonly files: readonly NotedFile[];
   readonly summary: string;
   /** Unknown where nothing was noted before. */
   readonly lost: Lost | undefined;
@@ -101,6 +104,8 @@ export class Grading {
   readonly #was = new Map<string, NotedFacts>();
   /** Files of which it is not known what they held, or hold. */
   readonly #unknown = new Set<string>();
+  /** Files in whose matrix something was passed over. */
+  readonly #passed = new Set<string>();
   #feed: Feed | undefined;
   #patch: FilePatch | undefined;
 
@@ -149,6 +154,8 @@ export class Grading {
         this.#give(this.#feed, step.parts);
         if (step.ends) this.#end();
         return {};
+      case 'note':
+        return this.#note(step.path);
       case 'end':
         return { outcome: this.#outcome() };
     }
@@ -158,7 +165,7 @@ export class Grading {
     this.#paths.add(path);
     this.#feed ??= new Feed(this.#check.reader(path));
     try {
-      this.#give(this.#feed, parts);
+      if (this.#give(this.#feed, parts)) this.#passed.add(path);
       if (!ends) return {};
       this.#end();
       this.#check.read(path);
@@ -173,7 +180,9 @@ export class Grading {
 
   /** What cannot be told without reading all of the file is read by `feed`, also if it is not in its layout. */
   #readPatch({ step, path, parts, ends }: PartsStep): GradeReply {
-    const patch = this.#patch ?? new FilePatch(path, must(this.#was.get(path), 'noted facts').facts);
+    // What was left of another file was given up half way.
+    const open = this.#patch?.path === path ? this.#patch : undefined;
+    const patch = open ?? new FilePatch(path, must(this.#was.get(path), 'noted facts').facts);
     this.#patch = undefined;
     try {
       for (const part of parts) if (!this.#giveTo(patch, part)) return { isOver: true };
@@ -208,12 +217,15 @@ export class Grading {
     this.#feed = undefined;
   }
 
-  #give(feed: Feed, parts: readonly FilePart[]): void {
+  /** Answers whether some of it was passed over. */
+  #give(feed: Feed, parts: readonly FilePart[]): boolean {
+    let isPassed = false;
     for (const part of parts) {
       if ('head' in part) throw new LightkeeperError('INTERNAL', 'Cannot pass over what must be read');
-      if (part.was !== undefined && feed.skip(part.was, part.bytes)) continue;
-      feed.feed(this.#bytes(part));
+      if (part.was !== undefined && feed.skip(part.was, part.bytes)) isPassed = true;
+      else feed.feed(this.#bytes(part));
     }
+    return isPassed;
   }
 
   /** A view that holds until the next frame is read. */
@@ -242,23 +254,24 @@ export class Grading {
     return frame;
   }
 
+  #note(path: string): GradeReply {
+    const found = this.#check.facts(path);
+    if (found === undefined) return {};
+    const unread = this.#passed.has(path) ? (this.#was.get(path)?.facts.unread ?? 0) + 1 : found.unread;
+    const facts = { ...found, unread };
+    const known = this.#known.get(path);
+    if (known !== undefined && known.facts.names.length === facts.names.length)
+      return { noted: { path, units: [], last: known.last } };
+    const { units, noted } = noteFacts(facts, known ?? this.#was.get(path));
+    return { noted: { path, units, last: noted.last } };
+  }
+
   #outcome(): GradeOutcome {
-    const files: NotedFile[] = [];
     const now: FileFacts[] = [];
     for (const path of this.#paths) {
       const facts = this.#check.facts(path);
-      if (facts === undefined) {
-        this.#unknown.add(path);
-        continue;
-      }
-      now.push(facts);
-      const known = this.#known.get(path);
-      if (known !== undefined && known.facts.names.length === facts.names.length) {
-        files.push({ path, units: [], last: known.last });
-        continue;
-      }
-      const { units, noted } = noteFacts(facts, known ?? this.#was.get(path));
-      files.push({ path, units, last: noted.last });
+      if (facts === undefined) this.#unknown.add(path);
+      else now.push(facts);
     }
     const noted = [...this.#was.values(), ...this.#known.values()].map(({ facts }) => facts);
     const [before, after] = [tablesOf(noted), tablesOf(now)];
@@ -267,7 +280,6 @@ export class Grading {
     return {
       findings: this.#check.findings().map((finding) => toBinary(FindingSchema, finding)),
       stats: toBinary(GraphStatsSchema, this.#check.stats),
-      files,
       summary: noted.length === 0 ? '' : changeLine(before, after, unknown),
       lost: noted.length === 0 ? undefined : lostBetween(before, after),
     };

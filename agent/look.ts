@@ -1,7 +1,7 @@
 import { fromBinary } from '@bufbuild/protobuf';
 import { must } from '../core/assert.ts';
 import { LightkeeperError } from '../core/errors.ts';
-import { CHANGES_MAX, FACTS_VERSION, parseFacts } from '../core/lightrag/noted.ts';
+import { FACTS_VERSION, parseFacts } from '../core/lightrag/noted.ts';
 import { type NodeRef, spanOf } from '../core/list.ts';
 import { hex, sameBytes, sha256 } from '../core/unit.ts';
 import {
@@ -15,12 +15,14 @@ import {
 } from '../gen/lightkeeper/v1/types_pb.ts';
 import { type Content, graphContents } from './captured.ts';
 import { runsOf, unitsOf } from './differing.ts';
-import type { FilePart, FrameRun, GradeOutcome, GradeReply, GradeStep } from './grading.ts';
+import type { FilePart, FrameRun, GradeOutcome, GradeReply, GradeStep, NotedFile } from './grading.ts';
 import { matrixPlaces, type Places, type Stretch, shortened, stretchesOf } from './passage.ts';
 import { Pool } from './pool.ts';
 import type { Found } from './select.ts';
 import { missingUnit, type Store } from './store/store.ts';
 
+/** States of a file of which only what has changed is read, one after another. */
+const UNREAD_MAX = 63;
 /** Bytes of a file that one step is given. */
 const STEP_BYTES = 8 << 20;
 /** Chains in memory, of all graphs together; others are read from the store. */
@@ -75,12 +77,11 @@ export interface LookOrder {
   readonly chains: KnownChains;
 }
 
+/** What was found, and what is to be noted of each file. */
+export type Looked = GradeOutcome & { readonly files: readonly NotedFile[] };
+
 /** Runs the checks on the units of a snapshot; files, and parts of them, that have not changed are not read again. */
-export async function look(
-  store: Store,
-  order: LookOrder,
-  signal: AbortSignal | undefined,
-): Promise<GradeOutcome> {
+export async function look(store: Store, order: LookOrder, signal: AbortSignal | undefined): Promise<Looked> {
   const noted = new Map((await indexOf(store, order.before?.graded)).map((file) => [file.path, file]));
   const changed = order.contents.filter(({ path, content }) => !isNoted(noted.get(path), content));
   const bytes = changed.reduce((sum, { content }) => sum + spanOf(content), 0);
@@ -120,10 +121,10 @@ class Look {
     this.#run = run;
   }
 
-  async run(): Promise<GradeOutcome> {
+  async run(): Promise<Looked> {
     const { record, contents, parent, before } = this.#order;
     await this.#run({ step: 'begin' });
-    const old = before === undefined ? [] : await graphContents(this.#store, before.manifest);
+    const old = before === undefined ? [] : await this.#olderContents(before);
     for (const { path, content } of contents) {
       const file = this.#noted.get(path);
       this.#noted.delete(path);
@@ -144,13 +145,27 @@ class Look {
     for (const { path, content } of contents)
       if (again.includes(path))
         await this.#send('name', path, [{ refs: await unitsOf(this.#store, content), from: 0 }]);
-    const outcome = must((await this.#run({ step: 'end' })).outcome, 'an outcome');
-    for (const { path, units, last } of outcome.files) await this.#remember(path, units, last);
-    return outcome;
+    const files: NotedFile[] = [];
+    for (const { path } of contents) {
+      const { noted } = await this.#run({ step: 'note', path });
+      if (noted === undefined) continue;
+      files.push(noted);
+      await this.#remember(noted);
+    }
+    return { ...must((await this.#run({ step: 'end' })).outcome, 'an outcome'), files };
+  }
+
+  async #olderContents({ manifest }: Found): Promise<Content[]> {
+    try {
+      return await graphContents(this.#store, manifest);
+    } catch (error) {
+      if (!isLost(error)) throw error;
+      return [];
+    }
   }
 
   /** What is noted now will be wanted by the next look. */
-  async #remember(path: string, units: readonly Uint8Array[], id: Uint8Array): Promise<void> {
+  async #remember({ path, units, last: id }: NotedFile): Promise<void> {
     const end = units.at(-1);
     if (end === undefined) return;
     const last = parseFacts(end);
@@ -178,9 +193,15 @@ class Look {
     was: { known: GraphFacts; content: ListRoot | undefined } | undefined,
   ): Promise<void> {
     const units = await unitsOf(this.#store, content);
-    const before = was === undefined ? [] : await unitsOf(this.#store, was.content);
-    const places = was && matrixPlaces(units, before, was.known);
-    if (was !== undefined && (await this.#patch(path, was.known, before, units, places))) return;
+    let places: Places | undefined;
+    try {
+      const before = was === undefined ? [] : await unitsOf(this.#store, was.content);
+      places = was && matrixPlaces(units, before, was.known);
+      if (was !== undefined && (await this.#patch(path, was.known, before, units, places))) return;
+    } catch (error) {
+      // Damage of the older state is nothing to this one; its own is met below.
+      if (!isLost(error)) throw error;
+    }
     await this.#send('feed', path, [{ refs: units, from: 0 }], places);
   }
 
@@ -291,7 +312,7 @@ class Look {
 
 /** Whether facts say nothing wrong of their file, and all of that was read not long ago. */
 function isTrusted(last: GraphFacts | undefined): last is GraphFacts {
-  return last !== undefined && last.flaws.length === 0 && last.parts - last.firstParts < CHANGES_MAX - 1;
+  return last !== undefined && last.flaws.length === 0 && last.unread < UNREAD_MAX;
 }
 
 async function indexOf(store: Store, graded: Graded | undefined): Promise<GraphFile[]> {

@@ -1,13 +1,15 @@
+import { FLOAT_BYTES } from '../core/lightrag/matrix.ts';
 import type { NodeRef } from '../core/list.ts';
 import type { GraphFacts } from '../gen/lightkeeper/v1/types_pb.ts';
 import type { Run } from './differing.ts';
 
-const FLOAT_BYTES = 4;
 /** Units that are looked up at once. */
 const REFS_MAX = 512;
 
-/** So much is read at either end of what is passed over: records must begin in it. */
-const EDGE_BYTES = 128 << 10;
+/** So much is read at either end of what is passed over, by its length: records must begin in it. */
+const EDGE_BYTES_MIN = 128 << 10;
+const EDGE_BYTES_MAX = 1 << 20;
+const EDGE_SHARE = 8;
 /** Shorter runs are read. */
 const RUN_BYTES_MIN = 512 << 10;
 
@@ -39,17 +41,17 @@ export function stretchesOf(
   end: number,
 ): { before: Stretch[]; after: Stretch[] } | undefined {
   const offsets = offsetsOf(one);
-  const last = offsets.findIndex((offset) => offset >= end);
-  const limit = last < 0 ? one.length : last;
   const offsetOf = (unit: number) => offsets[unit] ?? 0;
+  // The unit across the end is read, and never passed over.
+  const whole = offsets.filter((offset) => offset <= end).length - 1;
+  const read = offsets.filter((offset, i) => offset < end && i < one.length).length;
   const long = runs
-    .map(({ at, otherAt, length }) => ({ at, otherAt, length: Math.min(length, limit - at) }))
-    .filter(({ at, length }) => length > 0 && offsetOf(at + length) - offsetOf(at) >= RUN_BYTES_MIN)
-    .filter(({ at, length }) => offsetOf(at + length) <= end);
+    .map(({ at, otherAt, length }) => ({ at, otherAt, length: Math.min(length, whole - at) }))
+    .filter(({ at, length }) => length > 0 && offsetOf(at + length) - offsetOf(at) >= RUN_BYTES_MIN);
   const passed = long.reduce((sum, { at, length }) => sum + offsetOf(at + length) - offsetOf(at), 0);
-  if (passed * 2 < offsetOf(limit)) return undefined;
+  if (long.length === 0 || passed * 2 < offsetOf(read)) return undefined;
   const after = long.map(({ otherAt, length }) => ({ at: otherAt, length })).sort((a, b) => a.at - b.at);
-  return { before: parted(one.slice(0, limit), long), after: parted(other, after) };
+  return { before: parted(one.slice(0, read), long), after: parted(other, after) };
 }
 
 /** Long stretches that are read, in shorter ones. */
@@ -74,11 +76,13 @@ function parted(units: readonly NodeRef[], runs: readonly { at: number; length: 
     if (at > next) stretches.push({ refs: units.slice(next, at), from: next });
     next = at + length;
     const run = units.slice(at, next);
-    const [first, last] = [edge(run), edge(run.toReversed())];
+    const share = bytesOf(run) / EDGE_SHARE;
+    const edgeBytes = Math.min(EDGE_BYTES_MAX, Math.max(EDGE_BYTES_MIN, share));
+    const [first, last] = [edge(run, edgeBytes), edge(run.toReversed(), edgeBytes)];
     const middle = run.slice(first, run.length - last);
     stretches.push({
       head: run.slice(0, first),
-      bytes: middle.reduce((sum, { span }) => sum + span, 0),
+      bytes: bytesOf(middle),
       tail: run.slice(run.length - last),
       isLast: i === runs.length - 1,
     });
@@ -87,11 +91,15 @@ function parted(units: readonly NodeRef[], runs: readonly { at: number; length: 
   return stretches;
 }
 
+function bytesOf(units: readonly NodeRef[]): number {
+  return units.reduce((sum, { span }) => sum + span, 0);
+}
+
 /** How many units make an edge. */
-function edge(run: readonly NodeRef[]): number {
+function edge(run: readonly NodeRef[], edgeBytes: number): number {
   let bytes = 0;
   let count = 0;
-  while (count < run.length && bytes < EDGE_BYTES) bytes += run[count++]?.span ?? 0;
+  while (count < run.length && bytes < edgeBytes) bytes += run[count++]?.span ?? 0;
   return count;
 }
 

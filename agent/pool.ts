@@ -57,7 +57,7 @@ const spare: Share[] = [];
 
 function newShare(): Share {
   return {
-    out: new SharedArrayBuffer(OUT_SLOTS * OUT_BYTES),
+    out: new SharedArrayBuffer(Math.max(OUT_SLOTS * OUT_BYTES, 33 << 20)),
     busy: new Int32Array(new SharedArrayBuffer(OUT_SLOTS * 4)),
   };
 }

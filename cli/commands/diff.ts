@@ -52,19 +52,20 @@ function printFiles({ files }: DiffResponse): void {
       sizeText(Number(sizeBefore)),
       sizeText(Number(sizeAfter)),
       sizeText(Number(newBytes)),
-      records === undefined ? '' : whyText(records),
+      records === undefined ? '' : whyText(kind, records),
     ]),
   ]);
 }
 
-function whyText({ added, removed, changed, reembedded }: RecordCounts): string {
+function whyText(kind: ChangeKind_Value, { added, removed, changed, reembedded }: RecordCounts): string {
   const parts = [
     countText('+', added),
     countText('−', removed),
     countText('~', changed),
     reembedded > 0n ? `${reembedded} embedded again` : '',
   ].filter((part) => part !== '');
-  return parts.length === 0 ? 'the same records, written otherwise' : parts.join(' ');
+  const isSame = parts.length === 0 && kind === ChangeKind_Value.CHANGED;
+  return isSame ? 'the same records, written otherwise' : parts.join(' ');
 }
 
 function countText(sign: string, count: bigint): string {

@@ -100,6 +100,9 @@ function graphReader(facts: Facts, isKnown: boolean): ChunkReader {
   return {
     feed: (chunk) => reader.feed(chunk),
     gap: (bytes) => reader.gap(bytes),
+    get terms() {
+      return reader.terms;
+    },
     end: () => {
       reader.end();
       state.ended();
@@ -249,6 +252,7 @@ export class GraphCheck {
       vectors: this.#vectors.get(path) ?? 0,
       dimension: this.#dimensions.get(path) ?? 0,
       matrixAt: this.#matrices.get(path) ?? 0,
+      unread: this.#known.get(path)?.unread ?? 0,
       names: [...named].slice(-NAMES_NOTED_MAX),
     };
   }

@@ -2,7 +2,7 @@ import { pairName } from './facts.ts';
 import { GraphReader } from './graphml.ts';
 import { LayoutReader, unescaped } from './json.ts';
 import { NumberHash, NumberList, sortUnique } from './names.ts';
-import { type ChunkReader, longName } from './text.ts';
+import { type ChunkReader, LayoutError, longName } from './text.ts';
 
 /** Takes the name of a record and a number for all that is in it. Bytes are views that hold only during the call. */
 export type TakeDigest = (name: Buffer, content: number) => void;
@@ -66,7 +66,8 @@ export class RecordDigests extends LayoutReader {
     this.#take = take;
   }
 
-  open(): void {
+  open(isList: boolean): void {
+    if (this.#depth === 0 && isList) throw new LayoutError('malformed', 0, 'it is no map of records');
     this.#depth += 1;
     this.#content.open();
   }

@@ -60,6 +60,11 @@ export class GraphReader implements ChunkReader {
     this.#rest.keep(buffer, Math.min(at, buffer.length));
   }
 
+  /** Which attribute each key stands for. */
+  get terms(): string {
+    return JSON.stringify([...this.#names]);
+  }
+
   /** Passes over bytes that hold whole nodes and edges, if that is what it expects. */
   gap(bytes: number): boolean {
     if (this.#rest.length > 0 || this.#open.length !== 2 || this.#open[1] !== 'graph') return false;

@@ -8,7 +8,7 @@ export interface RecordMarks {
   readonly marks: readonly Buffer[];
 }
 
-/** Length of the longest mark but one byte: so much of it may lie before a border. */
+/** Length of the longest mark: less than that of it may lie before a border. */
 export const MARK_BYTES_MAX = 11;
 
 /** The first record, and the first row, have no comma before them: they are always there to show what records are like. */

@@ -21,6 +21,8 @@ export interface FileFacts {
   readonly dimension: number;
   /** Where in the file the text of its matrix begins; 0 where that is short, or there is none. */
   readonly matrixAt: number;
+  /** States of the file since all of it was read. */
+  readonly unread: number;
   /** Names that findings were about, with their numbers. */
   readonly names: readonly (readonly [number: number, name: string])[];
 }
@@ -41,7 +43,7 @@ const NUMBER_BYTES = 8;
 /** Numbers in one unit: 128 KiB. */
 const PART_NUMBERS = 16_384;
 /** Units of changes behind those that hold the facts as they were first noted. */
-export const CHANGES_MAX = 64;
+const CHANGES_MAX = 64;
 /** Longer chains are no chains. */
 const PARTS_MAX = 1 << 16;
 
@@ -126,7 +128,8 @@ export function noteFacts(
   for (const [i, tables] of parts.entries()) {
     const message = create(GraphFactsSchema, { before: last, parts: count, firstParts, tables });
     if (i === parts.length - 1) finishPart(message, facts);
-    const unit = Buffer.from(toBinary(GraphFactsSchema, message));
+    const { buffer, byteOffset, byteLength } = toBinary(GraphFactsSchema, message);
+    const unit = Buffer.from(buffer, byteOffset, byteLength);
     units.push(unit);
     last = unitId(UnitKind_Value.GRAPH, unit);
     count += 1;
@@ -144,6 +147,7 @@ function finishPart(message: GraphFacts, facts: FileFacts): void {
   message.vectors = BigInt(facts.vectors);
   message.dimension = facts.dimension;
   message.matrixAt = BigInt(facts.matrixAt);
+  message.unread = facts.unread;
   message.names = facts.names.map(([number, name]) => ({
     $typeName: 'lightkeeper.v1.GraphName',
     number,
@@ -215,6 +219,7 @@ export function readFacts(units: readonly Uint8Array[]): NotedFacts {
       vectors: Number(last.vectors),
       dimension: last.dimension,
       matrixAt: Number(last.matrixAt),
+      unread: last.unread,
       names: last.names.map(({ number, name }) => [number, name] as const),
     },
     last: unitId(UnitKind_Value.GRAPH, units.at(-1) ?? new Uint8Array()),

@@ -46,7 +46,8 @@ export function patched(
     if (table === undefined) return undefined;
     tables.set(name, table);
   }
-  return { ...was, tables, vectors: more.vectors, matrixAt: more.matrixAt };
+  const { vectors, matrixAt } = more;
+  return { ...was, tables, vectors, matrixAt, unread: was.unread + 1 };
 }
 
 /** `old` without `gone` and with `come`. */

@@ -100,6 +100,8 @@ export interface ChunkReader {
    * be.
    */
   gap?(bytes: number, records: number | undefined): boolean;
+  /** What its beginning says of how the rest is meant. */
+  readonly terms?: string | undefined;
   /** Whether it knows all that it wants to know: neither more bytes nor the end need be given. */
   readonly isDone?: boolean;
 }

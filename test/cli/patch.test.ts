@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { readFileSync, truncateSync, writeFileSync } from 'node:fs';
+import { readdirSync, readFileSync, rmSync, statSync, truncateSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { it } from 'node:test';
 import { deleteDocument, generate, growCache, ingest } from '../../demo/generate.ts';
@@ -13,7 +13,32 @@ async function looked(place: Place, words: readonly string[]): Promise<Json> {
   return { stats: answer.stats, findings };
 }
 
+/** The data packs of a store, the newest first. */
+function packsOf(store: string): string[] {
+  const packs = readdirSync(join(store, 'packs'), { recursive: true, encoding: 'utf8' })
+    .filter((name) => name.endsWith('.pack'))
+    .map((name) => join(store, 'packs', name));
+  return packs.sort(
+    (a, b) => statSync(b).mtimeMs - statSync(a).mtimeMs || statSync(b).size - statSync(a).size,
+  );
+}
+
 suite('a graph of which most has not changed', () => {
+  it('is graded although the point before it is damaged', async () => {
+    const place = new Place();
+    let state = await generate(place.dir, { seed: 3, documents: 160, dimension: 384 });
+    await place.snapshot();
+    state = await ingest(place.dir, state, 1);
+    const first = new Set(packsOf(place.store));
+    await place.snapshot();
+    for (const pack of packsOf(place.store))
+      if (!first.has(pack) && statSync(pack).size > 100_000) rmSync(pack);
+    await place.json(['verify', '--level', 'bytes'], 3);
+    await ingest(place.dir, state, 1);
+    const { grade, findings } = await place.snapshot();
+    assert.deepEqual([grade, findings], ['VALID', []]);
+  });
+
   it('is graded as one that is read from end to end', async () => {
     const place = new Place();
     let state = await generate(place.dir, { seed: 3, documents: 160, dimension: 384 });

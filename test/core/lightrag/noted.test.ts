@@ -37,6 +37,7 @@ function facts(tables: Partial<Record<TableName, number[]>>, more: Partial<FileF
     vectors: 0,
     dimension: 0,
     matrixAt: 0,
+    unread: 0,
     names: [],
     ...more,
   };
