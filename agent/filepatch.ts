@@ -1,6 +1,7 @@
 import { must } from '../core/assert.ts';
 import { GraphCheck } from '../core/lightrag/check.ts';
 import { firstRecord, lastRecord, type RecordMarks, recordMarks } from '../core/lightrag/marks.ts';
+import { Rooms } from '../core/lightrag/names.ts';
 import type { FileFacts } from '../core/lightrag/noted.ts';
 import { patched } from '../core/lightrag/patch.ts';
 import { Feed } from './feed.ts';
@@ -13,12 +14,15 @@ export class FilePatch {
   readonly path: string;
   readonly #was: FileFacts;
   readonly #marks: RecordMarks;
-  #check = new GraphCheck();
+  readonly #memory: Rooms;
+  #check: GraphCheck;
   #less: FileFacts | undefined;
   #terms: string | undefined;
   #feed: Feed;
 
-  constructor(path: string, was: FileFacts) {
+  constructor(path: string, was: FileFacts, memory = new Rooms()) {
+    this.#memory = memory;
+    this.#check = new GraphCheck(memory);
     this.path = path;
     this.#was = was;
     this.#marks = recordMarks(path);
@@ -50,7 +54,7 @@ export class FilePatch {
   turn(): void {
     this.#less = this.#end();
     this.#terms = this.#feed.terms;
-    this.#check = new GraphCheck();
+    this.#check = new GraphCheck(this.#memory);
     this.#feed = new Feed(this.#check.reader(this.path));
   }
 

@@ -3,6 +3,7 @@ import { must } from '../core/assert.ts';
 import { LightkeeperError } from '../core/errors.ts';
 import { GraphCheck } from '../core/lightrag/check.ts';
 import { changeLine, type Lost, lostBetween, tablesOf } from '../core/lightrag/loss.ts';
+import { Rooms } from '../core/lightrag/names.ts';
 import { type FileFacts, type NotedFacts, noteFacts, readFacts } from '../core/lightrag/noted.ts';
 import { TABLES_OF } from '../core/lightrag/rules.ts';
 import { LayoutError } from '../core/lightrag/text.ts';
@@ -95,7 +96,8 @@ export interface GradeOutcome {
 
 /** The checks of one snapshot, a step at a time; `readFrame` reads bytes of a pack. */
 export class Grading {
-  readonly #check = new GraphCheck();
+  readonly #memory = new Rooms();
+  readonly #check = new GraphCheck(this.#memory);
   /** The last ones used, the newest last; their room is used again. */
   readonly #frames: { key: string; room: Buffer; frame: DecodedFrame }[] = [];
   readonly #readFrame: (path: string, offset: number, length: number) => Buffer;
@@ -182,7 +184,7 @@ export class Grading {
   #readPatch({ step, path, parts, ends }: PartsStep): GradeReply {
     // What was left of another file was given up half way.
     const open = this.#patch?.path === path ? this.#patch : undefined;
-    const patch = open ?? new FilePatch(path, must(this.#was.get(path), 'noted facts').facts);
+    const patch = open ?? new FilePatch(path, must(this.#was.get(path), 'noted facts').facts, this.#memory);
     this.#patch = undefined;
     try {
       for (const part of parts) if (!this.#giveTo(patch, part)) return { isOver: true };

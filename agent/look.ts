@@ -26,7 +26,7 @@ const UNREAD_MAX = 63;
 /** Bytes of a file that one step is given. */
 const STEP_BYTES = 8 << 20;
 /** Chains in memory, of all graphs together; others are read from the store. */
-const CHAINS_BYTES_MAX = 8 << 20;
+const CHAINS_BYTES_MAX = 4 << 20;
 
 /** Units of facts, the first one first, and what the last one says. */
 interface Chain {

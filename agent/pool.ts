@@ -5,6 +5,7 @@ import { Worker } from 'node:worker_threads';
 import { must } from '../core/assert.ts';
 import { type ErrorCode, LightkeeperError } from '../core/errors.ts';
 import { builtFile } from '../host/built.ts';
+import { dropContexts } from './codec/zstd.ts';
 import {
   OUT_BYTES,
   OUT_SLOTS,
@@ -55,9 +56,15 @@ type Share = Pick<WorkerSetup, 'out' | 'busy'>;
 /** Memory of threads that have ended. Left to the collector, which does not see its size, it would pile up. */
 const spare: Share[] = [];
 
+/**
+ * From 32 MiB on glibc maps memory by itself and gives it back as soon as it is free; the freeing of anything smaller has
+ * it keep as much from then on. What is not used of it costs nothing.
+ */
+const LARGE_BYTES = 33 << 20;
+
 function newShare(): Share {
   return {
-    out: new SharedArrayBuffer(Math.max(OUT_SLOTS * OUT_BYTES, 33 << 20)),
+    out: new SharedArrayBuffer(Math.max(OUT_SLOTS * OUT_BYTES, LARGE_BYTES)),
     busy: new Int32Array(new SharedArrayBuffer(OUT_SLOTS * 4)),
   };
 }
@@ -73,6 +80,7 @@ const IDLE_MS = 10_000;
 function giveBack(): void {
   if (threads > 0 || spare.length === 0) return;
   spare.length = 0;
+  dropContexts();
   setFlagsFromString('--expose-gc');
   (runInNewContext('gc') as () => void)();
 }

@@ -27,6 +27,12 @@ function context(level: number): Binding.CCtx {
   return made;
 }
 
+/** Lets go of what compression has kept for the next time: some six megabytes for each level. */
+export function dropContexts(): void {
+  compressing.clear();
+  decompressing = undefined;
+}
+
 /** Compresses into `out`, which has `compressedCap` bytes; answers the length. */
 export function compressInto(out: Uint8Array, bytes: Uint8Array, options: { bulk?: boolean } = {}): number {
   return context(options.bulk === true ? LEVEL_BULK : LEVEL_SMALL).compress2(out, bytes);

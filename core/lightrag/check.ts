@@ -17,7 +17,7 @@ import {
 } from './facts.ts';
 import { type GraphEvents, GraphReader } from './graphml.ts';
 import { otherRecords, RECORD_FILES } from './kv.ts';
-import { lacking, NameTable, nameNumber } from './names.ts';
+import { lacking, NameTable, nameNumber, Rooms } from './names.ts';
 import type { FileFacts } from './noted.ts';
 import { RecordReader } from './records.ts';
 import { FLAWS, GRAPH_FILES, type GraphFile, IMPLIED, RULES, TABLES_OF } from './rules.ts';
@@ -176,10 +176,7 @@ interface FlawCount {
  * numbers of eight bytes each.
  */
 export class GraphCheck {
-  readonly #tables = Object.fromEntries(TABLES.map((name) => [name, new NameTable()])) as Record<
-    TableName,
-    NameTable
-  >;
+  readonly #tables: Record<TableName, NameTable>;
   readonly #whole = new Set<string>();
   readonly #seen = new Set<string>();
   readonly #broken: Finding[] = [];
@@ -191,6 +188,11 @@ export class GraphCheck {
   readonly #names = new Map<number, Set<string>>();
   /** Files that were not read, as their facts were noted before. */
   readonly #known = new Map<string, FileFacts>();
+
+  constructor(rooms = new Rooms()) {
+    const tables = TABLES.map((name) => [name, new NameTable(rooms)] as const);
+    this.#tables = Object.fromEntries(tables) as Record<TableName, NameTable>;
+  }
 
   /**
    * The reader of a file; once it has ended well, `read` must be called, else `failed`. Of a file of vectors it may be that

@@ -1,7 +1,7 @@
 import { pairName } from './facts.ts';
 import { GraphReader } from './graphml.ts';
 import { LayoutReader, unescaped } from './json.ts';
-import { NumberHash, NumberList, sortUnique } from './names.ts';
+import { NumberHash, NumberList, Rooms, sortUnique } from './names.ts';
 import { type ChunkReader, LayoutError, longName } from './text.ts';
 
 /** Takes the name of a record and a number for all that is in it. Bytes are views that hold only during the call. */
@@ -153,8 +153,13 @@ export function graphDigests(nodes: TakeDigest, edges: TakeDigest): ChunkReader 
 
 /** Numbers of records by the numbers of their names: 16 bytes each while they come, and 16 when they are in order. */
 export class DigestTable {
-  readonly #names = new NumberList();
-  readonly #contents = new NumberList();
+  readonly #names: NumberList;
+  readonly #contents: NumberList;
+
+  constructor(rooms = new Rooms()) {
+    this.#names = new NumberList(rooms);
+    this.#contents = new NumberList(rooms);
+  }
 
   add(name: number, content: number): void {
     this.#names.push(name);

@@ -3,6 +3,8 @@ const HIGH_BITS = 0x1fffff;
 const FIRST_HIGH = 0x1b873593;
 const FIRST_LOW = 0x52dce729;
 const FIRST_ROOM = 1024;
+/** More than the 32 MiB from which on glibc gives memory back as soon as it is free. */
+const PIECE_NUMBERS = 8 << 20;
 /** References to the same few names are many: they are made one now and then. */
 const COMPACT_AT = 1 << 20;
 const REPEATED_MAX = 20;
@@ -50,14 +52,54 @@ export function nameNumber(...parts: readonly Uint8Array[]): number {
   return names.end();
 }
 
+/**
+ * Room for lists of numbers, cut from pieces of memory that are so large that the system takes them back whole: many
+ * small ones leave holes behind, which the process keeps. What of a piece is not used costs nothing.
+ */
+export class Rooms {
+  readonly #left = new Map<number, Float64Array[]>();
+  #piece: Float64Array = new Float64Array(0);
+  #used = 0;
+
+  /** Room for so many numbers, or somewhat more. */
+  take(length: number): Float64Array {
+    const rounded = Math.max(FIRST_ROOM, 2 ** Math.ceil(Math.log2(length)));
+    const left = this.#left.get(rounded)?.pop();
+    if (left !== undefined) return left;
+    if (rounded > PIECE_NUMBERS / 2) return new Float64Array(rounded);
+    if (this.#used + rounded > this.#piece.length) {
+      this.#piece = new Float64Array(PIECE_NUMBERS);
+      this.#used = 0;
+    }
+    this.#used += rounded;
+    return this.#piece.subarray(this.#used - rounded, this.#used);
+  }
+
+  /** Room that is not used any more is for the next that wants as much. */
+  leave(room: Float64Array): void {
+    if (room.length === 0) return;
+    const left = this.#left.get(room.length) ?? [];
+    left.push(room);
+    this.#left.set(room.length, left);
+  }
+}
+
 /** A list of numbers, of eight bytes each. */
 export class NumberList {
-  #room: Float64Array;
-  #length: number;
+  readonly #rooms: Rooms;
+  #room: Float64Array = new Float64Array(0);
+  #length = 0;
 
-  constructor(numbers: Float64Array = new Float64Array(0)) {
-    this.#room = numbers;
-    this.#length = numbers.length;
+  constructor(rooms: Rooms) {
+    this.#rooms = rooms;
+  }
+
+  /** A list of these, which are of use to nobody else. */
+  static of(numbers: Float64Array): NumberList {
+    const list = new NumberList(new Rooms());
+    list.#room = numbers;
+    list.#length = numbers.length;
+    return list;
   }
 
   get length(): number {
@@ -66,8 +108,9 @@ export class NumberList {
 
   push(number: number): void {
     if (this.#length === this.#room.length) {
-      const larger = new Float64Array(Math.max(FIRST_ROOM, Math.ceil(this.#length * 1.5)));
+      const larger = this.#rooms.take(this.#length + 1);
       larger.set(this.#room);
+      this.#rooms.leave(this.#room);
       this.#room = larger;
     }
     this.#room[this.#length++] = number;
@@ -96,15 +139,19 @@ export function sortUnique(numbers: Float64Array, repeated?: (number: number) =>
 
 /** Names of one kind, as their numbers: eight bytes each, whatever their length. */
 export class NameTable {
-  #list = new NumberList();
+  #list: NumberList;
   #sorted = true;
   #compactAt = COMPACT_AT;
   readonly #repeated: number[] = [];
 
+  constructor(rooms: Rooms) {
+    this.#list = new NumberList(rooms);
+  }
+
   /** A table of numbers that are known: each once, in order, and some of those that were there more than once. */
   static of(numbers: Float64Array, repeated: readonly number[]): NameTable {
-    const table = new NameTable();
-    table.#list = new NumberList(numbers);
+    const table = new NameTable(new Rooms());
+    table.#list = NumberList.of(numbers);
     table.#repeated.push(...repeated);
     return table;
   }
