@@ -5,6 +5,8 @@ const FIRST_LOW = 0x52dce729;
 const FIRST_ROOM = 1024;
 /** More than the 32 MiB from which on glibc gives memory back as soon as it is free. */
 const PIECE_NUMBERS = 8 << 20;
+/** Smaller rooms are not worth a piece: most graphs have no others. */
+const CUT_NUMBERS = 4 << 10;
 /** References to the same few names are many: they are made one now and then. */
 const COMPACT_AT = 1 << 20;
 const REPEATED_MAX = 20;
@@ -66,7 +68,7 @@ export class Rooms {
     const rounded = Math.max(FIRST_ROOM, 2 ** Math.ceil(Math.log2(length)));
     const left = this.#left.get(rounded)?.pop();
     if (left !== undefined) return left;
-    if (rounded > PIECE_NUMBERS / 2) return new Float64Array(rounded);
+    if (rounded < CUT_NUMBERS || rounded > PIECE_NUMBERS / 2) return new Float64Array(rounded);
     if (this.#used + rounded > this.#piece.length) {
       this.#piece = new Float64Array(PIECE_NUMBERS);
       this.#used = 0;
