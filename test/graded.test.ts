@@ -6,6 +6,7 @@ const SEED = Number(process.env.LIGHTKEEPER_SEED ?? 1);
 const AMOUNT = {
   seed: SEED,
   captures: 2,
+  documents: 12,
   pausesMs: [300],
   ingestEvery: '2s',
   withinMs: 30_000,

@@ -27,6 +27,8 @@ export interface Amount {
   readonly seed: number;
   /** For each style and pause, of an agent that asks the instance, of one that does not, and of single commands. */
   readonly captures: number;
+  /** In the graph at first. In one of hundreds most of each file is passed over. */
+  readonly documents: number;
   readonly pausesMs: readonly number[];
   readonly ingestEvery: string;
   /** An agent with long pauses makes few points: it is not waited for longer. */
@@ -211,11 +213,12 @@ async function scenario(
 ): Promise<string[]> {
   const place = await freshPlace(scope);
   const dir = join(place, 'rag');
-  const flags = ['--seed', `${amount.seed}`, '--documents', '12', '--dimension', '32', '--api', api];
+  const documents = ['--documents', `${amount.documents}`];
+  const flags = ['--seed', `${amount.seed}`, ...documents, '--dimension', '32', '--api', api];
   const pace = ['--style', style, '--pause', `${pauseMs}ms`, '--ingest-every', amount.ingestEvery];
   const instance = await startStandIn(scope, dir, [...flags, ...pace]);
   const truth = new Truth(instance);
-  const name = `${style}, ${api} API, pause ${pauseMs} ms`;
+  const name = `${style}, ${api} API, ${amount.documents} documents, pause ${pauseMs} ms`;
   const world: World = { scope, place, dir, name, truth, flags: [...flags, '--style', style] };
   const [asking, silent, commands] = await Promise.all([
     agentPoints(world, 'an agent that asks', ['--instance-url', instance.url], amount),
@@ -311,13 +314,17 @@ export async function run(log: (line: string) => void): Promise<void> {
   const amount = {
     seed,
     captures,
+    documents: 12,
     pausesMs: [0, 300, 1000, 3000],
     ingestEvery: '5s',
     withinMs: 240_000,
     withShares: true,
   };
+  const scope = { after: (step: () => Promise<void>) => void undo.push(step) };
   try {
-    await proveGrades({ after: (step) => void undo.push(step) }, STYLES, amount, log);
+    const large = { ...amount, documents: 300, pausesMs: [300], withShares: false };
+    await proveGrades(scope, STYLES, amount, log);
+    await proveGrades(scope, STYLES, large, log);
   } finally {
     for (const step of undo) await step();
   }
