@@ -25,8 +25,9 @@ import { missingUnit, type Store } from './store/store.ts';
 const UNREAD_MAX = 63;
 /** Bytes of a file that one step is given. */
 const STEP_BYTES = 8 << 20;
-/** Chains in memory, of all graphs together; others are read from the store. */
+/** Chains in memory, of all graphs together, and for so long after the last look; others are read from the store. */
 const CHAINS_BYTES_MAX = 4 << 20;
+const CHAINS_MS = 10_000;
 
 /** Units of facts, the first one first, and what the last one says. */
 interface Chain {
@@ -38,6 +39,7 @@ interface Chain {
 export class KnownChains {
   readonly #chains = new Map<string, Chain>();
   #bytes = 0;
+  #forgetting: NodeJS.Timeout | undefined;
 
   get(last: Uint8Array): Chain | undefined {
     const name = hex(last);
@@ -59,6 +61,14 @@ export class KnownChains {
       this.#chains.delete(old);
       this.#bytes -= sizeOf(one);
     }
+    clearTimeout(this.#forgetting);
+    this.#forgetting = setTimeout(() => this.#forget(), CHAINS_MS).unref();
+  }
+
+  /** An agent that rests holds nothing that it can read again. */
+  #forget(): void {
+    this.#chains.clear();
+    this.#bytes = 0;
   }
 }
 
