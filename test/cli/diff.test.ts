@@ -247,6 +247,18 @@ function turnVectors(dir: string, name: string, which: (row: number) => boolean)
   });
 }
 
+/** Takes points of a place, and keeps a copy of each state. */
+function keeping(place: Place): { states: string[]; keep: () => Promise<void> } {
+  const states: string[] = [];
+  const keep = async () => {
+    const to = place.path(`state${states.length}`);
+    cpSync(place.dir, to, { recursive: true });
+    states.push(to);
+    await place.snapshot({}, '--no-grade');
+  };
+  return { states, keep };
+}
+
 suite('diff', () => {
   it('says what an ingest brought, as a slow look at both says it', async () => {
     const place = new Place();
@@ -275,13 +287,7 @@ suite('diff', () => {
   it('of files of many units, with changes at any place in them, agrees with a slow look', async () => {
     const place = new Place();
     let state = await generate(place.dir, { seed: 8, documents: 60, dimension: 8 });
-    const states: string[] = [];
-    const keep = async () => {
-      const to = place.path(`state${states.length}`);
-      cpSync(place.dir, to, { recursive: true });
-      states.push(to);
-      await place.snapshot({}, '--no-grade');
-    };
+    const { states, keep } = keeping(place);
     await keep();
     for (const number of [1, 30, 59]) {
       state = await deleteDocument(place.dir, state, number);
@@ -332,13 +338,7 @@ suite('diff', () => {
   it('tells which vectors were made anew, however the rows are written', async () => {
     const place = new Place();
     const state = await generate(place.dir, { seed: 9, documents: 60, dimension: 768 });
-    const states: string[] = [];
-    const keep = async () => {
-      const to = place.path(`state${states.length}`);
-      cpSync(place.dir, to, { recursive: true });
-      states.push(to);
-      await place.snapshot({}, '--no-grade');
-    };
+    const { states, keep } = keeping(place);
     const entities = VECTORS.entityVectors;
     await keep();
     turnVectors(place.dir, entities, (i) => i % 7 === 0);
