@@ -5,7 +5,7 @@ import { GraphReader } from '../core/lightrag/graphml.ts';
 import { nameNumber } from '../core/lightrag/names.ts';
 import { RecordPicker } from '../core/lightrag/pick.ts';
 import { type RowEvents, VectorRows } from '../core/lightrag/rows.ts';
-import { GRAPH_FILES } from '../core/lightrag/rules.ts';
+import { GRAPH_FILES, TABLES_OF } from '../core/lightrag/rules.ts';
 import type { ChunkReader } from '../core/lightrag/text.ts';
 import { type VectorFile, vectorFileOf } from '../core/lightrag/vectors.ts';
 import {
@@ -45,8 +45,7 @@ export async function compareRecords(
 ): Promise<FileRecords | undefined> {
   const vectorFile = vectorFileOf(path);
   if (vectorFile !== undefined) return await compareVectors(store, vectorFile, before, after, signal);
-  const isKnown = (Object.values(GRAPH_FILES) as string[]).includes(path);
-  const kind = path === GRAPH_FILES.graph ? GRAPH : isKnown ? RECORDS : undefined;
+  const kind = path === GRAPH_FILES.graph ? GRAPH : TABLES_OF.has(path) ? RECORDS : undefined;
   if (kind === undefined) return undefined;
   const [one, other] = await withoutCommon(store, before, after);
   const [records = none(), edges] = await compareFile(one, other, kind, signal);

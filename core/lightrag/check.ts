@@ -20,7 +20,7 @@ import { otherRecords, RECORD_FILES } from './kv.ts';
 import { lacking, NameTable, nameNumber, Rooms } from './names.ts';
 import type { FileFacts } from './noted.ts';
 import { RecordReader } from './records.ts';
-import { FLAWS, GRAPH_FILES, type GraphFile, IMPLIED, RULES, TABLES_OF } from './rules.ts';
+import { FLAWS, GRAPH_FILES, type GraphFile, IMPLIED, RULES, TABLES_OF, UNIQUE } from './rules.ts';
 import { type ChunkReader, type Flaw, Held, type LayoutError } from './text.ts';
 import { VectorReader, vectorFileOf } from './vectors.ts';
 
@@ -31,20 +31,6 @@ const KEY_BYTES_MAX = 200;
 /** Names that are noted of one file. */
 const NAMES_NOTED_MAX = 500;
 
-/** Where names that must be one of their kind come from. */
-const UNIQUE: Readonly<Partial<Record<TableName, GraphFile>>> = {
-  documents: 'documents',
-  statuses: 'statuses',
-  chunks: 'chunks',
-  answers: 'answers',
-  chunkedEntities: 'chunkedEntities',
-  chunkedRelations: 'chunkedRelations',
-  chunkVectors: 'chunkVectors',
-  entityVectors: 'entityVectors',
-  relationVectors: 'relationVectors',
-  nodes: 'graph',
-  edges: 'graph',
-};
 const FLAW_WORDS: Readonly<Record<Flaw, string>> = {
   empty: 'empty_file',
   cut: 'cut_file',

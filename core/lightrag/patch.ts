@@ -1,21 +1,11 @@
 import type { TableName } from './facts.ts';
 import type { FileFacts } from './noted.ts';
-import { TABLES_OF } from './rules.ts';
+import { TABLES_OF, UNIQUE } from './rules.ts';
 
 /** Tables in which a name comes from one record alone, unless the file has that twice. Other names may come from many. */
-const OF_ONE_RECORD: ReadonlySet<TableName> = new Set([
-  'documents',
-  'statuses',
+const OF_ONE_RECORD: ReadonlySet<string> = new Set([
+  ...Object.keys(UNIQUE),
   'begun',
-  'chunks',
-  'answers',
-  'chunkVectors',
-  'entityVectors',
-  'relationVectors',
-  'nodes',
-  'edges',
-  'chunkedEntities',
-  'chunkedRelations',
   'nodeStates',
   'edgeStates',
   'entityStates',

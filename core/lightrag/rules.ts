@@ -242,6 +242,21 @@ function tablesOf(): Map<string, TableName[]> {
   return tables;
 }
 
+/** Where names that must be one of their kind come from. */
+export const UNIQUE: Readonly<Partial<Record<TableName, GraphFile>>> = {
+  documents: 'documents',
+  statuses: 'statuses',
+  chunks: 'chunks',
+  answers: 'answers',
+  chunkedEntities: 'chunkedEntities',
+  chunkedRelations: 'chunkedRelations',
+  chunkVectors: 'chunkVectors',
+  entityVectors: 'entityVectors',
+  relationVectors: 'relationVectors',
+  nodes: 'graph',
+  edges: 'graph',
+};
+
 /** A file that the names of another one imply. */
 export interface Implied {
   readonly table: TableName;
