@@ -10,7 +10,11 @@ const native = Object.keys(dependencies).filter((name) => ['level', 'zstd-napi']
 const fresh = `.dist-new-${process.pid}`;
 const stale = `.dist-old-${process.pid}`;
 await build({
-  entryPoints: { lightkeeper: 'cli/main.ts', worker: 'agent/worker.ts', instance: 'demo/instance/main.ts' },
+  entryPoints: {
+    lightkeeper: 'cli/main.ts',
+    worker: 'agent/workers/thread.ts',
+    instance: 'demo/instance/main.ts',
+  },
   outdir: fresh,
   bundle: true,
   splitting: true,

@@ -2,17 +2,17 @@ import { type Client, createClient, createRouterTransport } from '@connectrpc/co
 import { ioCode, LightkeeperError } from '../core/errors.ts';
 import { checkGraphId } from '../core/manifest.ts';
 import { AgentService, type ValidateResult } from '../gen/lightkeeper/v1/agent_pb.ts';
-import type { SettingFlag } from './config/keys.ts';
-import type { ReadSettings, SettingsSources } from './config.ts';
-import { fromConnect, isLost, serverErrors } from './errors.ts';
-import { checkDirectory } from './scan.ts';
-import { StoreService } from './service.ts';
-import type { AgentSettings } from './settings.ts';
+import { fromConnect, isLost, serverErrors } from './api/errors.ts';
+import { StoreService } from './api/service.ts';
+import type { ReadSettings, SettingsSources } from './config/read.ts';
+import type { SettingFlag } from './config/schema.ts';
+import type { AgentSettings } from './config/settings.ts';
+import type { AgentEvents } from './run/agent.ts';
 import { type Holder, readHolder } from './store/owner.ts';
-import { recoverConfig } from './store/repair.ts';
 import { Store } from './store/store.ts';
-import type { AgentEvents } from './up.ts';
-import type { GraphPlace } from './workspaces.ts';
+import { recoverConfig } from './store/upkeep/repair.ts';
+import { checkDirectory } from './watch/scan.ts';
+import type { GraphPlace } from './watch/workspaces.ts';
 
 /** The calls that a store answers, in this process or over the socket of the agent that holds it. */
 export type AgentClient = Client<typeof AgentService>;
@@ -149,25 +149,25 @@ async function overSocket(holder: Holder, inUse: LightkeeperError): Promise<Reac
   return { client, close, lost, again: () => false };
 }
 
-export type { GraphPlace } from './workspaces.ts';
+export type { GraphPlace } from './watch/workspaces.ts';
 
 /** A graph, and each workspace below it as a graph of its own: `ID.W`. */
 export async function splitGraph(place: GraphPlace): Promise<GraphPlace[]> {
-  const workspaces = await import('./workspaces.ts');
+  const workspaces = await import('./watch/workspaces.ts');
   return workspaces.splitGraph(place);
 }
 
 /** Runs the checks of a graph on a directory as it is; see `validate.ts`, which is loaded only for this. */
 export async function validateDirectory(dir: Uint8Array, signal?: AbortSignal): Promise<ValidateResult> {
-  const validate = await import('./validate.ts');
+  const validate = await import('./grade/validate.ts');
   return await validate.validateDirectory(dir, signal);
 }
 
 export type { Flags } from './config/flags.ts';
-export type { SettingFlag } from './config/keys.ts';
-export type { ReadSettings, SettingsSources } from './config.ts';
-export type { AgentSettings, GraphSettings } from './settings.ts';
-export type { AgentEvents } from './up.ts';
+export type { ReadSettings, SettingsSources } from './config/read.ts';
+export type { SettingFlag } from './config/schema.ts';
+export type { AgentSettings, GraphSettings } from './config/settings.ts';
+export type { AgentEvents } from './run/agent.ts';
 
 /** Guards graphs until the signal; see `up.ts`, which is loaded only for this. */
 export async function runAgent(
@@ -175,18 +175,18 @@ export async function runAgent(
   events: AgentEvents,
   signal: AbortSignal,
 ): Promise<void> {
-  const agent = await import('./up.ts');
+  const agent = await import('./run/agent.ts');
   await agent.runAgent(settings, events, signal);
 }
 
 /** Reads the settings of an agent from a file, variables and flags; see `config.ts`. */
 export async function readSettings(sources: SettingsSources): Promise<ReadSettings> {
-  const config = await import('./config.ts');
+  const config = await import('./config/read.ts');
   return await config.readSettings(sources);
 }
 
 /** The flags of all settings. */
 export async function settingFlags(): Promise<readonly SettingFlag[]> {
-  const keys = await import('./config/keys.ts');
+  const keys = await import('./config/schema.ts');
   return keys.settingFlags();
 }

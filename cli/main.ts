@@ -43,14 +43,14 @@ async function addCommands(program: Command, word: string | undefined): Promise<
   }
   if (wants('demo')) (await import('./commands/demo.ts')).addDemo(program);
   if (wants('snapshot')) (await import('./commands/snapshot.ts')).addSnapshot(program);
-  if (wants('list', 'show', 'stats')) (await import('./commands/read.ts')).addReading(program);
+  if (wants('list', 'show', 'stats')) (await import('./commands/list.ts')).addReading(program);
   if (wants('diff')) (await import('./commands/diff.ts')).addDiff(program);
   if (wants('export')) (await import('./commands/export.ts')).addExport(program);
   if (wants('validate')) (await import('./commands/validate.ts')).addValidate(program);
   if (wants('restore')) (await import('./commands/restore.ts')).addRestore(program);
-  if (wants('verify', 'repair')) (await import('./commands/check.ts')).addChecking(program);
+  if (wants('verify', 'repair')) (await import('./commands/verify.ts')).addChecking(program);
   if (wants('prune', 'delete', 'pin', 'unpin', 'tag', 'ack', 'findings'))
-    (await import('./commands/keep.ts')).addKeeping(program);
+    (await import('./commands/retention.ts')).addKeeping(program);
 }
 
 function newProgram(): Command {

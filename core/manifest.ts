@@ -15,10 +15,10 @@ import {
   SnapshotRecordSchema,
 } from '../gen/lightkeeper/v1/types_pb.ts';
 import { PIECE_ENTRIES_MAX } from './boundaries.ts';
-import { checkCount, KNOWN_FIELDS } from './bounds.ts';
 import { LightkeeperError } from './errors.ts';
 import { LIST_DEPTH_MAX, NODE_REF_BYTES } from './list.ts';
 import { type BytePath, checkPath, pathFromBytes } from './path.ts';
+import { checkCount, KNOWN_FIELDS } from './proto-limits.ts';
 import { hex } from './unit.ts';
 
 /** The format of manifests that this version writes, and the newest that it reads. */

@@ -137,7 +137,11 @@ const MAINS = ['agent/main.ts', 'controller/main.ts'];
 /** The table of DESIGN.md, section 3, with docs/decisions/0002. */
 const TABLE: Readonly<Record<string, Allowed>> = {
   gen: { own: ['gen/'], libraries: ['@bufbuild/protobuf'], node: [] },
-  core: { own: ['gen/', 'core/'], libraries: ['@bufbuild/protobuf'], node: ['node:crypto', 'node:zlib'] },
+  core: {
+    own: ['gen/', 'core/'],
+    libraries: ['@bufbuild/protobuf'],
+    node: ['node:buffer', 'node:crypto', 'node:zlib'],
+  },
   host: {
     own: ['host/', 'core/errors.ts', 'core/assert.ts', 'core/backoff.ts'],
     libraries: 'any',
@@ -159,8 +163,9 @@ const BESIDE_TABLE: ReadonlySet<string> = new Set(['cli/commands/demo.ts -> demo
 const PACKAGE = JSON.parse(readFileSync(join(ROOT, 'package.json'), 'utf8')) as { dependencies: object };
 const DEPENDENCIES: ReadonlySet<string> = new Set(Object.keys(PACKAGE.dependencies));
 
-/** What of node:crypto and node:zlib answers the same for the same input, at once. */
+/** Names of Node modules that return the same for the same input, synchronously. */
 const PURE_NAMES: Readonly<Record<string, RegExp>> = {
+  'node:buffer': /^isUtf8$/,
   'node:crypto': /^(?:createHash|hash|createHmac|timingSafeEqual)$/,
   'node:zlib': /^(?:\w+Sync|crc32|constants)$/,
 };

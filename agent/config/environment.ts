@@ -1,10 +1,10 @@
 import { resolve } from 'node:path';
 import { BUCKET_VARIABLES, bucketHint, STORE_VARIABLES } from '../../host/places.ts';
-import { GRAPH_KEYS, TOP_KEYS } from './keys.ts';
-import { type Key, truthOf } from './kinds.ts';
-import { nearest } from './nearest.ts';
 import { emptyMap, type Mapping, type Node, type Origin, quoted, withValue } from './node.ts';
 import type { Report } from './problem.ts';
+import { GRAPH_KEYS, TOP_KEYS } from './schema.ts';
+import { nearest } from './suggest.ts';
+import { type Key, truthOf } from './value-types.ts';
 
 /** A variable that was used, and what it says. */
 export interface Variable<T> {

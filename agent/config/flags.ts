@@ -1,7 +1,7 @@
 import { LightkeeperError } from '../../core/errors.ts';
-import { type SettingFlag, settingFlags } from './keys.ts';
 import { emptyMap, type Mapping, type Node, type Origin, withValue } from './node.ts';
 import type { Report } from './problem.ts';
+import { type SettingFlag, settingFlags } from './schema.ts';
 
 /** Flags as they were given, by their names (`--min-interval`); a flag without a value is true or false. */
 export type Flags = Readonly<Record<string, string | readonly string[] | boolean>>;

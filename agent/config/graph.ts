@@ -3,15 +3,15 @@ import { create } from '@bufbuild/protobuf';
 import { graphIdOf } from '../../core/manifest.ts';
 import { isEmptyPolicy } from '../../core/retention.ts';
 import { type RetentionPolicy, RetentionPolicySchema } from '../../gen/lightkeeper/v1/agent_pb.ts';
-import type { CaptureHooks } from '../hooks.ts';
-import type { InstanceSettings } from '../instance.ts';
-import { defaultRetention, GRAPH_DEFAULTS, type GraphSettings } from '../settings.ts';
+import type { CaptureHooks } from '../instance/hooks.ts';
+import type { InstanceSettings } from '../instance/probe.ts';
 import type { FromEnvironment } from './environment.ts';
-import { GRAPH_KEYS, type RETENTION_KEYS, TOP_KEYS } from './keys.ts';
-import { type Fields, type Reading, readMap } from './kinds.ts';
-import { nearest } from './nearest.ts';
 import { DEFAULT, type Mapping, type Origin } from './node.ts';
+import { GRAPH_KEYS, type RETENTION_KEYS, TOP_KEYS } from './schema.ts';
+import { defaultRetention, GRAPH_DEFAULTS, type GraphSettings } from './settings.ts';
 import { durationWord, type Listing, percentWord } from './show.ts';
+import { nearest } from './suggest.ts';
+import { type Fields, type Reading, readMap } from './value-types.ts';
 
 const HOOK_TIMEOUT_MS = 30_000;
 /** A key is one header of a request. */

@@ -15,13 +15,13 @@ import {
   UnitKind_Value,
 } from '../../gen/lightkeeper/v1/types_pb.ts';
 import { makeDir, removeTree } from '../../host/disk.ts';
-import { type DecodedFrame, decodeWhole, FrameCache } from '../codec/frame.ts';
+import { DirectoryPacks } from '../pack/directory-pack-store.ts';
+import { type DecodedFrame, decodeWhole, FrameCache } from '../pack/frame.ts';
 import { newConfig, readConfig, writeConfig } from './config.ts';
-import { DirectoryPacks } from './directory.ts';
-import { StoreIndex, type UnitLocation } from './index.ts';
+import { reconcile, stampShards } from './index/reconcile.ts';
+import { breakSeal, sealIndex } from './index/seal.ts';
+import { StoreIndex, type UnitLocation } from './index/store-index.ts';
 import { Ownership } from './owner.ts';
-import { reconcile, stampShards } from './reconcile.ts';
-import { breakSeal, sealIndex } from './seal.ts';
 
 /** Decoded frames that are kept for the next reader, in bytes. */
 const FRAME_CACHE_BYTES = 12 * 1024 * 1024;

@@ -2,7 +2,7 @@ import type { Command, OptionValues } from 'commander';
 import { LightkeeperError } from '../../core/errors.ts';
 import { EXIT } from '../exit.ts';
 import { plain, printError, say, table } from '../print.ts';
-import { runUntilStopped } from '../run.ts';
+import { runUntilStopped } from '../run-agent.ts';
 import { addSettingFlags, flagsOf } from '../settings.ts';
 
 /** Flags of these commands that are no settings. */

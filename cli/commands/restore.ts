@@ -2,6 +2,7 @@ import type { Command } from 'commander';
 import { LightkeeperError } from '../../core/errors.ts';
 import { type InPlace, type RestoreResult, RestoreResultSchema } from '../../gen/lightkeeper/v1/agent_pb.ts';
 import { durationText, sizeText } from '../../host/quantity.ts';
+import { lastOf } from '../await-result.ts';
 import {
   type CommonOptions,
   collect,
@@ -13,7 +14,6 @@ import {
 } from '../options.ts';
 import { plain, printFindings, printJson, say } from '../print.ts';
 import { withStore } from '../store.ts';
-import { lastOf } from '../stream.ts';
 
 interface RestoreOptions extends CommonOptions {
   readonly snapshot?: string;

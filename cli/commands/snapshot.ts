@@ -2,6 +2,7 @@ import type { Command } from 'commander';
 import { type Snapshot, SnapshotSchema } from '../../gen/lightkeeper/v1/agent_pb.ts';
 import { Grade_Value } from '../../gen/lightkeeper/v1/types_pb.ts';
 import { durationText, sizeText } from '../../host/quantity.ts';
+import { lastOf } from '../await-result.ts';
 import { exitByGrade } from '../exit.ts';
 import {
   type CommonOptions,
@@ -16,7 +17,6 @@ import {
 } from '../options.ts';
 import { printFindings, printJsonOf, say } from '../print.ts';
 import { withStore } from '../store.ts';
-import { lastOf } from '../stream.ts';
 
 interface SnapshotOptions extends CommonOptions {
   readonly dir?: string;

@@ -1,6 +1,6 @@
 import type { Command, OptionValues } from 'commander';
 import { collect } from '../options.ts';
-import { runUntilStopped } from '../run.ts';
+import { runUntilStopped } from '../run-agent.ts';
 import { flagsOf } from '../settings.ts';
 
 /** `up`: protect a directory until stopped. */

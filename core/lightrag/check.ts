@@ -6,6 +6,7 @@ import {
   Severity_Value,
 } from '../../gen/lightkeeper/v1/types_pb.ts';
 import { errorFinding, finding, warning } from '../finding.ts';
+import { type ChunkReader, type Flaw, Held, type LayoutError } from './chunk-reader.ts';
 import {
   entityState,
   type Facts,
@@ -15,14 +16,13 @@ import {
   TABLES,
   type TableName,
 } from './facts.ts';
+import type { FileFacts } from './facts-codec.ts';
 import { type GraphEvents, GraphReader } from './graphml.ts';
-import { otherRecords, RECORD_FILES } from './kv.ts';
-import { lacking, NameTable, nameNumber, Rooms } from './names.ts';
-import type { FileFacts } from './noted.ts';
-import { RecordReader } from './records.ts';
+import { otherRecords, RECORD_FILES } from './kv-files.ts';
+import { lacking, NameTable, nameNumber, Rooms } from './name-table.ts';
+import { RecordReader } from './record-reader.ts';
 import { FLAWS, GRAPH_FILES, type GraphFile, IMPLIED, RULES, TABLES_OF, UNIQUE } from './rules.ts';
-import { type ChunkReader, type Flaw, Held, type LayoutError } from './text.ts';
-import { VectorReader, vectorFileOf } from './vectors.ts';
+import { VectorReader, vectorFileOf } from './vector-reader.ts';
 
 /** Names of one finding that are told. */
 const KEYS_MAX = 20;

@@ -1,8 +1,8 @@
+import { type ChunkReader, LayoutError, longName } from './chunk-reader.ts';
 import { pairName } from './facts.ts';
 import { GraphReader } from './graphml.ts';
 import { LayoutReader, unescaped } from './json.ts';
-import { NumberHash, NumberList, Rooms, sortUnique } from './names.ts';
-import { type ChunkReader, LayoutError, longName } from './text.ts';
+import { NumberHash, NumberList, Rooms, sortUnique } from './name-table.ts';
 
 /** Takes the name of a record and a number for all that is in it. Bytes are views that hold only during the call. */
 export type TakeDigest = (name: Buffer, content: number) => void;

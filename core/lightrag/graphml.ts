@@ -1,4 +1,4 @@
-import { type ChunkReader, LayoutError, Remainder } from './text.ts';
+import { type ChunkReader, LayoutError, Remainder } from './chunk-reader.ts';
 
 /** Longer texts are passed over: a description of such a length says nothing to a check. */
 const TEXT_BYTES_MAX = 16 << 20;

@@ -1,4 +1,4 @@
-import { type ChunkReader, HELD_BYTES_MAX, LayoutError, Remainder } from './text.ts';
+import { type ChunkReader, HELD_BYTES_MAX, LayoutError, Remainder } from './chunk-reader.ts';
 
 /** Deeper nesting than any writer of these files makes; Python gives up at about a thousand. */
 const DEPTH_MAX = 500;

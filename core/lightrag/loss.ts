@@ -1,7 +1,7 @@
 import type { Finding, GraphStats } from '../../gen/lightkeeper/v1/types_pb.ts';
 import { warning } from '../finding.ts';
 import type { TableName } from './facts.ts';
-import { type FileFacts, tableChange } from './noted.ts';
+import { type FileFacts, tableChange } from './facts-codec.ts';
 
 /** What may be lost from one point to the next without an alarm. */
 export const LOSS_SHARE = 0.25;

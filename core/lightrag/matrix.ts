@@ -1,4 +1,4 @@
-import { LayoutError } from './text.ts';
+import { LayoutError } from './chunk-reader.ts';
 
 export const FLOAT_BYTES = 4;
 /** A matrix is decoded in pieces: longer texts live until all memory is searched for what is not used any more. */

@@ -1,9 +1,9 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { LightkeeperError, normalise } from '../../core/errors.ts';
 import { DERIVED, type FileName } from '../generate.ts';
+import { forget } from './delete.ts';
 import type { Flush } from './flush.ts';
-import { forget } from './forget.ts';
-import { ask, Lesson } from './learn.ts';
+import { ask, Lesson } from './ingest.ts';
 import { KV_NAMES, type Memory } from './memory.ts';
 import type { InstanceOptions } from './options.ts';
 

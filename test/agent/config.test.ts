@@ -3,9 +3,9 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
 import type { Flags } from '../../agent/config/flags.ts';
-import { settingFlags } from '../../agent/config/keys.ts';
-import { type ReadSettings, readSettings } from '../../agent/config.ts';
-import type { AgentSettings } from '../../agent/settings.ts';
+import { type ReadSettings, readSettings } from '../../agent/config/read.ts';
+import { settingFlags } from '../../agent/config/schema.ts';
+import type { AgentSettings } from '../../agent/config/settings.ts';
 
 interface Given {
   readonly yaml?: string;

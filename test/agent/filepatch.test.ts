@@ -3,11 +3,11 @@ import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, describe, it } from 'node:test';
-import { Feed } from '../../agent/feed.ts';
-import { FilePatch } from '../../agent/filepatch.ts';
+import { FilePatch } from '../../agent/workers/file-delta.ts';
 import { GraphCheck } from '../../core/lightrag/check.ts';
-import type { FileFacts } from '../../core/lightrag/noted.ts';
-import { LayoutError } from '../../core/lightrag/text.ts';
+import { LayoutError } from '../../core/lightrag/chunk-reader.ts';
+import type { FileFacts } from '../../core/lightrag/facts-codec.ts';
+import { Feed } from '../../core/lightrag/utf8-reader.ts';
 import { generate } from '../../demo/generate.ts';
 import { random } from '../../demo/random.ts';
 

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { runsOf } from '../../agent/differing.ts';
-import { matrixPlaces, type Stretch, shortened, stretchesOf } from '../../agent/passage.ts';
+import { runsOf } from '../../agent/diff/changed-records.ts';
+import { matrixPlaces, type Stretch, shortened, stretchesOf } from '../../agent/grade/reuse-plan.ts';
 import type { NodeRef } from '../../core/list.ts';
 
 const UNIT_BYTES = 16 << 10;

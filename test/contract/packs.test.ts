@@ -4,8 +4,8 @@ import { mkdir, mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, describe, test } from 'node:test';
-import { DirectoryPacks } from '../../agent/store/directory.ts';
-import type { PackStore } from '../../agent/store/packs.ts';
+import { DirectoryPacks } from '../../agent/pack/directory-pack-store.ts';
+import type { PackStore } from '../../agent/pack/pack-store.ts';
 import { LightkeeperError } from '../../core/errors.ts';
 
 /** Every place that packs can be kept in, each made empty. */

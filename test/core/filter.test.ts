@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { IdFilter } from '../../core/filter.ts';
+import { IdFilter } from '../../core/bloom-filter.ts';
 import { sha256 } from '../../core/unit.ts';
 
 const ids = (prefix: string, count: number) =>

@@ -3,7 +3,7 @@ import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
 import { FILE_NAMES, generate, rowCounts } from '../../demo/generate.ts';
-import { ask, Lesson } from '../../demo/instance/learn.ts';
+import { ask, Lesson } from '../../demo/instance/ingest.ts';
 import { load } from '../../demo/instance/load.ts';
 import type { Memory } from '../../demo/instance/memory.ts';
 import { freshPlace } from '../support/place.ts';

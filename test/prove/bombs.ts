@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
 import { crc32 } from 'node:zlib';
-import { decodeFrame, decodeRoom, parseFrame } from '../../agent/codec/frame.ts';
-import { compressedCap, compressInto } from '../../agent/codec/zstd.ts';
-import { parsePackFooter } from '../../agent/store/pack.ts';
+import { parsePackFooter } from '../../agent/pack/format.ts';
+import { decodeFrame, decodeRoom, parseFrame } from '../../agent/pack/frame.ts';
+import { compressedCap, compressInto } from '../../agent/pack/zstd.ts';
 import { LightkeeperError } from '../../core/errors.ts';
 import { parseAnnotation, parseFileList, parseManifest } from '../../core/manifest.ts';
 import { sealFrame } from './mutate.ts';

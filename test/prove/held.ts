@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { cpSync, rmSync } from 'node:fs';
 import { create } from '@bufbuild/protobuf';
-import { StoreService } from '../../agent/service.ts';
+import { StoreService } from '../../agent/api/service.ts';
 import { Store } from '../../agent/store/store.ts';
 import { normalise } from '../../core/errors.ts';
 import { random } from '../../demo/random.ts';

@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type DescMessage, fromJsonString, type MessageShape } from '@bufbuild/protobuf';
 import { type AgentClient, withStore } from '../../agent/main.ts';
-import { lastOf } from '../../cli/stream.ts';
+import { lastOf } from '../../cli/await-result.ts';
 import {
   DeleteSnapshotResponseSchema,
   GetStatsResponseSchema,

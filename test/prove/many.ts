@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
 import { create } from '@bufbuild/protobuf';
-import { StoreService } from '../../agent/service.ts';
+import { StoreService } from '../../agent/api/service.ts';
 import { Store } from '../../agent/store/store.ts';
 import {
   CreateSnapshotRequestSchema,

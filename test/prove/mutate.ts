@@ -4,16 +4,16 @@ import { closeSync, cpSync, mkdirSync, openSync, rmSync, writeFileSync } from 'n
 import { basename, join } from 'node:path';
 import { crc32 } from 'node:zlib';
 import { toJson } from '@bufbuild/protobuf';
-import { decodeFrame, decodeRoom, parseFrame, unitsThatDiffer } from '../../agent/codec/frame.ts';
 import { type AgentClient, withStore } from '../../agent/main.ts';
+import { DirectoryPacks } from '../../agent/pack/directory-pack-store.ts';
+import { parsePackFooter, parsePackHeader, parsePackTrailer } from '../../agent/pack/format.ts';
+import { decodeFrame, decodeRoom, parseFrame, unitsThatDiffer } from '../../agent/pack/frame.ts';
+import { goodFrames, verifyPack } from '../../agent/pack/verify-pack.ts';
+import { fileView, snapshotView, summaryView } from '../../agent/snapshots/views.ts';
 import { readConfig } from '../../agent/store/config.ts';
-import { DirectoryPacks } from '../../agent/store/directory.ts';
-import { recordKey, sideKey } from '../../agent/store/keys.ts';
-import { parsePackFooter, parsePackHeader, parsePackTrailer } from '../../agent/store/pack.ts';
-import { readFrameUnits, readPackTable } from '../../agent/store/reconcile.ts';
-import { goodFrames, verifyPack } from '../../agent/store/scrub.ts';
-import { fileView, snapshotView, summaryView } from '../../agent/view.ts';
-import { lastOf } from '../../cli/stream.ts';
+import { recordKey, sideKey } from '../../agent/store/index/keys.ts';
+import { readFrameUnits, readPackTable } from '../../agent/store/index/reconcile.ts';
+import { lastOf } from '../../cli/await-result.ts';
 import { LightkeeperError } from '../../core/errors.ts';
 import { readNodeRefs } from '../../core/list.ts';
 import {

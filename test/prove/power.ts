@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { existsSync, mkdirSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { Level } from 'level';
-import { SHARDS } from '../../agent/store/reconcile.ts';
+import { SHARDS } from '../../agent/store/index/reconcile.ts';
 import { type Random, random } from '../../demo/random.ts';
 import { type Effect, watchEffects } from '../../host/disk.ts';
 import {

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { resolve } from 'node:path';
 import { type DescMessage, type Message, toJson } from '@bufbuild/protobuf';
 import { type AgentClient, withStore } from '../../agent/main.ts';
-import { lastOf } from '../../cli/stream.ts';
+import { lastOf } from '../../cli/await-result.ts';
 import {
   GetSnapshotResponseSchema,
   ListSnapshotsResponseSchema,

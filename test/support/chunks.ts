@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { type ChunkReader, type Flaw, LayoutError } from '../../core/lightrag/text.ts';
+import { type ChunkReader, type Flaw, LayoutError } from '../../core/lightrag/chunk-reader.ts';
 
 /** Gives a reader bytes in chunks of these lengths, again and again, and ends it. */
 export function feedIn(reader: ChunkReader, bytes: Buffer, ...lengths: readonly number[]): void {

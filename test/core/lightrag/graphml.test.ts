@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
+import type { Flaw } from '../../../core/lightrag/chunk-reader.ts';
 import { GraphReader } from '../../../core/lightrag/graphml.ts';
-import type { Flaw } from '../../../core/lightrag/text.ts';
 import { corpusOf } from '../../../demo/corpus.ts';
 import { graphmlFile } from '../../../demo/graphml.ts';
 import { readGraph } from '../../../demo/instance/graph.ts';

@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import fc from 'fast-check';
+import { type Flaw, HELD_BYTES_MAX } from '../../../core/lightrag/chunk-reader.ts';
 import { type JsonEvents, JsonReader, unescaped } from '../../../core/lightrag/json.ts';
-import { type Flaw, HELD_BYTES_MAX } from '../../../core/lightrag/text.ts';
 import { feedIn, flawOf } from '../../support/chunks.ts';
 
 /** Builds the value that the events tell of. */

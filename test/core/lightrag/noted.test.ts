@@ -12,7 +12,7 @@ import {
   noteFacts,
   readFacts,
   tableChange,
-} from '../../../core/lightrag/noted.ts';
+} from '../../../core/lightrag/facts-codec.ts';
 import { generate } from '../../../demo/generate.ts';
 import { feedIn } from '../../support/chunks.ts';
 

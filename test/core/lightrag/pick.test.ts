@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import fc from 'fast-check';
-import { type JsonValue, RecordPicker } from '../../../core/lightrag/pick.ts';
-import { HELD_BYTES_MAX } from '../../../core/lightrag/text.ts';
+import { HELD_BYTES_MAX } from '../../../core/lightrag/chunk-reader.ts';
+import { type JsonValue, RecordPicker } from '../../../core/lightrag/record-picker.ts';
 import { feedIn } from '../../support/chunks.ts';
 
 /** What is picked out of a text that comes in chunks of some bytes. */

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import type { Facts } from '../../../core/lightrag/facts.ts';
-import { VectorReader } from '../../../core/lightrag/vectors.ts';
+import { VectorReader } from '../../../core/lightrag/vector-reader.ts';
 import { random } from '../../../demo/random.ts';
 
 const ROWS = 2000;

@@ -1,0 +1,73 @@
+import { create } from '@bufbuild/protobuf';
+import { Code, ConnectError, type Interceptor } from '@connectrpc/connect';
+import { type ErrorCode, LightkeeperError, normalise } from '../../core/errors.ts';
+import { ErrorDetailSchema } from '../../gen/lightkeeper/v1/agent_pb.ts';
+
+const CODES: Readonly<Record<ErrorCode, Code>> = {
+  INVALID_ARGUMENT: Code.InvalidArgument,
+  NOT_FOUND: Code.NotFound,
+  REFUSED: Code.FailedPrecondition,
+  IN_USE: Code.Aborted,
+  DAMAGED: Code.DataLoss,
+  TOO_NEW: Code.FailedPrecondition,
+  UNIMPLEMENTED: Code.Unimplemented,
+  IO: Code.Unavailable,
+  CANCELLED: Code.Canceled,
+  DEADLINE: Code.DeadlineExceeded,
+  UNAVAILABLE: Code.Unavailable,
+  INTERNAL: Code.Internal,
+};
+
+/** An error as the wire carries it, hint included. */
+export function toConnect(error: unknown): ConnectError {
+  if (error instanceof ConnectError) return error;
+  const { code, message, hint } = normalise(error);
+  const detail = { desc: ErrorDetailSchema, value: create(ErrorDetailSchema, { code, hint }) };
+  return new ConnectError(message, CODES[code], undefined, [detail], error);
+}
+
+/** An error from the wire as one of this project. */
+export function fromConnect(error: unknown): LightkeeperError {
+  if (!(error instanceof ConnectError)) return normalise(error);
+  const [detail] = error.findDetails(ErrorDetailSchema);
+  if (detail !== undefined && detail.code in CODES) {
+    return new LightkeeperError(detail.code as ErrorCode, error.rawMessage, { hint: detail.hint });
+  }
+  const [code] = Object.entries(CODES).find(([, wire]) => wire === error.code) ?? ['INTERNAL'];
+  return new LightkeeperError(code as ErrorCode, error.rawMessage, { cause: error });
+}
+
+const LOST: ReadonlySet<Code> = new Set([
+  Code.Unavailable,
+  Code.Canceled,
+  Code.Aborted,
+  Code.Internal,
+  Code.Unknown,
+  Code.DeadlineExceeded,
+]);
+
+/** Whether a call ended without an answer: the other side has gone, or hangs. */
+export function isLost(error: unknown): boolean {
+  return (
+    error instanceof ConnectError && error.findDetails(ErrorDetailSchema).length === 0 && LOST.has(error.code)
+  );
+}
+
+/** Turns errors of calls into those of the wire, on the side that serves. */
+export const serverErrors: Interceptor = (next) => async (request) => {
+  try {
+    const response = await next(request);
+    if (!response.stream) return response;
+    return { ...response, message: rethrow(response.message, toConnect) };
+  } catch (error) {
+    throw toConnect(error);
+  }
+};
+
+async function* rethrow<T>(messages: AsyncIterable<T>, convert: (error: unknown) => Error): AsyncIterable<T> {
+  try {
+    yield* messages;
+  } catch (error) {
+    throw convert(error);
+  }
+}

@@ -1,0 +1,339 @@
+import { type BigIntStats, close, constants, fstat, open } from 'node:fs';
+import { promisify } from 'node:util';
+import { must } from '../../core/assert.ts';
+import { LightkeeperError, systemCode } from '../../core/errors.ts';
+import { ListBuilder } from '../../core/list.ts';
+import type { BytePath } from '../../core/path.ts';
+import { UNIT_ID_BYTES } from '../../core/unit.ts';
+import {
+  type FileEntry,
+  type Finding,
+  type ListRoot,
+  UnitKind_Value,
+} from '../../gen/lightkeeper/v1/types_pb.ts';
+import type { Store } from '../store/store.ts';
+import type { Ingest } from '../store/transaction.ts';
+import { below, type Entry, unreadable } from '../watch/scan.ts';
+import { allocateHints, BLOCK_BYTES, type CutBlock, type Hints, putHint } from '../workers/chunker.ts';
+import { eachInPool, type Lease, type Pool } from '../workers/pool.ts';
+import { BATCH_FILES_MAX, type SmallFileResult } from '../workers/tasks.ts';
+
+const openFile = promisify(open);
+const statFile = promisify(fstat) as unknown as (
+  fd: number,
+  options: { bigint: true },
+) => Promise<BigIntStats>;
+const closeFile = promisify(close);
+
+/** Beyond this many units of its last capture (16 GiB, 46 MiB of memory) a file is cut without hints. */
+const HINTS_MAX = 1 << 20;
+/** New files that are read at once. */
+const STREAMS = 3;
+/** A file that changed this shortly before it was read may change again without its times showing it. */
+const RACY_NS = 20_000_000n;
+
+/** A file to be read, with what its last capture says of it. */
+export interface Reading {
+  readonly entry: Entry;
+  readonly previous: FileEntry | undefined;
+}
+
+/** What reading found out. */
+export interface ReadOutcome {
+  readonly contents: Map<BytePath, ListRoot>;
+  /** Files that were not the same before, during and after their read. */
+  readonly changed: Set<BytePath>;
+  /** Files that are not there any more or cannot be read. */
+  readonly dropped: Set<BytePath>;
+  readonly findings: Finding[];
+}
+
+/** Reads files into units and lists of units, storing what is new. */
+export class Reader {
+  readonly #store: Store;
+  readonly #ingest: Ingest;
+  readonly #pool: Pool;
+  readonly #dir: Uint8Array;
+  readonly #trusted: boolean;
+  readonly #onBytes: (bytes: number) => void;
+  readonly #signal: AbortSignal | undefined;
+  readonly #keeping = new Set<Promise<void>>();
+  readonly #streams = Array.from({ length: STREAMS }, (_, i) => i);
+  readonly #waiting: ((stream: number) => void)[] = [];
+  #failure: { error: unknown } | undefined;
+
+  constructor(parts: {
+    store: Store;
+    ingest: Ingest;
+    pool: Pool;
+    dir: Uint8Array;
+    /** Units of the last capture are stored without asking. */
+    trusted: boolean;
+    onBytes: (bytes: number) => void;
+    signal: AbortSignal | undefined;
+  }) {
+    this.#store = parts.store;
+    this.#ingest = parts.ingest;
+    this.#pool = parts.pool;
+    this.#dir = parts.dir;
+    this.#trusted = parts.trusted;
+    this.#onBytes = parts.onBytes;
+    this.#signal = parts.signal;
+  }
+
+  /**
+   * Reads the files. With `takeAny` a file that changes under the reader is taken as it was read: the snapshot
+   * is torn and says so.
+   */
+  async read(files: readonly Reading[], takeAny: boolean): Promise<ReadOutcome> {
+    const outcome: ReadOutcome = {
+      contents: new Map(),
+      changed: new Set(),
+      dropped: new Set(),
+      findings: [],
+    };
+    await eachInPool(this.#pool, batches(files), async (batch) => {
+      this.#signal?.throwIfAborted();
+      if (batch.length === 1 && (must(batch[0], 'a file').entry.size > BLOCK_BYTES || takeAny)) {
+        await this.#readLarge(must(batch[0], 'a file'), takeAny, outcome);
+      } else if (takeAny) {
+        for (const file of batch) await this.#readLarge(file, true, outcome);
+      } else await this.#readSmall(batch, outcome);
+      await this.#ingest.flushPieces();
+    });
+    await Promise.all(this.#keeping);
+    if (this.#failure !== undefined) throw this.#failure.error;
+    await this.#pool.flush();
+    return outcome;
+  }
+
+  // ----- several small files in one block -----
+
+  async #readSmall(batch: readonly Reading[], outcome: ReadOutcome): Promise<void> {
+    const lease = await this.#pool.lease();
+    try {
+      const files = batch.map(({ entry }) => ({ path: below(this.#dir, entry.path) }));
+      const { block, files: results } = await lease.hand.run({ op: 'files', slot: lease.slot, files });
+      await this.#keep(lease, block, 0);
+      let unit = 0;
+      for (const [i, result] of results.entries()) {
+        const { entry } = must(batch[i], 'a file of the batch');
+        this.#settleSmall(entry, result, outcome);
+        if (result.stable) outcome.contents.set(entry.path, this.#list(block, unit, result.units));
+        unit += result.units;
+        this.#onBytes(entry.size);
+      }
+    } finally {
+      lease.release();
+    }
+  }
+
+  #settleSmall(entry: Entry, result: SmallFileResult, outcome: ReadOutcome): void {
+    if (result.error !== undefined) {
+      this.#failed(entry, result.error.code, outcome);
+      return;
+    }
+    const same =
+      result.size === entry.size && result.mtimeNs === entry.mtimeNs && result.ctimeNs === entry.ctimeNs;
+    if (!result.stable || !same || racy(result.ctimeNs)) outcome.changed.add(entry.path);
+  }
+
+  #failed(entry: Entry, code: string, outcome: ReadOutcome): void {
+    outcome.dropped.add(entry.path);
+    // Gone, or turned into something else: the next scan sees what it is now.
+    if (code === 'ENOENT' || code === 'ENOTDIR' || code === 'ELOOP' || code === 'ENXIO') {
+      outcome.changed.add(entry.path);
+      return;
+    }
+    outcome.findings.push(unreadable(entry.path, code));
+  }
+
+  /** Has the units of a block that are new stored. */
+  async #keep(lease: Lease, block: CutBlock, stream: number): Promise<void> {
+    const count = block.lengths.length;
+    const asked: number[] = [];
+    for (let i = 0; i < count; i++) if (block.known[i] === 0 || !this.#trusted) asked.push(i);
+    const fresh = new Uint8Array(count);
+    if (asked.length > 0) {
+      const ids = Buffer.allocUnsafe(asked.length * UNIT_ID_BYTES);
+      for (const [k, i] of asked.entries()) {
+        ids.set(block.ids.subarray(i * UNIT_ID_BYTES, (i + 1) * UNIT_ID_BYTES), k * UNIT_ID_BYTES);
+      }
+      const answers = await this.#ingest.claim(ids);
+      for (const [k, i] of asked.entries()) fresh[i] = answers[k] as number;
+    }
+    // A hand does its tasks in order, so the block buffer may be leased again before this one is done.
+    const kept: Promise<void> = lease.hand
+      .run({ op: 'keep', slot: lease.slot, fresh, stream })
+      .catch((error: unknown) => {
+        this.#failure ??= { error };
+      })
+      .then(() => {
+        this.#keeping.delete(kept);
+      });
+    this.#keeping.add(kept);
+  }
+
+  #list(block: CutBlock, from: number, count: number): ListRoot {
+    const list = new ListBuilder((piece) => this.#ingest.addPiece(UnitKind_Value.LIST, piece));
+    addUnits(list, block, from, count);
+    return list.finish();
+  }
+
+  // ----- one large file, block by block -----
+
+  async #readLarge({ entry, previous }: Reading, takeAny: boolean, outcome: ReadOutcome): Promise<void> {
+    let fd: number;
+    try {
+      const flags = constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK;
+      // node:fs takes Buffers as paths; its promisified type is one overload only.
+      fd = await openFile(below(this.#dir, entry.path), flags);
+    } catch (error) {
+      return this.#failed(entry, systemCode(error) ?? 'EIO', outcome);
+    }
+    try {
+      const before = await statFile(fd, { bigint: true });
+      const same =
+        Number(before.size) === entry.size &&
+        before.mtimeNs === entry.mtimeNs &&
+        before.ctimeNs === entry.ctimeNs;
+      if (!before.isFile() || (!same && !takeAny)) {
+        outcome.changed.add(entry.path);
+        if (!before.isFile()) outcome.dropped.add(entry.path);
+        return;
+      }
+      const hints = await this.#hints(previous);
+      const read = (stream: number) => this.#readBlocks(fd, Number(before.size), hints, stream);
+      const content = await (hints === undefined ? this.#inStream(read) : read(0));
+      const after = await statFile(fd, { bigint: true });
+      const stable =
+        after.size === before.size && after.mtimeNs === before.mtimeNs && after.ctimeNs === before.ctimeNs;
+      if (!same || !stable || racy(before.ctimeNs)) outcome.changed.add(entry.path);
+      outcome.contents.set(entry.path, content);
+    } catch (error) {
+      if (systemCode(error) === undefined) throw error;
+      this.#failed(entry, systemCode(error) ?? 'EIO', outcome);
+    } finally {
+      await closeFile(fd);
+    }
+  }
+
+  /**
+   * New files are read a few at once, each into frames of its own: a restore that goes file by file would decode
+   * a mixed frame again and again. One alone would leave the hands waiting for its next cut.
+   */
+  async #inStream<T>(read: (stream: number) => Promise<T>): Promise<T> {
+    const stream =
+      this.#streams.shift() ?? (await new Promise<number>((resolve) => this.#waiting.push(resolve)));
+    try {
+      return await read(stream);
+    } finally {
+      const next = this.#waiting.shift();
+      if (next === undefined) this.#streams.push(stream);
+      else next(stream);
+    }
+  }
+
+  async #hints(previous: FileEntry | undefined): Promise<Hints | undefined> {
+    const count = Number(previous?.content?.count ?? 0n);
+    if (previous === undefined || count < 2 || count > HINTS_MAX) return undefined;
+    const hints = allocateHints(count);
+    let i = 0;
+    try {
+      for await (const refs of this.#store.units(previous.content)) {
+        for (const { id, span } of refs) {
+          if (i < count) putHint(hints, i, id, span);
+          i += 1;
+        }
+      }
+    } catch (error) {
+      // The list of the last capture is damaged: the file is read without its help, and stored again.
+      if (!(error instanceof LightkeeperError) || error.code !== 'DAMAGED') throw error;
+      return undefined;
+    }
+    return i === count ? hints : undefined;
+  }
+
+  async #readBlocks(fd: number, size: number, hints: Hints | undefined, stream: number): Promise<ListRoot> {
+    const list = new ListBuilder((piece) => this.#ingest.addPiece(UnitKind_Value.LIST, piece));
+    let position = 0;
+    let hint = hints === undefined ? -1 : 0;
+    let order: Promise<void> = Promise.resolve();
+    let failure: { error: unknown } | undefined;
+    while (position < size && failure === undefined) {
+      this.#signal?.throwIfAborted();
+      const lease = await this.#pool.lease();
+      const cut = this.#cut(lease, { fd, position, size, hints, hint });
+      const done = cut.block.then(async (block) => {
+        if (block.failed !== undefined)
+          throw Object.assign(new Error('Cannot read a file'), { code: block.failed });
+        await this.#keep(lease, block, stream);
+        return block;
+      });
+      order = Promise.all([order, done])
+        .then(([, block]) => {
+          addUnits(list, block, 0, block.lengths.length);
+          lease.release();
+        })
+        .catch((error: unknown) => {
+          failure ??= { error };
+          lease.release();
+        });
+      const next = await cut.early.catch(() => undefined);
+      if (next === undefined || next.next <= position) break;
+      this.#onBytes(next.next - position);
+      position = next.next;
+      hint = next.nextHint;
+    }
+    await order;
+    if (failure !== undefined) throw failure.error;
+    return list.finish();
+  }
+
+  #cut(
+    lease: Lease,
+    where: { fd: number; position: number; size: number; hints: Hints | undefined; hint: number },
+  ): { block: Promise<CutBlock>; early: Promise<{ next: number; nextHint: number }> } {
+    let block: Promise<CutBlock> = Promise.reject(new Error('not begun'));
+    block.catch(() => {});
+    const early = new Promise<{ next: number; nextHint: number }>((resolve, reject) => {
+      block = lease.hand.run({ op: 'cut', slot: lease.slot, ...where }, (next, nextHint) =>
+        resolve({ next, nextHint }),
+      );
+      block.catch(reject);
+    });
+    return { block, early };
+  }
+}
+
+function addUnits(list: ListBuilder, block: CutBlock, from: number, count: number): void {
+  for (let i = from; i < from + count; i++) {
+    list.add(block.ids.subarray(i * UNIT_ID_BYTES, (i + 1) * UNIT_ID_BYTES), block.lengths[i] as number);
+  }
+}
+
+function racy(ctimeNs: bigint): boolean {
+  const age = BigInt(Date.now()) * 1_000_000n - ctimeNs;
+  return age >= 0n && age < RACY_NS;
+}
+
+/** Small files together, as many as fit one block; large ones alone. */
+function* batches(files: readonly Reading[]): Generator<Reading[]> {
+  let batch: Reading[] = [];
+  let bytes = 0;
+  for (const file of files) {
+    const { size } = file.entry;
+    if (size > BLOCK_BYTES) {
+      yield [file];
+      continue;
+    }
+    if (bytes + size > BLOCK_BYTES || batch.length >= BATCH_FILES_MAX) {
+      yield batch;
+      batch = [];
+      bytes = 0;
+    }
+    batch.push(file);
+    bytes += size;
+  }
+  if (batch.length > 0) yield batch;
+}

@@ -1,0 +1,56 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+import { monotonic, now } from '../../host/clock.ts';
+import { firstDifference, isTemp, type Scan, TEMP_YOUNG_MS } from '../watch/scan.ts';
+
+/** Between two looks while waiting, at least. */
+const LOOK_AGAIN_MIN_MS = 5;
+
+/** A scan, and whether the directory had come to rest at it. */
+export interface Settled {
+  readonly scan: Scan;
+  readonly quiet: boolean;
+}
+
+/** How long until no temporary sibling is young enough to mean a flush, in milliseconds. */
+function flushEndsMs(scan: Scan): number {
+  let leftMs = 0;
+  for (const { path, ctimeNs } of scan.beside) {
+    if (!isTemp(path)) continue;
+    const ageMs = now() - Number(ctimeNs / 1_000_000n);
+    // A time far in the future is that of a clock that was set back: it says nothing.
+    if (ageMs > -TEMP_YOUNG_MS) leftMs = Math.max(leftMs, TEMP_YOUNG_MS - ageMs);
+  }
+  return leftMs;
+}
+
+/**
+ * Waits until nothing has changed for the quiet window, and no temporary sibling says that a flush is under way. A
+ * directory whose newest change is older than that is quiet at once; change times in the future (a clock that was
+ * set back) count for nothing, then only what is seen here counts.
+ */
+export async function waitUntilQuiet(
+  request: { quietMs: number; settleTimeoutMs: number; signal?: AbortSignal },
+  look: () => Promise<Scan>,
+): Promise<Settled> {
+  const { quietMs, settleTimeoutMs, signal } = request;
+  const startedMs = monotonic();
+  let lookedMs = monotonic();
+  let scan = await look();
+  let sameSinceMs = lookedMs;
+  for (;;) {
+    const ageMs = now() - Number(scan.newestNs / 1_000_000n);
+    const flushMs = quietMs === 0 ? 0 : flushEndsMs(scan);
+    const still = quietMs === 0 || ageMs >= quietMs || lookedMs - sameSinceMs >= quietMs;
+    if (still && flushMs <= 0) return { scan, quiet: true };
+    const leftMs = startedMs + settleTimeoutMs - monotonic();
+    if (leftMs <= 0) return { scan, quiet: false };
+    // A temporary file may be renamed at any moment, so while there is one the window is waited for again.
+    const waitMs = ageMs >= 0 && flushMs <= 0 ? quietMs - ageMs : quietMs;
+    const napMs = Math.min(leftMs, Math.max(LOOK_AGAIN_MIN_MS, Math.min(waitMs + 1, quietMs)));
+    await sleep(napMs, undefined, signal === undefined ? {} : { signal });
+    lookedMs = monotonic();
+    const next = await look();
+    if (firstDifference(scan, next) !== undefined || next.newestNs !== scan.newestNs) sameSinceMs = lookedMs;
+    scan = next;
+  }
+}

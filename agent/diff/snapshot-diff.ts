@@ -1,0 +1,131 @@
+import { create } from '@bufbuild/protobuf';
+import { warning } from '../../core/finding.ts';
+import { LayoutError } from '../../core/lightrag/chunk-reader.ts';
+import { GRAPH_FILES, type GraphFile } from '../../core/lightrag/rules.ts';
+import { pathFromBytes, pathText } from '../../core/path.ts';
+import { hex } from '../../core/unit.ts';
+import {
+  ChangeKind_Value,
+  type DiffResponse,
+  DiffResponseSchema,
+  type FileChange,
+  FileChangeSchema,
+  RecordChangesSchema,
+  VectorChangesSchema,
+} from '../../gen/lightkeeper/v1/agent_pb.ts';
+import { type FileEntry, FileType_Value, type Finding } from '../../gen/lightkeeper/v1/types_pb.ts';
+import { contentName, graphFiles } from '../snapshots/graph-files.ts';
+import { type Found, idOf } from '../snapshots/resolve.ts';
+import type { Store } from '../store/store.ts';
+import { compareRecords, type FileRecords } from './record-diff.ts';
+
+/** What changed from one snapshot to another. */
+export async function diffSnapshots(
+  store: Store,
+  from: Found,
+  to: Found,
+  signal?: AbortSignal,
+): Promise<DiffResponse> {
+  const endRead = store.beginRead();
+  try {
+    const [before, after] = [await graphFiles(store, from.manifest), await graphFiles(store, to.manifest)];
+    const findings: Finding[] = [];
+    const changes = new Map<string, FileRecords>();
+    for (const path of new Set([...before, ...after].map((source) => source.path))) {
+      const [old, now] = [before, after].map((sources) => sources.find((source) => source.path === path));
+      if (old?.content === now?.content) continue;
+      try {
+        const records = await compareRecords(store, path, old, now, signal);
+        if (records !== undefined) changes.set(path, records);
+      } catch (error) {
+        if (!(error instanceof LayoutError)) throw error;
+        const message = `what changed in it is not known, as one side of it is not whole: ${error.message}`;
+        findings.push(warning('not_compared', path, { message, hint: 'compare with another snapshot' }));
+      }
+    }
+    const files = await diffFiles(store, from, to);
+    for (const [path, change] of files) {
+      const counts = changes.get(path)?.counts;
+      if (counts !== undefined) change.records = counts;
+    }
+    const of = (file: GraphFile) => changes.get(GRAPH_FILES[file]);
+    const none = () => create(RecordChangesSchema);
+    const still = () => create(VectorChangesSchema);
+    return create(DiffResponseSchema, {
+      fromSnapshotId: idOf(from),
+      toSnapshotId: idOf(to),
+      files: files.map(([, change]) => change),
+      documents: of('documents')?.records ?? none(),
+      chunks: of('chunks')?.records ?? none(),
+      entities: of('graph')?.records ?? none(),
+      relations: of('graph')?.edges ?? none(),
+      answers: of('answers')?.records ?? none(),
+      chunkVectors: of('chunkVectors')?.vectors ?? still(),
+      entityVectors: of('entityVectors')?.vectors ?? still(),
+      relationVectors: of('relationVectors')?.vectors ?? still(),
+      findings,
+    });
+  } finally {
+    endRead();
+  }
+}
+
+// ----- files -----
+
+async function diffFiles(store: Store, from: Found, to: Found): Promise<[string, FileChange][]> {
+  const before = new Map<string, FileEntry>();
+  for await (const file of store.files(from.manifest.files)) before.set(pathFromBytes(file.path), file);
+  const changes: [string, FileChange][] = [];
+  for await (const file of store.files(to.manifest.files)) {
+    const path = pathFromBytes(file.path);
+    const old = before.get(path);
+    before.delete(path);
+    if (old !== undefined && sameContent(old, file)) continue;
+    changes.push([path, await fileChange(store, path, old, file)]);
+  }
+  for (const [path, old] of before) changes.push([path, await fileChange(store, path, old, undefined)]);
+  return changes.sort(([a], [b]) => (a < b ? -1 : 1));
+}
+
+/** Times and rights are not looked at: every flush touches every file. */
+function sameContent(a: FileEntry, b: FileEntry): boolean {
+  const same = contentName(a.content) === contentName(b.content) && hex(a.target) === hex(b.target);
+  return same && a.type === b.type && a.size === b.size;
+}
+
+async function fileChange(
+  store: Store,
+  path: string,
+  before: FileEntry | undefined,
+  after: FileEntry | undefined,
+): Promise<FileChange> {
+  const known = new Set<string>();
+  if (after !== undefined)
+    for await (const refs of store.units(before?.content)) for (const { id } of refs) known.add(hex(id));
+  let newUnits = 0;
+  let newBytes = 0;
+  for await (const refs of store.units(after?.content)) {
+    for (const { id, span } of refs) {
+      const name = hex(id);
+      if (known.has(name)) continue;
+      known.add(name);
+      newUnits += 1;
+      newBytes += span;
+    }
+  }
+  const kind =
+    before === undefined
+      ? ChangeKind_Value.ADDED
+      : after === undefined
+        ? ChangeKind_Value.REMOVED
+        : ChangeKind_Value.CHANGED;
+  const sizeOf = (file: FileEntry | undefined) => (file?.type === FileType_Value.REGULAR ? file.size : 0n);
+  return create(FileChangeSchema, {
+    path: pathText(path),
+    kind,
+    sizeBefore: sizeOf(before),
+    sizeAfter: sizeOf(after),
+    newUnits,
+    newBytes: BigInt(newBytes),
+  });
+}

@@ -1,0 +1,358 @@
+import { fromBinary } from '@bufbuild/protobuf';
+import { must } from '../../core/assert.ts';
+import { LightkeeperError } from '../../core/errors.ts';
+import { FACTS_VERSION, parseFacts } from '../../core/lightrag/facts-codec.ts';
+import { type NodeRef, spanOf } from '../../core/list.ts';
+import { hex, sameBytes, sha256 } from '../../core/unit.ts';
+import {
+  CutMethod_Value,
+  type Graded,
+  type GraphFacts,
+  type GraphFile,
+  GraphIndexSchema,
+  type ListRoot,
+  UnitKind_Value,
+} from '../../gen/lightkeeper/v1/types_pb.ts';
+import { runsOf, unitsOf } from '../diff/changed-records.ts';
+import { type Content, graphContents } from '../snapshots/graph-files.ts';
+import type { Found } from '../snapshots/resolve.ts';
+import { missingUnit, type Store } from '../store/store.ts';
+import type {
+  FilePart,
+  FrameRun,
+  GradeOutcome,
+  GradeReply,
+  GradeStep,
+  NotedFile,
+} from '../workers/check-session.ts';
+import { Pool } from '../workers/pool.ts';
+import { matrixPlaces, type Places, type Stretch, shortened, stretchesOf } from './reuse-plan.ts';
+
+/** States of a file of which only what has changed is read, one after another. */
+const UNREAD_MAX = 63;
+/** Bytes of a file that one step is given. */
+const STEP_BYTES = 8 << 20;
+/** Chains in memory, of all graphs together, and for so long after the last look; others are read from the store. */
+const CHAINS_BYTES_MAX = 4 << 20;
+const CHAINS_MS = 10_000;
+
+/** Units of facts, the first one first, and what the last one says. */
+interface Chain {
+  readonly units: readonly Uint8Array[];
+  readonly last: GraphFacts;
+}
+
+/** Chains of noted facts that were used last, by their last unit: most of them are wanted again. */
+export class KnownChains {
+  readonly #chains = new Map<string, Chain>();
+  #bytes = 0;
+  #forgetting: NodeJS.Timeout | undefined;
+
+  get(last: Uint8Array): Chain | undefined {
+    const name = hex(last);
+    const chain = this.#chains.get(name);
+    if (chain === undefined) return undefined;
+    this.#chains.delete(name);
+    this.#chains.set(name, chain);
+    return chain;
+  }
+
+  /** Remembers a chain; those that were used longest ago are forgotten for it. */
+  put(chain: Chain, id: Uint8Array): void {
+    const name = hex(id);
+    if (this.#chains.has(name)) return;
+    this.#chains.set(name, chain);
+    this.#bytes += sizeOf(chain);
+    for (const [old, one] of this.#chains) {
+      if (this.#bytes <= CHAINS_BYTES_MAX) break;
+      this.#chains.delete(old);
+      this.#bytes -= sizeOf(one);
+    }
+    clearTimeout(this.#forgetting);
+    this.#forgetting = setTimeout(() => this.#forget(), CHAINS_MS).unref();
+  }
+
+  /** An agent that rests holds nothing that it can read again. */
+  #forget(): void {
+    this.#chains.clear();
+    this.#bytes = 0;
+  }
+}
+
+function sizeOf({ units }: Chain): number {
+  return units.reduce((sum, { length }) => sum + length, 0);
+}
+
+/** What is looked into, and what it is compared with. */
+export interface LookOrder {
+  readonly record: Found;
+  /** The files of the graph in it. */
+  readonly contents: readonly Content[];
+  readonly parent: Found | undefined;
+  /** A point whose noted facts are used. */
+  readonly before: Found | undefined;
+  readonly chains: KnownChains;
+}
+
+/** What was found, and what is to be noted of each file. */
+export type Looked = GradeOutcome & { readonly files: readonly NotedFile[] };
+
+/** Runs the checks on the units of a snapshot; files, and parts of them, that have not changed are not read again. */
+export async function look(store: Store, order: LookOrder, signal: AbortSignal | undefined): Promise<Looked> {
+  const noted = new Map((await indexOf(store, order.before?.graded)).map((file) => [file.path, file]));
+  const changed = order.contents.filter(({ path, content }) => !isNoted(noted.get(path), content));
+  const bytes = changed.reduce((sum, { content }) => sum + spanOf(content), 0);
+  const pool = new Pool(bytes, { chunkerSeed: store.config.chunkerSeed, gentle: true, one: true });
+  const lease = await pool.lease();
+  const run = async (step: GradeStep): Promise<GradeReply> => {
+    signal?.throwIfAborted();
+    return await lease.hand.run({ op: 'grade', step });
+  };
+  try {
+    return await new Look(store, order, noted, run).run();
+  } finally {
+    lease.release();
+    await pool.close();
+  }
+}
+
+class Look {
+  readonly #store: Store;
+  readonly #order: LookOrder;
+  readonly #noted: Map<string, GraphFile>;
+  readonly #run: (step: GradeStep) => Promise<GradeReply>;
+  readonly #packs = new Map<number, string>();
+  /** Last units of what was noted before, by the paths of the files. */
+  readonly #before: ReadonlyMap<string, Uint8Array>;
+
+  constructor(
+    store: Store,
+    order: LookOrder,
+    noted: Map<string, GraphFile>,
+    run: (step: GradeStep) => Promise<GradeReply>,
+  ) {
+    this.#store = store;
+    this.#order = order;
+    this.#noted = noted;
+    this.#before = new Map([...noted].map(([path, { facts }]) => [path, facts]));
+    this.#run = run;
+  }
+
+  async run(): Promise<Looked> {
+    const { record, contents, parent, before } = this.#order;
+    await this.#run({ step: 'begin' });
+    const old = before === undefined ? [] : await this.#olderContents(before);
+    for (const { path, content } of contents) {
+      const file = this.#noted.get(path);
+      this.#noted.delete(path);
+      const known = file === undefined ? undefined : await this.#tell(file, content);
+      if (known === 'same') continue;
+      const was = isTrusted(known)
+        ? { known, content: old.find((one) => one.path === path)?.content }
+        : undefined;
+      await this.#read(path, content, was);
+    }
+    for (const file of this.#noted.values()) await this.#tell(file, undefined);
+    const names =
+      parent === undefined
+        ? undefined
+        : (await graphContents(this.#store, parent.manifest)).map(({ path }) => path);
+    const idle = record.manifest.cutMethod === CutMethod_Value.IDLE;
+    const { again = [] } = await this.#run({ step: 'compare', idle, before: names });
+    for (const { path, content } of contents)
+      if (again.includes(path))
+        await this.#send('name', path, [{ refs: await unitsOf(this.#store, content), from: 0 }]);
+    const files: NotedFile[] = [];
+    for (const { path } of contents) {
+      const { noted } = await this.#run({ step: 'note', path });
+      if (noted === undefined) continue;
+      files.push(noted);
+      await this.#remember(noted);
+    }
+    return { ...must((await this.#run({ step: 'end' })).outcome, 'an outcome'), files };
+  }
+
+  async #olderContents({ manifest }: Found): Promise<Content[]> {
+    try {
+      return await graphContents(this.#store, manifest);
+    } catch (error) {
+      if (!isLost(error)) throw error;
+      return [];
+    }
+  }
+
+  /** What is noted now will be wanted by the next look. */
+  async #remember({ path, units, last: id }: NotedFile): Promise<void> {
+    const end = units.at(-1);
+    if (end === undefined) return;
+    const last = parseFacts(end);
+    const older = this.#before.get(path);
+    const grown = last.parts - units.length + 1 > 0 && older !== undefined;
+    const base = grown ? await this.#chain(older) : undefined;
+    if (grown && base === undefined) return;
+    this.#order.chains.put({ units: [...(base?.units ?? []), ...units], last }, id);
+  }
+
+  /** Tells what was noted of a file; answers the last part of that, or that the file is still the same. */
+  async #tell(file: GraphFile, content: ListRoot | undefined): Promise<GraphFacts | 'same' | undefined> {
+    const chain = await this.#chain(file.facts);
+    if (chain === undefined) return undefined;
+    const step = isNoted(file, content) ? 'know' : 'was';
+    const { isKnown } = await this.#run({ step, path: file.path, units: chain.units });
+    if (isKnown !== true) return undefined;
+    return step === 'know' ? 'same' : chain.last;
+  }
+
+  /** Reads a file that has changed: as little of it as will do, if what was noted of its older state can be trusted. */
+  async #read(
+    path: string,
+    content: ListRoot | undefined,
+    was: { known: GraphFacts; content: ListRoot | undefined } | undefined,
+  ): Promise<void> {
+    const units = await unitsOf(this.#store, content);
+    let places: Places | undefined;
+    try {
+      const before = was === undefined ? [] : await unitsOf(this.#store, was.content);
+      places = was && matrixPlaces(units, before, was.known);
+      if (was !== undefined && (await this.#patch(path, was.known, before, units, places))) return;
+    } catch (error) {
+      // Damage of the older state is nothing to this one; its own is met below.
+      if (!isLost(error)) throw error;
+    }
+    await this.#send('feed', path, [{ refs: units, from: 0 }], places);
+  }
+
+  /**
+   * Reads only the records of a file that came, and those that went, and has the facts of the others taken from what was
+   * noted; answers whether that could be done.
+   */
+  async #patch(
+    path: string,
+    was: GraphFacts,
+    before: readonly NodeRef[],
+    units: readonly NodeRef[],
+    places: Places | undefined,
+  ): Promise<boolean> {
+    const end = was.matrixAt > 0n ? Number(was.matrixAt) : Number.POSITIVE_INFINITY;
+    const stretches = stretchesOf(before, units, runsOf(before, units), end);
+    if (stretches === undefined || !(await this.#send('less', path, stretches.before))) return false;
+    return await this.#send('more', path, stretches.after, places);
+  }
+
+  /** Has stretches of a file read, some at a time; answers whether that went to their end. */
+  async #send(
+    step: 'feed' | 'name' | 'less' | 'more',
+    path: string,
+    stretches: readonly Stretch[],
+    places?: Places,
+  ): Promise<boolean> {
+    let parts: FilePart[] = [];
+    let bytes = 0;
+    // While some are read the next ones are looked up.
+    let reading: Promise<GradeReply> = Promise.resolve({});
+    try {
+      for (const piece of stretches.flatMap(shortened)) {
+        bytes += await this.#add(parts, piece, places);
+        if (bytes < STEP_BYTES) continue;
+        if ((await reading).isOver === true) return false;
+        reading = this.#run({ step, path, parts, ends: false });
+        // Whoever waits for it hears of its failure.
+        reading.catch(() => {});
+        parts = [];
+        bytes = 0;
+      }
+    } finally {
+      await reading;
+    }
+    if ((await reading).isOver === true) return false;
+    return (await this.#run({ step, path, parts, ends: true })).isOver !== true;
+  }
+
+  async #add(parts: FilePart[], piece: Stretch, places: Places | undefined): Promise<number> {
+    if ('refs' in piece)
+      return await this.#addRuns(
+        parts,
+        piece.refs,
+        places?.slice(piece.from, piece.from + piece.refs.length),
+      );
+    const [head, tail]: [FrameRun[], FrameRun[]] = [[], []];
+    const read = (await this.#addRuns(head, piece.head)) + (await this.#addRuns(tail, piece.tail));
+    parts.push({ head, bytes: piece.bytes, tail, isLast: piece.isLast });
+    return read;
+  }
+
+  async #addRuns(parts: (FilePart | FrameRun)[], refs: readonly NodeRef[], known?: Places): Promise<number> {
+    const locations = await this.#store.index.locate(refs.map(({ id }) => id));
+    let bytes = 0;
+    for (const [i, { id, span }] of refs.entries()) {
+      const location = locations[i];
+      if (location === undefined) throw missingUnit(id);
+      const { frameOffset: offset, frameLength: length, place } = location;
+      const path = this.#packs.get(location.pack) ?? (await this.#store.packPath(location.pack));
+      this.#packs.set(location.pack, path);
+      const was = known?.[i];
+      const end = parts.at(-1);
+      const last = end === undefined || 'head' in end ? undefined : end;
+      const goesOn = last?.path === path && last.offset === offset && last.to === place;
+      const wasNext = last?.was === undefined ? undefined : last.was + last.bytes;
+      if (last !== undefined && goesOn && was === wasNext)
+        parts[parts.length - 1] = { ...last, to: place + 1, bytes: last.bytes + span };
+      else parts.push({ path, offset, length, from: place, to: place + 1, bytes: span, was });
+      bytes += span;
+    }
+    return bytes;
+  }
+
+  /** The units of a chain, the first one first; undefined if some are lost: facts can be made again. */
+  async #chain(id: Uint8Array): Promise<Chain | undefined> {
+    const known = this.#order.chains.get(id);
+    if (known !== undefined) return known;
+    const units: Uint8Array[] = [];
+    let last: GraphFacts | undefined;
+    try {
+      for (let next = id; next.length > 0; ) {
+        const unit = Buffer.from(await this.#store.readUnit(next, UnitKind_Value.GRAPH));
+        units.unshift(unit);
+        const part = parseFacts(unit);
+        last ??= part;
+        next = part.before;
+      }
+      if (last === undefined) return undefined;
+      this.#order.chains.put({ units, last }, id);
+      return { units, last };
+    } catch (error) {
+      if (isLost(error)) return undefined;
+      throw error;
+    }
+  }
+}
+
+/** Whether facts say nothing wrong of their file, and all of that was read not long ago. */
+function isTrusted(last: GraphFacts | undefined): last is GraphFacts {
+  return last !== undefined && last.flaws.length === 0 && last.unread < UNREAD_MAX;
+}
+
+async function indexOf(store: Store, graded: Graded | undefined): Promise<GraphFile[]> {
+  if (graded === undefined || graded.index.length === 0) return [];
+  try {
+    const unit = await store.readUnit(graded.index, UnitKind_Value.GRAPH);
+    const index = fromBinary(GraphIndexSchema, unit);
+    return index.version === FACTS_VERSION ? index.files : [];
+  } catch (error) {
+    if (isLost(error)) return [];
+    throw error;
+  }
+}
+
+function isLost(error: unknown): boolean {
+  return error instanceof LightkeeperError && error.code === 'DAMAGED';
+}
+
+/** By which the bytes of a file are known again. */
+export function contentDigest(content: ListRoot | undefined): Buffer {
+  return sha256(content?.entries ?? new Uint8Array());
+}
+
+function isNoted(file: GraphFile | undefined, content: ListRoot | undefined): boolean {
+  return file !== undefined && sameBytes(file.content, contentDigest(content));
+}

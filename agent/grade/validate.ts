@@ -1,0 +1,70 @@
+import { open } from 'node:fs/promises';
+import { create } from '@bufbuild/protobuf';
+import { ioError } from '../../core/errors.ts';
+import { errorFinding, finding } from '../../core/finding.ts';
+import { isGraphFile } from '../../core/lightrag/check.ts';
+import { gradeOf } from '../../core/lightrag/grade.ts';
+import { bytesText, pathText } from '../../core/path.ts';
+import { type ValidateResult, ValidateResultSchema } from '../../gen/lightkeeper/v1/agent_pb.ts';
+import { Grade_Value, Severity_Value } from '../../gen/lightkeeper/v1/types_pb.ts';
+import { monotonic } from '../../host/clock.ts';
+import { below, firstDifference, scan } from '../watch/scan.ts';
+import { type GraphSource, inspect } from './full-check.ts';
+
+const CHUNK_BYTES = 1 << 20;
+
+/** A file on the disk as the checks read it. */
+function fileSource(dir: Uint8Array, path: string): GraphSource {
+  const place = below(dir, path);
+  const chunks = async function* () {
+    const chunk = Buffer.allocUnsafe(CHUNK_BYTES);
+    const file = await open(place, 'r').catch((error: unknown) => {
+      throw ioError('read', bytesText(place), error);
+    });
+    try {
+      for (;;) {
+        const { bytesRead } = await file.read(chunk, 0, CHUNK_BYTES, null);
+        if (bytesRead === 0) return;
+        yield chunk.subarray(0, bytesRead);
+      }
+    } finally {
+      await file.close();
+    }
+  };
+  return { path, chunks };
+}
+
+/** Runs the checks of a graph on a directory as it is now: TORN if it changed meanwhile. */
+export async function validateDirectory(dir: Uint8Array, signal?: AbortSignal): Promise<ValidateResult> {
+  const began = monotonic();
+  const options = signal === undefined ? {} : { signal };
+  const before = await scan(dir, options);
+  const paths = before.entries.filter(({ type, path }) => type === 'file' && isGraphFile(path));
+  const { findings, stats } = await inspect(
+    paths.map(({ path }) => fileSource(dir, path)),
+    { idle: undefined },
+    signal,
+  );
+  const changed = firstDifference(before, await scan(dir, options));
+  const all = [...before.findings, ...findings];
+  if (changed !== undefined) {
+    const message = 'it changed while the directory was read: what is found may be of two states';
+    all.unshift(
+      errorFinding('changed_while_read', pathText(changed), {
+        message,
+        hint: 'pause the instance, or try again',
+      }),
+    );
+  }
+  if (paths.length === 0) {
+    const message = 'no file of a LightRAG graph is in it: there is nothing to check';
+    all.push(finding('no_graph', Severity_Value.INFO, bytesText(dir), { message, hint: 'check --dir' }));
+  }
+  return create(ValidateResultSchema, {
+    dir: bytesText(dir),
+    grade: changed === undefined ? gradeOf(all) : Grade_Value.TORN,
+    findings: all.sort((a, b) => b.severity - a.severity),
+    stats,
+    durationMs: Math.round(monotonic() - began),
+  });
+}

@@ -1,0 +1,220 @@
+import { lookup } from 'node:dns/promises';
+import { constants } from 'node:fs';
+import { lstat, open, readFile } from 'node:fs/promises';
+import { connect } from 'node:net';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { ioError, LightkeeperError, systemCode } from '../../core/errors.ts';
+import { type BytePath, pathText } from '../../core/path.ts';
+import { now } from '../../host/clock.ts';
+import {
+  below,
+  type Entry,
+  firstDifference,
+  isTemp,
+  type Scan,
+  type ScanOptions,
+  sameEntry,
+  scan,
+  TEMP_YOUNG_MS,
+} from '../watch/scan.ts';
+
+/** So long is watched whether anything changes. */
+const STILL_MS = 2000;
+/** A host that does not answer at all says nothing. */
+const PROBE_MS = 5000;
+
+/** What is said for the instance of a directory being down. */
+export interface Claim {
+  readonly instanceUrl: string;
+  readonly instanceStopped: boolean;
+}
+
+/**
+ * Why the instance of a directory may still run, or undefined: there is evidence that it does not, and nothing
+ * speaks against that. Takes two seconds.
+ */
+export async function whyNotDown(
+  dir: Uint8Array,
+  claim: Claim,
+  options: ScanOptions,
+): Promise<string | undefined> {
+  if (claim.instanceUrl === '' && !claim.instanceStopped)
+    return 'there is no evidence that the instance is down';
+  const answers = await whyNotRefused(claim.instanceUrl);
+  if (answers !== undefined) return answers;
+  const before = await scan(dir, options);
+  const alive = (await whyHeld(dir, before)) ?? whyYoung(before);
+  if (alive !== undefined) return alive;
+  await sleep(STILL_MS, undefined, options.signal === undefined ? {} : { signal: options.signal });
+  return whyChanged(before, await scan(dir, options));
+}
+
+/** The same without the wait: whether anything speaks against it since a scan. */
+export async function whyNotDownSince(
+  dir: Uint8Array,
+  before: Scan,
+  claim: Claim,
+  options: ScanOptions,
+): Promise<string | undefined> {
+  const answers = await whyNotRefused(claim.instanceUrl);
+  if (answers !== undefined) return answers;
+  const after = await scan(dir, options);
+  return whyChanged(before, after) ?? (await whyHeld(dir, after));
+}
+
+/** Which lock file of LightRAG a process holds, as a sentence; undefined if none is held. */
+export async function whyHeld(dir: Uint8Array, { beside }: Scan): Promise<string | undefined> {
+  const locks = beside.filter(({ path }) => path.endsWith('lock'));
+  if (locks.length === 0) return undefined;
+  const held = await heldLocks();
+  if (held.length === 0) return undefined;
+  for (const { path } of locks) {
+    const [devices, inode] = await identitiesOf(below(dir, path));
+    const lock = held.find((one) => one.inode === inode && devices.has(one.device));
+    if (lock === undefined) continue;
+    const who = lock.pid > 0 ? `process ${lock.pid}` : 'a process';
+    return `${who} holds its lock "${pathText(path)}"`;
+  }
+  return undefined;
+}
+
+function whyYoung({ beside }: Scan): string | undefined {
+  const young = beside.find(
+    ({ path, mtimeNs }) => isTemp(path) && Math.abs(now() - Number(mtimeNs / 1_000_000n)) < TEMP_YOUNG_MS,
+  );
+  return young === undefined
+    ? undefined
+    : `a flush may be under way: "${pathText(young.path)}" is younger than a minute`;
+}
+
+function whyChanged(before: Scan, after: Scan): string | undefined {
+  const changed = firstDifference(before, after) ?? firstOf(before.beside, after.beside);
+  return changed === undefined
+    ? undefined
+    : `"${pathText(changed)}" has just changed: something writes there`;
+}
+
+function firstOf(before: readonly Entry[], after: readonly Entry[]): BytePath | undefined {
+  const known = new Map(before.map((entry) => [entry.path, entry]));
+  for (const entry of after) {
+    const old = known.get(entry.path);
+    if (old === undefined || !sameEntry(old, entry)) return entry.path;
+    known.delete(entry.path);
+  }
+  return known.keys().next().value;
+}
+
+interface HeldLock {
+  readonly pid: number;
+  /** Major and minor number. */
+  readonly device: string;
+  readonly inode: bigint;
+}
+
+/** The locks that the kernel tells of; none where it does not tell. */
+async function heldLocks(): Promise<HeldLock[]> {
+  const text = await readFile('/proc/locks', 'latin1').catch((error: unknown) => {
+    if (systemCode(error) === 'ENOENT') return '';
+    throw ioError('read', '/proc/locks', error);
+  });
+  const locks: HeldLock[] = [];
+  for (const line of text.split('\n')) {
+    // One that waits for a lock ("->") holds none.
+    const [, pid, major, minor, inode] =
+      /^\d+: \w+ +\S+ +\S+ +(-?\d+) ([0-9a-f]+):([0-9a-f]+):(\d+) /.exec(line) ?? [];
+    if (pid === undefined || major === undefined || minor === undefined || inode === undefined) continue;
+    const device = `${Number.parseInt(major, 16)}:${Number.parseInt(minor, 16)}`;
+    locks.push({ pid: Number(pid), device, inode: BigInt(inode) });
+  }
+  return locks;
+}
+
+/** How the kernel may name a file in its list of locks: by the device of its filesystem, or the one that stat tells. */
+async function identitiesOf(path: Buffer): Promise<[devices: Set<string>, inode: bigint | undefined]> {
+  try {
+    const { dev, ino } = await lstat(path, { bigint: true });
+    const major = ((dev >> 8n) & 0xfffn) | ((dev >> 32n) & ~0xfffn);
+    const minor = (dev & 0xffn) | ((dev >> 12n) & ~0xffn);
+    const devices = new Set([`${major}:${minor}`]);
+    const mounted = await deviceOfMount(path);
+    if (mounted !== undefined) devices.add(mounted);
+    return [devices, ino];
+  } catch (error) {
+    if (systemCode(error) === 'ENOENT') return [new Set(), undefined];
+    throw ioError('look at', path.toString(), error);
+  }
+}
+
+/** Of filesystems with volumes of their own (btrfs, overlay) stat tells another device than the kernel's lists do. */
+async function deviceOfMount(path: Buffer): Promise<string | undefined> {
+  const file = await open(path, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK).catch(
+    (error: unknown) => {
+      if (['EACCES', 'ELOOP'].includes(systemCode(error) ?? '')) return undefined;
+      throw error;
+    },
+  );
+  if (file === undefined) return undefined;
+  try {
+    const info = await readFile(`/proc/self/fdinfo/${file.fd}`, 'latin1');
+    const [, mount] = /^mnt_id:\s*(\d+)/m.exec(info) ?? [];
+    const mounts = await readFile('/proc/self/mountinfo', 'latin1');
+    return mounts
+      .split('\n')
+      .map((line) => line.split(' '))
+      .find(([id]) => id === mount)?.[2];
+  } finally {
+    await file.close();
+  }
+}
+
+/** Why a URL is no evidence: only that every address of it refuses connections is. */
+async function whyNotRefused(text: string): Promise<string | undefined> {
+  if (text === '') return undefined;
+  const { host, port } = addressOf(text);
+  const late = new Promise<'late'>((resolve) => setTimeout(() => resolve('late'), PROBE_MS).unref());
+  const found = await Promise.race([lookup(host, { all: true }), late]).catch((error: unknown) => {
+    const code = systemCode(error);
+    if (code === undefined) throw error;
+    return code;
+  });
+  if (found === 'late') return `the name of "${text}" is not resolved in time, which says nothing`;
+  if (typeof found === 'string') return `the name of "${text}" is not known (${found}), which says nothing`;
+  let refused = false;
+  for (const { address } of found) {
+    const state = await connectTo(address, port);
+    if (state === 'ECONNREFUSED') refused = true;
+    // The name may have an address of a kind that this machine does not have: nothing can listen there.
+    if (['ECONNREFUSED', 'EADDRNOTAVAIL', 'EAFNOSUPPORT'].includes(state)) continue;
+    if (state === 'connected') return `something answers at "${text}" (${address})`;
+    return `"${text}" (${address}) does not refuse connections, it says ${state}, which says nothing`;
+  }
+  return refused ? undefined : `"${text}" has no address that can be asked, which says nothing`;
+}
+
+function addressOf(text: string): { host: string; port: number } {
+  const url = URL.canParse(text) ? new URL(text) : undefined;
+  const known: Readonly<Record<string, number>> = { 'http:': 80, 'https:': 443 };
+  const port = url === undefined ? undefined : known[url.protocol];
+  if (url === undefined || port === undefined || url.hostname === '') {
+    throw new LightkeeperError('INVALID_ARGUMENT', `Cannot ask "${text}" for the instance: it is no URL`, {
+      hint: 'write it like --instance-url http://127.0.0.1:9621',
+    });
+  }
+  return {
+    host: url.hostname.replace(/^\[|\]$/g, ''),
+    port: url.port === '' ? port : Number(url.port),
+  };
+}
+
+function connectTo(host: string, port: number): Promise<string> {
+  return new Promise((resolve) => {
+    const socket = connect({ host, port });
+    const end = (state: string) => {
+      socket.destroy();
+      resolve(state);
+    };
+    socket.setTimeout(PROBE_MS, () => end('nothing'));
+    socket.once('connect', () => end('connected'));
+    socket.on('error', (error) => end(systemCode(error) ?? error.message));
+  });
+}

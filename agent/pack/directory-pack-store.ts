@@ -1,0 +1,205 @@
+import { randomBytes } from 'node:crypto';
+import { constants, statSync } from 'node:fs';
+import { copyFile, type FileHandle, link, lstat, open, readdir } from 'node:fs/promises';
+import { join } from 'node:path';
+import { ioError, LightkeeperError, systemCode } from '../../core/errors.ts';
+import { createFile, effect, makeDir, removeFile, renameFile, syncDir } from '../../host/disk.ts';
+import type { PackHead, PackStore, SpooledPack } from './pack-store.ts';
+
+const PACK_NAME = /^[0-9a-f]{64}\.pack$/;
+/** Packs whose file stays open for readers. */
+const OPEN_FILES_MAX = 32;
+
+/** Gives a file a second name; where that cannot be, a copy. */
+async function keep(from: string, to: string): Promise<void> {
+  try {
+    await link(from, to);
+  } catch (error) {
+    if (!['EPERM', 'ENOTSUP', 'EOPNOTSUPP', 'EMLINK', 'ENOSYS'].includes(systemCode(error) ?? ''))
+      throw error;
+    await copyFile(from, to, constants.COPYFILE_EXCL);
+    const copy = await open(to, 'r');
+    await copy.sync().finally(() => copy.close());
+  }
+}
+
+async function sameFile(a: string, b: string): Promise<boolean> {
+  const [one, other] = await Promise.all([a, b].map((path) => lstat(path).catch(() => undefined)));
+  return one !== undefined && one.ino === other?.ino && one.dev === other.dev;
+}
+
+/** Keeps packs in `ROOT/packs/ab/<id>.pack`, writing them first to `ROOT/tmp`. */
+export class DirectoryPacks implements PackStore {
+  readonly #root: string;
+  readonly #open = new Map<string, Promise<FileHandle>>();
+  readonly #shards = new Set<string>();
+
+  constructor(root: string) {
+    this.#root = root;
+  }
+
+  localPath(packId: string): string {
+    return join(this.#root, 'packs', packId.slice(0, 2), `${packId}.pack`);
+  }
+
+  #shardPath(shard: string): string {
+    return join(this.#root, 'packs', shard);
+  }
+
+  async spool(): Promise<{ path: string; file: FileHandle }> {
+    const path = join(this.#root, 'tmp', `${randomBytes(12).toString('hex')}.pack`);
+    return { path, file: await createFile('store:pack:create', path) };
+  }
+
+  async putIfAbsent(packId: string, spooled: SpooledPack): Promise<boolean> {
+    const shard = packId.slice(0, 2);
+    if (!this.#shards.has(shard)) {
+      await makeDir('store:shard:create', this.#shardPath(shard));
+      this.#shards.add(shard);
+    }
+    const there = await this.head(packId);
+    // One of that name holds the same bytes or is damaged: either way the good one takes its place.
+    await this.#forget(packId);
+    await renameFile('store:pack:rename', spooled.path, this.localPath(packId));
+    await syncDir('store:pack:publish', this.#shardPath(shard));
+    return there?.size !== spooled.size;
+  }
+
+  async get(packId: string, offset: number, length: number): Promise<Buffer> {
+    const file = await this.#handle(packId);
+    const bytes = Buffer.allocUnsafe(length);
+    let done = 0;
+    while (done < length) {
+      const { bytesRead } = await file.read(bytes, done, length - done, offset + done).catch((error) => {
+        throw ioError('read', this.localPath(packId), error);
+      });
+      if (bytesRead === 0) {
+        throw new LightkeeperError('DAMAGED', `Cannot read pack "${packId}": it is cut`, {
+          hint: 'run lightkeeper verify, then lightkeeper repair',
+        });
+      }
+      done += bytesRead;
+    }
+    return bytes;
+  }
+
+  async #handle(packId: string): Promise<FileHandle> {
+    let opening = this.#open.get(packId);
+    if (opening === undefined) {
+      opening = open(this.localPath(packId), 'r');
+      this.#open.set(packId, opening);
+      await this.#trim();
+    } else {
+      this.#open.delete(packId);
+      this.#open.set(packId, opening);
+    }
+    try {
+      return await opening;
+    } catch (error) {
+      this.#open.delete(packId);
+      if (systemCode(error) === 'ENOENT') {
+        throw new LightkeeperError('NOT_FOUND', `Cannot read pack "${packId}": it is missing`, {
+          hint: 'bring the file back, or run lightkeeper repair',
+          cause: error,
+        });
+      }
+      throw ioError('open', this.localPath(packId), error);
+    }
+  }
+
+  async #trim(): Promise<void> {
+    for (const [packId] of this.#open) {
+      if (this.#open.size <= OPEN_FILES_MAX) return;
+      await this.#forget(packId);
+    }
+  }
+
+  async #forget(packId: string): Promise<void> {
+    const opening = this.#open.get(packId);
+    this.#open.delete(packId);
+    // A file that could not be opened was reported to the reader that asked for it.
+    const file = await opening?.catch(() => undefined);
+    await file?.close();
+  }
+
+  async head(packId: string): Promise<PackHead | undefined> {
+    try {
+      const { size } = await lstat(this.localPath(packId));
+      return { size };
+    } catch (error) {
+      if (systemCode(error) === 'ENOENT' || systemCode(error) === 'ENOTDIR') return undefined;
+      throw ioError('look at', this.localPath(packId), error);
+    }
+  }
+
+  async *list(shard?: string): AsyncIterable<{ packId: string; size: number }> {
+    const shards = shard === undefined ? await this.#names(join(this.#root, 'packs')) : [shard];
+    for (const name of shards.sort()) {
+      if (!/^[0-9a-f]{2}$/.test(name)) continue;
+      const files = await this.#names(this.#shardPath(name));
+      for (const file of files.sort()) {
+        if (!PACK_NAME.test(file) || !file.startsWith(name)) continue;
+        const packId = file.slice(0, 64);
+        const head = await this.head(packId);
+        if (head !== undefined) yield { packId, size: head.size };
+      }
+    }
+  }
+
+  async #names(path: string): Promise<string[]> {
+    try {
+      return await readdir(path);
+    } catch (error) {
+      if (systemCode(error) === 'ENOENT') return [];
+      throw ioError('list', path, error);
+    }
+  }
+
+  async shardStamp(shard: string): Promise<string | undefined> {
+    try {
+      // Every open asks for all 256: going through the thread pool for each would take longer than all the rest.
+      const found = statSync(this.#shardPath(shard), { bigint: true, throwIfNoEntry: false });
+      return found === undefined ? 'none' : `${found.mtimeNs}:${found.ino}`;
+    } catch (error) {
+      throw ioError('look at', this.#shardPath(shard), error);
+    }
+  }
+
+  async delete(packId: string): Promise<void> {
+    await this.#forget(packId);
+    await removeFile('store:pack:remove', this.localPath(packId));
+  }
+
+  /**
+   * Gives a damaged pack a second name in the quarantine, for people to look at; answers it. What is saved from
+   * the pack may be a pack of the same name: the damaged one leaves its place only after that, with `evict`.
+   */
+  async quarantine(packId: string): Promise<string> {
+    const folder = join(this.#root, 'quarantine');
+    await makeDir('store:quarantine:create', folder);
+    const from = this.localPath(packId);
+    for (let n = 0; ; n++) {
+      const to = join(folder, n === 0 ? `${packId}.pack` : `${packId}.${n}.pack`);
+      if (await sameFile(from, to)) return to;
+      try {
+        await effect({ label: 'store:pack:quarantine', op: 'link', path: from, to }, () => keep(from, to));
+      } catch (error) {
+        if (systemCode(error) === 'EEXIST') continue;
+        throw ioError('keep', to, error);
+      }
+      await syncDir('store:quarantine:sync', folder);
+      return to;
+    }
+  }
+
+  /** Takes a damaged pack out of its place: `quarantine` has its bytes. */
+  async evict(packId: string): Promise<void> {
+    await this.#forget(packId);
+    await removeFile('store:pack:evict', this.localPath(packId));
+    await syncDir('store:pack:evicted', this.#shardPath(packId.slice(0, 2)));
+  }
+
+  async close(): Promise<void> {
+    for (const packId of [...this.#open.keys()]) await this.#forget(packId);
+  }
+}

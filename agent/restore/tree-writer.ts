@@ -1,0 +1,380 @@
+import { constants } from 'node:fs';
+import { type FileHandle, lchown, link, lutimes, mkdir, open, symlink } from 'node:fs/promises';
+import { ioError, LightkeeperError, systemCode } from '../../core/errors.ts';
+import { warning } from '../../core/finding.ts';
+import { type BytePath, bytesText, pathFromBytes, pathText } from '../../core/path.ts';
+import { hex } from '../../core/unit.ts';
+import {
+  type FileEntry,
+  FileType_Value,
+  type Finding,
+  type Manifest,
+} from '../../gen/lightkeeper/v1/types_pb.ts';
+import { effect } from '../../host/disk.ts';
+import { canSyncFilesystem, syncFilesystem } from '../../host/sync-filesystem.ts';
+import type { UnitLocation } from '../store/index/store-index.ts';
+import type { Store } from '../store/store.ts';
+import { below } from '../watch/scan.ts';
+import { type Lease, Pool } from '../workers/pool.ts';
+import type { RestoreTargets } from '../workers/tasks.ts';
+
+/** Units that are looked up and written in one go, sorted by where they are stored. */
+const WINDOW_UNITS = 8192;
+/** Files that are open for writing at once. */
+const OPEN_FILES_MAX = 128;
+const LOCATE_BATCH = 1024;
+
+/** How much there is to write. */
+export interface Totals {
+  readonly files: number;
+  readonly bytes: number;
+}
+
+/** What is to be written where. */
+export interface WriteOrder {
+  readonly manifest: Manifest;
+  /** A folder that is there and is ours. */
+  readonly base: Buffer;
+  readonly wants: (path: BytePath) => boolean;
+  readonly totals: Totals;
+  readonly signal?: AbortSignal;
+  readonly onProgress?: (phase: string, doneBytes: number, totalBytes: number) => void;
+}
+
+/** What was written. */
+export interface Written extends Totals {
+  readonly findings: readonly Finding[];
+}
+
+/**
+ * Writes the files of a snapshot below a folder, every byte hashed again as it was read back from what was
+ * written, all of it on the disk when this ends. The folder itself is the caller's to complete.
+ */
+export async function writeTree(store: Store, order: WriteOrder): Promise<Written> {
+  return await new Writer(store, order).run();
+}
+
+interface OpenFile {
+  readonly handle: FileHandle;
+  readonly entry: FileEntry;
+  /** Writes that have been asked for and are not done. */
+  pending: number;
+  /** Nothing more will be asked for. */
+  whole: boolean;
+}
+
+interface Wanted {
+  readonly id: Buffer;
+  readonly file: OpenFile;
+  readonly position: number;
+}
+
+class Writer {
+  readonly #store: Store;
+  readonly #order: WriteOrder;
+  readonly #base: Buffer;
+  readonly #pool: Pool;
+  readonly #findings: Finding[] = [];
+  readonly #packPaths = new Map<number, string>();
+  #window: Wanted[] = [];
+  readonly #open = new Set<OpenFile>();
+  readonly #running = new Set<Promise<void>>();
+  #failure: { error: unknown } | undefined;
+  #bytes = 0;
+  #files = 0;
+  /** Many files are synced in one go at the end, where the machine can. */
+  #syncAtEnd = false;
+  readonly #folders: FileEntry[] = [];
+  readonly #links: FileEntry[] = [];
+
+  constructor(store: Store, order: WriteOrder) {
+    this.#store = store;
+    this.#order = order;
+    this.#base = order.base;
+    this.#pool = new Pool(order.totals.bytes, { chunkerSeed: store.config.chunkerSeed, gentle: false });
+  }
+
+  async run(): Promise<Written> {
+    try {
+      this.#syncAtEnd = this.#order.totals.files > OPEN_FILES_MAX && (await canSyncFilesystem());
+      await this.#write();
+      await this.#finish();
+      return { files: this.#files, bytes: this.#bytes, findings: this.#findings };
+    } catch (error) {
+      await Promise.all(this.#running);
+      for (const { handle } of this.#open) await handle.close();
+      throw error;
+    } finally {
+      await this.#pool.close();
+    }
+  }
+
+  async #write(): Promise<void> {
+    const { manifest, wants } = this.#order;
+    const made = new Set<BytePath>();
+    for await (const entry of this.#store.files(manifest.files)) {
+      this.#order.signal?.throwIfAborted();
+      const path = pathFromBytes(entry.path);
+      if (!wants(path)) continue;
+      await this.#makeParents(path, made);
+      if (entry.type === FileType_Value.DIRECTORY) {
+        if (!made.has(path)) await this.#mkdir(path);
+        made.add(path);
+        this.#folders.push(entry);
+      } else if (entry.type === FileType_Value.REGULAR) await this.#beginFile(entry);
+      else this.#links.push(entry);
+    }
+    await this.#dispatch();
+    await this.#drain(0);
+  }
+
+  /** Folders above a file that was asked for by its path need not have been asked for themselves. */
+  async #makeParents(path: BytePath, made: Set<BytePath>): Promise<void> {
+    for (let slash = path.indexOf('/'); slash > 0; slash = path.indexOf('/', slash + 1)) {
+      const parent = path.slice(0, slash);
+      if (made.has(parent)) continue;
+      made.add(parent);
+      await this.#mkdir(parent);
+    }
+  }
+
+  async #mkdir(path: BytePath): Promise<void> {
+    const target = below(this.#base, path);
+    await effect({ label: 'restore:mkdir', op: 'mkdir', path: target }, () => mkdir(target, 0o700)).catch(
+      (error) => {
+        throw this.#collision('directory', path, error);
+      },
+    );
+  }
+
+  #collision(what: string, path: BytePath, error: unknown): LightkeeperError {
+    if (systemCode(error) !== 'EEXIST') return ioError('restore', pathText(path), error);
+    return new LightkeeperError(
+      'REFUSED',
+      `Cannot restore the ${what} "${pathText(path)}": another name of the snapshot is the same there`,
+      {
+        hint: 'restore to a filesystem that tells upper from lower case and keeps names as they are, or part by part with --path',
+        cause: error,
+      },
+    );
+  }
+
+  async #beginFile(entry: FileEntry): Promise<void> {
+    const path = pathFromBytes(entry.path);
+    const target = below(this.#base, path);
+    const flags = constants.O_RDWR | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW;
+    const create = () => open(target, flags, 0o600);
+    const handle = await effect({ label: 'restore:create', op: 'create', path: target }, create).catch(
+      (error) => {
+        throw this.#collision('file', path, error);
+      },
+    );
+    const file: OpenFile = { handle, entry, pending: 0, whole: false };
+    this.#open.add(file);
+    this.#files += 1;
+    let position = 0;
+    for await (const refs of this.#store.units(entry.content)) {
+      // A list that lies must not make the restore go on for ever.
+      if (position > entry.size || refs.some(({ span }) => span === 0)) break;
+      for (const { id, span } of refs) {
+        this.#window.push({ id, file, position });
+        file.pending += 1;
+        position += span;
+      }
+      if (this.#window.length >= WINDOW_UNITS) await this.#dispatch();
+    }
+    if (BigInt(position) !== entry.size) {
+      const state = 'its units do not add up to its size';
+      throw new LightkeeperError('DAMAGED', `Cannot restore "${pathText(path)}": ${state}`);
+    }
+    file.whole = true;
+    if (file.pending === 0) this.#background(this.#settle(file));
+    if (this.#open.size >= OPEN_FILES_MAX) {
+      await this.#dispatch();
+      await this.#drain(OPEN_FILES_MAX / 2);
+    }
+  }
+
+  /** Has the units of the window written, each frame decoded once; goes on before they are. */
+  async #dispatch(): Promise<void> {
+    const units = this.#window;
+    this.#window = [];
+    const frames = new Map<string, { location: UnitLocation; wanted: { place: number; unit: Wanted }[] }>();
+    for (let from = 0; from < units.length; from += LOCATE_BATCH) {
+      const batch = units.slice(from, from + LOCATE_BATCH);
+      const locations = await this.#store.index.locate(batch.map(({ id }) => id));
+      for (const [i, unit] of batch.entries()) {
+        const location = locations[i];
+        if (location === undefined) throw await this.#missing(unit);
+        const key = `${location.pack}:${location.frameOffset}`;
+        const frame = frames.get(key) ?? { location, wanted: [] };
+        frames.set(key, frame);
+        frame.wanted.push({ place: location.place, unit });
+      }
+    }
+    for (const { location, wanted: places } of frames.values()) {
+      if (this.#failure !== undefined) throw this.#failure.error;
+      this.#order.signal?.throwIfAborted();
+      const lease = await this.#pool.lease();
+      this.#background(this.#writeFrame(location, places, lease).finally(() => lease.release()));
+    }
+  }
+
+  async #writeFrame(
+    location: UnitLocation,
+    places: { place: number; unit: Wanted }[],
+    lease: Lease,
+  ): Promise<void> {
+    const { bytes } = await lease.hand.run({
+      op: 'restore',
+      path: await this.#packPath(location.pack),
+      offset: location.frameOffset,
+      length: location.frameLength,
+      targets: targets(places),
+    });
+    this.#bytes += bytes;
+    this.#order.onProgress?.('writing', this.#bytes, this.#order.totals.bytes);
+    // Which files are complete now is decided at once: while one is settled, others go on.
+    const complete: OpenFile[] = [];
+    for (const { unit } of places) {
+      unit.file.pending -= 1;
+      if (unit.file.whole && unit.file.pending === 0) complete.push(unit.file);
+    }
+    for (const file of complete) await this.#settle(file);
+  }
+
+  /** Work that goes on beside; the first that fails ends the restore. */
+  #background(work: Promise<void>): void {
+    const running: Promise<void> = work
+      .catch((error: unknown) => {
+        this.#failure ??= { error };
+      })
+      .finally(() => this.#running.delete(running));
+    this.#running.add(running);
+  }
+
+  /** Waits until at most `open` files are open. */
+  async #drain(open: number): Promise<void> {
+    while (this.#running.size > 0 && (this.#open.size > open || open === 0))
+      await Promise.race(this.#running);
+    if (this.#failure !== undefined) throw this.#failure.error;
+  }
+
+  async #missing({ id, file }: Wanted): Promise<LightkeeperError> {
+    await this.#store.suspectIndex();
+    const name = bytesText(file.entry.path);
+    return new LightkeeperError(
+      'DAMAGED',
+      `Cannot restore "${name}": no pack has unit ${hex(id).slice(0, 16)}…`,
+      {
+        hint: 'run lightkeeper verify to see what is concerned, then lightkeeper repair; other points may be whole',
+      },
+    );
+  }
+
+  async #packPath(pack: number): Promise<string> {
+    const known = this.#packPaths.get(pack);
+    if (known !== undefined) return known;
+    const record = await this.#store.index.pack(pack);
+    if (record === undefined) throw new LightkeeperError('DAMAGED', 'Cannot restore: a pack is not known');
+    const path = this.#store.packs.localPath(hex(record.packId));
+    this.#packPaths.set(pack, path);
+    return path;
+  }
+
+  /** Completes a file all of whose bytes are written. */
+  async #settle(file: OpenFile): Promise<void> {
+    const { handle, entry } = file;
+    // The owner first: a change of owner takes set-user-id bits away.
+    await this.#own(entry);
+    await handle.chmod(entry.mode);
+    const seconds = secondsOf(entry);
+    await handle.utimes(seconds, seconds);
+    if (!this.#syncAtEnd) {
+      await effect({ label: 'restore:sync', op: 'sync', path: '' }, () => handle.sync());
+    }
+    await handle.close();
+    this.#open.delete(file);
+  }
+
+  async #own(entry: FileEntry): Promise<void> {
+    if (process.getuid?.() !== 0) return;
+    await lchown(below(this.#base, pathFromBytes(entry.path)), entry.uid, entry.gid);
+  }
+
+  async #finish(): Promise<void> {
+    // Hard links first: as long as there is no symlink below the folder, no link can lead out of it.
+    const symlinks = this.#links.filter(({ type }) => type === FileType_Value.SYMLINK);
+    const hardLinks = this.#links.filter(({ type }) => type !== FileType_Value.SYMLINK);
+    for (const entry of [...hardLinks, ...symlinks]) await this.#link(entry);
+    for (const entry of this.#folders.reverse()) await settleFolder(this.#base, entry);
+    if (this.#syncAtEnd) await syncFilesystem('restore:sync-all', this.#base);
+  }
+
+  async #link(entry: FileEntry): Promise<void> {
+    const path = pathFromBytes(entry.path);
+    const target = below(this.#base, path);
+    try {
+      if (entry.type === FileType_Value.SYMLINK) {
+        await effect({ label: 'restore:symlink', op: 'create', path: target }, () =>
+          symlink(Buffer.from(entry.target), target),
+        );
+        await this.#own(entry);
+        const seconds = secondsOf(entry);
+        await lutimes(target, seconds, seconds);
+        return;
+      }
+      const first = below(this.#base, pathFromBytes(entry.target));
+      await effect({ label: 'restore:link', op: 'create', path: target }, () => link(first, target));
+      this.#files += 1;
+    } catch (error) {
+      if (systemCode(error) === 'ENOENT' && entry.type === FileType_Value.HARD_LINK) {
+        this.#findings.push(
+          warning('hard_link_skipped', pathText(path), {
+            message: `its bytes are those of "${bytesText(entry.target)}", which was not asked for`,
+            hint: 'ask for both with --path',
+          }),
+        );
+        return;
+      }
+      throw this.#collision('link', path, error);
+    }
+  }
+}
+
+/** Gives a folder below `base`, or `base` itself, its owner, mode and times, and waits until they are on the disk. */
+export async function settleFolder(base: Buffer, entry: FileEntry): Promise<void> {
+  const target = entry.path.length === 0 ? base : below(base, pathFromBytes(entry.path));
+  const folder = await open(target, constants.O_RDONLY | constants.O_DIRECTORY);
+  try {
+    if (process.getuid?.() === 0) await folder.chown(entry.uid, entry.gid);
+    await folder.chmod(entry.mode);
+    const seconds = secondsOf(entry);
+    await folder.utimes(seconds, seconds);
+    await effect({ label: 'restore:sync-folder', op: 'sync', path: target }, () => folder.sync());
+  } finally {
+    await folder.close();
+  }
+}
+
+/**
+ * A time as Node wants it, to the microsecond; as text, because it takes a negative number for "now". Node cuts
+ * what follows the microsecond, so half of one is added: a binary fraction is often a little short.
+ */
+export function secondsOf({ mtimeNs }: { readonly mtimeNs: bigint }): string {
+  const floor = mtimeNs < 0n && mtimeNs % 1000n !== 0n ? 1n : 0n;
+  const micros = Number(mtimeNs / 1000n - floor);
+  return String((micros + (micros < 0 ? -0.5 : 0.5)) / 1e6);
+}
+
+function targets(wantedPlaces: readonly { place: number; unit: Wanted }[]): RestoreTargets {
+  const places = new Uint32Array(wantedPlaces.length);
+  const fds = new Int32Array(wantedPlaces.length);
+  const positions = new Float64Array(wantedPlaces.length);
+  for (const [i, { place, unit }] of wantedPlaces.entries()) {
+    places[i] = place;
+    fds[i] = unit.file.handle.fd;
+    positions[i] = unit.position;
+  }
+  return { places, fds, positions };
+}

@@ -1,0 +1,142 @@
+import { LightkeeperError } from '../../core/errors.ts';
+import { SNAPSHOT_ID_DIGITS, snapshotIdOf } from '../../core/manifest.ts';
+import {
+  CutMethod_Value,
+  type Finding,
+  Grade_Value,
+  type Manifest,
+  type SnapshotRecord,
+} from '../../gen/lightkeeper/v1/types_pb.ts';
+import type { Store } from '../store/store.ts';
+
+/** Fewest digits that may name a snapshot. */
+const PREFIX_DIGITS_MIN = 8;
+
+/** A record with its manifest: a snapshot that is there. */
+export type Found = SnapshotRecord & { manifest: Manifest };
+
+/** Whether a snapshot is torn by its cut. */
+export function isTorn(manifest: Manifest): boolean {
+  return manifest.cutMethod === CutMethod_Value.TORN;
+}
+
+/** How far a snapshot can be trusted. */
+export function gradeOf({ manifest, graded }: Found): Grade_Value {
+  return isTorn(manifest) ? Grade_Value.TORN : (graded?.grade ?? Grade_Value.UNGRADED);
+}
+
+/** Whether a grade says that the graph is whole. */
+export function isUsableGrade(grade: Grade_Value): boolean {
+  return grade === Grade_Value.VALID || grade === Grade_Value.DEGRADED;
+}
+
+/** Whether a snapshot has been proven to hold a whole graph. */
+export function isUsable(record: Found): boolean {
+  return isUsableGrade(gradeOf(record));
+}
+
+/** Whether a snapshot has alarms that nobody has acknowledged. */
+export function isAlarming(record: Found): boolean {
+  return alarmsOf(record).length > 0 && record.acknowledged === undefined;
+}
+
+/** What is alarming about a snapshot. One that is not usable counts for nothing, and alarms nobody. */
+export function alarmsOf(record: Found): readonly Finding[] {
+  return isUsable(record) ? (record.graded?.alarms ?? []) : [];
+}
+
+/**
+ * The snapshot that a person means: an id, the start of one, `latest` (the newest that is not torn) or
+ * `latest-valid` (the newest usable one).
+ */
+export async function selectSnapshot(
+  store: Store,
+  name: string,
+  graphId: string,
+): Promise<{ at: Buffer; record: Found }> {
+  if (name === 'latest' || name === 'latest-valid') return await latest(store, name, graphId);
+  if (!/^[0-9a-f]+$/i.test(name) || name.length < PREFIX_DIGITS_MIN || name.length > SNAPSHOT_ID_DIGITS) {
+    throw new LightkeeperError(
+      'INVALID_ARGUMENT',
+      `Cannot use "${name}" as a snapshot: it is no id and not "latest"`,
+      {
+        hint: `give ${PREFIX_DIGITS_MIN} to ${SNAPSHOT_ID_DIGITS} hex digits, "latest" or "latest-valid"`,
+      },
+    );
+  }
+  const found: { at: Buffer; record: Found }[] = [];
+  for (const at of await store.index.recordsByPrefix(name.toLowerCase())) {
+    const record = await store.index.record(at);
+    if (record === undefined || !isThere(record)) continue;
+    if (graphId === '' || record.manifest.graphId === graphId) found.push({ at, record });
+  }
+  const [first, second] = found;
+  if (first === undefined) throw notFound(name, graphId);
+  if (second !== undefined) {
+    throw new LightkeeperError(
+      'INVALID_ARGUMENT',
+      `Cannot use "${name}" as a snapshot: more than one begins so`,
+      {
+        hint: 'give more digits',
+      },
+    );
+  }
+  return first;
+}
+
+async function latest(store: Store, name: string, graphId: string): Promise<{ at: Buffer; record: Found }> {
+  const graph = graphId === '' ? await onlyGraph(store) : graphId;
+  const fits = name === 'latest' ? (record: Found) => gradeOf(record) !== Grade_Value.TORN : isUsable;
+  let ungraded = 0;
+  for await (const [at, record] of store.index.records({ graphId: graph })) {
+    if (!isThere(record)) continue;
+    if (fits(record)) return { at, record };
+    if (gradeOf(record) === Grade_Value.UNGRADED) ungraded += 1;
+  }
+  if (name === 'latest' || ungraded === 0) throw notFound(name, graph);
+  throw new LightkeeperError(
+    'NOT_FOUND',
+    `Cannot find a usable snapshot of graph "${graph}": nobody has looked into the ${ungraded} that there are`,
+    {
+      hint: 'take one without --no-grade: it grades a directory that has not changed too; or name one by its id',
+    },
+  );
+}
+
+/** The graph that is meant where none is named: the only one. */
+export async function onlyGraph(store: Store): Promise<string> {
+  const [first, second] = await store.index.graphs();
+  if (first === undefined) {
+    throw new LightkeeperError('NOT_FOUND', `Cannot find a snapshot in "${store.root}": it holds none`, {
+      hint: 'take one with lightkeeper snapshot',
+    });
+  }
+  if (second !== undefined) {
+    throw new LightkeeperError(
+      'INVALID_ARGUMENT',
+      `Cannot choose a snapshot in "${store.root}": it holds several graphs`,
+      {
+        hint: 'name the graph with --graph',
+      },
+    );
+  }
+  return first;
+}
+
+/** Whether a record is of a snapshot that can be shown and restored. */
+export function isThere(record: SnapshotRecord): record is Found {
+  return record.manifest !== undefined && !record.deleted;
+}
+
+/** The error of a snapshot that is not there. */
+export function notFound(name: string, graphId: string): LightkeeperError {
+  const where = graphId === '' ? '' : ` of graph "${graphId}"`;
+  return new LightkeeperError('NOT_FOUND', `Cannot find the snapshot "${name}"${where}: there is none`, {
+    hint: 'run lightkeeper list',
+  });
+}
+
+/** The id that a record's snapshot goes by. */
+export function idOf(record: SnapshotRecord): string {
+  return snapshotIdOf(record.digest);
+}

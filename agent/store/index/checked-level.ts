@@ -1,0 +1,161 @@
+import type { Level } from 'level';
+import { ioCode, ioError, LightkeeperError, systemCode } from '../../../core/errors.ts';
+
+/** LevelDB with bytes as keys and values. */
+export type Db = Level<Buffer, Buffer>;
+
+/** Which keys to go over. */
+export interface Range {
+  readonly gte?: Buffer;
+  readonly lt?: Buffer;
+  readonly reverse?: boolean;
+  readonly limit?: number;
+}
+
+const CHECK_BYTES = 4;
+const FNV_BASIS = 0x811c9dc5;
+const FNV_PRIME = 0x01000193;
+
+/** FNV-1a: every step can be undone, so no change of a single byte goes unseen. */
+function checksum(key: Uint8Array, value: Uint8Array): number {
+  let hash = FNV_BASIS;
+  for (let i = 0; i < key.length; i++) hash = Math.imul(hash ^ (key[i] as number), FNV_PRIME);
+  for (let i = 0; i < value.length; i++) hash = Math.imul(hash ^ (value[i] as number), FNV_PRIME);
+  return hash >>> 0;
+}
+
+/**
+ * Whether LevelDB failed on its own files: they are not what it wrote, not all there, or not to be read. A full
+ * disk or a missing right is something else.
+ */
+export function isDamage(error: unknown): boolean {
+  const code = systemCode(error);
+  if (code !== 'LEVEL_IO_ERROR') return code === 'LEVEL_CORRUPTION' || code === 'LEVEL_INVALID_ARGUMENT';
+  const io = ioCode(error);
+  return io === undefined || io === 'EIO';
+}
+
+/** Writes that become durable together. */
+export class TableBatch {
+  readonly #batch: Extract<ReturnType<Db['batch']>, { write: unknown }>;
+
+  constructor(db: Db) {
+    this.#batch = db.batch() as Extract<ReturnType<Db['batch']>, { write: unknown }>;
+  }
+
+  get length(): number {
+    return this.#batch.length;
+  }
+
+  put(key: Buffer, value: Buffer): this {
+    const sealed = Buffer.allocUnsafe(value.length + CHECK_BYTES);
+    sealed.set(value);
+    sealed.writeUInt32LE(checksum(key, value), value.length);
+    this.#batch.put(key, sealed);
+    return this;
+  }
+
+  del(key: Buffer): this {
+    this.#batch.del(key);
+    return this;
+  }
+
+  async write(options: { sync?: boolean } = {}): Promise<void> {
+    await this.#batch.write(options).catch((error: unknown) => {
+      throw ioError('write', 'the index', error);
+    });
+  }
+}
+
+/**
+ * LevelDB, with a checksum of each entry: LevelDB has them too, but does not look at them when it reads, and an
+ * entry that points to another unit would have live data removed. It finds damage only when it needs the bytes:
+ * then `damaged` is set, and whoever has the index makes it again.
+ */
+export class Table {
+  damaged = false;
+  readonly #db: Db;
+
+  constructor(db: Db) {
+    this.#db = db;
+  }
+
+  batch(): TableBatch {
+    return new TableBatch(this.#db);
+  }
+
+  async close(): Promise<void> {
+    await this.#db.close();
+  }
+
+  async get(key: Buffer): Promise<Buffer | undefined> {
+    return this.#opened(key, await this.#db.get(key).catch((error: unknown) => this.#failed(error)));
+  }
+
+  async getMany(keys: Buffer[]): Promise<(Buffer | undefined)[]> {
+    const values = await this.#db.getMany(keys).catch((error: unknown) => this.#failed(error));
+    return values.map((value, i) => this.#opened(keys[i] as Buffer, value));
+  }
+
+  getSync(key: Buffer): Buffer | undefined {
+    let value: Buffer | undefined;
+    try {
+      value = this.#db.getSync(key);
+    } catch (error) {
+      this.#failed(error);
+    }
+    return this.#opened(key, value);
+  }
+
+  async *keys(range: Range): AsyncGenerator<Buffer> {
+    for await (const [key] of this.iterator(range)) yield key;
+  }
+
+  async keyList(range: Range): Promise<Buffer[]> {
+    const found: Buffer[] = [];
+    for await (const key of this.keys(range)) found.push(key);
+    return found;
+  }
+
+  async *values(range: Range): AsyncGenerator<Buffer> {
+    for await (const [, value] of this.iterator(range)) yield value;
+  }
+
+  async *iterator(range: Range): AsyncGenerator<[key: Buffer, value: Buffer]> {
+    const entries = this.#db.iterator({ ...range });
+    try {
+      for (;;) {
+        const entry = await entries.next().catch((error: unknown) => this.#failed(error));
+        if (entry === undefined) return;
+        const [key, sealed] = entry;
+        const value = this.#opened(key, sealed);
+        if (value !== undefined) yield [key, value];
+      }
+    } finally {
+      await entries.close();
+    }
+  }
+
+  /** A value without its checksum, which must hold. */
+  #opened(key: Buffer, sealed: Buffer | undefined): Buffer | undefined {
+    if (sealed === undefined) return undefined;
+    const end = sealed.length - CHECK_BYTES;
+    const value = sealed.subarray(0, Math.max(0, end));
+    if (end < 0 || sealed.readUInt32LE(end) !== checksum(key, value))
+      this.#damage('a checksum does not hold');
+    return value;
+  }
+
+  #failed(error: unknown): never {
+    if (!isDamage(error)) throw ioError('read', 'the index', error);
+    this.#damage(String(error), error);
+  }
+
+  #damage(state: string, cause?: unknown): never {
+    this.damaged = true;
+    throw new LightkeeperError('DAMAGED', `Cannot read the index: ${state}`, {
+      hint: 'run it again: the index is then made again from the packs',
+      cause,
+    });
+  }
+}

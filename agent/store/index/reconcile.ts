@@ -1,0 +1,276 @@
+import { create } from '@bufbuild/protobuf';
+import { LightkeeperError, normalise } from '../../../core/errors.ts';
+import { errorFinding } from '../../../core/finding.ts';
+import {
+  annotate,
+  capturedMs,
+  emptyRecord,
+  parseAnnotation,
+  parseManifest,
+  parsePosition,
+  snapshotIdOf,
+} from '../../../core/manifest.ts';
+import { hex, sha256, unitId } from '../../../core/unit.ts';
+import {
+  type Annotation,
+  type Finding,
+  type FrameInfo,
+  PackKind_Value,
+  type PackRecord,
+  type PositionEntry,
+  PositionEntrySchema,
+  type StoreConfig,
+  UnitKind_Value,
+} from '../../../gen/lightkeeper/v1/types_pb.ts';
+import {
+  PACK_HEADER_BYTES,
+  PACK_TRAILER_BYTES,
+  parsePackFooter,
+  parsePackHeader,
+  parsePackTrailer,
+} from '../../pack/format.ts';
+import { decodeFrame, decodeRoom, parseFrame, unitsThatDiffer } from '../../pack/frame.ts';
+import type { PackStore } from '../../pack/pack-store.ts';
+import { verifyPack } from '../../pack/verify-pack.ts';
+import { recordKey, sideKey } from './keys.ts';
+import type { IndexBatch, StoreIndex } from './store-index.ts';
+
+/** What this needs of an open store. */
+export interface Holdings {
+  readonly config: StoreConfig;
+  readonly packs: PackStore;
+  readonly index: StoreIndex;
+  readonly findings: Finding[];
+  readonly lost: Set<number>;
+  readonly touched: Set<string>;
+  readonly unsound: Set<string>;
+  stale: boolean;
+}
+
+/** The 256 folders that packs are spread over. */
+export const SHARDS: readonly string[] = Array.from({ length: 256 }, (_, i) =>
+  i.toString(16).padStart(2, '0'),
+);
+
+/** Reads what a pack says of itself, checksums checked: its kind and its frames. */
+export async function readPackTable(
+  packs: PackStore,
+  packId: string,
+  size: number,
+): Promise<{ kind: PackKind_Value; storeId: Buffer; frames: FrameInfo[] }> {
+  if (size < PACK_HEADER_BYTES + PACK_TRAILER_BYTES) {
+    throw new LightkeeperError('DAMAGED', `Cannot read pack "${packId}": it is cut`);
+  }
+  const header = parsePackHeader(await packs.get(packId, 0, PACK_HEADER_BYTES));
+  const end = await packs.get(packId, size - PACK_TRAILER_BYTES, PACK_TRAILER_BYTES);
+  const trailer = parsePackTrailer(end, size);
+  const footer = await packs.get(packId, trailer.footerOffset, trailer.footerLength);
+  return { ...header, frames: parsePackFooter(footer, trailer) };
+}
+
+/**
+ * Makes the index agree with the packs that are there: enters those that it does not know, marks those that
+ * are gone. Shards that have not changed since we last wrote there are only listed with `all`.
+ */
+export async function reconcile(store: Holdings, options: { all?: boolean } = {}): Promise<void> {
+  store.stale = false;
+  // An index that has just been made cannot say what is missing: the next capture is to ask for every unit.
+  const fresh = await store.index.isEmpty();
+  for (const pack of await store.index.lostPacks()) store.lost.add(pack);
+  const stamps = await store.index.shardStamps(SHARDS);
+  for (const [i, shard] of SHARDS.entries()) {
+    const now = await store.packs.shardStamp(shard);
+    const changed = now !== stamps[i] && !(now === 'none' && stamps[i] === undefined);
+    if (!changed && options.all !== true) continue;
+    forgetFindings(store, shard);
+    if (await reconcileShard(store, shard)) {
+      store.unsound.delete(shard);
+      if (changed) await stampShard(store, shard);
+    } else store.unsound.add(shard);
+  }
+  if (store.unsound.size > 0 || (fresh && !(await store.index.isEmpty()))) await store.index.distrust();
+}
+
+/** What was found in a shard before: it is looked at again. */
+function forgetFindings(store: Holdings, shard: string): void {
+  const kept = store.findings.filter(
+    ({ code, object }) => !(code === 'pack_damaged' || code === 'pack_missing') || !object.startsWith(shard),
+  );
+  store.findings.splice(0, store.findings.length, ...kept);
+}
+
+/** Answers whether all of the shard could be read. */
+async function reconcileShard(store: Holdings, shard: string): Promise<boolean> {
+  const known = await store.index.packsOfShard(shard);
+  let whole = true;
+  for await (const { packId, size } of store.packs.list(shard)) {
+    const number = known.get(packId);
+    known.delete(packId);
+    if (number !== undefined && !store.lost.has(number)) continue;
+    try {
+      if (number !== undefined) proveReturned(store, packId);
+      await enterPack(store, packId, size);
+      if (number !== undefined) await store.index.setLost(number, false);
+      if (number !== undefined) store.lost.delete(number);
+    } catch (error) {
+      const failure = normalise(error);
+      if (failure.code !== 'DAMAGED' && failure.code !== 'TOO_NEW' && failure.code !== 'NOT_FOUND')
+        throw failure;
+      if (failure.code === 'TOO_NEW') throw failure;
+      whole = false;
+      store.findings.push(
+        errorFinding('pack_damaged', packId, {
+          message: failure.message,
+          hint: 'run lightkeeper verify --level bytes to see what is concerned, then lightkeeper repair',
+        }),
+      );
+    }
+  }
+  for (const [packId, number] of known) {
+    whole = false;
+    store.lost.add(number);
+    await store.index.setLost(number, true);
+    store.findings.push(
+      errorFinding('pack_missing', packId, {
+        message: 'a pack that the index knows is not there',
+        hint: 'bring the file back, or run lightkeeper repair',
+      }),
+    );
+  }
+  return whole;
+}
+
+/** A pack that was missing or damaged and is there again is believed only when every byte of it holds. */
+function proveReturned(store: Holdings, packId: string): void {
+  const { problem } = verifyPack(store.packs.localPath(packId), packId);
+  if (problem !== undefined) throw new LightkeeperError('DAMAGED', `Cannot use pack "${packId}": ${problem}`);
+}
+
+/** Enters a pack from its own table of contents, with the snapshots and annotations in it. */
+export async function enterPack(store: Holdings, packId: string, size: number): Promise<void> {
+  const { kind, frames } = await readPackTable(store.packs, packId, size);
+  if (kind === PackKind_Value.META) await enterRecords(store, packId, frames);
+  await enterUnits(store, { packId: Buffer.from(packId, 'hex'), kind, size: BigInt(size) }, frames);
+}
+
+/** Enters what a pack holds, but for the records in it. */
+export async function enterUnits(
+  store: Holdings,
+  pack: Pick<PackRecord, 'packId' | 'kind' | 'size'>,
+  frames: readonly FrameInfo[],
+): Promise<void> {
+  const batch = store.index.batch();
+  await store.index.enterPack(pack, frames, batch);
+  await store.index.write('index:pack', batch);
+}
+
+const RECORD_KINDS: ReadonlySet<UnitKind_Value> = new Set([
+  UnitKind_Value.MANIFEST,
+  UnitKind_Value.ANNOTATION,
+  UnitKind_Value.POSITION,
+]);
+
+async function enterRecords(store: Holdings, packId: string, frames: readonly FrameInfo[]): Promise<void> {
+  for (const info of frames) {
+    if (!RECORD_KINDS.has(info.kind)) continue;
+    for (const bytes of await readFrameUnits(store.packs, packId, info)) {
+      // Entries are written one by one: each may build on the one before it.
+      const batch = store.index.batch();
+      if (info.kind === UnitKind_Value.MANIFEST) await enterManifest(store, batch, bytes);
+      else if (info.kind === UnitKind_Value.POSITION) await enterPosition(store, batch, parsePosition(bytes));
+      else await enterAnnotation(store, batch, parseAnnotation(bytes));
+      await store.index.write('index:record', batch);
+    }
+  }
+}
+
+/** The units of one frame, each hashed. */
+export async function readFrameUnits(packs: PackStore, packId: string, info: FrameInfo): Promise<Buffer[]> {
+  const parsed = parseFrame(await packs.get(packId, info.offset, info.length));
+  const { room, decoded } = decodeRoom(parsed.decodedLength);
+  decodeFrame(parsed, decoded);
+  if (parsed.header.kind !== info.kind || unitsThatDiffer(parsed, room).length > 0) {
+    throw new LightkeeperError(
+      'DAMAGED',
+      `Cannot read pack "${packId}": a unit in it does not hash to its id`,
+    );
+  }
+  const units: Buffer[] = [];
+  let at = 0;
+  for (const length of parsed.header.unitLengths) {
+    units.push(decoded.subarray(at, at + length));
+    at += length;
+  }
+  return units;
+}
+
+/** Enters a manifest as it is stored. */
+export async function enterManifest(store: Holdings, batch: IndexBatch, bytes: Uint8Array): Promise<void> {
+  const manifest = parseManifest(bytes);
+  const digest = sha256(bytes);
+  const at =
+    manifest.sequence === 0n
+      ? sideKey(manifest.graphId, capturedMs(manifest), digest)
+      : recordKey(manifest.graphId, manifest.epoch, manifest.sequence, digest);
+  const record =
+    (await store.index.record(at)) ?? (await store.index.strayAnnotations(digest)) ?? emptyRecord(digest);
+  record.manifest = manifest;
+  record.manifestUnitId = unitId(UnitKind_Value.MANIFEST, bytes);
+  store.index.removeStrayAnnotations(batch, digest);
+  store.index.putRecord(batch, at, record, snapshotIdOf(digest));
+  const { graphId, epoch, mintId, sequence, parentDigest } = manifest;
+  // The position goes with its manifest, but it may be what was damaged.
+  const position = { graphId, epoch, mintId, sequence, digest, parentDigest };
+  if (sequence > 0n) await enterPosition(store, batch, create(PositionEntrySchema, position));
+}
+
+/** Advances a graph's head to a position if it is beyond it. */
+export async function enterPosition(store: Holdings, batch: IndexBatch, entry: PositionEntry): Promise<void> {
+  const head = await store.index.head(entry.graphId);
+  const beyond =
+    head === undefined ||
+    entry.epoch > head.epoch ||
+    (entry.epoch === head.epoch && entry.sequence > head.sequence);
+  if (beyond) store.index.putHead(batch, entry);
+}
+
+/** Adds an annotation to the record that it is about. */
+export async function enterAnnotation(
+  store: Holdings,
+  batch: IndexBatch,
+  annotation: Annotation,
+): Promise<void> {
+  if (hex(annotation.storeId) === hex(store.config.storeId)) {
+    await store.index.raiseCounter(batch, annotation.counter);
+  }
+  const snapshotId = snapshotIdOf(annotation.digest);
+  const [at] = await store.index.recordsByPrefix(snapshotId);
+  const record = at === undefined ? undefined : await store.index.record(at);
+  if (at !== undefined && record !== undefined) {
+    annotate(record, annotation);
+    store.index.putRecord(batch, at, record, snapshotId);
+    return;
+  }
+  const stray = (await store.index.strayAnnotations(annotation.digest)) ?? emptyRecord(annotation.digest);
+  annotate(stray, annotation);
+  store.index.putStrayAnnotations(batch, stray);
+}
+
+async function stampShard(store: Holdings, shard: string): Promise<void> {
+  const stamp = await store.packs.shardStamp(shard);
+  if (stamp === undefined) return;
+  const batch = store.index.batch();
+  store.index.putShardStamp(batch, shard, stamp);
+  await store.index.write('index:stamp', batch);
+}
+
+/**
+ * Notes how the shards are that this process has written to, so that the next open need not list them. A shard
+ * in which something is wrong is listed, and reported, at every open.
+ */
+export async function stampShards(store: Holdings): Promise<void> {
+  // After a failure the index may not know all that is there: the next open is to look.
+  if (store.stale) return;
+  for (const shard of store.touched) if (!store.unsound.has(shard)) await stampShard(store, shard);
+  store.touched.clear();
+}

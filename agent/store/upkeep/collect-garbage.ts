@@ -1,0 +1,285 @@
+import { dirname } from 'node:path';
+import { must } from '../../../core/assert.ts';
+import { LightkeeperError } from '../../../core/errors.ts';
+import { capturedMs, parseAnnotation, snapshotIdOf } from '../../../core/manifest.ts';
+import { type PackLife, type PackPlan, planPacks } from '../../../core/reachability.ts';
+import { hex, UNIT_ID_BYTES } from '../../../core/unit.ts';
+import {
+  type FrameInfo,
+  PackKind_Value,
+  type SnapshotRecord,
+  UnitKind_Value,
+} from '../../../gen/lightkeeper/v1/types_pb.ts';
+import { now } from '../../../host/clock.ts';
+import { syncDir } from '../../../host/disk.ts';
+import { FRAME_RAW_BYTES } from '../../pack/frame.ts';
+import { enterAnnotation, readFrameUnits, readPackTable } from '../index/reconcile.ts';
+import type { Store } from '../store.ts';
+import { Ingest, readyFrame } from '../transaction.ts';
+import { Walker } from './reachable-units.ts';
+
+/** How long a removal waits for readers that began before it. */
+const READERS_WAIT_MS = 30_000;
+/** The wall clock may be this far behind the newest snapshot. */
+const CLOCK_SLACK_MS = 5 * 60 * 1000;
+const FRAME_UNITS = 16_384;
+
+/** Refuses to remove anything while the clock is behind the newest snapshot: ages would be wrong. */
+export function checkClock(newestMs: number | undefined): void {
+  if (newestMs === undefined || now() >= newestMs - CLOCK_SLACK_MS) return;
+  throw new LightkeeperError(
+    'REFUSED',
+    `Cannot remove snapshots as ages are not known: the clock says ${new Date(now()).toISOString()}, the newest snapshot ${new Date(newestMs).toISOString()}`,
+    { hint: 'set the clock of this machine' },
+  );
+}
+
+/** Marks snapshots as deleted, durably. Their space comes back with `collect`. */
+export async function markDeleted(
+  store: Store,
+  records: readonly { record: SnapshotRecord; reason: string }[],
+): Promise<void> {
+  if (records.length === 0) return;
+  const ingest = new Ingest(store);
+  try {
+    await ingest.commitAnnotations(
+      records.map(({ record, reason }) => ({
+        digest: record.digest,
+        what: { case: 'deleted', value: { $typeName: 'lightkeeper.v1.Deleted', reason } },
+      })),
+      now(),
+      (batch, annotation) => enterAnnotation(store, batch, annotation),
+    );
+  } catch (error) {
+    await ingest.abandon();
+    throw error;
+  }
+}
+
+/** What is alive, and what would be done about the rest, if `removed` were deleted too. */
+export async function planCollection(
+  store: Store,
+  removed: ReadonlySet<string>,
+): Promise<{ plan: PackPlan; walker: Walker }> {
+  const walker = await Walker.begin(store);
+  for (const side of [false, true]) {
+    for await (const [, record] of store.index.records({ side, reverse: false })) {
+      if (record.deleted || record.manifest === undefined || removed.has(snapshotIdOf(record.digest)))
+        continue;
+      await walker.walk(record.manifest, record.manifestUnitId);
+      if (record.graded !== undefined) await walker.walkFacts(record.graded.index);
+    }
+  }
+  const lives: PackLife[] = [];
+  for await (const [pack, record] of store.index.packs()) {
+    if (store.lost.has(pack)) continue;
+    const { units, rawBytes } = walker.live.count(pack);
+    lives.push({
+      pack,
+      packId: hex(record.packId),
+      meta: record.kind === PackKind_Value.META,
+      size: Number(record.size),
+      rawBytes: Number(record.rawBytes),
+      units: record.units,
+      liveUnits: units + record.noteUnits,
+      liveRawBytes: rawBytes + Number(record.noteBytes),
+    });
+  }
+  return { plan: planPacks(lives), walker };
+}
+
+/** Gives back the space of what nothing refers to. */
+export async function collect(
+  store: Store,
+  onProgress: (done: number, total: number) => void,
+): Promise<void> {
+  const { plan, walker } = await planCollection(store, new Set());
+  const old = [...plan.drop, ...plan.rewrite];
+  if (old.length === 0) return;
+  const total = plan.rewrite.reduce((sum, { size }) => sum + size, 0);
+  const ingest = new Ingest(store);
+  // From now on no look-up answers with what is about to go.
+  for (const { pack } of old) store.condemned.add(pack);
+  try {
+    await rewrite(store, ingest, plan, walker, (done) => onProgress(done, total));
+  } catch (error) {
+    await ingest.abandon();
+    for (const { pack } of old) store.condemned.delete(pack);
+    throw error;
+  }
+  if (!(await store.readersGone(READERS_WAIT_MS))) {
+    // A long restore still reads them: they are dead, and the next collection removes them.
+    for (const { pack } of old) store.condemned.delete(pack);
+    return;
+  }
+  // What is alive in an old pack may have made the very same pack again.
+  const gone = old.filter(({ packId }) => !ingest.written.has(packId));
+  for (const { pack } of old) if (!gone.some((life) => life.pack === pack)) store.condemned.delete(pack);
+  await removePacks(store, gone);
+}
+
+async function rewrite(
+  store: Store,
+  ingest: Ingest,
+  plan: PackPlan,
+  walker: Walker,
+  onProgress: (done: number) => void,
+): Promise<void> {
+  const rewriter = new Rewriter(store, ingest, walker);
+  let done = 0;
+  for (const life of plan.rewrite) {
+    const { frames } = await readPackTable(store.packs, life.packId, life.size);
+    let ordinal = 0;
+    for (const frame of frames) {
+      await rewriter.frame(life, frame, ordinal);
+      ordinal += frame.unitLengths.length;
+      await new Promise((resolve) => setImmediate(resolve));
+    }
+    done += life.size;
+    onProgress(done);
+  }
+  await rewriter.finish();
+}
+
+const PIECE_KINDS: ReadonlySet<UnitKind_Value> = new Set([
+  UnitKind_Value.LIST,
+  UnitKind_Value.FILES,
+  UnitKind_Value.GRAPH,
+]);
+
+/** Takes what is alive out of old packs and writes it to new ones. */
+class Rewriter {
+  readonly #store: Store;
+  readonly #ingest: Ingest;
+  readonly #walker: Walker;
+  readonly #records = new Map<UnitKind_Value, Uint8Array[]>();
+  #units: Buffer[] = [];
+  #ids: Buffer[] = [];
+  #bytes = 0;
+
+  constructor(store: Store, ingest: Ingest, walker: Walker) {
+    this.#store = store;
+    this.#ingest = ingest;
+    this.#walker = walker;
+  }
+
+  async frame(life: PackLife, frame: FrameInfo, firstOrdinal: number): Promise<void> {
+    const alive: number[] = [];
+    const note = frame.kind === UnitKind_Value.POSITION || frame.kind === UnitKind_Value.ANNOTATION;
+    for (let i = 0; i < frame.unitLengths.length; i++) {
+      if (note || this.#walker.live.has(life.pack, firstOrdinal + i)) alive.push(i);
+    }
+    if (alive.length === 0) return;
+    const units = await readFrameUnits(this.#store.packs, life.packId, frame);
+    for (const i of alive) {
+      const unit = must(units[i], 'a unit of the frame');
+      const id = Buffer.from(frame.unitIds.subarray(i * UNIT_ID_BYTES, (i + 1) * UNIT_ID_BYTES));
+      if (frame.kind === UnitKind_Value.BYTES) await this.#data(unit, id);
+      else if (PIECE_KINDS.has(frame.kind)) {
+        this.#ingest.addPiece(frame.kind, unit);
+        await this.#ingest.flushPieces();
+      } else if (frame.kind !== UnitKind_Value.ANNOTATION || (await this.#annotationAlive(unit))) {
+        const records = this.#records.get(frame.kind) ?? [];
+        this.#records.set(frame.kind, records);
+        records.push(unit);
+      }
+    }
+  }
+
+  async #data(unit: Buffer, id: Buffer): Promise<void> {
+    this.#units.push(unit);
+    this.#ids.push(id);
+    this.#bytes += unit.length;
+    if (this.#bytes >= FRAME_RAW_BYTES || this.#units.length >= FRAME_UNITS) await this.#flushData();
+  }
+
+  async #flushData(): Promise<void> {
+    if (this.#units.length === 0) return;
+    await this.#ingest.append(readyFrame(UnitKind_Value.BYTES, this.#units, this.#ids));
+    this.#units = [];
+    this.#ids = [];
+    this.#bytes = 0;
+  }
+
+  /**
+   * The newest of each kind is alive. A deletion is, for as long as its manifest is in some pack: a rebuilt index
+   * would bring the snapshot back otherwise.
+   */
+  async #annotationAlive(bytes: Uint8Array): Promise<boolean> {
+    const { digest, counter, what } = parseAnnotation(bytes);
+    const [at] = await this.#store.index.recordsByPrefix(snapshotIdOf(digest));
+    const record = at === undefined ? undefined : await this.#store.index.record(at);
+    if (record === undefined) return false;
+    switch (what.case) {
+      case 'measured':
+        return !record.deleted && counter === record.measuredCounter;
+      case 'tagged':
+        return !record.deleted && counter === record.taggedCounter;
+      case 'pinned':
+        return !record.deleted && counter === record.pinnedCounter;
+      case 'graded':
+        return !record.deleted && counter === record.gradedCounter;
+      case 'acknowledged':
+        return !record.deleted && counter === record.acknowledgedCounter;
+      default:
+        return true;
+    }
+  }
+
+  /** Publishes everything. */
+  async finish(): Promise<void> {
+    await this.#flushData();
+    await this.#ingest.finishRepack([...this.#records].map(([kind, units]) => ({ kind, units })));
+  }
+}
+
+/** Removes packs: first from the index, synced, then the files. */
+async function removePacks(store: Store, old: readonly PackLife[]): Promise<void> {
+  // Should this fail, files are left that the index does not know: whoever opens the store next is to list them.
+  const shards = new Set(
+    old.map(({ packId }) => packId.slice(0, 2)).filter((shard) => !store.unsound.has(shard)),
+  );
+  for (const shard of shards) store.unsound.add(shard);
+  for (const { pack, packId, size } of old) {
+    const { frames } = await readPackTable(store.packs, packId, size);
+    await store.index.removePack(pack, frames);
+  }
+  await store.index.sync();
+  store.dropFrames();
+  const folders = new Set<string>();
+  for (const { pack, packId } of old) {
+    await store.packs.delete(packId);
+    folders.add(dirname(store.packs.localPath(packId)));
+    store.condemned.delete(pack);
+  }
+  for (const shard of shards) {
+    store.unsound.delete(shard);
+    store.touched.add(shard);
+  }
+  for (const folder of folders) await syncDir('store:pack:removed', folder);
+  await forgetDeleted(store);
+}
+
+/** Forgets deleted snapshots whose manifest no pack has any more; last, so that a crash before only delays it. */
+async function forgetDeleted(store: Store): Promise<void> {
+  for (const side of [false, true]) {
+    for await (const [at, record] of store.index.records({ side, reverse: false })) {
+      if (!record.deleted) continue;
+      if (store.index.locateSync(record.manifestUnitId) !== undefined) continue;
+      const batch = store.index.batch();
+      store.index.removeRecord(batch, at, snapshotIdOf(record.digest));
+      // Should a pack with the manifest come back, it comes back as deleted.
+      delete record.manifest;
+      store.index.putStrayAnnotations(batch, record);
+      await store.index.write('index:forget', batch);
+    }
+  }
+}
+
+/** The newest capture time of a graph's snapshots, deleted ones included. */
+export async function newestMs(store: Store, graphId: string): Promise<number | undefined> {
+  for await (const [, record] of store.index.records({ graphId })) {
+    if (record.manifest !== undefined) return capturedMs(record.manifest);
+  }
+  return undefined;
+}

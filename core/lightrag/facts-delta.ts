@@ -1,0 +1,78 @@
+import type { TableName } from './facts.ts';
+import type { FileFacts } from './facts-codec.ts';
+import { TABLES_OF, UNIQUE } from './rules.ts';
+
+/** Tables in which a name comes from one record alone, unless the file has that twice. Other names may come from many. */
+const OF_ONE_RECORD: ReadonlySet<string> = new Set([
+  ...Object.keys(UNIQUE),
+  'begun',
+  'nodeStates',
+  'edgeStates',
+  'entityStates',
+  'relationStates',
+]);
+
+const NONE: Float64Array = new Float64Array(0);
+
+/**
+ * The facts of a file that has changed in part: those of its older state, `was`, without those of the records of it that
+ * are not in both, `less`, and with those of the records that are new, `more`. Undefined where that cannot be known
+ * without reading all of it: a name that is gone from these records may be in others, and a name that is new may be there
+ * already.
+ */
+export function patched(
+  path: string,
+  was: FileFacts,
+  less: FileFacts,
+  more: FileFacts,
+): FileFacts | undefined {
+  const isFlawed = ({ flaws, repeated }: FileFacts) =>
+    flaws.length > 0 || [...repeated.values()].some(({ length }) => length > 0);
+  if ([was, less, more].some(isFlawed) || was.dimension !== more.dimension) return undefined;
+  const tables = new Map<TableName, Float64Array>();
+  for (const name of TABLES_OF.get(path) ?? []) {
+    const [old, gone, come] = [was, less, more].map((facts) => facts.tables.get(name) ?? NONE);
+    const table = (OF_ONE_RECORD.has(name) ? replaced : joined)(old ?? NONE, gone ?? NONE, come ?? NONE);
+    if (table === undefined) return undefined;
+    tables.set(name, table);
+  }
+  const { vectors, matrixAt } = more;
+  return { ...was, tables, vectors, matrixAt, unread: was.unread + 1 };
+}
+
+/** `old` without `gone` and with `come`. */
+function replaced(old: Float64Array, gone: Float64Array, come: Float64Array): Float64Array | undefined {
+  const kept = without(old, gone);
+  if (kept.length !== old.length - gone.length) return undefined;
+  const all = union(kept, come);
+  return all.length === kept.length + come.length ? all : undefined;
+}
+
+/** `old` with `come`, which must hold all that is gone from it. */
+function joined(old: Float64Array, gone: Float64Array, come: Float64Array): Float64Array | undefined {
+  return without(gone, come).length > 0 ? undefined : union(old, come);
+}
+
+function without(numbers: Float64Array, others: Float64Array): Float64Array {
+  const kept = new Float64Array(numbers.length);
+  let length = 0;
+  let at = 0;
+  for (const number of numbers) {
+    while (at < others.length && (others[at] as number) < number) at += 1;
+    if (others[at] !== number) kept[length++] = number;
+  }
+  return kept.subarray(0, length);
+}
+
+function union(numbers: Float64Array, others: Float64Array): Float64Array {
+  const all = new Float64Array(numbers.length + others.length);
+  let length = 0;
+  let at = 0;
+  for (const number of numbers) {
+    while (at < others.length && (others[at] as number) < number) all[length++] = others[at++] as number;
+    if (others[at] === number) at += 1;
+    all[length++] = number;
+  }
+  for (; at < others.length; at++) all[length++] = others[at] as number;
+  return all.subarray(0, length);
+}
