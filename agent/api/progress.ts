@@ -1,11 +1,9 @@
 import { create } from '@bufbuild/protobuf';
+import type { OnProgress } from '../../core/progress.ts';
 import { type Progress, ProgressSchema } from '../../gen/lightkeeper/v1/agent_pb.ts';
 
 /** Progress is told at most this often. */
 const PROGRESS_EVERY_MS = 200;
-
-/** Told by long work as it goes on. */
-export type OnProgress = (phase: string, doneBytes: number, totalBytes: number) => void;
 
 /** One event of a long call: how far it is, or its result. */
 export type Told<T> =

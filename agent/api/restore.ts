@@ -1,38 +1,21 @@
 import { realpathSync } from 'node:fs';
 import { create } from '@bufbuild/protobuf';
 import { LightkeeperError, systemCode } from '../../core/errors.ts';
-import { type BytePath, bytesText } from '../../core/path.ts';
+import { bytesText } from '../../core/path.ts';
+import type { OnProgress } from '../../core/progress.ts';
+import { type Found, gradeOf, idOf } from '../../core/snapshot.ts';
 import {
   type RestoreRequest,
   type RestoreResult,
   RestoreResultSchema,
 } from '../../gen/lightkeeper/v1/agent_pb.ts';
-import { type Finding, Grade_Value } from '../../gen/lightkeeper/v1/types_pb.ts';
+import { Grade_Value } from '../../gen/lightkeeper/v1/types_pb.ts';
 import { monotonic } from '../../host/clock.ts';
-import type { CaptureHooks } from '../instance/hooks.ts';
-import type { InstanceSettings } from '../instance/probe.ts';
+import type { Guarded } from '../config/settings.ts';
 import { type InPlaceRestored, restoreInPlace } from '../restore/in-place.ts';
 import { restore } from '../restore/to-directory.ts';
-import { type Found, gradeOf, idOf, selectSnapshot } from '../snapshots/resolve.ts';
+import { selectSnapshot } from '../snapshots/resolve.ts';
 import type { Store } from '../store/store.ts';
-import type { OnProgress } from './progress.ts';
-
-/** What an agent adds to a bare store: the directories that it guards. */
-export interface Guarded {
-  readonly graphId: string;
-  readonly dir: string;
-  /** Patterns of names that it leaves out. */
-  readonly exclude: readonly string[];
-  /** How to find a good moment for a capture, whoever asks for one. */
-  readonly instance: InstanceSettings | undefined;
-  readonly hooks: CaptureHooks | undefined;
-  /** What may be lost from one point to the next without an alarm, as a share. */
-  readonly lossShare: number;
-  /** Direct subfolders that are guarded as graphs of their own. */
-  readonly leaveOut: () => ReadonlySet<BytePath>;
-  /** What is wrong with how it is guarded, as long as it is. */
-  readonly findings: readonly Finding[];
-}
 
 /** What a restore is run with, beside what was asked. */
 export interface RestoreAround {

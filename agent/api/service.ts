@@ -7,7 +7,9 @@ import { warning } from '../../core/finding.ts';
 import { mayStand } from '../../core/lightrag/grade.ts';
 import { LOSS_SHARE } from '../../core/lightrag/loss.ts';
 import { capturedMs, checkGraphId, graphIdOf } from '../../core/manifest.ts';
+import type { OnProgress } from '../../core/progress.ts';
 import { learnTorn, windowBefore } from '../../core/quiet.ts';
+import { type Found, gradeOf, idOf, isThere, isTorn, isUsable } from '../../core/snapshot.ts';
 import {
   type AcceptFindingsRequest,
   AcceptFindingsResponseSchema,
@@ -35,23 +37,12 @@ import {
 } from '../../gen/lightkeeper/v1/types_pb.ts';
 import { now } from '../../host/clock.ts';
 import { type CaptureResult, capture } from '../capture/capture.ts';
-import { newestRecord } from '../capture/parent.ts';
-import { GRAPH_DEFAULTS } from '../config/settings.ts';
+import { GRAPH_DEFAULTS, type Guarded } from '../config/settings.ts';
 import { exportDocument } from '../diff/document-export.ts';
 import { diffSnapshots } from '../diff/snapshot-diff.ts';
 import { Grader } from '../grade/grader.ts';
-import { inspectSnapshots } from '../snapshots/graph-files.ts';
-import {
-  type Found,
-  gradeOf,
-  idOf,
-  isThere,
-  isTorn,
-  isUsable,
-  notFound,
-  onlyGraph,
-  selectSnapshot,
-} from '../snapshots/resolve.ts';
+import { inspectSnapshots } from '../grade/verify-graphs.ts';
+import { newestRecord, notFound, onlyGraph, selectSnapshot } from '../snapshots/resolve.ts';
 import { Keeping, withoutReason } from '../snapshots/retention.ts';
 import { allFindings, fileView, snapshotView, summaryView } from '../snapshots/views.ts';
 import { reconcile } from '../store/index/reconcile.ts';
@@ -59,8 +50,8 @@ import type { Store } from '../store/store.ts';
 import { repairStore } from '../store/upkeep/repair.ts';
 import { snapshotsOf, verifyStore } from '../store/upkeep/verify.ts';
 import { workspacesIn } from '../watch/workspaces.ts';
-import { type OnProgress, tell } from './progress.ts';
-import { answerRestore, type Guarded } from './restore.ts';
+import { tell } from './progress.ts';
+import { answerRestore } from './restore.ts';
 
 /** How long a snapshot waits for its directory to settle. */
 export const SETTLE_TIMEOUT_MS = 30_000;

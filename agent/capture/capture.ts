@@ -4,10 +4,9 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { create, toBinary } from '@bufbuild/protobuf';
 import { must } from '../../core/assert.ts';
 import { LightkeeperError } from '../../core/errors.ts';
-import { errorFinding } from '../../core/finding.ts';
-import { filesPieceEnds, ListBuilder, spanOf } from '../../core/list.ts';
+import { filesPieceEnds, ListBuilder } from '../../core/list.ts';
 import { capturedMs, captureTime, MANIFEST_FINDINGS_MAX, MANIFEST_FORMAT } from '../../core/manifest.ts';
-import { type BytePath, pathBytes, pathText } from '../../core/path.ts';
+import type { BytePath } from '../../core/path.ts';
 import { learnPauses, quietWindowMs } from '../../core/quiet.ts';
 import {
   CutMethod_Value,
@@ -30,19 +29,23 @@ import { version } from '../../host/version.ts';
 import type { CaptureHooks } from '../instance/hooks.ts';
 import type { InstanceSettings } from '../instance/probe.ts';
 import { settlePending } from '../restore/journal-recovery.ts';
+import { packChangeTimes } from '../store/index/change-times.ts';
 import type { Store } from '../store/store.ts';
 import { Ingest, sameFiles } from '../store/transaction.ts';
-import { type Entry, firstDifference, keptTime, type Scan, type ScanOptions, scan } from '../watch/scan.ts';
+import { type Entry, firstDifference, type Scan, type ScanOptions, scan } from '../watch/scan.ts';
 import { Pool } from '../workers/pool.ts';
 import { Reader, type Reading } from './file-reader.ts';
-import { loadPrevious, lostManifest, type PreviousState, packChangeTimes } from './parent.ts';
+import { fileEntry, metadata, otherNameFinding, secondName, tornFinding } from './manifest-builder.ts';
+import { loadPrevious, lostManifest, type PreviousState } from './parent.ts';
 import { Moment } from './quiesce.ts';
 import { type Settled, waitUntilQuiet } from './settle.ts';
 
 /** Captures that start over because something changed, before one is taken as it is. */
 const RETRIES = 3;
+
 /** With the store taken, a directory is not waited for longer than this. */
 const RETRY_SETTLE_MAX_MS = 30_000;
+
 /** Longer than the clock of a filesystem needs to tell two writes apart. */
 const RETRY_WAIT_MIN_MS = 25;
 
@@ -424,65 +427,6 @@ class Capture {
     const source = { host: hostname(), dir: this.#request.dir, agentVersion: version };
     return create(SourceSchema, instance === undefined ? source : { ...source, instance });
   }
-}
-
-function tornFinding(changed: BytePath | undefined): Finding {
-  return changed === undefined
-    ? errorFinding('not_settled', '', {
-        message: 'the directory did not come to rest in time; it was taken as it was',
-        hint: 'wait longer with --settle-timeout',
-      })
-    : errorFinding('changed_while_read', pathText(changed), {
-        message: 'it changed while it was read, at every attempt',
-        hint: 'take the snapshot when nothing writes, or let "up" find such a moment',
-      });
-}
-
-function otherNameFinding(path: BytePath): Finding {
-  return errorFinding('unreadable', pathText(path), {
-    message: 'it is another name of a file that could not be read, and is not in the snapshot',
-    hint: 'give the agent the right to read it, or exclude it',
-  });
-}
-
-function metadata(entry: Entry, type: FileType_Value) {
-  const { mode, uid, gid } = entry;
-  return { path: pathBytes(entry.path), type, mode, uid, gid, mtimeNs: keptTime(entry.mtimeNs) };
-}
-
-/** Whether an inode has been seen under another name before. */
-function secondName(links: Set<string>, entry: Entry): boolean {
-  if (entry.links === '') return false;
-  if (links.has(entry.links)) return true;
-  links.add(entry.links);
-  return false;
-}
-
-/** A scan entry as it is stored; undefined for a file whose bytes could not be had. */
-function fileEntry(
-  entry: Entry,
-  content: ListRoot | undefined,
-  first: Map<string, BytePath>,
-): FileEntry | undefined {
-  if (entry.type === 'dir') return create(FileEntrySchema, metadata(entry, FileType_Value.DIRECTORY));
-  if (entry.type === 'symlink') {
-    return create(FileEntrySchema, {
-      ...metadata(entry, FileType_Value.SYMLINK),
-      target: pathBytes(entry.target),
-    });
-  }
-  const other = entry.links === '' ? undefined : first.get(entry.links);
-  if (other !== undefined) {
-    return create(FileEntrySchema, {
-      ...metadata(entry, FileType_Value.HARD_LINK),
-      target: pathBytes(other),
-    });
-  }
-  if (content === undefined) return undefined;
-  if (entry.links !== '') first.set(entry.links, entry.path);
-  // Of a torn file that is not what the scan saw.
-  const size = BigInt(spanOf(content));
-  return create(FileEntrySchema, { ...metadata(entry, FileType_Value.REGULAR), size, content });
 }
 
 function sameTimes(a: Entry, b: Entry): boolean {

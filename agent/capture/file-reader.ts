@@ -13,10 +13,12 @@ import {
 } from '../../gen/lightkeeper/v1/types_pb.ts';
 import type { Store } from '../store/store.ts';
 import type { Ingest } from '../store/transaction.ts';
-import { below, type Entry, unreadable } from '../watch/scan.ts';
+import { below } from '../watch/names.ts';
+import { type Entry, unreadable } from '../watch/scan.ts';
 import { allocateHints, BLOCK_BYTES, type CutBlock, type Hints, putHint } from '../workers/chunker.ts';
+import type { SmallFileResult } from '../workers/cut-task.ts';
 import { eachInPool, type Lease, type Pool } from '../workers/pool.ts';
-import { BATCH_FILES_MAX, type SmallFileResult } from '../workers/tasks.ts';
+import { BATCH_FILES_MAX } from '../workers/tasks.ts';
 
 const openFile = promisify(open);
 const statFile = promisify(fstat) as unknown as (
@@ -27,8 +29,10 @@ const closeFile = promisify(close);
 
 /** Beyond this many units of its last capture (16 GiB, 46 MiB of memory) a file is cut without hints. */
 const HINTS_MAX = 1 << 20;
+
 /** New files that are read at once. */
 const STREAMS = 3;
+
 /** A file that changed this shortly before it was read may change again without its times showing it. */
 const RACY_NS = 20_000_000n;
 

@@ -1,6 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { monotonic, now } from '../../host/clock.ts';
-import { firstDifference, isTemp, type Scan, TEMP_YOUNG_MS } from '../watch/scan.ts';
+import { isTemp, TEMP_YOUNG_MS } from '../watch/names.ts';
+import { firstDifference, type Scan } from '../watch/scan.ts';
 
 /** Between two looks while waiting, at least. */
 const LOOK_AGAIN_MIN_MS = 5;

@@ -7,59 +7,21 @@ import {
 } from '../../core/lightrag/record-boundaries.ts';
 import { vectorFileOf } from '../../core/lightrag/vector-reader.ts';
 import type { NodeRef } from '../../core/list.ts';
-import { type ListRoot, UnitKind_Value } from '../../gen/lightkeeper/v1/types_pb.ts';
-import type { GraphSource } from '../grade/full-check.ts';
+import { runsOf } from '../../core/unit-runs.ts';
+import { UnitKind_Value } from '../../gen/lightkeeper/v1/types_pb.ts';
+import { type GraphSource, unitsOf } from '../snapshots/graph-files.ts';
 import type { Store } from '../store/store.ts';
 
 /** So many bytes of rows without the start of one are no rows, but their matrix. */
 const ROW_BYTES_MAX = 1 << 20;
+
 /** So much is searched for the last record of a run, back from its end, before halves of the run are tried. */
 const BACK_BYTES_MAX = 1 << 20;
-
-/** A run of units that two files have in common. */
-export interface Run {
-  readonly at: number;
-  readonly otherAt: number;
-  length: number;
-}
 
 /** Bytes of a file that are left out. */
 interface Gap {
   readonly from: number;
   readonly to: number;
-}
-
-/** All units of a file, in order. */
-export async function unitsOf(store: Store, content: ListRoot | undefined): Promise<NodeRef[]> {
-  const all: NodeRef[] = [];
-  for await (const refs of store.units(content)) all.push(...refs);
-  return all;
-}
-
-/** Places of units that are there once. */
-function placesOf(units: readonly NodeRef[]): Map<string, number> {
-  const places = new Map<string, number>();
-  for (const [i, { id }] of units.entries()) {
-    const name = id.toString('latin1');
-    places.set(name, places.has(name) ? Number.NaN : i);
-  }
-  return places;
-}
-
-/** Runs of units that two files have in common, in order of the first; units that one has twice are in none. */
-export function runsOf(one: readonly NodeRef[], other: readonly NodeRef[]): Run[] {
-  const [mine, theirs] = [placesOf(one), placesOf(other)];
-  const runs: Run[] = [];
-  for (const [at, { id }] of one.entries()) {
-    const name = id.toString('latin1');
-    const otherAt = Number.isNaN(mine.get(name)) ? Number.NaN : (theirs.get(name) ?? Number.NaN);
-    if (Number.isNaN(otherAt)) continue;
-    const last = runs.at(-1);
-    if (last !== undefined && last.at + last.length === at && last.otherAt + last.length === otherAt)
-      last.length += 1;
-    else runs.push({ at, otherAt, length: 1 });
-  }
-  return runs;
 }
 
 /**

@@ -3,13 +3,12 @@ import { LightkeeperError } from '../../core/errors.ts';
 import { LayoutError } from '../../core/lightrag/chunk-reader.ts';
 import { type JsonValue, RecordPicker } from '../../core/lightrag/record-picker.ts';
 import { GRAPH_FILES, type GraphFile } from '../../core/lightrag/rules.ts';
+import { type Found, idOf } from '../../core/snapshot.ts';
 import {
   type ExportDocumentResponse,
   ExportDocumentResponseSchema,
 } from '../../gen/lightkeeper/v1/agent_pb.ts';
-import { feedAll } from '../grade/full-check.ts';
-import { graphFiles } from '../snapshots/graph-files.ts';
-import { type Found, idOf } from '../snapshots/resolve.ts';
+import { feedAll, graphFiles } from '../snapshots/graph-files.ts';
 import type { Store } from '../store/store.ts';
 
 /** A record, or what is told of something else in its place. */

@@ -16,7 +16,7 @@ import {
   type VectorChanges,
   VectorChangesSchema,
 } from '../../gen/lightkeeper/v1/agent_pb.ts';
-import { feedAll, type GraphSource } from '../grade/full-check.ts';
+import { feedAll, type GraphSource } from '../snapshots/graph-files.ts';
 import type { Store } from '../store/store.ts';
 import { withoutCommon } from './changed-records.ts';
 

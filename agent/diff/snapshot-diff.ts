@@ -3,6 +3,7 @@ import { warning } from '../../core/finding.ts';
 import { LayoutError } from '../../core/lightrag/chunk-reader.ts';
 import { GRAPH_FILES, type GraphFile } from '../../core/lightrag/rules.ts';
 import { pathFromBytes, pathText } from '../../core/path.ts';
+import { type Found, idOf } from '../../core/snapshot.ts';
 import { hex } from '../../core/unit.ts';
 import {
   ChangeKind_Value,
@@ -15,7 +16,6 @@ import {
 } from '../../gen/lightkeeper/v1/agent_pb.ts';
 import { type FileEntry, FileType_Value, type Finding } from '../../gen/lightkeeper/v1/types_pb.ts';
 import { contentName, graphFiles } from '../snapshots/graph-files.ts';
-import { type Found, idOf } from '../snapshots/resolve.ts';
 import type { Store } from '../store/store.ts';
 import { compareRecords, type FileRecords } from './record-diff.ts';
 

@@ -1,36 +1,13 @@
 import { normalise } from '../../core/errors.ts';
 import { type CheckContext, GraphCheck } from '../../core/lightrag/check.ts';
-import { type ChunkReader, LayoutError } from '../../core/lightrag/chunk-reader.ts';
-import { Feed } from '../../core/lightrag/utf8-reader.ts';
-import type { Finding, GraphStats, ListRoot } from '../../gen/lightkeeper/v1/types_pb.ts';
-
-/** A file of a graph, from wherever its bytes come. */
-export interface GraphSource {
-  /** From the directory, with slashes. */
-  readonly path: string;
-  /** A name for all its bytes, where there is one. */
-  readonly content?: string;
-  /** Its units, where it is in a snapshot. */
-  readonly units?: ListRoot | undefined;
-  /** Its bytes, from the start; each chunk may be used again for the next. */
-  chunks(): AsyncIterable<Buffer>;
-}
+import { LayoutError } from '../../core/lightrag/chunk-reader.ts';
+import type { Finding, GraphStats } from '../../gen/lightkeeper/v1/types_pb.ts';
+import { feedAll, type GraphSource } from '../snapshots/graph-files.ts';
 
 /** What the checks say of a graph. */
 export interface Inspection {
   readonly findings: readonly Finding[];
   readonly stats: GraphStats;
-}
-
-/** Gives a file to a reader, to its end or until that knows enough. Throws `LayoutError` for what is not UTF-8 or not in its layout. */
-export async function feedAll(source: GraphSource, reader: ChunkReader, signal?: AbortSignal): Promise<void> {
-  const feed = new Feed(reader);
-  for await (const chunk of source.chunks()) {
-    signal?.throwIfAborted();
-    feed.feed(chunk);
-    if (feed.isDone) return;
-  }
-  feed.end();
 }
 
 /** Runs the checks on the files of a graph: each is read once, and those with something to name once more. */

@@ -5,6 +5,7 @@ import { FACTS_VERSION, parseFacts } from '../../core/lightrag/facts-codec.ts';
 import { type Circumstances, judge, mayStand, sightingKey, UNCHANGED_MS } from '../../core/lightrag/grade.ts';
 import { alarms, type Lost } from '../../core/lightrag/loss.ts';
 import { capturedMs } from '../../core/manifest.ts';
+import { type Found, idOf, isThere, isTorn, isUsable } from '../../core/snapshot.ts';
 import { hex, unitId } from '../../core/unit.ts';
 import {
   CutMethod_Value,
@@ -19,9 +20,9 @@ import {
   UnitKind_Value,
 } from '../../gen/lightkeeper/v1/types_pb.ts';
 import { monotonic, now } from '../../host/clock.ts';
-import { newestChangeMs } from '../capture/parent.ts';
 import { type Content, graphContents } from '../snapshots/graph-files.ts';
-import { type Found, idOf, isThere, isTorn, isUsable, selectSnapshot } from '../snapshots/resolve.ts';
+import { selectSnapshot } from '../snapshots/resolve.ts';
+import { newestChangeMs } from '../store/index/change-times.ts';
 import { enterAnnotation } from '../store/index/reconcile.ts';
 import type { Store } from '../store/store.ts';
 import { Ingest } from '../store/transaction.ts';
@@ -30,6 +31,7 @@ import { contentDigest, KnownChains, look } from './incremental-check.ts';
 
 /** Findings that are kept with a grade; the rest is counted. */
 const FINDINGS_MAX = 200;
+
 /** Points that are looked through for the last usable one. */
 const LOOK_BACK_MAX = 2000;
 

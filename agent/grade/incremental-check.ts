@@ -2,8 +2,17 @@ import { fromBinary } from '@bufbuild/protobuf';
 import { must } from '../../core/assert.ts';
 import { LightkeeperError } from '../../core/errors.ts';
 import { FACTS_VERSION, parseFacts } from '../../core/lightrag/facts-codec.ts';
+import {
+  matrixPlaces,
+  type Places,
+  type Stretch,
+  shortened,
+  stretchesOf,
+} from '../../core/lightrag/reuse-plan.ts';
 import { type NodeRef, spanOf } from '../../core/list.ts';
+import type { Found } from '../../core/snapshot.ts';
 import { hex, sameBytes, sha256 } from '../../core/unit.ts';
+import { runsOf } from '../../core/unit-runs.ts';
 import {
   CutMethod_Value,
   type Graded,
@@ -13,9 +22,7 @@ import {
   type ListRoot,
   UnitKind_Value,
 } from '../../gen/lightkeeper/v1/types_pb.ts';
-import { runsOf, unitsOf } from '../diff/changed-records.ts';
-import { type Content, graphContents } from '../snapshots/graph-files.ts';
-import type { Found } from '../snapshots/resolve.ts';
+import { type Content, graphContents, unitsOf } from '../snapshots/graph-files.ts';
 import { missingUnit, type Store } from '../store/store.ts';
 import type {
   FilePart,
@@ -26,12 +33,13 @@ import type {
   NotedFile,
 } from '../workers/check-session.ts';
 import { Pool } from '../workers/pool.ts';
-import { matrixPlaces, type Places, type Stretch, shortened, stretchesOf } from './reuse-plan.ts';
 
 /** States of a file of which only what has changed is read, one after another. */
 const UNREAD_MAX = 63;
+
 /** Bytes of a file that one step is given. */
 const STEP_BYTES = 8 << 20;
+
 /** Chains in memory, of all graphs together, and for so long after the last look; others are read from the store. */
 const CHAINS_BYTES_MAX = 4 << 20;
 const CHAINS_MS = 10_000;

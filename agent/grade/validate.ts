@@ -8,8 +8,10 @@ import { bytesText, pathText } from '../../core/path.ts';
 import { type ValidateResult, ValidateResultSchema } from '../../gen/lightkeeper/v1/agent_pb.ts';
 import { Grade_Value, Severity_Value } from '../../gen/lightkeeper/v1/types_pb.ts';
 import { monotonic } from '../../host/clock.ts';
-import { below, firstDifference, scan } from '../watch/scan.ts';
-import { type GraphSource, inspect } from './full-check.ts';
+import type { GraphSource } from '../snapshots/graph-files.ts';
+import { below } from '../watch/names.ts';
+import { firstDifference, scan } from '../watch/scan.ts';
+import { inspect } from './full-check.ts';
 
 const CHUNK_BYTES = 1 << 20;
 

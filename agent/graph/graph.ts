@@ -7,6 +7,7 @@ import { warning } from '../../core/finding.ts';
 import { mayStand, STANDS_MS, UNCHANGED_MS } from '../../core/lightrag/grade.ts';
 import type { BytePath } from '../../core/path.ts';
 import { quietWindowMs } from '../../core/quiet.ts';
+import { isUsableGrade } from '../../core/snapshot.ts';
 import {
   CreateSnapshotRequestSchema,
   PruneRequestSchema,
@@ -20,13 +21,11 @@ import {
   type GraphStats,
 } from '../../gen/lightkeeper/v1/types_pb.ts';
 import { monotonic, now, waited } from '../../host/clock.ts';
-import type { Guarded } from '../api/restore.ts';
 import type { StoreService } from '../api/service.ts';
-import type { AgentSettings, GraphSettings } from '../config/settings.ts';
+import type { AgentSettings, GraphSettings, Guarded } from '../config/settings.ts';
 import { checkInstance, InstanceProbe } from '../instance/probe.ts';
 import { hasJournal } from '../restore/journal.ts';
 import { dropOldStates, oldStates } from '../restore/journal-recovery.ts';
-import { isUsableGrade } from '../snapshots/resolve.ts';
 import { checkDirectory } from '../watch/scan.ts';
 import { Watcher } from '../watch/watcher.ts';
 import { workspacesIn } from '../watch/workspaces.ts';
@@ -34,18 +33,23 @@ import type { AgentMetrics } from './metrics.ts';
 
 /** An unchanged directory is confirmed in the index at most this often: each is a write. */
 const CONFIRM_EVERY_MS = 5000;
+
 /** In a busy stretch the directory is taken as it is after this. */
 const BUSY_STRETCH_MS = 5 * 60 * 1000;
+
 /** How long the last snapshot waits for the directory to come to rest. */
 const LAST_SETTLE_MS = 5000;
+
 /** How long the agent waits for the last flush of an instance that may be stopping too. */
 const LAST_FLUSH_MS = 7000;
+
 /**
  * A point that may be a moment between two files of a flush is looked at again, if nothing has changed: soon, when it has
  * been there for a minute, and when its errors may stand.
  */
 const LOOK_AGAIN_MS = 5000;
 const STANDS_SLACK_MS = 500;
+
 /** Looks that must find nothing new before the point is taken for the last one, and the time between them. */
 const LAST_CALM_LOOKS = 4;
 const LAST_LOOK_MS = 250;

@@ -6,20 +6,12 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { ioError, LightkeeperError, systemCode } from '../../core/errors.ts';
 import { type BytePath, pathText } from '../../core/path.ts';
 import { now } from '../../host/clock.ts';
-import {
-  below,
-  type Entry,
-  firstDifference,
-  isTemp,
-  type Scan,
-  type ScanOptions,
-  sameEntry,
-  scan,
-  TEMP_YOUNG_MS,
-} from '../watch/scan.ts';
+import { below, isTemp, TEMP_YOUNG_MS } from '../watch/names.ts';
+import { type Entry, firstDifference, type Scan, type ScanOptions, sameEntry, scan } from '../watch/scan.ts';
 
 /** So long is watched whether anything changes. */
 const STILL_MS = 2000;
+
 /** A host that does not answer at all says nothing. */
 const PROBE_MS = 5000;
 

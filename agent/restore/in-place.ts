@@ -5,14 +5,15 @@ import { create } from '@bufbuild/protobuf';
 import { ioError, LightkeeperError, normalise, systemCode } from '../../core/errors.ts';
 import { warning } from '../../core/finding.ts';
 import { type BytePath, bytesText, pathFromBytes, pathText } from '../../core/path.ts';
+import { idOf } from '../../core/snapshot.ts';
 import { type InPlace, InPlaceSchema } from '../../gen/lightkeeper/v1/agent_pb.ts';
 import type { Finding } from '../../gen/lightkeeper/v1/types_pb.ts';
 import { effect, removeFile, removeTree, syncDir } from '../../host/disk.ts';
 import { checkReserve } from '../../host/disk-reserve.ts';
 import { type Claim, whyNotDown, whyNotDownSince } from '../instance/liveness.ts';
-import { idOf } from '../snapshots/resolve.ts';
 import type { Store } from '../store/store.ts';
-import { isWithin, OWN_FOLDER, type Scan, scan } from '../watch/scan.ts';
+import { OWN_FOLDER } from '../watch/names.ts';
+import { isWithin, type Scan, scan } from '../watch/scan.ts';
 import { workspacesIn } from '../watch/workspaces.ts';
 import {
   hasJournal,
@@ -24,7 +25,8 @@ import {
   writeJournal,
 } from './journal.ts';
 import { alone, isMovable, rollBack, rollForward, rollPending } from './journal-recovery.ts';
-import { count, type RestoreBase, type Restored, restore, writing } from './to-directory.ts';
+import { count, type RestoreBase, writing } from './plan.ts';
+import { type Restored, restore } from './to-directory.ts';
 import { type Totals, writeTree } from './tree-writer.ts';
 
 /** Names of one kind that are told. */

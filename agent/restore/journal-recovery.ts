@@ -5,9 +5,10 @@ import { warning } from '../../core/finding.ts';
 import { type BytePath, bytesText, pathFromBytes, pathMatcher, pathText } from '../../core/path.ts';
 import type { Finding } from '../../gen/lightkeeper/v1/types_pb.ts';
 import { effect, exists, makeDir, refuseSymlink, removeTree, renameFile, syncDir } from '../../host/disk.ts';
+import { lockFolder } from '../../host/folder-lock.ts';
 import { whyHeld } from '../instance/liveness.ts';
-import { lockFolder } from '../store/owner.ts';
-import { below, isNever, OWN_FOLDER, scan } from '../watch/scan.ts';
+import { below, isNever, OWN_FOLDER } from '../watch/names.ts';
+import { scan } from '../watch/scan.ts';
 import {
   damaged,
   hasJournal,

@@ -5,7 +5,7 @@ import { ioError, LightkeeperError, systemCode } from '../../core/errors.ts';
 import { type BytePath, bytesText, pathFromText, pathProblem, pathText } from '../../core/path.ts';
 import type { FileEntry } from '../../gen/lightkeeper/v1/types_pb.ts';
 import { createFile, removeFile, renameFile, syncDir, syncFile, writeAt } from '../../host/disk.ts';
-import { below, isNever, OWN_FOLDER } from '../watch/scan.ts';
+import { below, isNever, OWN_FOLDER } from '../watch/names.ts';
 
 /** A journal that is longer is not read, and so never written. */
 const JOURNAL_BYTES_MAX = 64 << 20;

@@ -3,23 +3,15 @@ import { lstat, mkdir, readdir, rename } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { ioError, LightkeeperError, systemCode } from '../../core/errors.ts';
 import { warning } from '../../core/finding.ts';
-import { type BytePath, bytesText, pathFromBytes, pathMatcher } from '../../core/path.ts';
-import { FileType_Value, type Finding } from '../../gen/lightkeeper/v1/types_pb.ts';
+import { bytesText } from '../../core/path.ts';
+import { idOf } from '../../core/snapshot.ts';
+import type { Finding } from '../../gen/lightkeeper/v1/types_pb.ts';
 import { createFile, effect, makeDir, removeFile, removeTree, syncDir, writeAt } from '../../host/disk.ts';
 import { checkReserve } from '../../host/disk-reserve.ts';
-import { type Found, idOf } from '../snapshots/resolve.ts';
 import type { Store } from '../store/store.ts';
-import { INCOMPLETE_MARK } from '../watch/scan.ts';
+import { INCOMPLETE_MARK } from '../watch/names.ts';
+import { count, type RestoreBase, writing } from './plan.ts';
 import { settleFolder, type Totals, writeTree } from './tree-writer.ts';
-
-/** What every restore is asked. */
-export interface RestoreBase {
-  readonly record: Found;
-  readonly dryRun: boolean;
-  readonly reserveBytes: bigint | undefined;
-  readonly signal?: AbortSignal;
-  readonly onProgress?: (phase: string, doneBytes: number, totalBytes: number) => void;
-}
 
 /** What a restore to another directory is asked. */
 export interface RestoreOrder extends RestoreBase {
@@ -53,12 +45,6 @@ export async function restore(store: Store, order: RestoreOrder): Promise<Restor
   }
 }
 
-function wanted(paths: readonly string[]): (path: BytePath) => boolean {
-  if (paths.length === 0) return () => true;
-  const matchers = paths.map(pathMatcher);
-  return (path) => matchers.some((matches) => matches(path));
-}
-
 /** Answers whether the directory is there (and empty). */
 async function checkTarget(to: Uint8Array): Promise<boolean> {
   const name = bytesText(to);
@@ -78,28 +64,6 @@ async function checkTarget(to: Uint8Array): Promise<boolean> {
     if (systemCode(error) === 'ENOENT') return false;
     throw ioError('restore to', name, error);
   }
-}
-
-/** How much a restore writes. */
-export async function count(store: Store, order: Pick<RestoreOrder, 'record' | 'paths'>): Promise<Totals> {
-  const { totals } = order.record.manifest;
-  if (order.paths.length === 0 && totals !== undefined)
-    return { files: totals.files, bytes: Number(totals.rawBytes) };
-  const wants = wanted(order.paths);
-  let files = 0;
-  let bytes = 0;
-  for await (const file of store.files(order.record.manifest.files)) {
-    const regular = file.type === FileType_Value.REGULAR || file.type === FileType_Value.HARD_LINK;
-    if (!regular || !wants(pathFromBytes(file.path))) continue;
-    files += 1;
-    bytes += Number(file.size);
-  }
-  if (files === 0 && order.paths.length > 0) {
-    throw new LightkeeperError('NOT_FOUND', `Cannot restore "${order.paths.join('", "')}": no file matches`, {
-      hint: 'look at the names with lightkeeper show',
-    });
-  }
-  return { files, bytes };
 }
 
 /** A directory that was there may be a mount point: it is filled as it is, with a mark in it until that has ended. */
@@ -134,19 +98,6 @@ async function makeWhole(store: Store, order: RestoreOrder, totals: Totals): Pro
     await removeTree('restore:abandon', stage);
     throw error;
   }
-}
-
-/** What is to be written below a folder, for `writeTree`. */
-export function writing(order: RestoreBase, totals: Totals, base: Buffer, paths: readonly string[] = []) {
-  const { record, signal, onProgress } = order;
-  return {
-    manifest: record.manifest,
-    base,
-    wants: wanted(paths),
-    totals,
-    ...(signal === undefined ? {} : { signal }),
-    ...(onProgress === undefined ? {} : { onProgress }),
-  };
 }
 
 /** Folders that earlier restores of the snapshot left behind. */

@@ -14,12 +14,13 @@ import { effect } from '../../host/disk.ts';
 import { canSyncFilesystem, syncFilesystem } from '../../host/sync-filesystem.ts';
 import type { UnitLocation } from '../store/index/store-index.ts';
 import type { Store } from '../store/store.ts';
-import { below } from '../watch/scan.ts';
+import { below } from '../watch/names.ts';
 import { type Lease, Pool } from '../workers/pool.ts';
-import type { RestoreTargets } from '../workers/tasks.ts';
+import type { RestoreTargets } from '../workers/write-task.ts';
 
 /** Units that are looked up and written in one go, sorted by where they are stored. */
 const WINDOW_UNITS = 8192;
+
 /** Files that are open for writing at once. */
 const OPEN_FILES_MAX = 128;
 const LOCATE_BATCH = 1024;

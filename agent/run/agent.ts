@@ -10,7 +10,7 @@ import type { AgentSettings, GraphSettings } from '../config/settings.ts';
 import { checkStart, Guard, type GuardEvents } from '../graph/graph.ts';
 import { AgentMetrics } from '../graph/metrics.ts';
 import { Store } from '../store/store.ts';
-import { below } from '../watch/scan.ts';
+import { below } from '../watch/names.ts';
 import { workspaceId } from '../watch/workspaces.ts';
 import { serveHttp } from './probes.ts';
 import { serveStore } from './socket.ts';
@@ -18,10 +18,13 @@ import { serveStore } from './socket.ts';
 /** Between two applications of the retention policy. */
 const PRUNE_EVERY_MS = 10 * 60 * 1000;
 const FIRST_PRUNE_MS = 60 * 1000;
+
 /** Between two looks for space that nothing needs: what was deleted, or a killed capture left. */
 const SWEEP_EVERY_MS = 60 * 60 * 1000;
+
 /** Counting goes over every record of the store: scrapes in between get the last figures. */
 const COUNT_EVERY_MS = 30_000;
+
 /** Workspaces that one agent guards by itself; each is watched. */
 const WORKSPACES_MAX = 500;
 

@@ -1,20 +1,16 @@
-import { create } from '@bufbuild/protobuf';
-import { normalise } from '../../core/errors.ts';
 import { isGraphFile } from '../../core/lightrag/check.ts';
+import type { ChunkReader } from '../../core/lightrag/chunk-reader.ts';
+import { Feed } from '../../core/lightrag/utf8-reader.ts';
+import type { NodeRef } from '../../core/list.ts';
 import { pathFromBytes } from '../../core/path.ts';
 import { hex } from '../../core/unit.ts';
 import {
-  CutMethod_Value,
   FileType_Value,
-  type Finding,
-  FindingSchema,
   type ListRoot,
   type Manifest,
   UnitKind_Value,
 } from '../../gen/lightkeeper/v1/types_pb.ts';
-import { type GraphSource, inspect } from '../grade/full-check.ts';
 import type { Store } from '../store/store.ts';
-import { type Found, idOf, isTorn } from './resolve.ts';
 
 /** Units are joined to chunks of this many bytes: each chunk costs something of its own. */
 const CHUNK_BYTES = 256 * 1024;
@@ -73,41 +69,32 @@ export async function graphFiles(store: Store, manifest: Manifest): Promise<Grap
   }));
 }
 
-/** What the checks say of the graphs in snapshots; each finding names those that it is of. */
-export async function inspectSnapshots(
-  store: Store,
-  records: AsyncIterable<Found>,
-  signal?: AbortSignal,
-): Promise<Finding[]> {
-  const endRead = store.beginRead();
-  const found = new Map<string, Finding>();
-  const enter = (finding: Finding, snapshotId: string) => {
-    const { code, object, message } = finding;
-    const key = `${code}\0${object}\0${message}`;
-    const known = found.get(key) ?? create(FindingSchema, finding);
-    known.snapshots.push(snapshotId);
-    found.set(key, known);
-  };
-  let last: { name: string; findings: readonly Finding[] } | undefined;
-  try {
-    for await (const record of records) {
-      signal?.throwIfAborted();
-      if (isTorn(record.manifest)) continue;
-      try {
-        const sources = await graphFiles(store, record.manifest);
-        const name = sources.map(({ path, content }) => `${path} ${content}`).join('\n');
-        if (last?.name !== name) {
-          const idle = record.manifest.cutMethod === CutMethod_Value.IDLE ? true : undefined;
-          last = { name, findings: (await inspect(sources, { idle }, signal)).findings };
-        }
-        for (const finding of last.findings) enter(finding, idOf(record));
-      } catch (error) {
-        // What cannot be read is the store's damage: that has been said with the packs.
-        if (normalise(error).code !== 'DAMAGED') throw error;
-      }
-    }
-  } finally {
-    endRead();
+/** A file of a graph, from wherever its bytes come. */
+export interface GraphSource {
+  /** From the directory, with slashes. */
+  readonly path: string;
+  /** A name for all its bytes, where there is one. */
+  readonly content?: string;
+  /** Its units, where it is in a snapshot. */
+  readonly units?: ListRoot | undefined;
+  /** Its bytes, from the start; each chunk may be used again for the next. */
+  chunks(): AsyncIterable<Buffer>;
+}
+
+/** Gives a file to a reader, to its end or until that knows enough. Throws `LayoutError` for what is not UTF-8 or not in its layout. */
+export async function feedAll(source: GraphSource, reader: ChunkReader, signal?: AbortSignal): Promise<void> {
+  const feed = new Feed(reader);
+  for await (const chunk of source.chunks()) {
+    signal?.throwIfAborted();
+    feed.feed(chunk);
+    if (feed.isDone) return;
   }
-  return [...found.values()];
+  feed.end();
+}
+
+/** All units of a file, in order. */
+export async function unitsOf(store: Store, content: ListRoot | undefined): Promise<NodeRef[]> {
+  const all: NodeRef[] = [];
+  for await (const refs of store.units(content)) all.push(...refs);
+  return all;
 }

@@ -1,49 +1,11 @@
 import { LightkeeperError } from '../../core/errors.ts';
-import { SNAPSHOT_ID_DIGITS, snapshotIdOf } from '../../core/manifest.ts';
-import {
-  CutMethod_Value,
-  type Finding,
-  Grade_Value,
-  type Manifest,
-  type SnapshotRecord,
-} from '../../gen/lightkeeper/v1/types_pb.ts';
+import { SNAPSHOT_ID_DIGITS } from '../../core/manifest.ts';
+import { type Found, gradeOf, isThere, isUsable } from '../../core/snapshot.ts';
+import { Grade_Value, type SnapshotRecord } from '../../gen/lightkeeper/v1/types_pb.ts';
 import type { Store } from '../store/store.ts';
 
 /** Fewest digits that may name a snapshot. */
 const PREFIX_DIGITS_MIN = 8;
-
-/** A record with its manifest: a snapshot that is there. */
-export type Found = SnapshotRecord & { manifest: Manifest };
-
-/** Whether a snapshot is torn by its cut. */
-export function isTorn(manifest: Manifest): boolean {
-  return manifest.cutMethod === CutMethod_Value.TORN;
-}
-
-/** How far a snapshot can be trusted. */
-export function gradeOf({ manifest, graded }: Found): Grade_Value {
-  return isTorn(manifest) ? Grade_Value.TORN : (graded?.grade ?? Grade_Value.UNGRADED);
-}
-
-/** Whether a grade says that the graph is whole. */
-export function isUsableGrade(grade: Grade_Value): boolean {
-  return grade === Grade_Value.VALID || grade === Grade_Value.DEGRADED;
-}
-
-/** Whether a snapshot has been proven to hold a whole graph. */
-export function isUsable(record: Found): boolean {
-  return isUsableGrade(gradeOf(record));
-}
-
-/** Whether a snapshot has alarms that nobody has acknowledged. */
-export function isAlarming(record: Found): boolean {
-  return alarmsOf(record).length > 0 && record.acknowledged === undefined;
-}
-
-/** What is alarming about a snapshot. One that is not usable counts for nothing, and alarms nobody. */
-export function alarmsOf(record: Found): readonly Finding[] {
-  return isUsable(record) ? (record.graded?.alarms ?? []) : [];
-}
 
 /**
  * The snapshot that a person means: an id, the start of one, `latest` (the newest that is not torn) or
@@ -123,11 +85,6 @@ export async function onlyGraph(store: Store): Promise<string> {
   return first;
 }
 
-/** Whether a record is of a snapshot that can be shown and restored. */
-export function isThere(record: SnapshotRecord): record is Found {
-  return record.manifest !== undefined && !record.deleted;
-}
-
 /** The error of a snapshot that is not there. */
 export function notFound(name: string, graphId: string): LightkeeperError {
   const where = graphId === '' ? '' : ` of graph "${graphId}"`;
@@ -136,7 +93,10 @@ export function notFound(name: string, graphId: string): LightkeeperError {
   });
 }
 
-/** The id that a record's snapshot goes by. */
-export function idOf(record: SnapshotRecord): string {
-  return snapshotIdOf(record.digest);
+/** The newest snapshot of a graph that is not a side snapshot and not deleted. */
+export async function newestRecord(store: Store, graphId: string): Promise<SnapshotRecord | undefined> {
+  for await (const [, record] of store.index.records({ graphId })) {
+    if (!record.deleted && record.manifest !== undefined) return record;
+  }
+  return undefined;
 }

@@ -1,7 +1,18 @@
 import { create } from '@bufbuild/protobuf';
 import { LightkeeperError } from '../../core/errors.ts';
 import { annotate, capturedMs } from '../../core/manifest.ts';
+import type { OnProgress } from '../../core/progress.ts';
 import { applyRetention, type Candidate, isEmptyPolicy, type RetentionPlan } from '../../core/retention.ts';
+import {
+  alarmsOf,
+  type Found,
+  gradeOf,
+  idOf,
+  isAlarming,
+  isThere,
+  isTorn,
+  isUsable,
+} from '../../core/snapshot.ts';
 import {
   type PruneRequest,
   PruneResultSchema,
@@ -10,7 +21,6 @@ import {
 } from '../../gen/lightkeeper/v1/agent_pb.ts';
 import { type Annotation, Grade_Value } from '../../gen/lightkeeper/v1/types_pb.ts';
 import { now } from '../../host/clock.ts';
-import type { OnProgress } from '../api/progress.ts';
 import { enterAnnotation } from '../store/index/reconcile.ts';
 import type { Store } from '../store/store.ts';
 import { Ingest } from '../store/transaction.ts';
@@ -21,17 +31,7 @@ import {
   newestMs,
   planCollection,
 } from '../store/upkeep/collect-garbage.ts';
-import {
-  alarmsOf,
-  type Found,
-  gradeOf,
-  idOf,
-  isAlarming,
-  isThere,
-  isTorn,
-  isUsable,
-  selectSnapshot,
-} from './resolve.ts';
+import { selectSnapshot } from './resolve.ts';
 import { summaryView } from './views.ts';
 
 /** What stays and what goes: the calls that remove snapshots, and those that say something about them. */

@@ -2,6 +2,7 @@ import { create } from '@bufbuild/protobuf';
 import { timestampFromMs } from '@bufbuild/protobuf/wkt';
 import { snapshotIdOf } from '../../core/manifest.ts';
 import { bytesText, isUtf8, pathFromBytes, pathText } from '../../core/path.ts';
+import { alarmsOf, type Found, gradeOf, idOf, isAlarming } from '../../core/snapshot.ts';
 import { hex } from '../../core/unit.ts';
 import {
   type File,
@@ -20,7 +21,6 @@ import {
   PositionSchema,
   Severity_Value,
 } from '../../gen/lightkeeper/v1/types_pb.ts';
-import { alarmsOf, type Found, gradeOf, idOf, isAlarming } from './resolve.ts';
 
 function position(record: Found): Position {
   const { epoch, mintId, sequence } = record.manifest;

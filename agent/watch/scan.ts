@@ -1,5 +1,5 @@
 import { lstatSync, readdirSync, readlinkSync, realpathSync } from 'node:fs';
-import { dirname, sep } from 'node:path';
+import { dirname } from 'node:path';
 import { ioError, LightkeeperError, systemCode } from '../../core/errors.ts';
 import { errorFinding, warning } from '../../core/finding.ts';
 import {
@@ -7,12 +7,12 @@ import {
   bytesText,
   NAME_BYTES_MAX,
   PATH_BYTES_MAX,
-  pathBytes,
   pathMatcher,
   pathText,
 } from '../../core/path.ts';
 import type { Finding } from '../../gen/lightkeeper/v1/types_pb.ts';
 import { now } from '../../host/clock.ts';
+import { below, INCOMPLETE_MARK, isTemp, keptTime, NEVER, OWN_FOLDER, TEMP_YOUNG_MS } from './names.ts';
 
 /** Names that are looked at between two turns of the event loop. */
 const ENTRIES_A_TURN = 500;
@@ -48,34 +48,6 @@ export interface Scan {
   readonly largestBytes: number;
   /** The scan took this long. */
   readonly tookMs: number;
-}
-
-/** Temporary siblings that LightRAG writes and renames, and its lock files: never a part of the graph. */
-const NEVER = /(?:^|\/)(?:[^/]+\.tmp\.[0-9]+\.[0-9]+\.[0-9]+|\.lightrag_[^/]*lock)$/;
-const TEMP = /\.tmp\.[0-9]+\.[0-9]+\.[0-9]+$/;
-/** A younger temporary sibling means that a flush is under way. */
-export const TEMP_YOUNG_MS = 60_000;
-export const OWN_FOLDER = '.lightkeeper';
-
-/** Whether a name is a temporary sibling, which a writer will rename or has left behind. */
-export function isTemp(path: BytePath): boolean {
-  return TEMP.test(path);
-}
-
-/** Whether a name is one of LightRAG's temporary or lock files. */
-export function isNever(path: BytePath): boolean {
-  return NEVER.test(path);
-}
-
-/** In a directory that was there before, this file says that a restore to it has not ended. */
-export const INCOMPLETE_MARK = '.lightkeeper-incomplete';
-/** Times are kept in nanoseconds, in 64 bits: until the year 2262. */
-const TIME_NS_MAX = 2n ** 63n - 1n;
-const TIME_NS_MIN = -(2n ** 63n);
-
-/** The absolute bytes of a path below a directory. */
-export function below(dir: Uint8Array, path: BytePath): Buffer {
-  return path === '' ? Buffer.from(dir) : Buffer.concat([dir, Buffer.from(sep), pathBytes(path)]);
 }
 
 /** The finding of a name that cannot be read. */
@@ -269,11 +241,6 @@ function entryOf(
     links: type === 'file' && stat.nlink > 1n ? `${stat.dev}:${stat.ino}` : '',
     target,
   };
-}
-
-/** The nearest time that can be stored. */
-export function keptTime(ns: bigint): bigint {
-  return ns > TIME_NS_MAX ? TIME_NS_MAX : ns < TIME_NS_MIN ? TIME_NS_MIN : ns;
 }
 
 function statOf(path: Buffer) {

@@ -2,10 +2,11 @@ import { readdirSync } from 'node:fs';
 import { basename } from 'node:path';
 import { graphIdOf } from '../../core/manifest.ts';
 import type { BytePath } from '../../core/path.ts';
-import { below } from './scan.ts';
+import { below } from './names.ts';
 
 /** Names of the files that LightRAG keeps in a working directory, and in each workspace below it. */
 const LIGHTRAG_FILE = /^(?:kv_store_.+\.json|vdb_.+\.json|graph_.+\.graphml)$/;
+
 /** Names of a subfolder that are looked at: a workspace has about twelve. */
 const NAMES_LOOKED_AT = 1000;
 

@@ -1,4 +1,4 @@
-import { closeSync, constants, fstatSync, openSync, readSync, writeSync } from 'node:fs';
+import { closeSync, openSync, readSync } from 'node:fs';
 import { must } from '../../core/assert.ts';
 import { gearTable, UNIT_BYTES_MAX } from '../../core/boundaries.ts';
 import { ioError, LightkeeperError, normalise, systemCode } from '../../core/errors.ts';
@@ -18,46 +18,26 @@ import {
 import { type PackReport, verifyPack } from '../pack/verify-pack.ts';
 import { type GradeReply, type GradeStep, Grading } from './check-session.ts';
 import { BLOCK_BUFFER_BYTES, type CutBlock, Cutter, type Hints } from './chunker.ts';
+import { type Gathering, readSmall, type SmallFile, type SmallFileResult } from './cut-task.ts';
+import { type RestoreTargets, runEnd, writeWhole, wrongBytes } from './write-task.ts';
 
 /** Block buffers of one worker: while some wait for an answer, another is cut. */
 export const SLOTS = 3;
+
 /** Encoded frames that may wait to be written, for each worker. */
 export const OUT_SLOTS = 4;
+
 /** Most small files of one block. */
 export const BATCH_FILES_MAX = 256;
 
 const FRAME_UNITS = 16_384;
 const SPARE_BYTES = 2 * UNIT_BYTES_MAX;
+
 /** What the unit that fills a frame may be longer than it. */
 const FRAME_EXCESS_BYTES = UNIT_BYTES_MAX;
+
 /** Bytes of the longest frame that capture makes. */
 export const OUT_BYTES = frameCap(FRAME_UNITS, FRAME_RAW_BYTES + FRAME_EXCESS_BYTES);
-
-/** A small file to be read whole. */
-export interface SmallFile {
-  /** Absolute. */
-  readonly path: Uint8Array;
-}
-
-/** What came of one small file. */
-export interface SmallFileResult {
-  /** Units in the block's lists, after those of the files before it. */
-  readonly units: number;
-  readonly size: number;
-  readonly mtimeNs: bigint;
-  readonly ctimeNs: bigint;
-  /** Stable while it was read, and of a length that fitted. */
-  readonly stable: boolean;
-  /** The system error that kept it from being read. */
-  readonly error: { code: string; message: string } | undefined;
-}
-
-/** Where units of one frame are to be written: place in the frame, file descriptor, position. */
-export interface RestoreTargets {
-  readonly places: Uint32Array;
-  readonly fds: Int32Array;
-  readonly positions: Float64Array;
-}
 
 /** Buffers grow with the work no further than for this many bytes. */
 function roomFor(bytes: number): number {
@@ -108,14 +88,6 @@ export interface Outlet {
   frame(frame: OutFrame): void;
   /** Memory of `OUT_BYTES` each that is free while no frames are made; none where there is no such memory. */
   rooms(): Buffer[];
-}
-
-/** The frame that one stream of new units is filling. */
-interface Gathering {
-  readonly raw: Buffer;
-  rawBytes: number;
-  ids: Uint8Array[];
-  lengths: number[];
 }
 
 /** What does not change during the work. */
@@ -361,60 +333,6 @@ function roomy(buffer: Buffer | undefined, length: number): Buffer {
   return Buffer.allocUnsafeSlow(Math.ceil(length * 1.5));
 }
 
-function wrongBytes(storeIsRight: boolean): LightkeeperError {
-  return storeIsRight
-    ? new LightkeeperError('IO', 'Cannot restore: the disk gave back other bytes than were written', {
-        hint: 'restore to another disk',
-      })
-    : new LightkeeperError('DAMAGED', 'Cannot restore: a unit does not hash to its id', {
-        hint: 'run lightkeeper verify --level bytes, then lightkeeper repair',
-      });
-}
-
-/** The first target after `from` that does not follow the one before it both in the frame and in the file. */
-function runEnd(targets: RestoreTargets, starts: Float64Array, from: number): number {
-  const { places, fds, positions } = targets;
-  let to = from + 1;
-  const delta = (positions[from] as number) - (starts[places[from] as number] as number);
-  while (
-    to < places.length &&
-    fds[to] === fds[from] &&
-    places[to] === (places[to - 1] as number) + 1 &&
-    (positions[to] as number) - (starts[places[to] as number] as number) === delta
-  ) {
-    to += 1;
-  }
-  return to;
-}
-
-function readSmall(buffer: Buffer, at: number, path: Buffer): Omit<SmallFileResult, 'units'> {
-  let fd: number | undefined;
-  try {
-    // Without NONBLOCK a file that has become a FIFO would hold this thread for ever.
-    fd = openSync(path, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK);
-    const before = fstatSync(fd, { bigint: true });
-    const size = Number(before.size);
-    const facts = { size, mtimeNs: before.mtimeNs, ctimeNs: before.ctimeNs, error: undefined };
-    if (!before.isFile() || size > buffer.length - at || size > BLOCK_BUFFER_BYTES)
-      return { ...facts, stable: false };
-    let done = 0;
-    while (done < size) {
-      const read = readSync(fd, buffer, at + done, size - done, done);
-      if (read === 0) return { ...facts, stable: false };
-      done += read;
-    }
-    const after = fstatSync(fd, { bigint: true });
-    const stable =
-      after.size === before.size && after.mtimeNs === before.mtimeNs && after.ctimeNs === before.ctimeNs;
-    return { ...facts, stable };
-  } catch (error) {
-    const { code = 'EIO', message } = error as NodeJS.ErrnoException;
-    return { size: 0, mtimeNs: 0n, ctimeNs: 0n, stable: false, error: { code, message } };
-  } finally {
-    if (fd !== undefined) closeSync(fd);
-  }
-}
-
 function readWhole(path: string, offset: number, into: Buffer): Buffer {
   let fd: number;
   try {
@@ -445,15 +363,6 @@ function readInto(fd: number, bytes: Buffer, position: number): number {
     done += read;
   }
   return done;
-}
-
-function writeWhole(fd: number, bytes: Buffer, position: number): void {
-  try {
-    let done = 0;
-    while (done < bytes.length) done += writeSync(fd, bytes, done, bytes.length - done, position + done);
-  } catch (error) {
-    throw ioError('write', 'a restored file', error);
-  }
 }
 
 /** A thrown value as something that a message can carry. */

@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { runsOf } from '../../agent/diff/changed-records.ts';
-import { matrixPlaces, type Stretch, shortened, stretchesOf } from '../../agent/grade/reuse-plan.ts';
+import { matrixPlaces, type Stretch, shortened, stretchesOf } from '../../core/lightrag/reuse-plan.ts';
 import type { NodeRef } from '../../core/list.ts';
+import { runsOf } from '../../core/unit-runs.ts';
 
 const UNIT_BYTES = 16 << 10;
 const KB = 1 << 10;

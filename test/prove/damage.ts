@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { cpSync, readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import { DirectoryPacks } from '../../agent/pack/directory-pack-store.ts';
-import { readPackTable } from '../../agent/store/index/reconcile.ts';
+import { readPackTable } from '../../agent/pack/reader.ts';
 import { type Random, random } from '../../demo/random.ts';
 import { UnitKind_Value } from '../../gen/lightkeeper/v1/types_pb.ts';
 import {

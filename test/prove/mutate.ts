@@ -8,11 +8,11 @@ import { type AgentClient, withStore } from '../../agent/main.ts';
 import { DirectoryPacks } from '../../agent/pack/directory-pack-store.ts';
 import { parsePackFooter, parsePackHeader, parsePackTrailer } from '../../agent/pack/format.ts';
 import { decodeFrame, decodeRoom, parseFrame, unitsThatDiffer } from '../../agent/pack/frame.ts';
+import { readFrameUnits, readPackTable } from '../../agent/pack/reader.ts';
 import { goodFrames, verifyPack } from '../../agent/pack/verify-pack.ts';
 import { fileView, snapshotView, summaryView } from '../../agent/snapshots/views.ts';
 import { readConfig } from '../../agent/store/config.ts';
 import { recordKey, sideKey } from '../../agent/store/index/keys.ts';
-import { readFrameUnits, readPackTable } from '../../agent/store/index/reconcile.ts';
 import { lastOf } from '../../cli/await-result.ts';
 import { LightkeeperError } from '../../core/errors.ts';
 import { readNodeRefs } from '../../core/list.ts';
@@ -40,6 +40,7 @@ import { makeTree, someBytes } from './tree.ts';
 const PACK_HEADER_BYTES = 40;
 const TRAILER_BYTES = 56;
 const FRAME_PREFIX_BYTES = 16;
+
 /** The largest frame decodes to this; nothing may need more, whatever the bytes say. */
 const GROWTH_BYTES_MAX = 96 * 1024 * 1024;
 const CASE_MS_MAX = 5000;

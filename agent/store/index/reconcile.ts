@@ -22,15 +22,8 @@ import {
   type StoreConfig,
   UnitKind_Value,
 } from '../../../gen/lightkeeper/v1/types_pb.ts';
-import {
-  PACK_HEADER_BYTES,
-  PACK_TRAILER_BYTES,
-  parsePackFooter,
-  parsePackHeader,
-  parsePackTrailer,
-} from '../../pack/format.ts';
-import { decodeFrame, decodeRoom, parseFrame, unitsThatDiffer } from '../../pack/frame.ts';
 import type { PackStore } from '../../pack/pack-store.ts';
+import { readFrameUnits, readPackTable } from '../../pack/reader.ts';
 import { verifyPack } from '../../pack/verify-pack.ts';
 import { recordKey, sideKey } from './keys.ts';
 import type { IndexBatch, StoreIndex } from './store-index.ts';
@@ -51,22 +44,6 @@ export interface Holdings {
 export const SHARDS: readonly string[] = Array.from({ length: 256 }, (_, i) =>
   i.toString(16).padStart(2, '0'),
 );
-
-/** Reads what a pack says of itself, checksums checked: its kind and its frames. */
-export async function readPackTable(
-  packs: PackStore,
-  packId: string,
-  size: number,
-): Promise<{ kind: PackKind_Value; storeId: Buffer; frames: FrameInfo[] }> {
-  if (size < PACK_HEADER_BYTES + PACK_TRAILER_BYTES) {
-    throw new LightkeeperError('DAMAGED', `Cannot read pack "${packId}": it is cut`);
-  }
-  const header = parsePackHeader(await packs.get(packId, 0, PACK_HEADER_BYTES));
-  const end = await packs.get(packId, size - PACK_TRAILER_BYTES, PACK_TRAILER_BYTES);
-  const trailer = parsePackTrailer(end, size);
-  const footer = await packs.get(packId, trailer.footerOffset, trailer.footerLength);
-  return { ...header, frames: parsePackFooter(footer, trailer) };
-}
 
 /**
  * Makes the index agree with the packs that are there: enters those that it does not know, marks those that
@@ -182,26 +159,6 @@ async function enterRecords(store: Holdings, packId: string, frames: readonly Fr
       await store.index.write('index:record', batch);
     }
   }
-}
-
-/** The units of one frame, each hashed. */
-export async function readFrameUnits(packs: PackStore, packId: string, info: FrameInfo): Promise<Buffer[]> {
-  const parsed = parseFrame(await packs.get(packId, info.offset, info.length));
-  const { room, decoded } = decodeRoom(parsed.decodedLength);
-  decodeFrame(parsed, decoded);
-  if (parsed.header.kind !== info.kind || unitsThatDiffer(parsed, room).length > 0) {
-    throw new LightkeeperError(
-      'DAMAGED',
-      `Cannot read pack "${packId}": a unit in it does not hash to its id`,
-    );
-  }
-  const units: Buffer[] = [];
-  let at = 0;
-  for (const length of parsed.header.unitLengths) {
-    units.push(decoded.subarray(at, at + length));
-    at += length;
-  }
-  return units;
 }
 
 /** Enters a manifest as it is stored. */

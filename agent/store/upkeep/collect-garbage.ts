@@ -13,13 +13,15 @@ import {
 import { now } from '../../../host/clock.ts';
 import { syncDir } from '../../../host/disk.ts';
 import { FRAME_RAW_BYTES } from '../../pack/frame.ts';
-import { enterAnnotation, readFrameUnits, readPackTable } from '../index/reconcile.ts';
+import { readFrameUnits, readPackTable } from '../../pack/reader.ts';
+import { enterAnnotation } from '../index/reconcile.ts';
 import type { Store } from '../store.ts';
 import { Ingest, readyFrame } from '../transaction.ts';
 import { Walker } from './reachable-units.ts';
 
 /** How long a removal waits for readers that began before it. */
 const READERS_WAIT_MS = 30_000;
+
 /** The wall clock may be this far behind the newest snapshot. */
 const CLOCK_SLACK_MS = 5 * 60 * 1000;
 const FRAME_UNITS = 16_384;

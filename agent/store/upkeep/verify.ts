@@ -1,12 +1,13 @@
 import { LightkeeperError, normalise } from '../../../core/errors.ts';
 import { errorFinding } from '../../../core/finding.ts';
 import { snapshotIdOf } from '../../../core/manifest.ts';
+import type { Found } from '../../../core/snapshot.ts';
 import { hex, UNIT_ID_BYTES } from '../../../core/unit.ts';
 import type { Finding } from '../../../gen/lightkeeper/v1/types_pb.ts';
+import { readPackTable } from '../../pack/reader.ts';
 import type { PackReport } from '../../pack/verify-pack.ts';
-import type { Found } from '../../snapshots/resolve.ts';
 import { eachInPool, Pool } from '../../workers/pool.ts';
-import { enterUnits, readPackTable } from '../index/reconcile.ts';
+import { enterUnits } from '../index/reconcile.ts';
 import type { Store } from '../store.ts';
 import { Walker } from './reachable-units.ts';
 

@@ -1,7 +1,7 @@
-import { FLOAT_BYTES } from '../../core/lightrag/matrix.ts';
-import type { NodeRef } from '../../core/list.ts';
 import type { GraphFacts } from '../../gen/lightkeeper/v1/types_pb.ts';
-import type { Run } from '../diff/changed-records.ts';
+import type { NodeRef } from '../list.ts';
+import type { Run } from '../unit-runs.ts';
+import { FLOAT_BYTES } from './matrix.ts';
 
 /** Units that are looked up at once. */
 const REFS_MAX = 512;
@@ -10,6 +10,7 @@ const REFS_MAX = 512;
 const EDGE_BYTES_MIN = 128 << 10;
 const EDGE_BYTES_MAX = 1 << 20;
 const EDGE_SHARE = 8;
+
 /** Shorter runs are read. */
 const RUN_BYTES_MIN = 512 << 10;
 

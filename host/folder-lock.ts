@@ -1,0 +1,38 @@
+import { access, constants, readdir } from 'node:fs/promises';
+import { join } from 'node:path';
+import { Level } from 'level';
+import { ioCode, ioError, type LightkeeperError, systemCode } from '../core/errors.ts';
+import { removeTree } from './disk.ts';
+
+/** A kernel lock on a folder that holds nothing else: it ends with the process, or when what comes back is closed. */
+export async function lockFolder(
+  folder: string,
+  inUse: (cause: unknown) => Promise<LightkeeperError>,
+): Promise<Level> {
+  for (let attempt = 1; ; attempt++) {
+    const db = new Level(folder, { createIfMissing: true });
+    try {
+      await db.open();
+      return db;
+    } catch (error) {
+      const cause = error instanceof Error ? error.cause : undefined;
+      if (systemCode(cause) === 'LEVEL_LOCKED') throw await inUse(error);
+      const denied = await notWritable(folder);
+      if (denied !== undefined) throw ioError('lock', folder, denied);
+      if (attempt === 2 || ioCode(cause) !== undefined) throw ioError('lock', folder, cause);
+      // Its content means nothing: a process that was killed may have left it half written.
+      for (const name of await readdir(folder)) {
+        if (name !== 'LOCK') await removeTree('store:owner:clear', join(folder, name));
+      }
+    }
+  }
+}
+
+/** Why this process may not write to the folder or its lock, as the system says it; undefined if it may. */
+export async function notWritable(folder: string): Promise<unknown> {
+  for (const path of [folder, join(folder, 'LOCK')]) {
+    const denied = await access(path, constants.W_OK).catch((error: unknown) => error);
+    if (['EROFS', 'EACCES', 'EPERM'].includes(systemCode(denied) ?? '')) return denied;
+  }
+  return undefined;
+}
