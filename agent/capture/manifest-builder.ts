@@ -23,12 +23,14 @@ export function tornFinding(changed: BytePath | undefined): Finding {
         hint: 'take the snapshot when nothing writes, or let "up" find such a moment',
       });
 }
+
 export function otherNameFinding(path: BytePath): Finding {
   return errorFinding('unreadable', pathText(path), {
     message: 'it is another name of a file that could not be read, and is not in the snapshot',
     hint: 'give the agent the right to read it, or exclude it',
   });
 }
+
 export function metadata(entry: Entry, type: FileType_Value) {
   const { mode, uid, gid } = entry;
   return { path: pathBytes(entry.path), type, mode, uid, gid, mtimeNs: keptTime(entry.mtimeNs) };

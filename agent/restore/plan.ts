@@ -3,11 +3,13 @@ import { type BytePath, pathFromBytes, pathMatcher } from '../../core/path.ts';
 import type { Found } from '../../core/snapshot.ts';
 import { FileType_Value } from '../../gen/lightkeeper/v1/types_pb.ts';
 import type { Store } from '../store/store.ts';
-import type { RestoreOrder } from './to-directory.ts';
 import type { Totals } from './tree-writer.ts';
 
 /** How much a restore writes. */
-export async function count(store: Store, order: Pick<RestoreOrder, 'record' | 'paths'>): Promise<Totals> {
+export async function count(
+  store: Store,
+  order: { record: Found; paths: readonly string[] },
+): Promise<Totals> {
   const { totals } = order.record.manifest;
   if (order.paths.length === 0 && totals !== undefined)
     return { files: totals.files, bytes: Number(totals.rawBytes) };
@@ -27,6 +29,7 @@ export async function count(store: Store, order: Pick<RestoreOrder, 'record' | '
   }
   return { files, bytes };
 }
+
 export function wanted(paths: readonly string[]): (path: BytePath) => boolean {
   if (paths.length === 0) return () => true;
   const matchers = paths.map(pathMatcher);

@@ -27,6 +27,7 @@ export interface Gathering {
   ids: Uint8Array[];
   lengths: number[];
 }
+
 export function readSmall(buffer: Buffer, at: number, path: Buffer): Omit<SmallFileResult, 'units'> {
   let fd: number | undefined;
   try {

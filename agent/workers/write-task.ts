@@ -7,6 +7,7 @@ export interface RestoreTargets {
   readonly fds: Int32Array;
   readonly positions: Float64Array;
 }
+
 export function wrongBytes(storeIsRight: boolean): LightkeeperError {
   return storeIsRight
     ? new LightkeeperError('IO', 'Cannot restore: the disk gave back other bytes than were written', {
@@ -32,6 +33,7 @@ export function runEnd(targets: RestoreTargets, starts: Float64Array, from: numb
   }
   return to;
 }
+
 export function writeWhole(fd: number, bytes: Buffer, position: number): void {
   try {
     let done = 0;
