@@ -1,4 +1,4 @@
-import type { ValidateResult } from '../gen/lightkeeper/v1/agent_pb.ts';
+import type { ValidateDirectoryResponse } from '../gen/lightkeeper/v1/agent_pb.ts';
 import type { ReadSettings, SettingsSources } from './config/read.ts';
 import type { SettingFlag } from './config/schema.ts';
 import type { AgentSettings } from './config/settings.ts';
@@ -15,7 +15,10 @@ export async function splitGraph(place: GraphPlace): Promise<GraphPlace[]> {
 }
 
 /** Runs the checks of a graph on a directory as it is; see `validate.ts`, which is loaded only for this. */
-export async function validateDirectory(dir: Uint8Array, signal?: AbortSignal): Promise<ValidateResult> {
+export async function validateDirectory(
+  dir: Uint8Array,
+  signal?: AbortSignal,
+): Promise<ValidateDirectoryResponse> {
   const validate = await import('./grade/validate.ts');
   return await validate.validateDirectory(dir, signal);
 }

@@ -20,6 +20,15 @@ export function printJsonOf<D extends DescMessage>(
   writeJson(name === undefined ? all[0] : { [name]: all });
 }
 
+/** Writes the JSON document of a message with more fields beside its own. */
+export function printJsonWith<D extends DescMessage>(
+  schema: D,
+  message: MessageShape<D>,
+  more: Readonly<Record<string, unknown>>,
+): void {
+  writeJson({ ...(toJson(schema, message, { alwaysEmitImplicit: true }) as object), ...more });
+}
+
 function writeJson(json: unknown): void {
   process.stdout.write(`${JSON.stringify(json, null, 2)}\n`);
 }
@@ -61,6 +70,7 @@ export function table(rows: readonly (readonly string[])[]): void {
 }
 
 const SEVERITIES: Readonly<Record<Severity_Value, string>> = {
+  [Severity_Value.UNSPECIFIED]: 'note',
   [Severity_Value.INFO]: 'note',
   [Severity_Value.WARNING]: 'warning',
   [Severity_Value.ERROR]: 'error',

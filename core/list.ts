@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto';
 import { create } from '@bufbuild/protobuf';
-import { type ListRoot, ListRootSchema } from '../gen/lightkeeper/v1/types_pb.ts';
+import { type ListRoot, ListRootSchema } from '../gen/lightkeeper/store/v1/manifest_pb.ts';
 import { assert } from './assert.ts';
 import { LIST_ENTRIES_INLINE, PIECE_ENTRIES_MAX, pieceEnds } from './boundaries.ts';
 import { LightkeeperError } from './errors.ts';

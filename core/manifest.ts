@@ -1,28 +1,26 @@
-import { create, fromBinary } from '@bufbuild/protobuf';
+import { fromBinary } from '@bufbuild/protobuf';
 import { timestampFromMs, timestampMs } from '@bufbuild/protobuf/wkt';
+import { type Annotation, AnnotationSchema } from '../gen/lightkeeper/store/v1/annotation_pb.ts';
 import {
-  type Annotation,
-  AnnotationSchema,
   type FileEntry,
   FileListSchema,
-  FileType_Value,
   type ListRoot,
   type Manifest,
   ManifestSchema,
   type PositionEntry,
   PositionEntrySchema,
-  type SnapshotRecord,
-  SnapshotRecordSchema,
-} from '../gen/lightkeeper/v1/types_pb.ts';
+} from '../gen/lightkeeper/store/v1/manifest_pb.ts';
+import { FileType_Value } from '../gen/lightkeeper/v1/types_pb.ts';
 import { PIECE_ENTRIES_MAX } from './boundaries.ts';
 import { LightkeeperError } from './errors.ts';
 import { LIST_DEPTH_MAX, NODE_REF_BYTES } from './list.ts';
 import { type BytePath, checkPath, pathFromBytes } from './path.ts';
+import { MINT_ID_BYTES } from './position.ts';
 import { checkCount, KNOWN_FIELDS } from './proto-limits.ts';
 import { hex } from './unit.ts';
 
 /** The format of manifests that this version writes, and the newest that it reads. */
-export const MANIFEST_FORMAT = 1;
+export const MANIFEST_FORMAT = 2;
 /** Hex digits of a snapshot id. */
 export const SNAPSHOT_ID_DIGITS = 32;
 /** Findings kept in a manifest; the rest is counted. */
@@ -32,7 +30,6 @@ export const MANIFEST_FINDINGS_MAX = 1000;
 const YEAR_9999_SECONDS = 253_402_300_799n;
 const DIGEST_BYTES = 32;
 const STORE_ID_BYTES = 16;
-const MINT_ID_BYTES = 16;
 const GRAPH_ID = /^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$/;
 
 /** Refuses a name that is not a graph id. */
@@ -85,7 +82,11 @@ export function parseManifest(bytes: Uint8Array): Manifest {
     throw new LightkeeperError('DAMAGED', 'Cannot read a manifest: it names no graph');
   }
   const digestLengths = manifest.parentDigest.length === 0 || manifest.parentDigest.length === 32;
-  if (!digestLengths || manifest.mintId.length !== 16 || manifest.capturedAt === undefined) {
+  if (
+    !digestLengths ||
+    manifest.epoch?.mintId.length !== MINT_ID_BYTES ||
+    manifest.capturedAt === undefined
+  ) {
     throw new LightkeeperError('DAMAGED', 'Cannot read a manifest: its position is not whole');
   }
   const { seconds, nanos } = manifest.capturedAt;
@@ -118,9 +119,9 @@ export function parsePosition(bytes: Uint8Array): PositionEntry {
   } catch (error) {
     throw new LightkeeperError('DAMAGED', 'Cannot read a position: it does not parse', { cause: error });
   }
-  const { graphId, mintId, digest, parentDigest } = entry;
+  const { graphId, epoch, digest, parentDigest } = entry;
   const digests = digest.length === DIGEST_BYTES && [0, DIGEST_BYTES].includes(parentDigest.length);
-  if (!GRAPH_ID.test(graphId) || mintId.length !== MINT_ID_BYTES || !digests) {
+  if (!GRAPH_ID.test(graphId) || epoch?.mintId.length !== MINT_ID_BYTES || !digests) {
     throw new LightkeeperError('DAMAGED', 'Cannot read a position: it is not whole');
   }
   return entry;
@@ -141,7 +142,7 @@ export function parseFileList(bytes: Uint8Array, previous: BytePath): FileEntry[
     checkPath(path);
     if (path <= last)
       throw new LightkeeperError('DAMAGED', 'Cannot read a list of files: it is out of order');
-    if (FileType_Value[file.type] === undefined)
+    if (FileType_Value[file.type] === undefined || file.type === FileType_Value.UNSPECIFIED)
       throw new LightkeeperError(
         'DAMAGED',
         `Cannot read a list of files: there is no file type ${file.type}`,
@@ -163,51 +164,4 @@ export function capturedMs(manifest: Manifest): number {
  */
 export function captureTime(nowMs: number, parentMs: number | undefined): ReturnType<typeof timestampFromMs> {
   return timestampFromMs(parentMs === undefined ? nowMs : Math.max(nowMs, parentMs + 1));
-}
-
-/** A record that knows nothing but a digest. */
-export function emptyRecord(digest: Uint8Array): SnapshotRecord {
-  return create(SnapshotRecordSchema, { digest });
-}
-
-/**
- * Adds what an annotation says to a record. Of two of a kind the one with the higher counter wins, in whatever
- * order they come; a deletion is never undone.
- */
-export function annotate(record: SnapshotRecord, annotation: Annotation): void {
-  const { counter, what } = annotation;
-  switch (what.case) {
-    case 'measured':
-      if (counter < record.measuredCounter) return;
-      record.measured = what.value;
-      record.measuredCounter = counter;
-      return;
-    case 'tagged':
-      if (counter < record.taggedCounter) return;
-      record.tags = { ...what.value.tags };
-      record.taggedCounter = counter;
-      return;
-    case 'pinned':
-      if (counter < record.pinnedCounter) return;
-      record.pinned = what.value.pinned;
-      record.pinnedCounter = counter;
-      return;
-    case 'graded':
-      if (counter < record.gradedCounter) return;
-      record.graded = what.value;
-      record.gradedCounter = counter;
-      return;
-    case 'acknowledged':
-      if (counter < record.acknowledgedCounter) return;
-      record.acknowledged = what.value;
-      record.acknowledgedCounter = counter;
-      return;
-    case 'deleted':
-      record.deleted = true;
-      if (counter > record.deletedCounter) record.deletedCounter = counter;
-      return;
-    case undefined:
-      // Of a newer version: it may add what this one does not know, never change what it does.
-      return;
-  }
 }

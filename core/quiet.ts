@@ -1,5 +1,5 @@
 import { create } from '@bufbuild/protobuf';
-import { type QuietRecord, QuietRecordSchema } from '../gen/lightkeeper/v1/types_pb.ts';
+import { type QuietRecord, QuietRecordSchema } from '../gen/lightkeeper/index/v1/index_pb.ts';
 import { type BytePath, pathBytes, pathFromBytes } from './path.ts';
 
 /** No quiet window is longer. */
@@ -27,7 +27,7 @@ export interface Changed {
  */
 export function quietWindowMs(quietMs: number, learned: QuietRecord | undefined): number {
   if (quietMs === 0) return 0;
-  const longestMs = Math.max(0, ...(learned?.pausesMs ?? []));
+  const longestMs = Math.max(0, ...(learned?.pausesMs ?? []).map(Number));
   return Math.max(quietMs, Math.min(QUIET_MAX_MS, PAUSE_FACTOR * longestMs));
 }
 
@@ -60,10 +60,10 @@ export function learnPauses(
   const gapMs = goesOn ? pauseMs(known?.changedNs ?? 0n, first.ctimeNs) : 0;
   const together = gapMs > 0 ? [...earlier, ...paths] : paths;
   return create(QuietRecordSchema, {
-    pausesMs: [...(known?.pausesMs ?? []), Math.max(longestMs, gapMs)].slice(-PAUSES_KEPT),
+    pausesMs: [...(known?.pausesMs ?? []), BigInt(Math.max(longestMs, gapMs))].slice(-PAUSES_KEPT),
     changedPaths: together.slice(-PATHS_KEPT).map((path) => pathBytes(path)),
     changedNs: last.ctimeNs,
-    taughtBy: Uint8Array.from(digest),
+    learnedFrom: Uint8Array.from(digest),
   });
 }
 
@@ -73,16 +73,16 @@ export function learnPauses(
  */
 export function learnTorn(known: QuietRecord | undefined, digest: Uint8Array, windowMs: number): QuietRecord {
   const record = create(QuietRecordSchema, known ?? {});
-  const isLast = Buffer.compare(record.taughtBy, digest) === 0;
+  const isLast = Buffer.compare(record.learnedFrom, digest) === 0;
   const others = isLast ? record.pausesMs.slice(0, -1) : record.pausesMs;
-  record.pausesMs = [...others, Math.min(PAUSE_MAX_MS, windowMs)].slice(-PAUSES_KEPT);
-  record.taughtBy = Uint8Array.from(digest);
+  record.pausesMs = [...others, BigInt(Math.round(Math.min(PAUSE_MAX_MS, windowMs)))].slice(-PAUSES_KEPT);
+  record.learnedFrom = Uint8Array.from(digest);
   return record;
 }
 
 /** The window that was waited for before a commit. */
 export function windowBefore(quietMs: number, known: QuietRecord | undefined, digest: Uint8Array): number {
-  if (known === undefined || Buffer.compare(known.taughtBy, digest) !== 0)
+  if (known === undefined || Buffer.compare(known.learnedFrom, digest) !== 0)
     return quietWindowMs(quietMs, known);
   return quietWindowMs(quietMs, create(QuietRecordSchema, { pausesMs: known.pausesMs.slice(0, -1) }));
 }

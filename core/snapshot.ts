@@ -1,51 +1,92 @@
-import {
-  CutMethod_Value,
-  type Finding,
-  Grade_Value,
-  type Manifest,
-  type SnapshotRecord,
-} from '../gen/lightkeeper/v1/types_pb.ts';
+import { create } from '@bufbuild/protobuf';
+import { type SnapshotRecord, SnapshotRecordSchema } from '../gen/lightkeeper/index/v1/index_pb.ts';
+import type { Acknowledged, Graded, Measured } from '../gen/lightkeeper/store/v1/annotation_pb.ts';
+import type { Manifest } from '../gen/lightkeeper/store/v1/manifest_pb.ts';
+import { CutMethod_Value, type Finding, Grade_Value } from '../gen/lightkeeper/v1/types_pb.ts';
+import { factsOf } from './annotations.ts';
 import { snapshotIdOf } from './manifest.ts';
 
-/** A record with its manifest: a snapshot that is there. */
-export type Found = SnapshotRecord & { manifest: Manifest };
-
-/** Whether a snapshot is torn by its cut. */
-export function isTorn(manifest: Manifest): boolean {
-  return manifest.cutMethod === CutMethod_Value.TORN;
+/** A record of the index with its annotations combined for the store that holds it. */
+export interface SnapshotState {
+  /** The record as the index holds it. */
+  readonly record: SnapshotRecord;
+  /** SHA-256 of the manifest as stored. */
+  readonly digest: Uint8Array;
+  readonly manifestUnitId: Uint8Array;
+  /** Undefined while only annotations of the snapshot were read. */
+  readonly manifest: Manifest | undefined;
+  readonly measured: Measured | undefined;
+  readonly tags: Readonly<Record<string, string>>;
+  readonly pinned: boolean;
+  readonly deleted: boolean;
+  readonly graded: Graded | undefined;
+  readonly acknowledged: Acknowledged | undefined;
 }
 
-/** How far a snapshot can be trusted. */
-export function gradeOf({ manifest, graded }: Found): Grade_Value {
-  return isTorn(manifest) ? Grade_Value.TORN : (graded?.grade ?? Grade_Value.UNGRADED);
+/** A snapshot that can be shown and restored. */
+export type StoredSnapshot = SnapshotState & { readonly manifest: Manifest };
+
+/** Combines the annotations of a record for the store `storeId`. */
+export function snapshotState(record: SnapshotRecord, storeId: Uint8Array): SnapshotState {
+  const facts = factsOf(record, storeId);
+  const tags: Record<string, string> = {};
+  // The store's own tags are the first, and win where two stores give one key different values.
+  for (const tagged of facts.tagged.toReversed()) Object.assign(tags, tagged.tags);
+  return {
+    record,
+    digest: record.digest,
+    manifestUnitId: record.manifestUnitId,
+    manifest: record.manifest,
+    measured: facts.measured[0],
+    tags,
+    pinned: facts.pinned.some(({ pinned }) => pinned),
+    deleted: facts.deleted.length > 0,
+    graded: facts.graded[0],
+    acknowledged: facts.acknowledged[0],
+  };
 }
 
-/** Whether a grade says that the graph is whole. */
+/** Returns a record that holds nothing but a digest. */
+export function emptyRecord(digest: Uint8Array): SnapshotRecord {
+  return create(SnapshotRecordSchema, { digest });
+}
+
+/** Reports whether a record is of a snapshot that can be shown and restored. */
+export function isStored(state: SnapshotState): state is StoredSnapshot {
+  return state.manifest !== undefined && !state.deleted;
+}
+
+/** Returns the id of a snapshot. */
+export function idOf({ digest }: Pick<SnapshotState, 'digest'>): string {
+  return snapshotIdOf(digest);
+}
+
+/** Reports whether files changed during every attempt to read them: the snapshot is then a side snapshot. */
+export function isChangedCut({ cutMethod }: Manifest): boolean {
+  return cutMethod === CutMethod_Value.CHANGED;
+}
+
+/** Returns how far a snapshot can be trusted. */
+export function gradeOf({ manifest, graded }: StoredSnapshot): Grade_Value {
+  return isChangedCut(manifest) ? Grade_Value.TORN : (graded?.grade ?? Grade_Value.UNGRADED);
+}
+
+/** Reports whether a grade means that the graph is whole. */
 export function isUsableGrade(grade: Grade_Value): boolean {
   return grade === Grade_Value.VALID || grade === Grade_Value.DEGRADED;
 }
 
-/** Whether a snapshot has been proven to hold a whole graph. */
-export function isUsable(record: Found): boolean {
-  return isUsableGrade(gradeOf(record));
+/** Reports whether a snapshot was proven to hold a whole graph. */
+export function isUsable(snapshot: StoredSnapshot): boolean {
+  return isUsableGrade(gradeOf(snapshot));
 }
 
-/** Whether a snapshot has alarms that nobody has acknowledged. */
-export function isAlarming(record: Found): boolean {
-  return alarmsOf(record).length > 0 && record.acknowledged === undefined;
+/** Reports whether a snapshot has alarms that are not acknowledged. */
+export function isAlarming(snapshot: StoredSnapshot): boolean {
+  return alarmsOf(snapshot).length > 0 && snapshot.acknowledged === undefined;
 }
 
-/** What is alarming about a snapshot. One that is not usable counts for nothing, and alarms nobody. */
-export function alarmsOf(record: Found): readonly Finding[] {
-  return isUsable(record) ? (record.graded?.alarms ?? []) : [];
-}
-
-/** Whether a record is of a snapshot that can be shown and restored. */
-export function isThere(record: SnapshotRecord): record is Found {
-  return record.manifest !== undefined && !record.deleted;
-}
-
-/** The id that a record's snapshot goes by. */
-export function idOf(record: SnapshotRecord): string {
-  return snapshotIdOf(record.digest);
+/** Returns the alarms of a snapshot; none for one that is not usable, since nothing relies on it. */
+export function alarmsOf(snapshot: StoredSnapshot): readonly Finding[] {
+  return isUsable(snapshot) ? (snapshot.graded?.alarms ?? []) : [];
 }

@@ -1,5 +1,5 @@
 import { createHash, hash } from 'node:crypto';
-import type { UnitKind_Value } from '../gen/lightkeeper/v1/types_pb.ts';
+import type { UnitKind_Value } from '../gen/lightkeeper/store/v1/pack_pb.ts';
 
 /** Bytes of a unit id. */
 export const UNIT_ID_BYTES = 32;

@@ -3,6 +3,7 @@ import { mkdtemp, readdir, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { readSettings, runAgent, withStore } from '../agent/main.ts';
+import { collectExport } from '../cli/await-result.ts';
 import { isUsable } from '../cli/exit.ts';
 import { LightkeeperError } from '../core/errors.ts';
 import type { Snapshot } from '../gen/lightkeeper/v1/agent_pb.ts';
@@ -196,7 +197,7 @@ async function write(instance: StandIn, told: Told): Promise<void> {
 async function tellDiff(store: string, told: Told): Promise<void> {
   const [before, after] = told.all.filter(({ unchanged }) => !unchanged).slice(-2);
   const diff = await withStore(store, { reading: true }, (client) =>
-    client.diff({ fromSnapshotId: before?.snapshotId ?? '', toSnapshotId: after?.snapshotId ?? '' }),
+    client.diffSnapshots({ fromSnapshotId: before?.snapshotId ?? '', toSnapshotId: after?.snapshotId ?? '' }),
   );
   const kinds = ['documents', 'chunks', 'entities', 'relations'] as const;
   const counts = kinds.map((kind) => {
@@ -212,8 +213,8 @@ async function snapshotNow(store: string, dir: string): Promise<Snapshot> {
     const request = {
       dir: Buffer.from(dir),
       graphId: HURRIED,
-      settleTimeoutMs: HURRY_MS,
-      quietMs: HURRY_QUIET_MS,
+      settleTimeoutMs: BigInt(HURRY_MS),
+      quietMs: BigInt(HURRY_QUIET_MS),
     };
     for await (const { event } of client.createSnapshot(request))
       if (event.case === 'result') return event.value;
@@ -247,9 +248,10 @@ async function tornMoment(dir: string, store: string, instance: StandIn, told: T
 }
 
 async function refusal(store: string, torn: Snapshot, to: string): Promise<string> {
-  const request = { snapshotId: torn.snapshotId, to: Buffer.from(to), diskReserveBytes: 0n };
+  const target = { case: 'to' as const, value: Buffer.from(to) };
+  const request = { snapshotId: torn.snapshotId, target, diskReserveBytes: 0n };
   const outcome = await withStore(store, {}, async (client) => {
-    for await (const { event } of client.restore(request)) if (event.case === 'result') break;
+    for await (const { event } of client.restoreSnapshot(request)) if (event.case === 'result') break;
     return undefined;
   }).catch((error: unknown) => (error instanceof LightkeeperError ? error.message : String(error)));
   if (outcome !== undefined) return outcome;
@@ -266,10 +268,10 @@ async function lostDocument(store: string, instance: StandIn, told: Told): Promi
   await told.until(seen, (snapshot) => isUsable(snapshot.grade) && snapshot.summary.includes('document'));
   say(`   the point after it says: ${told.all.at(-1)?.summary}`);
   const snapshotId = before?.snapshotId ?? '';
-  const { document, chunks } = await withStore(store, { reading: true }, (client) =>
-    client.exportDocument({ snapshotId, documentId }),
+  const { exported, chunks } = await withStore(store, { reading: true }, (client) =>
+    collectExport(client.exportDocument({ snapshotId, documentId })),
   );
-  const content = String(document?.content ?? '');
+  const content = String(exported.document?.content ?? '');
   if (content === '')
     throw new LightkeeperError('INTERNAL', 'Cannot tell the story: a document came back empty');
   say(`   lightkeeper export --snapshot ${snapshotId.slice(0, 12)} --document ${documentId}`);
@@ -282,10 +284,10 @@ async function bringBack(store: string, dir: string, before: readonly string[]):
   say('6. It is restored from its newest point');
   const began = performance.now();
   await withStore(store, {}, async (client) => {
-    const events = client.restore({
+    const events = client.restoreSnapshot({
       snapshotId: 'latest-valid',
       graphId: 'demo',
-      to: Buffer.from(dir),
+      target: { case: 'to', value: Buffer.from(dir) },
       diskReserveBytes: 0n,
     });
     for await (const { event } of events) {

@@ -60,7 +60,8 @@ export function sizeText(bytes: number): string {
 }
 
 /** A duration for people: "45 ms", "2.1 s", "3 min", "5 h", "2 d". */
-export function durationText(ms: number): string {
+export function durationText(duration: number | bigint): string {
+  const ms = Number(duration);
   if (ms < 999.5) return `${Math.round(ms)} ms`;
   if (ms < 59_950) return `${(ms / 1000).toFixed(1)} s`;
   if (ms < 59.5 * 60_000) return `${Math.round(ms / 60_000)} min`;

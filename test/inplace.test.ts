@@ -359,11 +359,11 @@ describe('restore --in-place', { concurrency: 3 }, () => {
       });
       const request = {
         snapshotId,
-        inPlace: Buffer.from(one.dir),
-        instanceStopped: true,
+        target: { case: 'inPlace' as const, value: Buffer.from(one.dir) },
+        evidence: { case: 'instanceStopped' as const, value: true },
         diskReserveBytes: 0n,
       };
-      const restored = withStore(one.store, {}, (client) => lastOf(client.restore(request)));
+      const restored = withStore(one.store, {}, (client) => lastOf(client.restoreSnapshot(request)));
       const message = /"docs\.json" has just changed: something writes there/;
       await assert.rejects(restored, { code: 'REFUSED', message }).finally(unwatch);
       assert.deepEqual(ownNames(one.dir), []);

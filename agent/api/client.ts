@@ -2,12 +2,13 @@ import { type Client, createClient, createRouterTransport } from '@connectrpc/co
 import { ioCode, LightkeeperError } from '../../core/errors.ts';
 import { checkGraphId } from '../../core/manifest.ts';
 import { AgentService } from '../../gen/lightkeeper/v1/agent_pb.ts';
+import { Grader } from '../grade/grader.ts';
 import { type Holder, readHolder } from '../store/owner.ts';
 import { Store } from '../store/store.ts';
 import { recoverConfig } from '../store/upkeep/repair.ts';
 import { checkDirectory } from '../watch/scan.ts';
 import { fromConnect, isLost, serverErrors } from './errors.ts';
-import { StoreService } from './service.ts';
+import { agentService } from './service.ts';
 
 /** The calls that a store answers, in this process or over the socket of the agent that holds it. */
 export type AgentClient = Client<typeof AgentService>;
@@ -90,16 +91,21 @@ async function openStore(root: string, options: ReachOptions): Promise<Store> {
   }
 }
 
-function inProcess(store: Store): Reached {
-  const service = new StoreService(store);
+/** Returns a client of a store that is open in this process. */
+export function inProcessClient(store: Store): AgentClient {
+  const service = agentService({ taker: { store, grader: new Grader(store) } });
   const transport = createRouterTransport(
     (router) => {
-      router.service(AgentService, service.implementation());
+      router.service(AgentService, service);
     },
     { router: { interceptors: [serverErrors] } },
   );
+  return createClient(AgentService, transport);
+}
+
+function inProcess(store: Store): Reached {
   return {
-    client: createClient(AgentService, transport),
+    client: inProcessClient(store),
     close: () => store.close(),
     lost: (error) => Promise.resolve(fromConnect(error)),
     again: () => store.index.damaged,

@@ -2,26 +2,26 @@ import { create } from '@bufbuild/protobuf';
 import type { OnProgress } from '../../core/progress.ts';
 import { type Progress, ProgressSchema } from '../../gen/lightkeeper/v1/agent_pb.ts';
 
-/** Progress is told at most this often. */
+/** Milliseconds between two progress events, at least. */
 const PROGRESS_EVERY_MS = 200;
 
-/** One event of a long call: how far it is, or its result. */
-export type Told<T> =
+/** One event of a long call: its progress, or its result. */
+export type CallEvent<T> =
   | { event: { case: 'progress'; value: Progress } }
   | { event: { case: 'result'; value: T } };
 
-/**
- * A long call as a stream: progress now and then, the result last. At most one progress waits to be taken, the
- * newest, so a slow listener holds nothing up.
- */
-export async function* tell<T>(run: (onProgress: OnProgress) => Promise<T>): AsyncGenerator<Told<T>> {
+/** Runs a long call and yields its progress, then its result. */
+// Only the newest progress waits to be taken, so that a slow listener holds nothing up.
+export async function* withProgress<T>(
+  run: (onProgress: OnProgress) => Promise<T>,
+): AsyncGenerator<CallEvent<T>> {
   let latest: Progress | undefined;
   let wake: () => void = () => {};
-  let toldMs = 0;
+  let sentMs = 0;
   let outcome: { value: T } | { error: unknown } | undefined;
   const running = run((phase, doneBytes, totalBytes) => {
-    if (performance.now() - toldMs < PROGRESS_EVERY_MS) return;
-    toldMs = performance.now();
+    if (performance.now() - sentMs < PROGRESS_EVERY_MS) return;
+    sentMs = performance.now();
     latest = create(ProgressSchema, {
       phase,
       doneBytes: BigInt(Math.round(doneBytes)),

@@ -7,154 +7,151 @@ import { LightkeeperError } from '../../core/errors.ts';
 import { filesPieceEnds, ListBuilder } from '../../core/list.ts';
 import { capturedMs, captureTime, MANIFEST_FINDINGS_MAX, MANIFEST_FORMAT } from '../../core/manifest.ts';
 import type { BytePath } from '../../core/path.ts';
+import { MINT_ID_BYTES } from '../../core/position.ts';
+import type { OnProgress } from '../../core/progress.ts';
 import { learnPauses, quietWindowMs } from '../../core/quiet.ts';
+import type { StoredSnapshot } from '../../core/snapshot.ts';
 import {
-  CutMethod_Value,
   type FileEntry,
   FileEntrySchema,
   FileListSchema,
-  FileType_Value,
-  type Finding,
   type ListRoot,
   type Manifest,
   ManifestSchema,
   type PositionEntry,
-  type SnapshotRecord,
   SourceSchema,
-  UnitKind_Value,
-} from '../../gen/lightkeeper/v1/types_pb.ts';
+} from '../../gen/lightkeeper/store/v1/manifest_pb.ts';
+import { UnitKind_Value } from '../../gen/lightkeeper/store/v1/pack_pb.ts';
+import { CutMethod_Value, FileType_Value, type Finding } from '../../gen/lightkeeper/v1/types_pb.ts';
 import { monotonic, now } from '../../host/clock.ts';
 import { checkReserve } from '../../host/disk-reserve.ts';
 import { version } from '../../host/version.ts';
 import type { CaptureHooks } from '../instance/hooks.ts';
 import type { InstanceSettings } from '../instance/probe.ts';
-import { settlePending } from '../restore/journal-recovery.ts';
 import { packChangeTimes } from '../store/index/change-times.ts';
 import type { Store } from '../store/store.ts';
-import { Ingest, sameFiles } from '../store/transaction.ts';
+import { sameFiles, Transaction } from '../store/transaction.ts';
 import { type Entry, firstDifference, type Scan, type ScanOptions, scan } from '../watch/scan.ts';
+import type { SeenScan } from '../watch/watcher.ts';
 import { Pool } from '../workers/pool.ts';
 import { Reader, type Reading } from './file-reader.ts';
 import { fileEntry, metadata, otherNameFinding, secondName, tornFinding } from './manifest-builder.ts';
 import { loadPrevious, lostManifest, type PreviousState } from './parent.ts';
-import { Moment } from './quiesce.ts';
+import type { Quiesce } from './quiesce.ts';
 import { type Settled, waitUntilQuiet } from './settle.ts';
 
 /** Captures that start over because something changed, before one is taken as it is. */
 const RETRIES = 3;
 
-/** With the store taken, a directory is not waited for longer than this. */
-const RETRY_SETTLE_MAX_MS = 30_000;
+/** Most milliseconds of waiting for a directory while the store is locked. */
+const LOCKED_SETTLE_MAX_MS = 30_000;
 
 /** Longer than the clock of a filesystem needs to tell two writes apart. */
 const RETRY_WAIT_MIN_MS = 25;
 
-/** What one capture is asked. */
+/** A request to capture one directory. Commands, the API and the watcher all make this. */
 export interface CaptureRequest {
   readonly graphId: string;
-  /** Absolute. */
+  /** Absolute path. */
   readonly dir: Uint8Array;
+  /** Least milliseconds without a change before the read; 0 for no wait. */
   readonly quietMs: number;
-  /** How long to wait for the quiet window before taking the directory as it is. */
+  /** Milliseconds to wait for the quiet window before the directory is captured as it is. */
   readonly settleTimeoutMs: number;
+  /** Patterns of names that are not captured. */
   readonly exclude: readonly string[];
-  /** Direct subfolders that are graphs of their own. */
-  readonly leaveOut?: (() => ReadonlySet<BytePath>) | undefined;
+  /** Returns the direct subfolders that are graphs of their own. */
+  readonly workspaces?: (() => ReadonlySet<BytePath>) | undefined;
   readonly tags: Readonly<Record<string, string>>;
   readonly description: string;
-  /** Free bytes that must remain; undefined for the formula, 0 for no check. */
+  /** Bytes that must stay free; undefined for the formula, 0 for no check. */
   readonly reserveBytes: bigint | undefined;
   readonly instance?: InstanceSettings | undefined;
   readonly hooks?: CaptureHooks | undefined;
-  readonly signal?: AbortSignal;
-  readonly onProgress?: (phase: string, doneBytes: number, totalBytes: number) => void;
-  /** Told if a restore in place that was cut off had to be finished or undone first. */
-  readonly onSettled?: (findings: readonly Finding[]) => void;
+  /** The scan that found the directory changed, if there was one: settling goes on from it. */
+  readonly seen?: SeenScan | undefined;
+  readonly signal?: AbortSignal | undefined;
+  readonly onProgress?: OnProgress | undefined;
 }
 
-/** What a capture did. */
+/** A finished capture. */
 export interface CaptureResult {
-  readonly record: SnapshotRecord;
+  readonly snapshot: StoredSnapshot;
+  /** Whether the directory equals its newest snapshot, so that no new one was made. */
   readonly unchanged: boolean;
-  /** What cannot be kept, met now: also where nothing has changed. */
+  /** What cannot be stored, found now: also if nothing has changed. */
   readonly findings: readonly Finding[];
-  /** Attempts that were given up because something changed. */
+  /** Attempts given up because files changed. */
   readonly retries: number;
+  /** The directory as it was captured; undefined if it was not at rest. */
+  readonly scan: Scan | undefined;
 }
 
-/** What was found before the store was taken: when, and what the directory was then. */
-interface Chosen {
-  readonly moment: Moment;
+/** What was learned of the directory before the store was locked. */
+export interface SettledDirectory {
+  readonly quiesce: Quiesce;
   readonly settled: Settled;
 }
 
-/**
- * Takes one snapshot of a directory, or finds that the newest one is equal to it. Waiting for the directory to
- * come to rest keeps nobody else from the store.
- */
-export async function capture(store: Store, request: CaptureRequest): Promise<CaptureResult> {
-  const { graphId, dir, instance, hooks, signal } = request;
-  const moment = await Moment.begin({ graphId, dir, instance, hooks, ...signalOption(signal) });
-  let result: CaptureResult | undefined;
-  let late: Finding | undefined;
-  try {
-    let settled = await settle(store, request, moment);
-    result = await store.exclusively(async () => {
-      const endRead = store.beginRead();
-      try {
-        const rolled = await settlePending(dir);
-        if (rolled.length > 0) {
-          request.onSettled?.(rolled);
-          settled = await settle(store, soon(request), moment);
-        }
-        const taken = await captureOnce(store, request, { moment, settled });
-        return { ...taken, findings: [...rolled, ...taken.findings] };
-      } finally {
-        endRead();
-      }
-    });
-  } finally {
-    late = await moment.end();
-  }
-  return late === undefined ? result : { ...result, findings: [...result.findings, late] };
-}
-
-/** As a capture is waited for that keeps others from the store. */
-function soon(request: CaptureRequest): CaptureRequest {
-  return { ...request, settleTimeoutMs: Math.min(request.settleTimeoutMs, RETRY_SETTLE_MAX_MS) };
-}
-
-/** An instance that says that it is idle is in no flush: what was learned of its pauses need not be waited for. */
-async function settle(store: Store, request: CaptureRequest, { isIdle }: Moment): Promise<Settled> {
-  const learned = isIdle ? undefined : await store.index.quietRecord(request.graphId);
-  const quietMs = quietWindowMs(request.quietMs, learned);
-  return await waitUntilQuiet({ ...request, quietMs }, () => scan(request.dir, scanOptions(store, request)));
-}
-
-function scanOptions(store: Store, { exclude, leaveOut, signal }: CaptureRequest): ScanOptions {
-  return { exclude, leaveOut: leaveOut?.(), store: store.root, ...signalOption(signal) };
-}
-
-/**
- * Captures comparing with the newest snapshot. If that cannot be read, the store has been damaged: the directory
- * is then captured as if it were new, every unit is asked for, and what is missing is stored again.
- */
-async function captureOnce(
+/** Waits until a directory is at rest, and returns its scan then. */
+export async function settleDirectory(
   store: Store,
   request: CaptureRequest,
-  chosen: Chosen,
+  quiesce: Quiesce,
+): Promise<Settled> {
+  // An idle instance is in no flush: its pauses need not be waited for.
+  const learned = quiesce.isIdle ? undefined : await store.index.quietRecord(request.graphId);
+  const { settleTimeoutMs, seen, signal } = request;
+  const quietMs = quietWindowMs(request.quietMs, learned);
+  const options = {
+    quietMs,
+    settleTimeoutMs,
+    ...(seen === undefined ? {} : { seen }),
+    ...signalOption(signal),
+  };
+  return await waitUntilQuiet(options, () => scan(request.dir, scanOptions(store, request)));
+}
+
+/** Waits likewise while the store is locked: not longer than others can wait for it. */
+export async function settleLocked(
+  store: Store,
+  request: CaptureRequest,
+  quiesce: Quiesce,
+): Promise<Settled> {
+  const settleTimeoutMs = Math.min(request.settleTimeoutMs, LOCKED_SETTLE_MAX_MS);
+  return await settleDirectory(store, { ...request, settleTimeoutMs, seen: undefined }, quiesce);
+}
+
+function scanOptions(store: Store, { exclude, workspaces, signal }: CaptureRequest): ScanOptions {
+  return { exclude, leaveOut: workspaces?.(), store: store.root, ...signalOption(signal) };
+}
+
+/**
+ * Captures a settled directory, or finds that its newest snapshot equals it. Runs inside `Store.exclusively`.
+ *
+ * If the newest snapshot cannot be read, the store is damaged: the directory is then captured as if it were new, and
+ * units that are missing are stored again.
+ */
+export async function captureDirectory(
+  store: Store,
+  request: CaptureRequest,
+  directory: SettledDirectory,
   again = false,
 ): Promise<CaptureResult> {
-  const ingest = new Ingest(store);
-  const attempt = new Capture(store, ingest, request, chosen);
+  let trusted = true;
   try {
-    return await attempt.run();
+    return await Transaction.run(store, async (transaction) => {
+      const attempt = new Capture(store, transaction, request, directory);
+      try {
+        return await attempt.run();
+      } finally {
+        trusted = attempt.trusted;
+      }
+    });
   } catch (error) {
-    await ingest.abandon();
-    if (again || !attempt.trusted || !(error instanceof LightkeeperError) || error.code !== 'DAMAGED')
-      throw error;
+    if (again || !trusted || !(error instanceof LightkeeperError) || error.code !== 'DAMAGED') throw error;
     await store.index.distrust();
-    return await captureOnce(store, request, chosen, true);
+    return await captureDirectory(store, request, directory, true);
   }
 }
 
@@ -171,19 +168,19 @@ interface Attempt {
 
 class Capture {
   readonly #store: Store;
-  readonly #ingest: Ingest;
+  readonly #transaction: Transaction;
   readonly #request: CaptureRequest;
-  readonly #chosen: Chosen;
+  readonly #directory: SettledDirectory;
   readonly #startedMs = now();
   readonly #began = monotonic();
   /** What the newest snapshot refers to is stored: no need to ask for each unit. */
   #trusted = true;
   readonly #read = new Map<BytePath, { entry: Entry; content: ListRoot }>();
 
-  constructor(store: Store, ingest: Ingest, request: CaptureRequest, chosen: Chosen) {
-    this.#chosen = chosen;
+  constructor(store: Store, transaction: Transaction, request: CaptureRequest, directory: SettledDirectory) {
+    this.#directory = directory;
     this.#store = store;
-    this.#ingest = ingest;
+    this.#transaction = transaction;
     this.#request = request;
   }
 
@@ -194,24 +191,25 @@ class Capture {
   async run(): Promise<CaptureResult> {
     const { graphId } = this.#request;
     const previous = await loadPrevious(this.#store, graphId, this.#request.dir);
-    if (previous !== undefined) this.#trusted = await this.#store.trusts(graphId, previous.record.digest);
-    const { moment } = this.#chosen;
-    let { settled } = this.#chosen;
+    if (previous !== undefined) this.#trusted = await this.#store.trusts(graphId, previous.snapshot.digest);
+    const { quiesce } = this.#directory;
+    let { settled } = this.#directory;
     for (let attempt = 0; ; attempt++) {
       const torn = attempt === RETRIES || !settled.quiet;
-      await moment.readingBegins();
+      await quiesce.readingBegins();
       const result = await this.#attempt(settled.scan, previous, torn);
       if (result === undefined) {
-        const findings = [...settled.scan.findings, ...moment.findings];
-        return await this.#confirm(must(previous, 'a newest snapshot'), findings, attempt);
+        const findings = [...settled.scan.findings, ...quiesce.findings];
+        const confirmed = { scan: settled.scan, findings, retries: attempt };
+        return await this.#confirm(must(previous, 'a newest snapshot'), confirmed);
       }
       if (result.changed === undefined && settled.quiet) {
-        return await this.#commit(result, previous, await moment.cutMethod(), attempt);
+        return await this.#commit(result, previous, await quiesce.cutMethod(), attempt);
       }
-      if (torn) return await this.#commit(result, previous, CutMethod_Value.TORN, attempt);
+      if (torn) return await this.#commit(result, previous, CutMethod_Value.CHANGED, attempt);
       const waitMs = Math.max(this.#request.quietMs, RETRY_WAIT_MIN_MS) * 2 ** attempt;
       await sleep(waitMs, undefined, signalOption(this.#request.signal));
-      settled = await settle(this.#store, soon(this.#request), moment);
+      settled = await settleLocked(this.#store, this.#request, quiesce);
     }
   }
 
@@ -266,12 +264,12 @@ class Capture {
     const pool = new Pool(bytes, {
       chunkerSeed: this.#store.config.chunkerSeed,
       gentle: true,
-      sink: (frame) => this.#ingest.append({ kind: UnitKind_Value.BYTES, ...frame }),
+      sink: (frame) => this.#transaction.append({ kind: UnitKind_Value.BYTES, ...frame }),
     });
     const { dir, signal } = this.#request;
     const parts = {
       store: this.#store,
-      ingest: this.#ingest,
+      transaction: this.#transaction,
       pool,
       dir,
       trusted: this.#trusted,
@@ -294,23 +292,22 @@ class Capture {
     }
   }
 
-  /** Notes that the directory is equal to its newest snapshot; `kept` where change times must be noted too. */
+  /** Records that the directory equals its newest snapshot, and the change times of `entries`. */
   async #confirm(
     previous: PreviousState,
-    findings: readonly Finding[],
-    retries: number,
-    kept: readonly Entry[] = [],
+    confirmed: Pick<CaptureResult, 'scan' | 'findings' | 'retries'>,
+    entries: readonly Entry[] = [],
   ): Promise<CaptureResult> {
     const { graphId } = this.#request;
     const index = this.#store.index;
     const batch = index.batch();
     index.putConfirmedAt(batch, graphId, this.#startedMs);
-    for (const [n, times] of packChangeTimes(kept, previous.record.digest)) {
+    for (const [n, times] of packChangeTimes(entries, previous.snapshot.digest)) {
       index.putChangeTimes(batch, graphId, n, times);
     }
-    index.putWholeDigest(batch, graphId, previous.record.digest);
+    index.putWholeDigest(batch, graphId, previous.snapshot.digest);
     await index.commit('index:confirm', batch);
-    return { record: previous.record, unchanged: true, findings, retries };
+    return { snapshot: previous.snapshot, unchanged: true, ...confirmed };
   }
 
   async #commit(
@@ -319,23 +316,27 @@ class Capture {
     cutMethod: CutMethod_Value,
     retries: number,
   ): Promise<CaptureResult> {
-    const findings = [...attempt.scan.findings, ...this.#chosen.moment.findings, ...attempt.findings];
-    const torn = cutMethod === CutMethod_Value.TORN;
+    const findings = [...attempt.scan.findings, ...this.#directory.quiesce.findings, ...attempt.findings];
+    const torn = cutMethod === CutMethod_Value.CHANGED;
     if (torn) findings.push(tornFinding(attempt.changed));
     const { files, totals, kept } = await this.#listFiles(attempt, findings);
     const head = await this.#store.index.head(this.#request.graphId);
     const manifest = this.#manifest({ attempt, files, totals, cutMethod, head, previous, findings });
-    if (!torn && previous?.record.manifest !== undefined && sameFiles(previous.record.manifest, manifest)) {
+    if (
+      !torn &&
+      previous?.snapshot.manifest !== undefined &&
+      sameFiles(previous.snapshot.manifest, manifest)
+    ) {
       // What was missing or damaged has been stored again; or only change times differ.
-      if (this.#trusted) await this.#ingest.abandon();
-      else await this.#ingest.finishRepack(lostManifest(this.#store, previous.record));
-      return await this.#confirm(previous, findings, retries, kept);
+      if (this.#trusted) await this.#transaction.abandon();
+      else await this.#transaction.finishRepack(lostManifest(this.#store, previous.snapshot));
+      return await this.#confirm(previous, { scan: attempt.scan, findings, retries }, kept);
     }
     const { graphId, tags } = this.#request;
     // Files of a first snapshot were written at any time; and times of an untrusted one are not looked at.
     const teaches = !torn && previous !== undefined && this.#trusted;
     const known = teaches ? await this.#store.index.quietRecord(graphId) : undefined;
-    const { record } = await this.#ingest.commit(manifest, {
+    const snapshot = await this.#transaction.commit(manifest, {
       durationMs: () => monotonic() - this.#began,
       nowMs: now(),
       tags: { ...tags },
@@ -349,7 +350,7 @@ class Capture {
           index.putChangeTimes(batch, graphId, n, times);
       },
     });
-    return { record, unchanged: false, findings, retries };
+    return { snapshot, unchanged: false, findings, retries, scan: torn ? undefined : attempt.scan };
   }
 
   /** Writes the list of files, in pieces; answers its root. */
@@ -357,7 +358,7 @@ class Capture {
     attempt: Attempt,
     findings: Finding[],
   ): Promise<{ files: ListRoot; totals: Manifest['totals']; kept: Entry[] }> {
-    const list = new ListBuilder((piece) => this.#ingest.addPiece(UnitKind_Value.LIST, piece), 1);
+    const list = new ListBuilder((piece) => this.#transaction.addPiece(UnitKind_Value.LIST, piece), 1);
     const totals = { files: 0, directories: 0, symlinks: 0, rawBytes: 0n, units: 0n };
     const first = new Map<string, BytePath>();
     const kept: Entry[] = [];
@@ -365,9 +366,9 @@ class Capture {
     const flush = async () => {
       if (piece.length === 0) return;
       const bytes = Buffer.from(toBinary(FileListSchema, create(FileListSchema, { files: piece })));
-      list.add(this.#ingest.addPiece(UnitKind_Value.FILES, bytes), piece.length, piece.length);
+      list.add(this.#transaction.addPiece(UnitKind_Value.FILES, bytes), piece.length, piece.length);
       piece = [];
-      await this.#ingest.flushPieces();
+      await this.#transaction.flushPieces();
     };
     for (const entry of attempt.scan.entries) {
       if (attempt.dropped.has(entry.path)) continue;
@@ -399,14 +400,13 @@ class Capture {
     findings: readonly Finding[];
   }): Manifest {
     const { head, previous, findings, files, totals, cutMethod } = parts;
-    const torn = cutMethod === CutMethod_Value.TORN;
+    const torn = cutMethod === CutMethod_Value.CHANGED;
     const parentMs =
-      previous?.record.manifest === undefined ? undefined : capturedMs(previous.record.manifest);
+      previous?.snapshot.manifest === undefined ? undefined : capturedMs(previous.snapshot.manifest);
     const manifest = create(ManifestSchema, {
       format: MANIFEST_FORMAT,
       graphId: this.#request.graphId,
-      epoch: head?.epoch ?? 1n,
-      mintId: head?.mintId ?? randomBytes(16),
+      epoch: head?.epoch ?? { number: 1n, mintId: randomBytes(MINT_ID_BYTES) },
       sequence: torn ? 0n : (head?.sequence ?? 0n) + 1n,
       parentDigest: head?.digest ?? new Uint8Array(),
       capturedAt: captureTime(this.#startedMs, parentMs),
@@ -423,7 +423,7 @@ class Capture {
   }
 
   #source() {
-    const { instance } = this.#chosen.moment;
+    const { instance } = this.#directory.quiesce;
     const source = { host: hostname(), dir: this.#request.dir, agentVersion: version };
     return create(SourceSchema, instance === undefined ? source : { ...source, instance });
   }

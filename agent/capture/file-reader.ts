@@ -5,14 +5,11 @@ import { LightkeeperError, systemCode } from '../../core/errors.ts';
 import { ListBuilder } from '../../core/list.ts';
 import type { BytePath } from '../../core/path.ts';
 import { UNIT_ID_BYTES } from '../../core/unit.ts';
-import {
-  type FileEntry,
-  type Finding,
-  type ListRoot,
-  UnitKind_Value,
-} from '../../gen/lightkeeper/v1/types_pb.ts';
+import type { FileEntry, ListRoot } from '../../gen/lightkeeper/store/v1/manifest_pb.ts';
+import { UnitKind_Value } from '../../gen/lightkeeper/store/v1/pack_pb.ts';
+import type { Finding } from '../../gen/lightkeeper/v1/types_pb.ts';
 import type { Store } from '../store/store.ts';
-import type { Ingest } from '../store/transaction.ts';
+import type { Transaction } from '../store/transaction.ts';
 import { below } from '../watch/names.ts';
 import { type Entry, unreadable } from '../watch/scan.ts';
 import { allocateHints, BLOCK_BYTES, type CutBlock, type Hints, putHint } from '../workers/chunker.ts';
@@ -55,7 +52,7 @@ export interface ReadOutcome {
 /** Reads files into units and lists of units, storing what is new. */
 export class Reader {
   readonly #store: Store;
-  readonly #ingest: Ingest;
+  readonly #transaction: Transaction;
   readonly #pool: Pool;
   readonly #dir: Uint8Array;
   readonly #trusted: boolean;
@@ -68,7 +65,7 @@ export class Reader {
 
   constructor(parts: {
     store: Store;
-    ingest: Ingest;
+    transaction: Transaction;
     pool: Pool;
     dir: Uint8Array;
     /** Units of the last capture are stored without asking. */
@@ -77,7 +74,7 @@ export class Reader {
     signal: AbortSignal | undefined;
   }) {
     this.#store = parts.store;
-    this.#ingest = parts.ingest;
+    this.#transaction = parts.transaction;
     this.#pool = parts.pool;
     this.#dir = parts.dir;
     this.#trusted = parts.trusted;
@@ -103,7 +100,7 @@ export class Reader {
       } else if (takeAny) {
         for (const file of batch) await this.#readLarge(file, true, outcome);
       } else await this.#readSmall(batch, outcome);
-      await this.#ingest.flushPieces();
+      await this.#transaction.flushPieces();
     });
     await Promise.all(this.#keeping);
     if (this.#failure !== undefined) throw this.#failure.error;
@@ -163,7 +160,7 @@ export class Reader {
       for (const [k, i] of asked.entries()) {
         ids.set(block.ids.subarray(i * UNIT_ID_BYTES, (i + 1) * UNIT_ID_BYTES), k * UNIT_ID_BYTES);
       }
-      const answers = await this.#ingest.claim(ids);
+      const answers = await this.#transaction.claim(ids);
       for (const [k, i] of asked.entries()) fresh[i] = answers[k] as number;
     }
     // A hand does its tasks in order, so the block buffer may be leased again before this one is done.
@@ -179,7 +176,7 @@ export class Reader {
   }
 
   #list(block: CutBlock, from: number, count: number): ListRoot {
-    const list = new ListBuilder((piece) => this.#ingest.addPiece(UnitKind_Value.LIST, piece));
+    const list = new ListBuilder((piece) => this.#transaction.addPiece(UnitKind_Value.LIST, piece));
     addUnits(list, block, from, count);
     return list.finish();
   }
@@ -259,7 +256,7 @@ export class Reader {
   }
 
   async #readBlocks(fd: number, size: number, hints: Hints | undefined, stream: number): Promise<ListRoot> {
-    const list = new ListBuilder((piece) => this.#ingest.addPiece(UnitKind_Value.LIST, piece));
+    const list = new ListBuilder((piece) => this.#transaction.addPiece(UnitKind_Value.LIST, piece));
     let position = 0;
     let hint = hints === undefined ? -1 : 0;
     let order: Promise<void> = Promise.resolve();

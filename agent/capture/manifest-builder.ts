@@ -5,10 +5,9 @@ import { type BytePath, pathBytes, pathText } from '../../core/path.ts';
 import {
   type FileEntry,
   FileEntrySchema,
-  FileType_Value,
-  type Finding,
   type ListRoot,
-} from '../../gen/lightkeeper/v1/types_pb.ts';
+} from '../../gen/lightkeeper/store/v1/manifest_pb.ts';
+import { FileType_Value, type Finding } from '../../gen/lightkeeper/v1/types_pb.ts';
 import { keptTime } from '../watch/names.ts';
 import type { Entry } from '../watch/scan.ts';
 

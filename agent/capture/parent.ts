@@ -1,15 +1,12 @@
 import { toBinary } from '@bufbuild/protobuf';
 import { spanOf } from '../../core/list.ts';
 import { pathFromBytes } from '../../core/path.ts';
+import type { StoredSnapshot } from '../../core/snapshot.ts';
 import { sameBytes, sha256 } from '../../core/unit.ts';
-import {
-  type FileEntry,
-  FileType_Value,
-  ManifestSchema,
-  type SnapshotRecord,
-  UnitKind_Value,
-} from '../../gen/lightkeeper/v1/types_pb.ts';
-import { newestRecord } from '../snapshots/resolve.ts';
+import { type FileEntry, ManifestSchema } from '../../gen/lightkeeper/store/v1/manifest_pb.ts';
+import { UnitKind_Value } from '../../gen/lightkeeper/store/v1/pack_pb.ts';
+import { FileType_Value } from '../../gen/lightkeeper/v1/types_pb.ts';
+import { newestSnapshot } from '../snapshots/resolve.ts';
 import { ChangeTimes } from '../store/index/change-times.ts';
 import type { Store } from '../store/store.ts';
 import { keptTime } from '../watch/names.ts';
@@ -26,7 +23,7 @@ export interface Match {
 
 /** The newest snapshot of a graph, to compare a scan with. */
 export interface PreviousState {
-  readonly record: SnapshotRecord;
+  readonly snapshot: StoredSnapshot;
   /** Names in it. */
   readonly count: number;
   /** Answers for entries in order of their paths what the snapshot has of them. */
@@ -36,9 +33,9 @@ export interface PreviousState {
 /** The manifest of a snapshot, to be stored again, if its pack is gone or damaged: the index still has it. */
 export function lostManifest(
   store: Store,
-  { manifest, manifestUnitId, digest }: SnapshotRecord,
+  { manifest, manifestUnitId, digest }: StoredSnapshot,
 ): { kind: UnitKind_Value; units: Uint8Array[] }[] {
-  if (manifest === undefined || store.locate(manifestUnitId) !== undefined) return [];
+  if (store.locate(manifestUnitId) !== undefined) return [];
   const bytes = toBinary(ManifestSchema, manifest);
   // Written by another version it may have been other bytes: those cannot be made again.
   return sha256(bytes).equals(digest) ? [{ kind: UnitKind_Value.MANIFEST, units: [bytes] }] : [];
@@ -50,22 +47,21 @@ export async function loadPrevious(
   graphId: string,
   dir: Uint8Array,
 ): Promise<PreviousState | undefined> {
-  const record = await newestRecord(store, graphId);
-  const files = record?.manifest?.files;
-  if (record === undefined || files === undefined) return undefined;
-  return { record, count: spanOf(files), matcher: () => matcher(store, graphId, record, dir) };
+  const snapshot = await newestSnapshot(store, graphId);
+  const files = snapshot?.manifest.files;
+  if (snapshot === undefined || files === undefined) return undefined;
+  return { snapshot, count: spanOf(files), matcher: () => matcher(store, snapshot, dir) };
 }
 
 async function matcher(
   store: Store,
-  graphId: string,
-  record: SnapshotRecord,
+  { manifest, digest }: StoredSnapshot,
   dir: Uint8Array,
 ): Promise<(entry: Entry) => Promise<Match | undefined>> {
-  const files = store.files(record.manifest?.files)[Symbol.asyncIterator]();
-  const times = new ChangeTimes(store, graphId, record.digest);
+  const files = store.files(manifest.files)[Symbol.asyncIterator]();
+  const times = new ChangeTimes(store, manifest.graphId, digest);
   // Equal times mean nothing between the files of two directories.
-  const sameDir = sameBytes(record.manifest?.source?.dir ?? new Uint8Array(), dir);
+  const sameDir = sameBytes(manifest.source?.dir ?? new Uint8Array(), dir);
   let next = await files.next();
   let place = 0;
   return async (entry) => {

@@ -6,27 +6,27 @@ import { checkInstance, InstanceProbe, type InstanceSettings, silent } from '../
 const IDLE_WAIT_MS = 30_000;
 
 /** What may be asked or told beside the directory to find a moment at which it is one state. */
-export interface MomentSettings {
+export interface QuiesceSettings {
   readonly graphId: string;
   readonly dir: Uint8Array;
-  readonly instance: InstanceSettings | undefined;
-  readonly hooks: CaptureHooks | undefined;
-  readonly signal?: AbortSignal;
+  readonly instance?: InstanceSettings | undefined;
+  readonly hooks?: CaptureHooks | undefined;
+  readonly signal?: AbortSignal | undefined;
 }
 
 /** The moment of one capture: what is known of it beside the files themselves. */
-export class Moment {
+export class Quiesce {
   readonly findings: Finding[] = [];
   /** The instance has said that it is idle. */
   isIdle = false;
   /** What the instance said of itself, if there is one and it answered. */
   instance: Instance | undefined;
-  readonly #settings: MomentSettings;
+  readonly #settings: QuiesceSettings;
   readonly #probe: InstanceProbe | undefined;
   #paused = false;
   #idleBefore = false;
 
-  private constructor(settings: MomentSettings) {
+  private constructor(settings: QuiesceSettings) {
     this.#settings = settings;
     this.#probe = settings.instance === undefined ? undefined : new InstanceProbe(settings.instance);
   }
@@ -35,8 +35,8 @@ export class Moment {
    * Asks the instance what it is, waits until it is idle, runs the pre-capture hooks. REFUSED if a part of the
    * graph is kept elsewhere. Whoever began a moment ends it.
    */
-  static async begin(settings: MomentSettings): Promise<Moment> {
-    const moment = new Moment(settings);
+  static async begin(settings: QuiesceSettings): Promise<Quiesce> {
+    const moment = new Quiesce(settings);
     const { instance, dir, hooks, signal } = settings;
     if (moment.#probe !== undefined && instance !== undefined) {
       moment.instance = await moment.#probe.describe(signal);

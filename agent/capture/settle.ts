@@ -2,6 +2,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { monotonic, now } from '../../host/clock.ts';
 import { isTemp, TEMP_YOUNG_MS } from '../watch/names.ts';
 import { firstDifference, type Scan } from '../watch/scan.ts';
+import type { SeenScan } from '../watch/watcher.ts';
 
 /** Between two looks while waiting, at least. */
 const LOOK_AGAIN_MIN_MS = 5;
@@ -30,18 +31,18 @@ function flushEndsMs(scan: Scan): number {
  * set back) count for nothing, then only what is seen here counts.
  */
 export async function waitUntilQuiet(
-  request: { quietMs: number; settleTimeoutMs: number; signal?: AbortSignal },
-  look: () => Promise<Scan>,
+  options: { quietMs: number; settleTimeoutMs: number; seen?: SeenScan; signal?: AbortSignal },
+  scanNow: () => Promise<Scan>,
 ): Promise<Settled> {
-  const { quietMs, settleTimeoutMs, signal } = request;
+  const { quietMs, settleTimeoutMs, seen, signal } = options;
   const startedMs = monotonic();
-  let lookedMs = monotonic();
-  let scan = await look();
-  let sameSinceMs = lookedMs;
+  let scannedMs = seen?.startedMs ?? monotonic();
+  let scan = seen?.scan ?? (await scanNow());
+  let sameSinceMs = scannedMs;
   for (;;) {
     const ageMs = now() - Number(scan.newestNs / 1_000_000n);
     const flushMs = quietMs === 0 ? 0 : flushEndsMs(scan);
-    const still = quietMs === 0 || ageMs >= quietMs || lookedMs - sameSinceMs >= quietMs;
+    const still = quietMs === 0 || ageMs >= quietMs || scannedMs - sameSinceMs >= quietMs;
     if (still && flushMs <= 0) return { scan, quiet: true };
     const leftMs = startedMs + settleTimeoutMs - monotonic();
     if (leftMs <= 0) return { scan, quiet: false };
@@ -49,9 +50,9 @@ export async function waitUntilQuiet(
     const waitMs = ageMs >= 0 && flushMs <= 0 ? quietMs - ageMs : quietMs;
     const napMs = Math.min(leftMs, Math.max(LOOK_AGAIN_MIN_MS, Math.min(waitMs + 1, quietMs)));
     await sleep(napMs, undefined, signal === undefined ? {} : { signal });
-    lookedMs = monotonic();
-    const next = await look();
-    if (firstDifference(scan, next) !== undefined || next.newestNs !== scan.newestNs) sameSinceMs = lookedMs;
+    scannedMs = monotonic();
+    const next = await scanNow();
+    if (firstDifference(scan, next) !== undefined || next.newestNs !== scan.newestNs) sameSinceMs = scannedMs;
     scan = next;
   }
 }

@@ -11,7 +11,7 @@ import { problemsError, Report } from './problem.ts';
 import { GRAPH_KEYS, TOP_KEYS } from './schema.ts';
 import type { AgentSettings } from './settings.ts';
 import { durationWord, Listing, type Shown, sizeWord } from './show.ts';
-import { type Address, type Found, type Reading, readMap, wrong } from './value-types.ts';
+import { type Address, type Reading, readMap, type StoredSnapshot, wrong } from './value-types.ts';
 
 /** What settings are read from beside the file. */
 export interface SettingsSources {
@@ -198,7 +198,11 @@ function buildAgent(
   return { ...settings, intervalMs: intervalMs.value };
 }
 
-function httpOf(found: Found<Address> | undefined, listing: Listing, report: Report): AgentSettings['http'] {
+function httpOf(
+  found: StoredSnapshot<Address> | undefined,
+  listing: Listing,
+  report: Report,
+): AgentSettings['http'] {
   const { host, port } = listing.take('http', found, HTTP, (one) =>
     one.host.includes(':') ? `[${one.host}]:${one.port}` : `${one.host}:${one.port}`,
   );

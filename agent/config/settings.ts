@@ -1,8 +1,6 @@
 import { create } from '@bufbuild/protobuf';
 import { LOSS_SHARE } from '../../core/lightrag/loss.ts';
-import type { BytePath } from '../../core/path.ts';
 import { type RetentionPolicy, RetentionPolicySchema } from '../../gen/lightkeeper/v1/agent_pb.ts';
-import type { Finding } from '../../gen/lightkeeper/v1/types_pb.ts';
 import type { CaptureHooks } from '../instance/hooks.ts';
 import type { InstanceSettings } from '../instance/probe.ts';
 
@@ -64,21 +62,4 @@ export function defaultRetention(): RetentionPolicy {
     weekly: 8,
     monthly: 12,
   });
-}
-
-/** What an agent adds to a bare store: the directories that it guards. */
-export interface Guarded {
-  readonly graphId: string;
-  readonly dir: string;
-  /** Patterns of names that it leaves out. */
-  readonly exclude: readonly string[];
-  /** How to find a good moment for a capture, whoever asks for one. */
-  readonly instance: InstanceSettings | undefined;
-  readonly hooks: CaptureHooks | undefined;
-  /** What may be lost from one point to the next without an alarm, as a share. */
-  readonly lossShare: number;
-  /** Direct subfolders that are guarded as graphs of their own. */
-  readonly leaveOut: () => ReadonlySet<BytePath>;
-  /** What is wrong with how it is guarded, as long as it is. */
-  readonly findings: readonly Finding[];
 }

@@ -6,7 +6,7 @@ import type { Report } from './problem.ts';
 import { nearest } from './suggest.ts';
 
 /** A value that was given, and by whom. */
-export interface Found<T> {
+export interface StoredSnapshot<T> {
   readonly value: T;
   readonly origin: Origin;
   /** Its key: `graphs[0].dir`. */
@@ -46,7 +46,7 @@ export type Keys = Readonly<Record<string, Key<unknown>>>;
 type ValueOf<K> = K extends Kind<infer T> ? T : never;
 
 /** The keys of a map that were given, and are what they must be. */
-export type Fields<K extends Keys> = { readonly [N in keyof K]?: Found<ValueOf<K[N]>> };
+export type Fields<K extends Keys> = { readonly [N in keyof K]?: StoredSnapshot<ValueOf<K[N]>> };
 
 /** A kind with its meaning. */
 export function key<T>(kind: Kind<T>, about: string): Key<T> {
@@ -256,7 +256,7 @@ export function readMap<K extends Keys>(
   reading: Reading,
   elsewhere: (name: string) => string | undefined = () => undefined,
 ): Fields<K> {
-  const fields: Record<string, Found<unknown>> = {};
+  const fields: Record<string, StoredSnapshot<unknown>> = {};
   for (const [name, node] of entries) {
     const place = at === '' ? name : `${at}.${name}`;
     const known = Object.hasOwn(keys, name) ? keys[name] : undefined;

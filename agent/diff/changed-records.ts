@@ -8,7 +8,7 @@ import {
 import { vectorFileOf } from '../../core/lightrag/vector-reader.ts';
 import type { NodeRef } from '../../core/list.ts';
 import { runsOf } from '../../core/unit-runs.ts';
-import { UnitKind_Value } from '../../gen/lightkeeper/v1/types_pb.ts';
+import { UnitKind_Value } from '../../gen/lightkeeper/store/v1/pack_pb.ts';
 import { type GraphSource, unitsOf } from '../snapshots/graph-files.ts';
 import type { Store } from '../store/store.ts';
 

@@ -3,10 +3,11 @@ import { LightkeeperError } from '../../core/errors.ts';
 import { LayoutError } from '../../core/lightrag/chunk-reader.ts';
 import { type JsonValue, RecordPicker } from '../../core/lightrag/record-picker.ts';
 import { GRAPH_FILES, type GraphFile } from '../../core/lightrag/rules.ts';
-import { type Found, idOf } from '../../core/snapshot.ts';
+import { idOf, type StoredSnapshot } from '../../core/snapshot.ts';
 import {
-  type ExportDocumentResponse,
-  ExportDocumentResponseSchema,
+  type ExportDocumentPart,
+  ExportDocumentPartSchema,
+  ExportedDocumentSchema,
 } from '../../gen/lightkeeper/v1/agent_pb.ts';
 import { feedAll, graphFiles } from '../snapshots/graph-files.ts';
 import type { Store } from '../store/store.ts';
@@ -17,13 +18,13 @@ function object(value: JsonValue | undefined): JsonObject | undefined {
   return typeof value === 'object' && value !== null && !Array.isArray(value) ? value : { value };
 }
 
-/** A document as a snapshot has it: its text, its status and its chunks in order. NOT_FOUND if it is not there. */
-export async function exportDocument(
+/** Yields a document of a snapshot with its status, then its chunks in order. NOT_FOUND if it is not there. */
+export async function* exportDocument(
   store: Store,
-  record: Found,
+  record: StoredSnapshot,
   documentId: string,
   signal?: AbortSignal,
-): Promise<ExportDocumentResponse> {
+): AsyncGenerator<ExportDocumentPart> {
   const endRead = store.beginRead();
   try {
     const sources = await graphFiles(store, record.manifest);
@@ -56,13 +57,14 @@ export async function exportDocument(
       if (chunk?.full_doc_id === documentId) chunks.push({ id, ...chunk });
     });
     chunks.sort((a, b) => Number(a.chunk_order_index ?? 0) - Number(b.chunk_order_index ?? 0));
-    return create(ExportDocumentResponseSchema, {
+    const exported = create(ExportedDocumentSchema, {
       snapshotId: idOf(record),
       documentId,
-      chunks,
       ...(document === undefined ? {} : { document }),
       ...(status === undefined ? {} : { status }),
     });
+    yield create(ExportDocumentPartSchema, { part: { case: 'document', value: exported } });
+    for (const value of chunks) yield create(ExportDocumentPartSchema, { part: { case: 'chunk', value } });
   } finally {
     endRead();
   }

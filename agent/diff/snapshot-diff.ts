@@ -3,18 +3,19 @@ import { warning } from '../../core/finding.ts';
 import { LayoutError } from '../../core/lightrag/chunk-reader.ts';
 import { GRAPH_FILES, type GraphFile } from '../../core/lightrag/rules.ts';
 import { pathFromBytes, pathText } from '../../core/path.ts';
-import { type Found, idOf } from '../../core/snapshot.ts';
+import { idOf, type StoredSnapshot } from '../../core/snapshot.ts';
 import { hex } from '../../core/unit.ts';
+import type { FileEntry } from '../../gen/lightkeeper/store/v1/manifest_pb.ts';
 import {
   ChangeKind_Value,
-  type DiffResponse,
-  DiffResponseSchema,
+  type DiffSnapshotsResponse,
+  DiffSnapshotsResponseSchema,
   type FileChange,
   FileChangeSchema,
   RecordChangesSchema,
   VectorChangesSchema,
 } from '../../gen/lightkeeper/v1/agent_pb.ts';
-import { type FileEntry, FileType_Value, type Finding } from '../../gen/lightkeeper/v1/types_pb.ts';
+import { FileType_Value, type Finding } from '../../gen/lightkeeper/v1/types_pb.ts';
 import { contentName, graphFiles } from '../snapshots/graph-files.ts';
 import type { Store } from '../store/store.ts';
 import { compareRecords, type FileRecords } from './record-diff.ts';
@@ -22,10 +23,10 @@ import { compareRecords, type FileRecords } from './record-diff.ts';
 /** What changed from one snapshot to another. */
 export async function diffSnapshots(
   store: Store,
-  from: Found,
-  to: Found,
+  from: StoredSnapshot,
+  to: StoredSnapshot,
   signal?: AbortSignal,
-): Promise<DiffResponse> {
+): Promise<DiffSnapshotsResponse> {
   const endRead = store.beginRead();
   try {
     const [before, after] = [await graphFiles(store, from.manifest), await graphFiles(store, to.manifest)];
@@ -51,7 +52,7 @@ export async function diffSnapshots(
     const of = (file: GraphFile) => changes.get(GRAPH_FILES[file]);
     const none = () => create(RecordChangesSchema);
     const still = () => create(VectorChangesSchema);
-    return create(DiffResponseSchema, {
+    return create(DiffSnapshotsResponseSchema, {
       fromSnapshotId: idOf(from),
       toSnapshotId: idOf(to),
       files: files.map(([, change]) => change),
@@ -72,7 +73,11 @@ export async function diffSnapshots(
 
 // ----- files -----
 
-async function diffFiles(store: Store, from: Found, to: Found): Promise<[string, FileChange][]> {
+async function diffFiles(
+  store: Store,
+  from: StoredSnapshot,
+  to: StoredSnapshot,
+): Promise<[string, FileChange][]> {
   const before = new Map<string, FileEntry>();
   for await (const file of store.files(from.manifest.files)) before.set(pathFromBytes(file.path), file);
   const changes: [string, FileChange][] = [];

@@ -1,31 +1,36 @@
 import { clone, create, fromBinary, toBinary } from '@bufbuild/protobuf';
 import { timestampFromMs, timestampMs } from '@bufbuild/protobuf/wkt';
+import { must } from '../../core/assert.ts';
 import { LightkeeperError } from '../../core/errors.ts';
 import { FACTS_VERSION, parseFacts } from '../../core/lightrag/facts-codec.ts';
 import { type Circumstances, judge, mayStand, sightingKey, UNCHANGED_MS } from '../../core/lightrag/grade.ts';
 import { alarms, type Lost } from '../../core/lightrag/loss.ts';
 import { capturedMs } from '../../core/manifest.ts';
-import { type Found, idOf, isThere, isTorn, isUsable } from '../../core/snapshot.ts';
+import {
+  idOf,
+  isChangedCut,
+  isStored,
+  isUsable,
+  type StoredSnapshot,
+  snapshotState,
+} from '../../core/snapshot.ts';
 import { hex, unitId } from '../../core/unit.ts';
+import { type Graded, GradedSchema, SightingSchema } from '../../gen/lightkeeper/store/v1/annotation_pb.ts';
+import { GraphIndexSchema } from '../../gen/lightkeeper/store/v1/graph_pb.ts';
+import { UnitKind_Value } from '../../gen/lightkeeper/store/v1/pack_pb.ts';
 import {
   CutMethod_Value,
   type Finding,
   FindingSchema,
   Grade_Value,
-  type Graded,
-  GradedSchema,
-  GraphIndexSchema,
   GraphStatsSchema,
-  SightingSchema,
-  UnitKind_Value,
 } from '../../gen/lightkeeper/v1/types_pb.ts';
 import { monotonic, now } from '../../host/clock.ts';
 import { type Content, graphContents } from '../snapshots/graph-files.ts';
-import { selectSnapshot } from '../snapshots/resolve.ts';
+import { notFound, resolveSnapshot } from '../snapshots/resolve.ts';
 import { newestChangeMs } from '../store/index/change-times.ts';
-import { enterAnnotation } from '../store/index/reconcile.ts';
 import type { Store } from '../store/store.ts';
-import { Ingest } from '../store/transaction.ts';
+import { Transaction } from '../store/transaction.ts';
 import type { NotedFile } from '../workers/check-session.ts';
 import { contentDigest, KnownChains, look } from './incremental-check.ts';
 
@@ -38,11 +43,11 @@ const LOOK_BACK_MAX = 2000;
 /** What a snapshot is graded against. */
 interface History {
   /** The point before it, of whatever grade. */
-  readonly parent: Found | undefined;
+  readonly parent: StoredSnapshot | undefined;
   /** The last one that was graded. */
-  readonly last: Found | undefined;
+  readonly last: StoredSnapshot | undefined;
   /** The last usable one. */
-  readonly usable: Found | undefined;
+  readonly usable: StoredSnapshot | undefined;
 }
 
 /** Grades snapshots, and notes that durably. One for each open store. */
@@ -64,7 +69,7 @@ export class Grader {
    * Looks into a snapshot, the newest of its graph, and grades it; answers its record as it is then. Side snapshots stay
    * as they are.
    */
-  async grade(record: Found, lossShare: number, signal?: AbortSignal): Promise<Found> {
+  async grade(record: StoredSnapshot, lossShare: number, signal?: AbortSignal): Promise<StoredSnapshot> {
     return await this.#inTurn(record, async (current) => {
       // Nobody knows what became of the directory since.
       const restedMs = capturedMs(current.manifest) - (await newestChangeMs(this.#store, current));
@@ -74,7 +79,7 @@ export class Grader {
   }
 
   /** The directory was found to be as a snapshot, the newest, has it: its errors are a capture older. */
-  async again(record: Found, lossShare: number, signal?: AbortSignal): Promise<Found> {
+  async regrade(record: StoredSnapshot, lossShare: number, signal?: AbortSignal): Promise<StoredSnapshot> {
     return await this.#inTurn(record, async (current) => {
       const { graded } = current;
       const restedMs = this.#restedMs(current);
@@ -84,29 +89,34 @@ export class Grader {
           restedMs,
           ...(signal === undefined ? {} : { signal }),
         });
-      if (isTorn(current.manifest) || !isOpen(graded)) return current;
+      if (isChangedCut(current.manifest) || !isOpen(graded)) return current;
       const next = clone(GradedSchema, graded);
       const ages = { unchangedMs: restedMs, elapsedMs: this.#elapsedMs(current, graded) };
       this.#judge(next, graded.findings, current, { sightings: graded.sightings, ...ages });
       this.#lastMs.set(current.manifest.graphId, monotonic());
-      return await this.#note(current, next);
+      return await this.#commit(current, next);
     });
   }
 
   /** Calls about one graph one after another, each with what the one before it has noted. */
-  async #inTurn<T>(record: Found, run: (current: Found) => Promise<T>): Promise<T> {
+  async #inTurn<T>(record: StoredSnapshot, run: (current: StoredSnapshot) => Promise<T>): Promise<T> {
     const { graphId } = record.manifest;
-    const before = this.#turns.get(graphId) ?? Promise.resolve();
-    const mine = before.then(async () => {
-      const { record: current } = await selectSnapshot(this.#store, idOf(record), graphId);
-      return await run(current);
-    });
+    const before = this.#turns.get(graphId);
+    // What another grading of the graph has stored meanwhile is read again; otherwise the snapshot is as handed over.
+    const mine =
+      before === undefined
+        ? run(record)
+        : before.then(async () => await run(await resolveSnapshot(this.#store, idOf(record), graphId)));
     const ended = mine.then(
       () => {},
       () => {}, // Whoever asked is told.
     );
     this.#turns.set(graphId, ended);
-    return await mine;
+    try {
+      return await mine;
+    } finally {
+      if (this.#turns.get(graphId) === ended) this.#turns.delete(graphId);
+    }
   }
 
   /** Looks of all graphs one after another: each holds what a capture does. */
@@ -120,16 +130,16 @@ export class Grader {
   }
 
   /** For how long the newest snapshot is known to be what the directory is; by no clock that jumps within one process. */
-  #restedMs({ manifest, digest }: Found): number {
+  #restedMs({ manifest, digest }: StoredSnapshot): number {
     const head = this.#heads.get(manifest.graphId);
     return head?.digest === hex(digest) ? monotonic() - head.sinceMs : now() - capturedMs(manifest);
   }
 
   async #look(
-    record: Found,
+    record: StoredSnapshot,
     { lossShare, restedMs, signal }: { lossShare: number; restedMs: number; signal?: AbortSignal },
-  ): Promise<Found> {
-    if (isTorn(record.manifest)) return record;
+  ): Promise<StoredSnapshot> {
+    if (isChangedCut(record.manifest)) return record;
     const began = monotonic();
     const history = await this.#history(record);
     const before = history.usable?.graded?.stats;
@@ -159,27 +169,26 @@ export class Grader {
     const ages = { unchangedMs: restedMs, elapsedMs: this.#elapsedMs(record, history.last?.graded) };
     const sightings = history.last?.graded?.sightings ?? [];
     this.#judge(graded, findings, record, { sightings, ...ages });
-    graded.durationMs = Math.max(1, Math.round(monotonic() - began));
+    graded.durationMs = BigInt(Math.max(1, Math.round(monotonic() - began)));
     this.#lastMs.set(record.manifest.graphId, monotonic());
-    return await this.#note(record, graded, contents, files);
+    return await this.#commit(record, graded, contents, files);
   }
 
   /** Has errors of a snapshot stand for a reason; answers its grade with them, without noting it if it is a dry run. */
   async accept(
-    record: Found,
+    record: StoredSnapshot,
     wanted: (finding: Finding) => boolean,
-    reason: string,
-    dryRun: boolean,
+    options: { readonly reason: string; readonly dryRun: boolean },
   ): Promise<{ graded: Graded; accepted: Finding[] }> {
-    return await this.#inTurn(record, (current) => this.#accept(current, wanted, reason, dryRun));
+    return await this.#inTurn(record, (current) => this.#accept(current, wanted, options));
   }
 
   async #accept(
-    record: Found,
+    record: StoredSnapshot,
     wanted: (finding: Finding) => boolean,
-    reason: string,
-    dryRun: boolean,
+    options: { readonly reason: string; readonly dryRun: boolean },
   ): Promise<{ graded: Graded; accepted: Finding[] }> {
+    const { reason, dryRun } = options;
     const { graded } = record;
     const chosen = graded?.findings.filter((finding) => mayStand(finding) && wanted(finding)) ?? [];
     if (graded === undefined || chosen.length === 0) {
@@ -205,14 +214,14 @@ export class Grader {
     this.#judge(next, graded.findings, record, { sightings: [...known.values()], ...ages });
     // Time has not passed for the next look.
     if (graded.at !== undefined) next.at = graded.at;
-    if (!dryRun) await this.#note(record, next);
+    if (!dryRun) await this.#commit(record, next);
     return { graded: next, accepted: chosen };
   }
 
   #judge(
     graded: Graded,
     findings: readonly Finding[],
-    { manifest }: Found,
+    { manifest }: StoredSnapshot,
     ages: Omit<Circumstances, 'idle'>,
   ): void {
     const idle = manifest.cutMethod === CutMethod_Value.IDLE;
@@ -225,19 +234,19 @@ export class Grader {
   }
 
   /** Time since the last grade; within one process clocks that jump do not count. */
-  #elapsedMs({ manifest }: Found, last: Graded | undefined): number {
+  #elapsedMs({ manifest }: StoredSnapshot, last: Graded | undefined): number {
     const lastMs = this.#lastMs.get(manifest.graphId);
     if (lastMs !== undefined) return monotonic() - lastMs;
     return last?.at === undefined ? 0 : Math.max(0, now() - timestampMs(last.at));
   }
 
-  async #history(record: Found): Promise<History> {
+  async #history(record: StoredSnapshot): Promise<History> {
     const { graphId } = record.manifest;
-    let parent: Found | undefined;
-    let last: Found | undefined;
+    let parent: StoredSnapshot | undefined;
+    let last: StoredSnapshot | undefined;
     let looked = 0;
     for await (const [, other] of this.#store.index.records({ graphId })) {
-      if (!isThere(other) || other.manifest.sequence >= record.manifest.sequence) continue;
+      if (!isStored(other) || other.manifest.sequence >= record.manifest.sequence) continue;
       parent ??= other;
       if (other.graded !== undefined) last ??= other;
       if (isUsable(other)) return { parent, last, usable: other };
@@ -247,58 +256,53 @@ export class Grader {
     return { parent, last, usable: undefined };
   }
 
-  /** Notes a grade, with what the next one needs. */
-  async #note(
-    record: Found,
+  /** Commits a grade, with the facts that the next grading needs, and returns the snapshot with it. */
+  async #commit(
+    snapshot: StoredSnapshot,
     graded: Graded,
     contents: readonly Content[] = [],
     files: readonly NotedFile[] = [],
-  ): Promise<Found> {
-    const { graphId } = record.manifest;
-    await this.#store.exclusively(async () => {
-      const ingest = new Ingest(this.#store);
-      try {
+  ): Promise<StoredSnapshot> {
+    const [record] = await this.#store.exclusively(() =>
+      Transaction.run(this.#store, async (transaction) => {
         for (const { units } of files)
           for (const unit of units) {
-            ingest.addPiece(UnitKind_Value.GRAPH, Buffer.from(unit));
-            await ingest.flushPieces();
+            transaction.addPiece(UnitKind_Value.GRAPH, Buffer.from(unit));
+            await transaction.flushPieces();
           }
         const kept = files.filter((file) => this.#isWhole(file));
-        if (kept.length > 0) graded.index = this.#noteIndex(ingest, contents, kept);
-        const what = { case: 'graded' as const, value: graded };
-        await ingest.commitAnnotations([{ digest: record.digest, what }], now(), (batch, annotation) =>
-          enterAnnotation(this.#store, batch, annotation),
-        );
-      } catch (error) {
-        await ingest.abandon();
-        throw error;
-      }
-    });
-    return (await selectSnapshot(this.#store, idOf(record), graphId)).record;
+        if (kept.length > 0) graded.index = this.#addIndex(transaction, contents, kept);
+        const fact = { case: 'graded' as const, value: graded };
+        return await transaction.commitFacts([{ digest: snapshot.digest, fact }], now());
+      }),
+    );
+    const state = snapshotState(must(record, 'the record of a graded snapshot'), this.#store.config.storeId);
+    if (!isStored(state)) throw notFound(idOf(snapshot), snapshot.manifest.graphId);
+    return state;
   }
 
   /** Whether what facts build on is still there: it may have been removed since it was read. */
   #isWhole({ units, last }: NotedFile): boolean {
     const [first] = units;
-    const before = first === undefined ? last : parseFacts(first).before;
-    return before.length === 0 || this.#store.locate(before) !== undefined;
+    const previous = first === undefined ? last : parseFacts(first).previous;
+    return previous.length === 0 || this.#store.locate(previous) !== undefined;
   }
 
-  #noteIndex(ingest: Ingest, contents: readonly Content[], files: readonly NotedFile[]): Uint8Array {
+  #addIndex(transaction: Transaction, contents: readonly Content[], files: readonly NotedFile[]): Uint8Array {
     const last = new Map(files.map((file) => [file.path, file.last]));
     const index = create(GraphIndexSchema, { version: FACTS_VERSION });
     for (const { path, content } of contents) {
       const facts = last.get(path);
       if (facts === undefined) continue;
       index.files.push({
-        $typeName: 'lightkeeper.v1.GraphFile',
+        $typeName: 'lightkeeper.store.v1.GraphFile',
         path,
         content: contentDigest(content),
         facts,
       });
     }
     const unit = Buffer.from(toBinary(GraphIndexSchema, index));
-    ingest.addPiece(UnitKind_Value.GRAPH, unit);
+    transaction.addPiece(UnitKind_Value.GRAPH, unit);
     return unitId(UnitKind_Value.GRAPH, unit);
   }
 }

@@ -10,18 +10,18 @@ import {
   stretchesOf,
 } from '../../core/lightrag/reuse-plan.ts';
 import { type NodeRef, spanOf } from '../../core/list.ts';
-import type { Found } from '../../core/snapshot.ts';
+import type { StoredSnapshot } from '../../core/snapshot.ts';
 import { hex, sameBytes, sha256 } from '../../core/unit.ts';
 import { runsOf } from '../../core/unit-runs.ts';
+import type { Graded } from '../../gen/lightkeeper/store/v1/annotation_pb.ts';
 import {
-  CutMethod_Value,
-  type Graded,
   type GraphFacts,
   type GraphFile,
   GraphIndexSchema,
-  type ListRoot,
-  UnitKind_Value,
-} from '../../gen/lightkeeper/v1/types_pb.ts';
+} from '../../gen/lightkeeper/store/v1/graph_pb.ts';
+import type { ListRoot } from '../../gen/lightkeeper/store/v1/manifest_pb.ts';
+import { UnitKind_Value } from '../../gen/lightkeeper/store/v1/pack_pb.ts';
+import { CutMethod_Value } from '../../gen/lightkeeper/v1/types_pb.ts';
 import { type Content, graphContents, unitsOf } from '../snapshots/graph-files.ts';
 import { missingUnit, type Store } from '../store/store.ts';
 import type {
@@ -93,12 +93,12 @@ function sizeOf({ units }: Chain): number {
 
 /** What is looked into, and what it is compared with. */
 export interface LookOrder {
-  readonly record: Found;
+  readonly record: StoredSnapshot;
   /** The files of the graph in it. */
   readonly contents: readonly Content[];
-  readonly parent: Found | undefined;
+  readonly parent: StoredSnapshot | undefined;
   /** A point whose noted facts are used. */
-  readonly before: Found | undefined;
+  readonly before: StoredSnapshot | undefined;
   readonly chains: KnownChains;
 }
 
@@ -180,7 +180,7 @@ class Look {
     return { ...must((await this.#run({ step: 'end' })).outcome, 'an outcome'), files };
   }
 
-  async #olderContents({ manifest }: Found): Promise<Content[]> {
+  async #olderContents({ manifest }: StoredSnapshot): Promise<Content[]> {
     try {
       return await graphContents(this.#store, manifest);
     } catch (error) {
@@ -323,7 +323,7 @@ class Look {
         units.unshift(unit);
         const part = parseFacts(unit);
         last ??= part;
-        next = part.before;
+        next = part.previous;
       }
       if (last === undefined) return undefined;
       this.#order.chains.put({ units, last }, id);
@@ -337,7 +337,7 @@ class Look {
 
 /** Whether facts say nothing wrong of their file, and all of that was read not long ago. */
 function isTrusted(last: GraphFacts | undefined): last is GraphFacts {
-  return last !== undefined && last.flaws.length === 0 && last.unread < UNREAD_MAX;
+  return last !== undefined && last.flaws.length === 0 && last.incrementalChecks < UNREAD_MAX;
 }
 
 async function indexOf(store: Store, graded: Graded | undefined): Promise<GraphFile[]> {

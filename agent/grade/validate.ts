@@ -5,7 +5,10 @@ import { errorFinding, finding } from '../../core/finding.ts';
 import { isGraphFile } from '../../core/lightrag/check.ts';
 import { gradeOf } from '../../core/lightrag/grade.ts';
 import { bytesText, pathText } from '../../core/path.ts';
-import { type ValidateResult, ValidateResultSchema } from '../../gen/lightkeeper/v1/agent_pb.ts';
+import {
+  type ValidateDirectoryResponse,
+  ValidateDirectoryResponseSchema,
+} from '../../gen/lightkeeper/v1/agent_pb.ts';
 import { Grade_Value, Severity_Value } from '../../gen/lightkeeper/v1/types_pb.ts';
 import { monotonic } from '../../host/clock.ts';
 import type { GraphSource } from '../snapshots/graph-files.ts';
@@ -37,7 +40,10 @@ function fileSource(dir: Uint8Array, path: string): GraphSource {
 }
 
 /** Runs the checks of a graph on a directory as it is now: TORN if it changed meanwhile. */
-export async function validateDirectory(dir: Uint8Array, signal?: AbortSignal): Promise<ValidateResult> {
+export async function validateDirectory(
+  dir: Uint8Array,
+  signal?: AbortSignal,
+): Promise<ValidateDirectoryResponse> {
   const began = monotonic();
   const options = signal === undefined ? {} : { signal };
   const before = await scan(dir, options);
@@ -62,11 +68,11 @@ export async function validateDirectory(dir: Uint8Array, signal?: AbortSignal): 
     const message = 'no file of a LightRAG graph is in it: there is nothing to check';
     all.push(finding('no_graph', Severity_Value.INFO, bytesText(dir), { message, hint: 'check --dir' }));
   }
-  return create(ValidateResultSchema, {
+  return create(ValidateDirectoryResponseSchema, {
     dir: bytesText(dir),
     grade: changed === undefined ? gradeOf(all) : Grade_Value.TORN,
     findings: all.sort((a, b) => b.severity - a.severity),
     stats,
-    durationMs: Math.round(monotonic() - began),
+    durationMs: BigInt(Math.round(monotonic() - began)),
   });
 }

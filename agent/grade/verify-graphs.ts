@@ -1,15 +1,15 @@
 import { create } from '@bufbuild/protobuf';
 import { normalise } from '../../core/errors.ts';
-import { type Found, idOf, isTorn } from '../../core/snapshot.ts';
+import { idOf, isChangedCut, type StoredSnapshot } from '../../core/snapshot.ts';
 import { CutMethod_Value, type Finding, FindingSchema } from '../../gen/lightkeeper/v1/types_pb.ts';
 import { graphFiles } from '../snapshots/graph-files.ts';
 import type { Store } from '../store/store.ts';
 import { inspect } from './full-check.ts';
 
 /** What the checks say of the graphs in snapshots; each finding names those that it is of. */
-export async function inspectSnapshots(
+export async function verifyGraphs(
   store: Store,
-  records: AsyncIterable<Found>,
+  records: AsyncIterable<StoredSnapshot>,
   signal?: AbortSignal,
 ): Promise<Finding[]> {
   const endRead = store.beginRead();
@@ -25,7 +25,7 @@ export async function inspectSnapshots(
   try {
     for await (const record of records) {
       signal?.throwIfAborted();
-      if (isTorn(record.manifest)) continue;
+      if (isChangedCut(record.manifest)) continue;
       try {
         const sources = await graphFiles(store, record.manifest);
         const name = sources.map(({ path, content }) => `${path} ${content}`).join('\n');

@@ -5,6 +5,7 @@ import { connect } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { ioError, LightkeeperError, systemCode } from '../../core/errors.ts';
 import { type BytePath, pathText } from '../../core/path.ts';
+import type { RestoreSnapshotRequest } from '../../gen/lightkeeper/v1/agent_pb.ts';
 import { now } from '../../host/clock.ts';
 import { below, isTemp, TEMP_YOUNG_MS } from '../watch/names.ts';
 import { type Entry, firstDifference, type Scan, type ScanOptions, sameEntry, scan } from '../watch/scan.ts';
@@ -15,11 +16,8 @@ const STILL_MS = 2000;
 /** A host that does not answer at all says nothing. */
 const PROBE_MS = 5000;
 
-/** What is said for the instance of a directory being down. */
-export interface Claim {
-  readonly instanceUrl: string;
-  readonly instanceStopped: boolean;
-}
+/** What speaks for the instance of a directory being down: its URL, which must refuse connections, or a statement. */
+export type DownEvidence = RestoreSnapshotRequest['evidence'];
 
 /**
  * Why the instance of a directory may still run, or undefined: there is evidence that it does not, and nothing
@@ -27,12 +25,12 @@ export interface Claim {
  */
 export async function whyNotDown(
   dir: Uint8Array,
-  claim: Claim,
+  evidence: DownEvidence,
   options: ScanOptions,
 ): Promise<string | undefined> {
-  if (claim.instanceUrl === '' && !claim.instanceStopped)
+  if (evidence.case === undefined || evidence.value === false)
     return 'there is no evidence that the instance is down';
-  const answers = await whyNotRefused(claim.instanceUrl);
+  const answers = await whyNotRefused(urlOf(evidence));
   if (answers !== undefined) return answers;
   const before = await scan(dir, options);
   const alive = (await whyHeld(dir, before)) ?? whyYoung(before);
@@ -45,13 +43,17 @@ export async function whyNotDown(
 export async function whyNotDownSince(
   dir: Uint8Array,
   before: Scan,
-  claim: Claim,
+  evidence: DownEvidence,
   options: ScanOptions,
 ): Promise<string | undefined> {
-  const answers = await whyNotRefused(claim.instanceUrl);
+  const answers = await whyNotRefused(urlOf(evidence));
   if (answers !== undefined) return answers;
   const after = await scan(dir, options);
   return whyChanged(before, after) ?? (await whyHeld(dir, after));
+}
+
+function urlOf(evidence: DownEvidence): string {
+  return evidence.case === 'instanceUrl' ? evidence.value : '';
 }
 
 /** Which lock file of LightRAG a process holds, as a sentence; undefined if none is held. */

@@ -4,7 +4,7 @@ import { create, fromBinary, toBinary } from '@bufbuild/protobuf';
 import { LightkeeperError } from '../../core/errors.ts';
 import { checkCount, KNOWN_FIELDS } from '../../core/proto-limits.ts';
 import { UNIT_ID_BYTES } from '../../core/unit.ts';
-import { type FrameInfo, PackFooterSchema, PackKind_Value } from '../../gen/lightkeeper/v1/types_pb.ts';
+import { type FrameInfo, PackFooterSchema, PackKind_Value } from '../../gen/lightkeeper/store/v1/pack_pb.ts';
 import { FRAME_PREFIX_BYTES } from './frame.ts';
 import { compressedCap, compressInto, decompressInto } from './zstd.ts';
 
@@ -17,7 +17,8 @@ export const PACK_TRAILER_BYTES = 56;
 
 const MAGIC = Buffer.from('LKPACK\r\n', 'latin1');
 const END = Buffer.from('LKEND\r\n\0', 'latin1');
-const PACK_FORMAT = 1;
+/** The format of stores, packs and manifests that this version writes, and the only one that it reads. */
+export const STORE_FORMAT = 2;
 const FOOTER_PREFIX_BYTES = 5;
 const FOOTER_BYTES_MAX = 64 << 20;
 
@@ -33,7 +34,7 @@ function damaged(state: string): LightkeeperError {
 export function encodePackHeader(kind: PackKind_Value, storeId: Uint8Array): Buffer {
   const header = Buffer.alloc(PACK_HEADER_BYTES);
   MAGIC.copy(header, 0);
-  header.writeUInt16LE(PACK_FORMAT, 8);
+  header.writeUInt16LE(STORE_FORMAT, 8);
   header[10] = kind;
   header.set(storeId, 20);
   header.writeUInt32LE(crc32(header.subarray(0, 36)), 36);
@@ -48,7 +49,7 @@ export function parsePackHeader(bytes: Buffer): { kind: PackKind_Value; storeId:
     throw damaged('the checksum of its header does not hold');
   }
   const format = bytes.readUInt16LE(8);
-  if (format !== PACK_FORMAT) {
+  if (format !== STORE_FORMAT) {
     throw new LightkeeperError('TOO_NEW', `Cannot read a pack: it has format ${format}`, {
       hint: TOO_NEW_HINT,
     });

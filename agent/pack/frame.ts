@@ -8,7 +8,7 @@ import {
   type FrameHeader,
   FrameHeaderSchema,
   type UnitKind_Value,
-} from '../../gen/lightkeeper/v1/types_pb.ts';
+} from '../../gen/lightkeeper/store/v1/pack_pb.ts';
 import { compressedCap, compressInto, decompressInto } from './zstd.ts';
 
 /** Original bytes that make a frame of byte units. */

@@ -1,5 +1,5 @@
 import { LightkeeperError } from '../../core/errors.ts';
-import type { FrameInfo, PackKind_Value } from '../../gen/lightkeeper/v1/types_pb.ts';
+import type { FrameInfo, PackKind_Value } from '../../gen/lightkeeper/store/v1/pack_pb.ts';
 import {
   PACK_HEADER_BYTES,
   PACK_TRAILER_BYTES,

@@ -1,7 +1,7 @@
 import { closeSync, fstatSync, openSync, readSync } from 'node:fs';
 import { normalise, systemCode } from '../../core/errors.ts';
 import { hex, sameBytes, UNIT_ID_BYTES } from '../../core/unit.ts';
-import type { FrameInfo } from '../../gen/lightkeeper/v1/types_pb.ts';
+import type { FrameInfo } from '../../gen/lightkeeper/store/v1/pack_pb.ts';
 import {
   PACK_HEADER_BYTES,
   PACK_TRAILER_BYTES,

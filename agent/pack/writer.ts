@@ -7,7 +7,7 @@ import {
   FrameInfoSchema,
   PackKind_Value,
   type UnitKind_Value,
-} from '../../gen/lightkeeper/v1/types_pb.ts';
+} from '../../gen/lightkeeper/store/v1/pack_pb.ts';
 import { removeFile, syncFile, writeAt } from '../../host/disk.ts';
 import { encodePackEnd, encodePackHeader, packHash } from './format.ts';
 import type { PackStore } from './pack-store.ts';

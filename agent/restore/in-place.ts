@@ -10,7 +10,7 @@ import { type InPlace, InPlaceSchema } from '../../gen/lightkeeper/v1/agent_pb.t
 import type { Finding } from '../../gen/lightkeeper/v1/types_pb.ts';
 import { effect, removeFile, removeTree, syncDir } from '../../host/disk.ts';
 import { checkReserve } from '../../host/disk-reserve.ts';
-import { type Claim, whyNotDown, whyNotDownSince } from '../instance/liveness.ts';
+import { type DownEvidence, whyNotDown, whyNotDownSince } from '../instance/liveness.ts';
 import type { Store } from '../store/store.ts';
 import { OWN_FOLDER } from '../watch/names.ts';
 import { isWithin, type Scan, scan } from '../watch/scan.ts';
@@ -26,14 +26,15 @@ import {
 } from './journal.ts';
 import { alone, isMovable, rollBack, rollForward, rollPending } from './journal-recovery.ts';
 import { count, type RestoreBase, writing } from './plan.ts';
-import { type Restored, restore } from './to-directory.ts';
+import { type Restored, restoreToDirectory } from './to-directory.ts';
 import { type Totals, writeTree } from './tree-writer.ts';
 
 /** Names of one kind that are told. */
 const NAMES_TOLD_MAX = 1000;
 
 /** What a restore in place is asked. */
-export interface InPlaceOrder extends Claim, RestoreBase {
+export interface InPlaceOrder extends RestoreBase {
+  readonly evidence: DownEvidence;
   /** Absolute. */
   readonly dir: Uint8Array;
   /** Names at its top that stay, beside those that always do. */
@@ -55,14 +56,14 @@ export async function restoreInPlace(store: Store, order: InPlaceOrder): Promise
   if (real === undefined) return { ...(await restoreAbsent(store, order)), inPlace: undefined };
   const endRead = store.beginRead();
   try {
-    const totals = await count(store, { record: order.record, paths: [] });
+    const totals = await count(store, { snapshot: order.snapshot, paths: [] });
     const movable = await movableNames(order, real, store.root);
     const { mode, uid, gid, mtimeNs } = lstatSync(real, { bigint: true });
     const root = { mode: Number(mode & 0o7777n), uid: Number(uid), gid: Number(gid), mtimeNs };
     const parts = { real, totals, movable, root };
     if (order.dryRun) return await tellPlan(store, order, parts);
     const options = scanOptions(store, order);
-    const alive = await whyNotDown(real, order, options);
+    const alive = await whyNotDown(real, order.evidence, options);
     if (alive !== undefined) throw notDown(store, order, alive);
     return await alone(real, () => new Replacement(store, order, parts).run());
   } finally {
@@ -72,7 +73,7 @@ export async function restoreInPlace(store: Store, order: InPlaceOrder): Promise
 
 /** Where there is no directory nothing can be overwritten, and no instance can be at work. */
 function restoreAbsent(store: Store, order: InPlaceOrder): Promise<Restored> {
-  return restore(store, { ...order, to: order.dir, paths: [] });
+  return restoreToDirectory(store, { ...order, to: order.dir, paths: [] });
 }
 
 function scanOptions(store: Store, { exclude, signal }: InPlaceOrder) {
@@ -94,9 +95,11 @@ function notDown(store: Store, order: InPlaceOrder, state: string): LightkeeperE
   const words = [
     'lightkeeper restore --in-place',
     quoted(bytesText(order.dir)),
-    `--snapshot ${idOf(order.record)} --store`,
+    `--snapshot ${idOf(order.snapshot)} --store`,
     quoted(store.root),
-    ...(order.instanceUrl === '' ? ['--instance-stopped'] : ['--instance-url', quoted(order.instanceUrl)]),
+    ...(order.evidence.case === 'instanceUrl'
+      ? ['--instance-url', quoted(order.evidence.value)]
+      : ['--instance-stopped']),
   ];
   return refused(
     order,
@@ -239,7 +242,7 @@ async function tellPlan(store: Store, order: InPlaceOrder, parts: Parts): Promis
   }
   await checkSpace(order, parts, await scan(real, scanOptions(store, order)));
   const coming = new Set<BytePath>();
-  for await (const { path } of store.files(order.record.manifest.files))
+  for await (const { path } of store.files(order.snapshot.manifest.files))
     coming.add(pathFromBytes(path).split('/')[0] ?? '');
   const plan = planOf(real, [...coming], await namesIn(real), movable);
   return { ...totals, findings: skippedNames(plan), inPlace: told(plan, '') };
@@ -312,20 +315,20 @@ class Replacement {
   /** Staging may have taken long enough for somebody to start the instance again. */
   async #checkAgain(before: Scan): Promise<void> {
     const options = scanOptions(this.#store, this.#order);
-    const alive = await whyNotDownSince(this.#parts.real, before, this.#order, options);
+    const alive = await whyNotDownSince(this.#parts.real, before, this.#order.evidence, options);
     if (alive !== undefined) throw notDown(this.#store, this.#order, alive);
     this.#order.signal?.throwIfAborted();
   }
 
   #journal(plan: Plan, before: RootFacts): Journal {
-    const { record } = this.#order;
+    const { snapshot } = this.#order;
     return {
       id: this.#id,
-      snapshotId: idOf(record),
+      snapshotId: idOf(snapshot),
       out: plan.out,
       in: plan.in,
       before: rootFacts(before),
-      after: rootFacts(record.manifest.root ?? before),
+      after: rootFacts(snapshot.manifest.root ?? before),
     };
   }
 

@@ -88,7 +88,7 @@ async function giveAway(dir: Uint8Array, path: string | Buffer, mode?: number): 
  * Finishes or undoes the restore in place that a crash has cut off, and tells which; undefined if there is none.
  * Whoever is about to read the directory calls this first.
  */
-export async function settlePending(dir: Uint8Array): Promise<Finding[]> {
+export async function recoverJournal(dir: Uint8Array): Promise<Finding[]> {
   return (await hasJournal(dir)) ? await alone(dir, () => rollPending(dir)) : [];
 }
 

@@ -3,7 +3,7 @@ import { constants } from 'node:fs';
 import { lstat, open } from 'node:fs/promises';
 import { ioError, LightkeeperError, systemCode } from '../../core/errors.ts';
 import { type BytePath, bytesText, pathFromText, pathProblem, pathText } from '../../core/path.ts';
-import type { FileEntry } from '../../gen/lightkeeper/v1/types_pb.ts';
+import type { FileEntry } from '../../gen/lightkeeper/store/v1/manifest_pb.ts';
 import { createFile, removeFile, renameFile, syncDir, syncFile, writeAt } from '../../host/disk.ts';
 import { below, isNever, OWN_FOLDER } from '../watch/names.ts';
 

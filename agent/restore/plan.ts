@@ -1,6 +1,6 @@
 import { LightkeeperError } from '../../core/errors.ts';
 import { type BytePath, pathFromBytes, pathMatcher } from '../../core/path.ts';
-import type { Found } from '../../core/snapshot.ts';
+import type { StoredSnapshot } from '../../core/snapshot.ts';
 import { FileType_Value } from '../../gen/lightkeeper/v1/types_pb.ts';
 import type { Store } from '../store/store.ts';
 import type { Totals } from './tree-writer.ts';
@@ -8,15 +8,15 @@ import type { Totals } from './tree-writer.ts';
 /** How much a restore writes. */
 export async function count(
   store: Store,
-  order: { record: Found; paths: readonly string[] },
+  order: { snapshot: StoredSnapshot; paths: readonly string[] },
 ): Promise<Totals> {
-  const { totals } = order.record.manifest;
+  const { totals } = order.snapshot.manifest;
   if (order.paths.length === 0 && totals !== undefined)
     return { files: totals.files, bytes: Number(totals.rawBytes) };
   const wants = wanted(order.paths);
   let files = 0;
   let bytes = 0;
-  for await (const file of store.files(order.record.manifest.files)) {
+  for await (const file of store.files(order.snapshot.manifest.files)) {
     const regular = file.type === FileType_Value.REGULAR || file.type === FileType_Value.HARD_LINK;
     if (!regular || !wants(pathFromBytes(file.path))) continue;
     files += 1;
@@ -38,9 +38,9 @@ export function wanted(paths: readonly string[]): (path: BytePath) => boolean {
 
 /** What is to be written below a folder, for `writeTree`. */
 export function writing(order: RestoreBase, totals: Totals, base: Buffer, paths: readonly string[] = []) {
-  const { record, signal, onProgress } = order;
+  const { snapshot, signal, onProgress } = order;
   return {
-    manifest: record.manifest,
+    manifest: snapshot.manifest,
     base,
     wants: wanted(paths),
     totals,
@@ -51,7 +51,7 @@ export function writing(order: RestoreBase, totals: Totals, base: Buffer, paths:
 
 /** What every restore is asked. */
 export interface RestoreBase {
-  readonly record: Found;
+  readonly snapshot: StoredSnapshot;
   readonly dryRun: boolean;
   readonly reserveBytes: bigint | undefined;
   readonly signal?: AbortSignal;

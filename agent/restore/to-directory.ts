@@ -27,7 +27,7 @@ export interface Restored extends Totals {
 }
 
 /** Writes a snapshot to a directory that is absent or empty; the directory appears whole or not at all. */
-export async function restore(store: Store, order: RestoreOrder): Promise<Restored> {
+export async function restoreToDirectory(store: Store, order: RestoreOrder): Promise<Restored> {
   const endRead = store.beginRead();
   try {
     const there = await checkTarget(order.to);
@@ -83,13 +83,13 @@ async function fillEmpty(store: Store, order: RestoreOrder, totals: Totals): Pro
 async function makeWhole(store: Store, order: RestoreOrder, totals: Totals): Promise<Restored> {
   const to = Buffer.from(order.to);
   const parent = Buffer.from(dirname(to.toString('latin1')), 'latin1');
-  const name = `.lightkeeper-${idOf(order.record).slice(0, 8)}-${randomBytes(4).toString('hex')}`;
+  const name = `.lightkeeper-${idOf(order.snapshot).slice(0, 8)}-${randomBytes(4).toString('hex')}`;
   const stage = Buffer.from(join(parent.toString('latin1'), name), 'latin1');
   try {
     await makeDir('restore:parent', parent.toString());
     await effect({ label: 'restore:stage', op: 'mkdir', path: stage }, () => mkdir(stage, 0o700));
     const written = await writeTree(store, writing(order, totals, stage, order.paths));
-    const { root } = order.record.manifest;
+    const { root } = order.snapshot.manifest;
     if (root !== undefined) await settleFolder(stage, root);
     await publishFolder(stage, to);
     const leftovers = leftoversOf(name, await readdir(parent));

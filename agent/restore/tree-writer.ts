@@ -4,12 +4,8 @@ import { ioError, LightkeeperError, systemCode } from '../../core/errors.ts';
 import { warning } from '../../core/finding.ts';
 import { type BytePath, bytesText, pathFromBytes, pathText } from '../../core/path.ts';
 import { hex } from '../../core/unit.ts';
-import {
-  type FileEntry,
-  FileType_Value,
-  type Finding,
-  type Manifest,
-} from '../../gen/lightkeeper/v1/types_pb.ts';
+import type { FileEntry, Manifest } from '../../gen/lightkeeper/store/v1/manifest_pb.ts';
+import { FileType_Value, type Finding } from '../../gen/lightkeeper/v1/types_pb.ts';
 import { effect } from '../../host/disk.ts';
 import { canSyncFilesystem, syncFilesystem } from '../../host/sync-filesystem.ts';
 import type { UnitLocation } from '../store/index/store-index.ts';

@@ -5,10 +5,14 @@ import { type BytePath, pathText } from '../../core/path.ts';
 import type { Snapshot } from '../../gen/lightkeeper/v1/agent_pb.ts';
 import type { Finding } from '../../gen/lightkeeper/v1/types_pb.ts';
 import { monotonic, waited } from '../../host/clock.ts';
-import { StoreService } from '../api/service.ts';
 import type { AgentSettings, GraphSettings } from '../config/settings.ts';
-import { checkStart, Guard, type GuardEvents } from '../graph/graph.ts';
+import { Grader } from '../grade/grader.ts';
+import { runAsPrimary } from '../graph/as-primary.ts';
+import { checkStart, Graph, type GraphEvents } from '../graph/graph.ts';
 import { AgentMetrics } from '../graph/metrics.ts';
+import type { SnapshotTaker } from '../graph/take-snapshot.ts';
+import { storeStats } from '../snapshots/queries.ts';
+import { sweepStore } from '../snapshots/retention.ts';
 import { Store } from '../store/store.ts';
 import { below } from '../watch/names.ts';
 import { workspaceId } from '../watch/workspaces.ts';
@@ -29,7 +33,7 @@ const COUNT_EVERY_MS = 30_000;
 const WORKSPACES_MAX = 500;
 
 /** What an agent tells whoever started it. */
-export interface AgentEvents extends GuardEvents {
+export interface AgentEvents extends GraphEvents {
   readonly started: (about: { store: string; port: number; socket: string }) => void;
   /** A graph is guarded from now on: one of the settings, or a workspace that has been found. */
   readonly guarding: (graphId: string, dir: Uint8Array) => void;
@@ -61,8 +65,8 @@ class Agent {
   readonly #settings: AgentSettings;
   readonly #events: AgentEvents;
   readonly #metrics = new AgentMetrics();
-  readonly #service: StoreService;
-  readonly #guards = new Map<string, Guard>();
+  readonly #taker: SnapshotTaker;
+  readonly #graphs = new Map<string, Graph>();
   readonly #running = new Set<Promise<void>>();
   #countedMs = Number.NEGATIVE_INFINITY;
   /** When the store is next swept, on the monotonic clock. */
@@ -71,12 +75,12 @@ class Agent {
   constructor(store: Store, settings: AgentSettings, events: AgentEvents) {
     this.#settings = settings;
     this.#events = events;
-    this.#service = new StoreService(store, {
-      guarded: () => [...this.#guards.values()].map(({ guarded }) => guarded),
-      onSnapshot: (snapshot, { retries }) => this.#measure(snapshot, retries),
-      onRestored: (ms) => this.#metrics.restoreDuration.observe(ms / 1000),
-      onSettled: (findings) => this.#events.settled(findings),
-    });
+    this.#taker = {
+      store,
+      grader: new Grader(store),
+      onTaken: (snapshot, retries) => this.#report(snapshot, retries),
+      onRecovered: (findings) => this.#events.settled(findings),
+    };
   }
 
   async run(signal: AbortSignal): Promise<void> {
@@ -87,10 +91,14 @@ class Agent {
       role: (role, graphId) => this.#role(role, graphId),
     });
     try {
-      const served = await serveStore(this.#service);
+      const served = await serveStore(this.#taker.store, {
+        taker: this.#taker,
+        guarded: () => [...this.#graphs.values()],
+        onRestored: (durationMs) => this.#metrics.restoreDuration.observe(durationMs / 1000),
+      });
       try {
         this.#events.started({
-          store: this.#service.store.root,
+          store: this.#taker.store.root,
           port: http.port,
           socket: served.socket,
         });
@@ -108,39 +116,39 @@ class Agent {
 
   #guard(settings: GraphSettings, signal: AbortSignal): void {
     const { graphId, dir } = settings;
-    const guard = new Guard(settings, {
-      service: this.#service,
+    const graph = new Graph(settings, {
+      taker: this.#taker,
       metrics: this.#metrics,
       events: this.#events,
-      settings: this.#settings,
+      common: this.#settings,
       onWorkspaces: (found) => this.#guardWorkspaces(settings, found, signal),
     });
-    this.#guards.set(graphId, guard);
+    this.#graphs.set(graphId, graph);
     this.#events.guarding(graphId, dir);
     if (!this.#settings.captures) return;
-    const running: Promise<void> = guard.run(signal).finally(() => this.#running.delete(running));
+    const running: Promise<void> = runAsPrimary(graph, signal).finally(() => this.#running.delete(running));
     this.#running.add(running);
   }
 
   #guardWorkspaces(parent: GraphSettings, found: readonly BytePath[], signal: AbortSignal): void {
     for (const workspace of found) {
       const graphId = workspaceId(parent.graphId, workspace);
-      if (this.#guards.has(graphId) || this.#guards.size >= WORKSPACES_MAX || signal.aborted) continue;
+      if (this.#graphs.has(graphId) || this.#graphs.size >= WORKSPACES_MAX || signal.aborted) continue;
       this.#guard({ ...parent, graphId, dir: below(parent.dir, workspace), split: false }, signal);
     }
   }
 
-  #measure(snapshot: Snapshot, retries: number): void {
-    const guard = this.#guards.get(snapshot.graphId);
-    // Somebody may use this store for another directory too.
-    if (guard === undefined) this.#events.snapshot(snapshot);
-    else guard.measure(snapshot, retries);
+  #report(snapshot: Snapshot, retries: number): void {
+    const graph = this.#graphs.get(snapshot.graphId);
+    // Commands may use this store for other directories too.
+    if (graph === undefined) this.#events.snapshot(snapshot);
+    else graph.report(snapshot, retries);
   }
 
   async #metricsText(): Promise<string> {
     if (monotonic() - this.#countedMs >= COUNT_EVERY_MS) {
       this.#countedMs = monotonic();
-      const stats = await this.#service.stats('');
+      const stats = await storeStats(this.#taker.store, '');
       this.#metrics.units.set(Number(stats.units));
       this.#metrics.packs.set(stats.packs);
       this.#metrics.dedupRatio.set(stats.dedupRatio);
@@ -149,15 +157,15 @@ class Agent {
   }
 
   async #readiness(): Promise<{ ok: boolean; body: unknown }> {
-    const graphs = await Promise.all([...this.#guards.values()].map((guard) => guard.readiness()));
+    const graphs = await Promise.all([...this.#graphs.values()].map((graph) => graph.readiness()));
     const ok = graphs.every((graph) => graph.ok);
     return { ok, body: { ready: ok, graphs: graphs.map(({ body }) => body) } };
   }
 
   /** Without a controller and without peers an agent is primary for what it guards, in epoch 1. */
   #role(role: 'primary' | 'standby', graphId: string | undefined): { ok: boolean; body: unknown } {
-    const guarded = graphId === undefined || this.#guards.has(graphId);
-    const graphs = graphId === undefined ? [...this.#guards.keys()] : [graphId];
+    const guarded = graphId === undefined || this.#graphs.has(graphId);
+    const graphs = graphId === undefined ? [...this.#graphs.keys()] : [graphId];
     const body = guarded
       ? { graphs: graphs.map((graph) => ({ graph, role: 'PRIMARY', epoch: '1' })) }
       : {
@@ -170,15 +178,15 @@ class Agent {
   async #pruneNowAndThen(signal: AbortSignal): Promise<void> {
     for (let waitMs = FIRST_PRUNE_MS; await waited(waitMs, signal); waitMs = PRUNE_EVERY_MS) {
       if (!this.#settings.captures) continue;
-      const [first] = this.#guards.keys();
+      const [first] = this.#graphs.keys();
       const failed = (graphId: string) => (error: unknown) => this.#events.failed(graphId, normalise(error));
       if (monotonic() >= this.#sweepMs) {
         this.#sweepMs = monotonic() + SWEEP_EVERY_MS;
-        await this.#service.keeping.sweep().catch(failed(first ?? ''));
+        await sweepStore(this.#taker.store).catch(failed(first ?? ''));
       }
-      for (const [graphId, guard] of this.#guards) {
+      for (const [graphId, graph] of this.#graphs) {
         if (signal.aborted) break;
-        await guard.prune().catch(failed(graphId));
+        await graph.prune().catch(failed(graphId));
       }
     }
   }

@@ -4,12 +4,9 @@ import { Feed } from '../../core/lightrag/utf8-reader.ts';
 import type { NodeRef } from '../../core/list.ts';
 import { pathFromBytes } from '../../core/path.ts';
 import { hex } from '../../core/unit.ts';
-import {
-  FileType_Value,
-  type ListRoot,
-  type Manifest,
-  UnitKind_Value,
-} from '../../gen/lightkeeper/v1/types_pb.ts';
+import type { ListRoot, Manifest } from '../../gen/lightkeeper/store/v1/manifest_pb.ts';
+import { UnitKind_Value } from '../../gen/lightkeeper/store/v1/pack_pb.ts';
+import { FileType_Value } from '../../gen/lightkeeper/v1/types_pb.ts';
 import type { Store } from '../store/store.ts';
 
 /** Units are joined to chunks of this many bytes: each chunk costs something of its own. */

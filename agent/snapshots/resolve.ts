@@ -1,21 +1,17 @@
 import { LightkeeperError } from '../../core/errors.ts';
 import { SNAPSHOT_ID_DIGITS } from '../../core/manifest.ts';
-import { type Found, gradeOf, isThere, isUsable } from '../../core/snapshot.ts';
-import { Grade_Value, type SnapshotRecord } from '../../gen/lightkeeper/v1/types_pb.ts';
+import { gradeOf, isStored, isUsable, type StoredSnapshot } from '../../core/snapshot.ts';
+import { Grade_Value } from '../../gen/lightkeeper/v1/types_pb.ts';
 import type { Store } from '../store/store.ts';
 
 /** Fewest digits that may name a snapshot. */
 const PREFIX_DIGITS_MIN = 8;
 
 /**
- * The snapshot that a person means: an id, the start of one, `latest` (the newest that is not torn) or
- * `latest-valid` (the newest usable one).
+ * Finds a snapshot by its id, the first digits of it, `latest` (the newest that is not torn) or `latest-valid` (the
+ * newest usable one). NOT_FOUND if there is none, INVALID_ARGUMENT if the name fits several.
  */
-export async function selectSnapshot(
-  store: Store,
-  name: string,
-  graphId: string,
-): Promise<{ at: Buffer; record: Found }> {
+export async function resolveSnapshot(store: Store, name: string, graphId: string): Promise<StoredSnapshot> {
   if (name === 'latest' || name === 'latest-valid') return await latest(store, name, graphId);
   if (!/^[0-9a-f]+$/i.test(name) || name.length < PREFIX_DIGITS_MIN || name.length > SNAPSHOT_ID_DIGITS) {
     throw new LightkeeperError(
@@ -26,11 +22,11 @@ export async function selectSnapshot(
       },
     );
   }
-  const found: { at: Buffer; record: Found }[] = [];
+  const found: StoredSnapshot[] = [];
   for (const at of await store.index.recordsByPrefix(name.toLowerCase())) {
     const record = await store.index.record(at);
-    if (record === undefined || !isThere(record)) continue;
-    if (graphId === '' || record.manifest.graphId === graphId) found.push({ at, record });
+    if (record === undefined || !isStored(record)) continue;
+    if (graphId === '' || record.manifest.graphId === graphId) found.push(record);
   }
   const [first, second] = found;
   if (first === undefined) throw notFound(name, graphId);
@@ -46,13 +42,14 @@ export async function selectSnapshot(
   return first;
 }
 
-async function latest(store: Store, name: string, graphId: string): Promise<{ at: Buffer; record: Found }> {
+async function latest(store: Store, name: string, graphId: string): Promise<StoredSnapshot> {
   const graph = graphId === '' ? await onlyGraph(store) : graphId;
-  const fits = name === 'latest' ? (record: Found) => gradeOf(record) !== Grade_Value.TORN : isUsable;
+  const fits =
+    name === 'latest' ? (record: StoredSnapshot) => gradeOf(record) !== Grade_Value.TORN : isUsable;
   let ungraded = 0;
-  for await (const [at, record] of store.index.records({ graphId: graph })) {
-    if (!isThere(record)) continue;
-    if (fits(record)) return { at, record };
+  for await (const [, record] of store.index.records({ graphId: graph })) {
+    if (!isStored(record)) continue;
+    if (fits(record)) return record;
     if (gradeOf(record) === Grade_Value.UNGRADED) ungraded += 1;
   }
   if (name === 'latest' || ungraded === 0) throw notFound(name, graph);
@@ -93,10 +90,8 @@ export function notFound(name: string, graphId: string): LightkeeperError {
   });
 }
 
-/** The newest snapshot of a graph that is not a side snapshot and not deleted. */
-export async function newestRecord(store: Store, graphId: string): Promise<SnapshotRecord | undefined> {
-  for await (const [, record] of store.index.records({ graphId })) {
-    if (!record.deleted && record.manifest !== undefined) return record;
-  }
+/** Returns the newest snapshot of a graph, side snapshots left out; undefined if there is none. */
+export async function newestSnapshot(store: Store, graphId: string): Promise<StoredSnapshot | undefined> {
+  for await (const [, state] of store.index.records({ graphId })) if (isStored(state)) return state;
   return undefined;
 }

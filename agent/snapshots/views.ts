@@ -2,8 +2,9 @@ import { create } from '@bufbuild/protobuf';
 import { timestampFromMs } from '@bufbuild/protobuf/wkt';
 import { snapshotIdOf } from '../../core/manifest.ts';
 import { bytesText, isUtf8, pathFromBytes, pathText } from '../../core/path.ts';
-import { alarmsOf, type Found, gradeOf, idOf, isAlarming } from '../../core/snapshot.ts';
-import { hex } from '../../core/unit.ts';
+import { positionView } from '../../core/position.ts';
+import { alarmsOf, gradeOf, idOf, isAlarming, isUsable, type StoredSnapshot } from '../../core/snapshot.ts';
+import type { FileEntry, Manifest } from '../../gen/lightkeeper/store/v1/manifest_pb.ts';
 import {
   type File,
   FileSchema,
@@ -12,20 +13,7 @@ import {
   type SnapshotSummary,
   SnapshotSummarySchema,
 } from '../../gen/lightkeeper/v1/agent_pb.ts';
-import {
-  type FileEntry,
-  FileType_Value,
-  type Finding,
-  type Manifest,
-  type Position,
-  PositionSchema,
-  Severity_Value,
-} from '../../gen/lightkeeper/v1/types_pb.ts';
-
-function position(record: Found): Position {
-  const { epoch, mintId, sequence } = record.manifest;
-  return create(PositionSchema, { epoch, mintId: hex(mintId), sequence, digest: hex(record.digest) });
-}
+import { FileType_Value, type Finding, Severity_Value } from '../../gen/lightkeeper/v1/types_pb.ts';
 
 function parentId(manifest: Manifest): string {
   return manifest.parentDigest.length === 0 ? '' : snapshotIdOf(manifest.parentDigest);
@@ -33,7 +21,7 @@ function parentId(manifest: Manifest): string {
 
 /** Findings of a capture, and of the graph in what it took, errors first. */
 export function allFindings(
-  record: Found,
+  record: StoredSnapshot,
   captured: readonly Finding[] = record.manifest.findings,
 ): Finding[] {
   const all = [...alarmsOf(record), ...(record.graded?.findings ?? []), ...captured];
@@ -43,7 +31,7 @@ export function allFindings(
 
 /** A snapshot as people see it. */
 export function snapshotView(
-  record: Found,
+  record: StoredSnapshot,
   more: { unchanged?: boolean; confirmedAtMs?: number | undefined; findings?: readonly Finding[] } = {},
 ): Snapshot {
   const { manifest, measured, graded } = record;
@@ -51,11 +39,12 @@ export function snapshotView(
   const snapshot = create(SnapshotSchema, {
     snapshotId: idOf(record),
     graphId: manifest.graphId,
-    position: position(record),
+    position: positionView(manifest, record.digest),
     parentId: parentId(manifest),
     grade: gradeOf(record),
+    usable: isUsable(record),
     cutMethod: manifest.cutMethod,
-    durationMs: measured?.durationMs ?? 0,
+    durationMs: measured?.durationMs ?? 0n,
     unchanged: more.unchanged ?? false,
     files: totals?.files ?? 0,
     rawBytes: totals?.rawBytes ?? 0n,
@@ -64,12 +53,12 @@ export function snapshotView(
     units: totals?.units ?? 0n,
     newUnits: measured?.newUnits ?? 0,
     findings: [...(more.findings ?? allFindings(record))],
-    tags: record.tags,
+    tags: { ...record.tags },
     pinned: record.pinned,
     description: manifest.description,
     host: source?.host ?? '',
     dir: source === undefined ? '' : bytesText(source.dir),
-    gradeMs: graded?.durationMs ?? 0,
+    gradeMs: graded?.durationMs ?? 0n,
     summary: graded?.summary ?? '',
     alarms: [...alarmsOf(record)],
     acknowledged: record.acknowledged?.reason ?? '',
@@ -82,18 +71,19 @@ export function snapshotView(
 }
 
 /** A snapshot as one line of a list. */
-export function summaryView(record: Found): SnapshotSummary {
+export function summaryView(record: StoredSnapshot): SnapshotSummary {
   const { manifest, measured, graded } = record;
   const summary = create(SnapshotSummarySchema, {
     snapshotId: idOf(record),
     graphId: manifest.graphId,
-    position: position(record),
+    position: positionView(manifest, record.digest),
     parentId: parentId(manifest),
     grade: gradeOf(record),
+    usable: isUsable(record),
     rawBytes: manifest.totals?.rawBytes ?? 0n,
     newBytes: measured?.newBytes ?? 0n,
     storedBytes: measured?.storedBytes ?? 0n,
-    tags: record.tags,
+    tags: { ...record.tags },
     pinned: record.pinned,
     summary: [manifest.description, graded?.summary ?? ''].filter((text) => text !== '').join('; '),
     alarming: isAlarming(record),

@@ -3,10 +3,10 @@ import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { create, fromJsonString, toJsonString } from '@bufbuild/protobuf';
 import { ioError, LightkeeperError, systemCode } from '../../core/errors.ts';
-import { type StoreConfig, StoreConfigSchema } from '../../gen/lightkeeper/v1/types_pb.ts';
+import { type StoreConfig, StoreConfigSchema } from '../../gen/lightkeeper/store/v1/pack_pb.ts';
 import { replaceFile } from '../../host/disk.ts';
+import { STORE_FORMAT } from '../pack/format.ts';
 
-const STORE_FORMAT = 1;
 const STORE_ID_BYTES = 16;
 const COPIES = ['config', 'config.copy'] as const;
 const TOO_NEW_HINT = 'use the version of Lightkeeper that wrote this store, or a newer one';

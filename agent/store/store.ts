@@ -7,17 +7,14 @@ import { type NodeRef, readNodeRefs } from '../../core/list.ts';
 import { parseFileList } from '../../core/manifest.ts';
 import { pathFromBytes } from '../../core/path.ts';
 import { hex, sameBytes, UNIT_ID_BYTES } from '../../core/unit.ts';
-import {
-  type FileEntry,
-  type Finding,
-  type ListRoot,
-  type StoreConfig,
-  UnitKind_Value,
-} from '../../gen/lightkeeper/v1/types_pb.ts';
+import type { FileEntry, ListRoot } from '../../gen/lightkeeper/store/v1/manifest_pb.ts';
+import { type StoreConfig, UnitKind_Value } from '../../gen/lightkeeper/store/v1/pack_pb.ts';
+import type { Finding } from '../../gen/lightkeeper/v1/types_pb.ts';
 import { makeDir, removeTree } from '../../host/disk.ts';
 import { DirectoryPacks } from '../pack/directory-pack-store.ts';
 import { type DecodedFrame, decodeWhole, FrameCache } from '../pack/frame.ts';
 import { newConfig, readConfig, writeConfig } from './config.ts';
+import { StoreHealth } from './health.ts';
 import { reconcile, stampShards } from './index/reconcile.ts';
 import { breakSeal, sealIndex } from './index/seal.ts';
 import { StoreIndex, type UnitLocation } from './index/store-index.ts';
@@ -40,18 +37,7 @@ export class Store {
   readonly root: string;
   readonly config: StoreConfig;
   readonly packs: DirectoryPacks;
-  /** What opening found: packs that are missing, copies that are damaged. */
-  readonly findings: Finding[] = [];
-  /** Packs that are about to be removed: no look-up answers with their units. */
-  readonly condemned = new Set<number>();
-  /** Packs that are missing or damaged: no look-up answers with their units, so that they are stored again. */
-  readonly lost = new Set<number>();
-  /** Shards that this process has written to. */
-  readonly touched = new Set<string>();
-  /** A change failed after it may have published a pack: the index is compared with the packs before the next. */
-  stale = false;
-  /** Shards with packs that are missing or do not read. */
-  readonly unsound = new Set<string>();
+  readonly health = new StoreHealth();
   readonly readOnly: boolean;
   #index: StoreIndex;
   readonly #indexPath: string;
@@ -117,14 +103,14 @@ export class Store {
     }
     const indexPath = owner === undefined ? await temporaryIndex() : join(root, INDEX_FOLDER);
     if (owner !== undefined) await breakSeal(indexPath);
-    const index = await openIndex(indexPath, owner !== undefined);
+    const index = await openIndex(indexPath, config.storeId, owner !== undefined);
     const store = new Store({ root, config, packs, index, indexPath, owner });
     try {
       await reconcile(store).catch(async (error: unknown) => {
         if (!index.damaged || owner === undefined) throw error;
         await store.rebuildIndex();
       });
-      store.findings.push(...configFindings(read?.bad ?? []));
+      store.health.findings.push(...configFindings(read?.bad ?? []));
     } catch (error) {
       await store.index.close();
       await packs.close();
@@ -159,17 +145,14 @@ export class Store {
   /** Throws the index away and makes it again from the packs. */
   async rebuildIndex(): Promise<void> {
     await this.#index.close();
-    this.stale = true;
+    this.health.markStale();
     try {
       await removeTree('store:index:clear', this.#indexPath);
     } finally {
-      this.#index = await openIndex(this.#indexPath, true);
+      this.#index = await openIndex(this.#indexPath, this.config.storeId, true);
     }
-    this.condemned.clear();
-    this.lost.clear();
-    this.unsound.clear();
-    const kept = this.findings.filter(({ code }) => code === 'config_damaged');
-    this.findings.splice(0, this.findings.length, ...kept);
+    this.health.reset();
+    this.health.keepFindings(({ code }) => code === 'config_damaged');
     this.dropFrames();
     await reconcile(this);
   }
@@ -214,7 +197,7 @@ export class Store {
     await before;
     try {
       if (this.#index.damaged) await this.rebuildIndex();
-      else if (this.stale) await this.#catchUp();
+      else if (this.health.isStale) await this.#catchUp();
       return await run();
     } finally {
       done();
@@ -225,14 +208,9 @@ export class Store {
     try {
       await reconcile(this);
     } catch (error) {
-      this.stale = true;
+      this.health.markStale();
       throw error;
     }
-  }
-
-  /** Whether a pack is there and stays. */
-  keeps(pack: number): boolean {
-    return !this.condemned.has(pack) && !this.lost.has(pack);
   }
 
   /**
@@ -246,14 +224,14 @@ export class Store {
 
   /** A unit that should be there is not known. Unless something is known to be missing, the index has lost it. */
   async suspectIndex(): Promise<void> {
-    if (this.readOnly || this.lost.size > 0 || this.unsound.size > 0) return;
+    if (this.readOnly || this.health.lostPacks().length > 0 || this.health.unsoundShards > 0) return;
     if (!(await this.#index.distrusted())) this.#index.suspect();
   }
 
   /** Where a unit is, if a pack that is there and stays holds it. */
   locate(id: Uint8Array): UnitLocation | undefined {
     const location = this.#index.locateSync(id);
-    return location === undefined || !this.keeps(location.pack) ? undefined : location;
+    return location === undefined || !this.health.isWhole(location.pack) ? undefined : location;
   }
 
   /** The file of a pack; DAMAGED if it is not known. */
@@ -360,13 +338,13 @@ async function temporaryIndex(): Promise<string> {
   });
 }
 
-async function openIndex(path: string, mayRebuild: boolean): Promise<StoreIndex> {
+async function openIndex(path: string, storeId: Uint8Array, mayRebuild: boolean): Promise<StoreIndex> {
   try {
-    return await StoreIndex.open(path);
+    return await StoreIndex.open(path, storeId);
   } catch (error) {
     if (!mayRebuild || !(error instanceof LightkeeperError) || error.code !== 'DAMAGED') throw error;
     await removeTree('store:index:clear', path);
-    return await StoreIndex.open(path).catch((again: unknown) => {
+    return await StoreIndex.open(path, storeId).catch((again: unknown) => {
       // What is new cannot be damaged: it is the disk that says no.
       const isNew = again instanceof LightkeeperError && again.code === 'DAMAGED';
       const under = isNew && again.cause instanceof Error ? again.cause.cause : again;

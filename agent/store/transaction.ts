@@ -1,19 +1,24 @@
 import { create, toBinary } from '@bufbuild/protobuf';
 import { timestampFromMs } from '@bufbuild/protobuf/wkt';
+import { addAnnotation, type Fact } from '../../core/annotations.ts';
 import { must } from '../../core/assert.ts';
-import { capturedMs, emptyRecord, snapshotIdOf } from '../../core/manifest.ts';
+import { positionEntry } from '../../core/position.ts';
+import { emptyRecord, type StoredSnapshot, snapshotState } from '../../core/snapshot.ts';
 import { sameBytes, sha256, UNIT_ID_BYTES, unitId } from '../../core/unit.ts';
+import type { SnapshotRecord } from '../../gen/lightkeeper/index/v1/index_pb.ts';
 import {
   type Annotation,
   AnnotationSchema,
+  type Measured,
+  MeasuredSchema,
+} from '../../gen/lightkeeper/store/v1/annotation_pb.ts';
+import {
   type Manifest,
   ManifestSchema,
-  PackKind_Value,
   type PositionEntry,
   PositionEntrySchema,
-  type SnapshotRecord,
-  UnitKind_Value,
-} from '../../gen/lightkeeper/v1/types_pb.ts';
+} from '../../gen/lightkeeper/store/v1/manifest_pb.ts';
+import { PackKind_Value, UnitKind_Value } from '../../gen/lightkeeper/store/v1/pack_pb.ts';
 import { PACK_BYTES } from '../pack/format.ts';
 import {
   decodeRoom,
@@ -24,12 +29,15 @@ import {
   proveFrame,
 } from '../pack/frame.ts';
 import { type FrameDescription, PackWriter, type PublishedPack } from '../pack/writer.ts';
-import { recordKey, sideKey } from './index/keys.ts';
+import { recordKey } from './index/keys.ts';
+import { enterAnnotation } from './index/reconcile.ts';
 import type { IndexBatch } from './index/store-index.ts';
 import type { Store } from './store.ts';
 
 /** Packs that may be on their way to the disk while the next one is written. */
 const PUBLISHING_MAX = 2;
+/** Manifests, positions or annotations of one frame. */
+const RECORDS_PER_FRAME = 1000;
 const META_FRAME_RAW_BYTES = FRAME_RAW_BYTES / 4;
 
 /** A frame in memory with what a pack must know of it. */
@@ -54,17 +62,17 @@ export function readyFrame(
   return { kind, ids: content.ids, lengths, codec, bytes: frame };
 }
 
-/** What a commit did. */
-export interface Committed {
-  readonly record: SnapshotRecord;
-  readonly digest: Buffer;
+/** A fact about the snapshot whose manifest has this digest. */
+export interface SnapshotFact {
+  readonly digest: Uint8Array;
+  readonly fact: Fact;
 }
 
 /**
  * One change of a store: new data frames, new list pieces, then a commit that publishes a snapshot, or records
  * alone. Only one is open at a time (`Store.exclusively`).
  */
-export class Ingest {
+export class Transaction {
   readonly #store: Store;
   #data: PackWriter | undefined;
   #meta: PackWriter | undefined;
@@ -82,8 +90,19 @@ export class Ingest {
   newBytes = 0;
   newUnits = 0;
 
-  constructor(store: Store) {
+  private constructor(store: Store) {
     this.#store = store;
+  }
+
+  /** Runs one transaction; if `run` rejects, nothing that it has not published stays. */
+  static async run<T>(store: Store, run: (transaction: Transaction) => Promise<T>): Promise<T> {
+    const transaction = new Transaction(store);
+    try {
+      return await run(transaction);
+    } catch (error) {
+      await transaction.abandon();
+      throw error;
+    }
   }
 
   // ----- units of file bytes -----
@@ -109,7 +128,7 @@ export class Ingest {
     const found = await this.#store.index.locate(wanted);
     for (const [k, i] of asked.entries()) {
       const location = found[k];
-      if (location === undefined || !this.#store.keeps(location.pack)) fresh[i] = 1;
+      if (location === undefined || !this.#store.health.isWhole(location.pack)) fresh[i] = 1;
       else this.#pending.delete(must(wanted[k], 'a claimed id').toString('latin1'));
     }
     return fresh;
@@ -168,13 +187,14 @@ export class Ingest {
   async #enter(pack: PublishedPack, last: IndexBatch): Promise<number> {
     const { packId, kind, frames } = pack;
     this.written.add(packId.toString('hex'));
-    this.#store.touched.add(packId.toString('hex', 0, 1));
+    this.#store.health.shard(packId.toString('hex', 0, 1), 'write');
     return await this.#store.index.enterPack({ packId, kind, size: BigInt(pack.size) }, frames, last);
   }
 
   /** A pack that was missing or damaged is there again if it has just been written. */
   async #found(pack: number): Promise<void> {
-    if (!this.#store.lost.delete(pack)) return;
+    if (!this.#store.health.isLost(pack)) return;
+    this.#store.health.pack(pack, 'recover');
     await this.#store.index.setLost(pack, false);
   }
 
@@ -245,19 +265,12 @@ export class Ingest {
       tags?: Record<string, string>;
       more?: (batch: IndexBatch, digest: Uint8Array) => void;
     },
-  ): Promise<Committed> {
+  ): Promise<StoredSnapshot> {
     await this.settleData();
     await this.flushPieces(true);
     const bytes = toBinary(ManifestSchema, manifest);
     const digest = sha256(bytes);
-    const position = create(PositionEntrySchema, {
-      graphId: manifest.graphId,
-      epoch: manifest.epoch,
-      mintId: manifest.mintId,
-      sequence: manifest.sequence,
-      digest,
-      parentDigest: manifest.parentDigest,
-    });
+    const position = positionEntry(manifest, digest);
     await this.#appendMeta(recordFrame(UnitKind_Value.MANIFEST, [bytes]));
     if (manifest.sequence > 0n) {
       await this.#appendMeta(recordFrame(UnitKind_Value.POSITION, [toBinary(PositionEntrySchema, position)]));
@@ -267,46 +280,36 @@ export class Ingest {
     const record = emptyRecord(digest);
     record.manifest = manifest;
     record.manifestUnitId = unitId(UnitKind_Value.MANIFEST, bytes);
-    if (options.tags !== undefined && Object.keys(options.tags).length > 0) {
-      record.tags = { ...options.tags };
-      record.taggedCounter = ++counter;
-      const what = { case: 'tagged' as const, value: { tags: options.tags } };
-      await this.#appendMeta(annotationFrame(create(AnnotationSchema, { ...about, counter, what })));
+    const tags = options.tags ?? {};
+    if (Object.keys(tags).length > 0) {
+      const fact = { case: 'tagged' as const, value: { tags } };
+      const tagged = create(AnnotationSchema, { ...about, counter: ++counter, fact });
+      await this.#appendMeta(annotationFrame(tagged));
+      addAnnotation(record, tagged);
     }
-    const measured = (storedBytes: bigint): Annotation =>
-      create(AnnotationSchema, {
-        ...about,
-        counter: counter + 1n,
-        what: {
-          case: 'measured',
-          value: {
-            durationMs: Math.round(options.durationMs()),
-            storedBytes,
-            newBytes: BigInt(this.newBytes),
-            newUnits: this.newUnits,
-          },
-        },
-      });
-    await this.#appendMeasured(measured, record);
-    await this.#finish(record, position, counter + 1n, options.more);
-    return { record, digest };
+    counter += 1n;
+    const measured = create(MeasuredSchema, {
+      durationMs: BigInt(Math.round(options.durationMs())),
+      newBytes: BigInt(this.newBytes),
+      newUnits: this.newUnits,
+    });
+    await this.#appendMeasured(create(AnnotationSchema, { ...about, counter }), measured, record);
+    await this.#finish(record, position, counter, options.more);
+    return snapshotState(record, this.#store.config.storeId) as StoredSnapshot;
   }
 
-  /** The record of what the snapshot cost includes itself: its length is the same whatever the number is. */
-  async #appendMeasured(
-    measured: (storedBytes: bigint) => Annotation,
-    record: SnapshotRecord,
-  ): Promise<void> {
-    // Not 0, which would be left out and make the record shorter.
-    const draft = measured(1n);
+  /** Appends the record of what the snapshot cost. It includes its own length, which no value of it changes. */
+  async #appendMeasured(annotation: Annotation, measured: Measured, record: SnapshotRecord): Promise<void> {
+    // Not 0: proto3 leaves a zero out, and the record would be shorter.
+    measured.storedBytes = 1n;
+    annotation.fact = { case: 'measured', value: measured };
+    const draft = annotationFrame(annotation);
     const meta = must(this.#meta, 'a meta pack');
-    const first = annotationFrame(draft);
-    const total = this.storedBytes + meta.sizeWith([{ frame: first, length: first.bytes.length }]);
-    if (draft.what.case !== 'measured') return;
-    draft.what.value.storedBytes = BigInt(total);
-    record.measured = draft.what.value;
-    record.measuredCounter = draft.counter;
-    await this.#appendMeta(annotationFrame(draft));
+    measured.storedBytes = BigInt(
+      this.storedBytes + meta.sizeWith([{ frame: draft, length: draft.bytes.length }]),
+    );
+    await this.#appendMeta(annotationFrame(annotation));
+    addAnnotation(record, annotation);
   }
 
   async #finish(
@@ -321,12 +324,8 @@ export class Ingest {
     const batch = index.batch();
     const number = await this.#enter(pack, batch);
     await index.raiseCounter(batch, counter);
-    const side = manifest.sequence === 0n;
-    const at = side
-      ? sideKey(manifest.graphId, capturedMs(manifest), record.digest)
-      : recordKey(manifest.graphId, manifest.epoch, manifest.sequence, record.digest);
-    index.putRecord(batch, at, record, snapshotIdOf(record.digest));
-    if (!side) index.putHead(batch, position);
+    index.putRecord(batch, recordKey(manifest, record.digest), record);
+    if (manifest.sequence > 0n) index.putHead(batch, position);
     more?.(batch, record.digest);
     await index.commit('index:commit', batch);
     await this.#found(number);
@@ -341,41 +340,37 @@ export class Ingest {
     return pack;
   }
 
-  /** Commits records that belong to no new snapshot: each becomes durable before this returns. */
-  async commitAnnotations(
-    annotations: readonly Pick<Annotation, 'digest' | 'what'>[],
-    nowMs: number,
-    apply: (batch: IndexBatch, annotation: Annotation) => Promise<void>,
-  ): Promise<void> {
+  /** Commits facts about snapshots. They are durable when this returns the records with them, in order. */
+  async commitFacts(facts: readonly SnapshotFact[], nowMs: number): Promise<SnapshotRecord[]> {
     await this.settleData();
     await this.flushPieces(true);
+    const { storeId } = this.#store.config;
+    const at = timestampFromMs(nowMs);
     let counter = await this.#store.index.counter();
-    const numbered = annotations.map((annotation) =>
-      create(AnnotationSchema, {
-        ...annotation,
-        storeId: this.#store.config.storeId,
-        counter: ++counter,
-        at: timestampFromMs(nowMs),
-      }),
-    );
-    for (let from = 0; from < numbered.length; from += 1000) {
-      const bytes = numbered
-        .slice(from, from + 1000)
+    const annotations = facts.map(({ digest, fact }) => {
+      counter += 1n;
+      return create(AnnotationSchema, { storeId, counter, digest, at, fact });
+    });
+    for (let from = 0; from < annotations.length; from += RECORDS_PER_FRAME) {
+      const bytes = annotations
+        .slice(from, from + RECORDS_PER_FRAME)
         .map((annotation) => toBinary(AnnotationSchema, annotation));
       await this.#appendMeta(recordFrame(UnitKind_Value.ANNOTATION, bytes));
     }
     const pack = await this.#publishMeta();
     const index = this.#store.index;
     const last = index.batch();
-    for (const annotation of numbered) {
+    const records: SnapshotRecord[] = [];
+    for (const annotation of annotations) {
       const batch = index.batch();
-      await apply(batch, annotation);
+      records.push(await enterAnnotation(this.#store, batch, annotation));
       await index.write('index:annotation', batch);
     }
     const number = await this.#enter(pack, last);
     await index.raiseCounter(last, counter);
     await index.commit('index:annotate', last);
     await this.#found(number);
+    return records;
   }
 
   /** Publishes what has gathered as it is, without a snapshot. */
@@ -383,8 +378,8 @@ export class Ingest {
     await this.settleData();
     await this.flushPieces(true);
     for (const { kind, units } of records) {
-      for (let from = 0; from < units.length; from += 1000) {
-        await this.#appendMeta(recordFrame(kind, units.slice(from, from + 1000)));
+      for (let from = 0; from < units.length; from += RECORDS_PER_FRAME) {
+        await this.#appendMeta(recordFrame(kind, units.slice(from, from + RECORDS_PER_FRAME)));
       }
     }
     if (this.#meta !== undefined) await this.#finishMeta();
@@ -400,7 +395,7 @@ export class Ingest {
 
   /** Throws away what has not been published. */
   async abandon(): Promise<void> {
-    if (this.#published) this.#store.stale = true;
+    if (this.#published) this.#store.health.markStale();
     await this.#appending;
     await Promise.allSettled(this.#publishing);
     const open = [this.#data, this.#meta];

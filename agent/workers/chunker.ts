@@ -2,7 +2,7 @@ import { readSync } from 'node:fs';
 import { cutLength, UNIT_BYTES_MAX } from '../../core/boundaries.ts';
 import { systemCode } from '../../core/errors.ts';
 import { UNIT_ID_BYTES, unitIdInPlace } from '../../core/unit.ts';
-import { UnitKind_Value } from '../../gen/lightkeeper/v1/types_pb.ts';
+import { UnitKind_Value } from '../../gen/lightkeeper/store/v1/pack_pb.ts';
 
 /** Bytes of a file that are read, cut and hashed in one step. */
 export const BLOCK_BYTES = 2 * 1024 * 1024;

@@ -3,7 +3,7 @@ import { must } from '../../core/assert.ts';
 import { gearTable, UNIT_BYTES_MAX } from '../../core/boundaries.ts';
 import { ioError, LightkeeperError, normalise, systemCode } from '../../core/errors.ts';
 import { UNIT_ID_BYTES, unitId, unitIdInPlace } from '../../core/unit.ts';
-import { type Codec_Value, UnitKind_Value } from '../../gen/lightkeeper/v1/types_pb.ts';
+import { type Codec_Value, UnitKind_Value } from '../../gen/lightkeeper/store/v1/pack_pb.ts';
 import { effectSync } from '../../host/disk.ts';
 import {
   DECODE_HEADROOM_BYTES,

@@ -1,8 +1,8 @@
 import type { Command } from 'commander';
 import {
   ChangeKind_Value,
-  type DiffResponse,
-  DiffResponseSchema,
+  type DiffSnapshotsResponse,
+  DiffSnapshotsResponseSchema,
   type RecordChanges,
   type RecordCounts,
   type VectorChanges,
@@ -28,8 +28,10 @@ export function addDiff(program: Command): void {
 
 async function run(fromSnapshotId: string, toSnapshotId: string, options: CommonOptions): Promise<void> {
   const request = { fromSnapshotId, toSnapshotId, graphId: options.graph ?? '' };
-  const diff = await withStore(storeOf(options), { reading: true }, (client) => client.diff(request));
-  if (options.json === true) return printJson(DiffResponseSchema, diff);
+  const diff = await withStore(storeOf(options), { reading: true }, (client) =>
+    client.diffSnapshots(request),
+  );
+  if (options.json === true) return printJson(DiffSnapshotsResponseSchema, diff);
   printFiles(diff);
   for (const kind of ['documents', 'chunks', 'entities', 'relations', 'answers'] as const)
     printRecords(kind, diff[kind]);
@@ -39,7 +41,7 @@ async function run(fromSnapshotId: string, toSnapshotId: string, options: Common
   printFindings(diff.findings);
 }
 
-function printFiles({ files }: DiffResponse): void {
+function printFiles({ files }: DiffSnapshotsResponse): void {
   if (files.length === 0) {
     say('no file differs');
     return;

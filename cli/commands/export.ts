@@ -1,7 +1,8 @@
 import type { Command } from 'commander';
-import { ExportDocumentResponseSchema } from '../../gen/lightkeeper/v1/agent_pb.ts';
+import { ExportedDocumentSchema } from '../../gen/lightkeeper/v1/agent_pb.ts';
+import { collectExport } from '../await-result.ts';
 import { type CommonOptions, required, storeOf, withCommon } from '../options.ts';
-import { printJson } from '../print.ts';
+import { printJsonWith } from '../print.ts';
 import { withStore } from '../store.ts';
 
 interface ExportOptions extends CommonOptions {
@@ -22,8 +23,8 @@ export function addExport(program: Command): void {
 async function run(options: ExportOptions): Promise<void> {
   const documentId = required(options.document, '--document');
   const request = { snapshotId: options.snapshot, graphId: options.graph ?? '', documentId };
-  const answer = await withStore(storeOf(options), { reading: true }, (client) =>
-    client.exportDocument(request),
+  const { exported, chunks } = await withStore(storeOf(options), { reading: true }, (client) =>
+    collectExport(client.exportDocument(request)),
   );
-  printJson(ExportDocumentResponseSchema, answer);
+  printJsonWith(ExportedDocumentSchema, exported, { chunks });
 }

@@ -56,13 +56,13 @@ export function addRestore(program: Command): void {
 
 async function run(options: RestoreOptions): Promise<void> {
   const snapshotId = required(options.snapshot, '--snapshot');
-  const way = wayOf(options);
+  const target = targetOf(options);
   const result = await withStore(storeOf(options), { reading: true }, (client) =>
     lastOf(
-      client.restore({
+      client.restoreSnapshot({
         snapshotId,
         graphId: options.graph ?? '',
-        ...way,
+        ...target,
         paths: options.path ?? [],
         dryRun: options.dryRun ?? false,
         allowTorn: options.allowTorn ?? false,
@@ -74,8 +74,8 @@ async function run(options: RestoreOptions): Promise<void> {
   else printRestored(result);
 }
 
-/** Where to, and with `--in-place` what says that nobody is at work there. */
-function wayOf({ to, inPlace, path, instanceUrl, instanceStopped, exclude }: RestoreOptions) {
+/** Reads the target and, for `--in-place`, the evidence that the instance is down. Refuses contradictions. */
+function targetOf({ to, inPlace, path, instanceUrl, instanceStopped, exclude }: RestoreOptions) {
   const wrong = (state: string, hint: string) =>
     new LightkeeperError('INVALID_ARGUMENT', `Cannot restore ${state}`, { hint });
   if (to !== undefined && inPlace !== undefined)
@@ -83,15 +83,17 @@ function wayOf({ to, inPlace, path, instanceUrl, instanceStopped, exclude }: Res
   if (inPlace === undefined) {
     const stray = instanceUrl !== undefined || instanceStopped === true || exclude !== undefined;
     if (stray) throw wrong('with what is meant for --in-place', 'give --in-place, or leave that flag out');
-    return { to: pathArgument(required(to, '--to or --in-place')) };
+    return { target: { case: 'to' as const, value: pathArgument(required(to, '--to or --in-place')) } };
   }
   if (path !== undefined) throw wrong('a part in place', 'leave --path out, or restore with --to');
   if (instanceUrl !== undefined && instanceStopped === true)
     throw wrong('on two kinds of evidence', 'give either --instance-url or --instance-stopped');
   return {
-    inPlace: pathArgument(required(inPlace, '--in-place')),
-    instanceUrl: instanceUrl === undefined ? '' : required(instanceUrl, '--instance-url'),
-    instanceStopped: instanceStopped ?? false,
+    target: { case: 'inPlace' as const, value: pathArgument(required(inPlace, '--in-place')) },
+    evidence:
+      instanceUrl === undefined
+        ? { case: 'instanceStopped' as const, value: instanceStopped ?? false }
+        : { case: 'instanceUrl' as const, value: required(instanceUrl, '--instance-url') },
     exclude: exclude ?? [],
   };
 }

@@ -92,7 +92,7 @@ export function addKeeping(program: Command): void {
 async function prune(options: PruneOptions): Promise<void> {
   const result = await withStore(storeOf(options), {}, (client) =>
     lastOf(
-      client.prune({
+      client.pruneSnapshots({
         graphId: options.graph ?? '',
         dryRun: options.dryRun ?? false,
         policy: {

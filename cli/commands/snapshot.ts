@@ -58,11 +58,11 @@ async function run(options: SnapshotOptions): Promise<void> {
   const request = {
     tags: tagMap(options.tag),
     description: options.description ?? '',
-    settleTimeoutMs: options.settleTimeout === undefined ? 0 : Math.max(1, options.settleTimeout),
+    settleTimeoutMs: BigInt(options.settleTimeout === undefined ? 0 : Math.max(1, options.settleTimeout)),
     exclude: options.exclude ?? [],
     noGrade: !options.grade,
     split,
-    ...(options.quiet === undefined ? {} : { quietMs: options.quiet }),
+    ...(options.quiet === undefined ? {} : { quietMs: BigInt(options.quiet) }),
     ...(options.diskReserve === undefined ? {} : { diskReserveBytes: options.diskReserve }),
   };
   const reach = { create: true, protects: dir, graphId: whole.graphId };

@@ -1,5 +1,8 @@
 import type { Command } from 'commander';
-import { type ValidateResult, ValidateResultSchema } from '../../gen/lightkeeper/v1/agent_pb.ts';
+import {
+  type ValidateDirectoryResponse,
+  ValidateDirectoryResponseSchema,
+} from '../../gen/lightkeeper/v1/agent_pb.ts';
 import { Grade_Value } from '../../gen/lightkeeper/v1/types_pb.ts';
 import { durationText } from '../../host/quantity.ts';
 import { exitByGrade } from '../exit.ts';
@@ -28,14 +31,15 @@ async function run(options: ValidateOptions): Promise<void> {
   const dir = pathArgument(required(options.dir, '--dir'));
   const split = options.split === true;
   const places = split ? await splitGraph({ graphId: '', dir }) : [{ dir }];
-  const results: ValidateResult[] = [];
+  const results: ValidateDirectoryResponse[] = [];
   for (const place of places) results.push(await validateDirectory(place.dir));
-  if (options.json === true) printJsonOf(ValidateResultSchema, results, split ? 'graphs' : undefined);
+  if (options.json === true)
+    printJsonOf(ValidateDirectoryResponseSchema, results, split ? 'graphs' : undefined);
   else for (const result of results) printResult(result);
   exitByGrade(results);
 }
 
-function printResult({ dir, grade, findings, stats, durationMs }: ValidateResult): void {
+function printResult({ dir, grade, findings, stats, durationMs }: ValidateDirectoryResponse): void {
   const { documents = 0n, entities = 0n, relations = 0n, vectors = 0n } = stats ?? {};
   const what = `${documents} documents, ${entities} entities, ${relations} relations, ${vectors} vectors`;
   say(`${Grade_Value[grade]}: ${dir}: ${what}, in ${durationText(durationMs)}`);

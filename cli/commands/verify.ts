@@ -14,6 +14,7 @@ import { printFindings, printJson, say } from '../print.ts';
 import { withStore } from '../store.ts';
 
 const PROVES: Readonly<Record<VerifyLevel_Value, string>> = {
+  [VerifyLevel_Value.UNSPECIFIED]: '',
   [VerifyLevel_Value.STRUCTURE]: 'every pack is there, and every snapshot refers to units that packs list',
   [VerifyLevel_Value.BYTES]: 'every byte of every pack hashes, and every unit decodes to what was captured',
   [VerifyLevel_Value.GRAPH]: 'the graphs inside are whole',
@@ -40,7 +41,7 @@ export function addChecking(program: Command): void {
 async function verify(options: CommonOptions & { snapshot?: string; level: string }): Promise<void> {
   const level = VerifyLevel_Value[options.level.toUpperCase() as keyof typeof VerifyLevel_Value];
   const result = await withStore(storeOf(options), { reading: true }, (client) =>
-    lastOf(client.verify({ snapshotId: options.snapshot ?? '', graphId: options.graph ?? '', level })),
+    lastOf(client.verifyStore({ snapshotId: options.snapshot ?? '', graphId: options.graph ?? '', level })),
   );
   // What lowers a graph to DEGRADED leaves its points usable.
   const lowers = ({ severity, snapshots }: Finding) =>
@@ -62,7 +63,7 @@ async function repair(options: CommonOptions & { dryRun?: boolean; from?: string
   }
   const dryRun = options.dryRun ?? false;
   const result = await withStore(storeOf(options), { recover: !dryRun }, (client) =>
-    lastOf(client.repair({ dryRun })),
+    lastOf(client.repairStore({ dryRun })),
   );
   if (
     result.unhealed > 0 ||

@@ -3,8 +3,12 @@ import {
   type GraphFacts,
   GraphFactsSchema,
   type GraphFlaw,
-  UnitKind_Value,
-} from '../../gen/lightkeeper/v1/types_pb.ts';
+  GraphFlawSchema,
+  GraphNameSchema,
+  type GraphTable,
+  GraphTableSchema,
+} from '../../gen/lightkeeper/store/v1/graph_pb.ts';
+import { UnitKind_Value } from '../../gen/lightkeeper/store/v1/pack_pb.ts';
 import { LightkeeperError } from '../errors.ts';
 import { KNOWN_FIELDS } from '../proto-limits.ts';
 import { unitId } from '../unit.ts';
@@ -68,30 +72,38 @@ export function tableChange(before: Float64Array = EMPTY, after: Float64Array = 
   return change;
 }
 
+/** A hash has 53 bits: two words of 32 bits hold it. */
+const WORD = 2 ** 32;
+
 function numberBytes(numbers: readonly number[]): Uint8Array {
   const bytes = Buffer.allocUnsafe(numbers.length * NUMBER_BYTES);
-  for (const [i, number] of numbers.entries()) bytes.writeDoubleLE(number, i * NUMBER_BYTES);
+  for (const [i, number] of numbers.entries()) {
+    bytes.writeUInt32LE(number % WORD, i * NUMBER_BYTES);
+    bytes.writeUInt32LE(Math.floor(number / WORD), i * NUMBER_BYTES + 4);
+  }
   return bytes;
 }
 
 function numbersOf(bytes: Uint8Array): Float64Array {
   const view = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   const numbers = new Float64Array(Math.floor(view.length / NUMBER_BYTES));
-  for (let i = 0; i < numbers.length; i++) numbers[i] = view.readDoubleLE(i * NUMBER_BYTES);
+  for (let i = 0; i < numbers.length; i++)
+    numbers[i] = view.readUInt32LE(i * NUMBER_BYTES) + view.readUInt32LE(i * NUMBER_BYTES + 4) * WORD;
   return numbers;
 }
 
 /** Changes of tables, cut into what one unit holds. */
 function* pieces(changes: ReadonlyMap<TableName, TableChange>) {
-  let part: { name: string; added: Uint8Array; removed: Uint8Array }[] = [];
+  let part: GraphTable[] = [];
   let room = PART_NUMBERS;
   for (const [name, change] of changes) {
     for (const kind of ['added', 'removed'] as const) {
       const numbers = change[kind];
       for (let from = 0; from < numbers.length; ) {
         const some = numbers.slice(from, from + room);
-        const none = new Uint8Array();
-        part.push({ name, added: none, removed: none, [kind]: numberBytes(some) });
+        const table = create(GraphTableSchema, { name });
+        table[kind] = numberBytes(some);
+        part.push(table);
         from += some.length;
         room -= some.length;
         if (room > 0) continue;
@@ -126,7 +138,7 @@ export function noteFacts(
   let last = before?.last ?? Buffer.alloc(0);
   const units: Buffer[] = [];
   for (const [i, tables] of parts.entries()) {
-    const message = create(GraphFactsSchema, { before: last, parts: count, firstParts, tables });
+    const message = create(GraphFactsSchema, { previous: last, parts: count, firstParts, tables });
     if (i === parts.length - 1) finishPart(message, facts);
     const { buffer, byteOffset, byteLength } = toBinary(GraphFactsSchema, message);
     const unit = Buffer.from(buffer, byteOffset, byteLength);
@@ -138,32 +150,19 @@ export function noteFacts(
 }
 
 function finishPart(message: GraphFacts, facts: FileFacts): void {
-  message.flaws = facts.flaws.map(({ code, count, keys }) => ({
-    $typeName: 'lightkeeper.v1.GraphFlaw',
-    code,
-    count,
-    keys: [...keys],
-  }));
+  message.flaws = facts.flaws.map(({ code, count, keys }) =>
+    create(GraphFlawSchema, { code, count, keys: [...keys] }),
+  );
   message.vectors = BigInt(facts.vectors);
   message.dimension = facts.dimension;
   message.matrixAt = BigInt(facts.matrixAt);
-  message.unread = facts.unread;
-  message.names = facts.names.map(([number, name]) => ({
-    $typeName: 'lightkeeper.v1.GraphName',
-    number,
-    name,
-  }));
+  message.incrementalChecks = facts.unread;
+  message.names = facts.names.map(([number, name]) =>
+    create(GraphNameSchema, { hash: BigInt(number), name }),
+  );
   for (const [name, numbers] of facts.repeated) {
     if (numbers.length === 0) continue;
-    const none = new Uint8Array();
-    const repeatedNumbers = numberBytes(numbers);
-    message.tables.push({
-      $typeName: 'lightkeeper.v1.GraphTable',
-      name,
-      added: none,
-      removed: none,
-      repeatedNumbers,
-    });
+    message.tables.push(create(GraphTableSchema, { name, repeatedHashes: numberBytes(numbers) }));
   }
 }
 
@@ -175,7 +174,7 @@ function damaged(state: string): LightkeeperError {
 export function parseFacts(bytes: Uint8Array): GraphFacts {
   try {
     const part = fromBinary(GraphFactsSchema, bytes, KNOWN_FIELDS);
-    if (part.parts < PARTS_MAX && (part.parts === 0) === (part.before.length === 0)) return part;
+    if (part.parts < PARTS_MAX && (part.parts === 0) === (part.previous.length === 0)) return part;
   } catch (error) {
     throw new LightkeeperError('DAMAGED', 'Cannot read the facts of a graph: they do not parse', {
       cause: error,
@@ -209,8 +208,8 @@ export function readFacts(units: readonly Uint8Array[]): NotedFacts {
   }
   if (last === undefined) throw damaged('there are none');
   const repeated = new Map<TableName, number[]>();
-  for (const { name, repeatedNumbers } of last.tables)
-    if (repeatedNumbers.length > 0 && isTable(name)) repeated.set(name, [...numbersOf(repeatedNumbers)]);
+  for (const { name, repeatedHashes } of last.tables)
+    if (repeatedHashes.length > 0 && isTable(name)) repeated.set(name, [...numbersOf(repeatedHashes)]);
   return {
     facts: {
       tables: new Map([...growing].map(([name, table]) => [name, grown(table)])),
@@ -219,8 +218,8 @@ export function readFacts(units: readonly Uint8Array[]): NotedFacts {
       vectors: Number(last.vectors),
       dimension: last.dimension,
       matrixAt: Number(last.matrixAt),
-      unread: last.unread,
-      names: last.names.map(({ number, name }) => [number, name] as const),
+      unread: last.incrementalChecks,
+      names: last.names.map(({ hash, name }) => [Number(hash), name] as const),
     },
     last: unitId(UnitKind_Value.GRAPH, units.at(-1) ?? new Uint8Array()),
     parts: units.length,
@@ -237,7 +236,7 @@ function grown({ first, since }: Growing): Float64Array {
   const numbers = new Float64Array(length + since.size);
   let kept = 0;
   for (const part of first) for (const number of part) if (!since.has(number)) numbers[kept++] = number;
-  for (const [number, isThere] of since) if (isThere) numbers[kept++] = number;
+  for (const [number, isPresent] of since) if (isPresent) numbers[kept++] = number;
   const table = numbers.subarray(0, kept);
   return since.size === 0 && isSorted(table) ? table : table.sort();
 }

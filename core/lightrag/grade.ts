@@ -1,12 +1,11 @@
 import { createHash } from 'node:crypto';
 import { create } from '@bufbuild/protobuf';
+import { type Sighting, SightingSchema } from '../../gen/lightkeeper/store/v1/annotation_pb.ts';
 import {
   type Finding,
   FindingSchema,
   Grade_Value,
   Severity_Value,
-  type Sighting,
-  SightingSchema,
   type Standing,
   StandingSchema,
 } from '../../gen/lightkeeper/v1/types_pb.ts';

@@ -1,4 +1,4 @@
-import type { GraphFacts } from '../../gen/lightkeeper/v1/types_pb.ts';
+import type { GraphFacts } from '../../gen/lightkeeper/store/v1/graph_pb.ts';
 import type { NodeRef } from '../list.ts';
 import type { Run } from '../unit-runs.ts';
 import { FLOAT_BYTES } from './matrix.ts';

@@ -117,7 +117,7 @@ async function reply(request: IncomingMessage, served: Served): Promise<Reply> {
   const known = Object.keys(ROUTES).some((one) => one.endsWith(` ${pathname}`));
   return known
     ? { status: 405, body: { detail: 'Method Not Allowed' } }
-    : { status: 404, body: { detail: 'Not Found' } };
+    : { status: 404, body: { detail: 'Not StoredSnapshot' } };
 }
 
 /** In LightRAG's words; undefined for the right key. */

@@ -23,7 +23,7 @@ const RESTORED = {
   to: 'text',
   files: 'number',
   bytes: 'long',
-  durationMs: 'number',
+  durationMs: 'long',
   verified: 'flag',
 } as const;
 

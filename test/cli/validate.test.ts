@@ -6,7 +6,7 @@ import { generate } from '../../demo/generate.ts';
 import { hasFields, type Json, listOf, oneDocument, Place, suite } from './program.ts';
 
 const FIXTURES = join(import.meta.dirname, '../../../shared/fixtures');
-const RESULT = { grade: 'word', findings: 'list', stats: 'map', durationMs: 'number', dir: 'text' } as const;
+const RESULT = { grade: 'word', findings: 'list', stats: 'map', durationMs: 'long', dir: 'text' } as const;
 const STATS = {
   documents: 'long',
   chunks: 'long',

@@ -12,7 +12,8 @@ import {
   writeNodeRef,
 } from '../../core/list.ts';
 import { hex, unitId } from '../../core/unit.ts';
-import { type ListRoot, UnitKind_Value } from '../../gen/lightkeeper/v1/types_pb.ts';
+import type { ListRoot } from '../../gen/lightkeeper/store/v1/manifest_pb.ts';
+import { UnitKind_Value } from '../../gen/lightkeeper/store/v1/pack_pb.ts';
 
 /** Where the pieces of lists are kept, by unit id. */
 class Pieces {

@@ -1,131 +1,40 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { clone, create, equals, type MessageInitShape, toBinary } from '@bufbuild/protobuf';
+import { create, type MessageInitShape, toBinary } from '@bufbuild/protobuf';
 import { timestampFromMs, timestampMs } from '@bufbuild/protobuf/wkt';
 import fc from 'fast-check';
 import { LightkeeperError } from '../../core/errors.ts';
 import { LIST_DEPTH_MAX, NODE_REF_BYTES } from '../../core/list.ts';
 import {
-  annotate,
   capturedMs,
   captureTime,
   checkGraphId,
-  emptyRecord,
   graphIdOf,
+  MANIFEST_FORMAT,
   parseFileList,
   parseManifest,
   SNAPSHOT_ID_DIGITS,
   snapshotIdOf,
 } from '../../core/manifest.ts';
 import {
-  type Annotation,
-  AnnotationSchema,
   type FileEntry,
   type FileEntrySchema,
   FileListSchema,
-  FileType_Value,
   type Manifest,
   ManifestSchema,
-  type SnapshotRecord,
-  SnapshotRecordSchema,
-} from '../../gen/lightkeeper/v1/types_pb.ts';
+} from '../../gen/lightkeeper/store/v1/manifest_pb.ts';
+import { FileType_Value } from '../../gen/lightkeeper/v1/types_pb.ts';
 
 const DIGEST = Uint8Array.from({ length: 32 }, (_, i) => i);
-
-// ----- annotations -----
-
-function recordAfter(annotations: readonly Annotation[]): SnapshotRecord {
-  const record = emptyRecord(DIGEST);
-  for (const annotation of annotations) annotate(record, annotation);
-  return record;
-}
-
-function note(counter: number, what: MessageInitShape<typeof AnnotationSchema>['what']): Annotation {
-  return create(AnnotationSchema, { digest: DIGEST, counter: BigInt(counter), ...(what && { what }) });
-}
-
-const tags = fc.dictionary(fc.constantFrom('a', 'b', 'release'), fc.constantFrom('', '1', '2'));
-const whats = fc.oneof(
-  fc.boolean().map((pinned) => ({ case: 'pinned' as const, value: { pinned } })),
-  tags.map((value) => ({ case: 'tagged' as const, value: { tags: value } })),
-  fc.nat().map((durationMs) => ({ case: 'measured' as const, value: { durationMs } })),
-  fc.constant({ case: 'deleted' as const, value: { reason: 'x' } }),
-);
-/** Annotations as one store makes them: each has a number of its own. */
-const history = fc
-  .array(whats, { maxLength: 8 })
-  .map((list) => list.map((what, counter) => note(counter, what)));
-/** The same annotations in another order, some of them read twice. */
-const shuffled = history.chain((list) =>
-  fc.tuple(
-    fc.constant(list),
-    fc.shuffledSubarray(list, { minLength: list.length }),
-    fc.subarray(list).map((some) => some.map((one) => clone(AnnotationSchema, one))),
-  ),
-);
-
-describe('annotations', () => {
-  it('say the same in whatever order, and however often, they are read', () => {
-    fc.assert(
-      fc.property(shuffled, ([list, other, again]) => {
-        const record = recordAfter([...other, ...again]);
-        assert.equal(equals(SnapshotRecordSchema, record, recordAfter(list)), true);
-      }),
-      { numRuns: 500 },
-    );
-  });
-
-  it('of one kind: the newest wins', () => {
-    const newest = [
-      note(9, { case: 'tagged', value: { tags: { b: '2' } } }),
-      note(8, { case: 'pinned', value: { pinned: false } }),
-      note(7, { case: 'measured', value: { durationMs: 7 } }),
-      note(3, { case: 'measured', value: { durationMs: 3 } }),
-      note(2, { case: 'pinned', value: { pinned: true } }),
-      note(1, { case: 'tagged', value: { tags: { a: '1' } } }),
-    ];
-    for (const list of [newest, newest.toReversed()]) {
-      const record = recordAfter(list);
-      assert.deepEqual(record.tags, { b: '2' });
-      assert.equal(record.pinned, false);
-      assert.equal(record.measured?.durationMs, 7);
-      assert.deepEqual([record.taggedCounter, record.pinnedCounter, record.measuredCounter], [9n, 8n, 7n]);
-    }
-  });
-
-  it('never undo a deletion', () => {
-    const after = recordAfter([
-      note(2, { case: 'deleted', value: { reason: '' } }),
-      note(9, { case: 'pinned', value: { pinned: true } }),
-      note(1, { case: 'deleted', value: { reason: '' } }),
-    ]);
-    assert.equal(after.deleted, true);
-    assert.equal(after.deletedCounter, 2n);
-  });
-
-  it('of a kind that a newer version knows change nothing', () => {
-    assert.deepEqual(recordAfter([note(5, { case: undefined })]), emptyRecord(DIGEST));
-  });
-
-  it('take the whole set of tags, as a copy', () => {
-    const first = note(1, { case: 'tagged', value: { tags: { a: '1', b: '2' } } });
-    const record = recordAfter([first, note(2, { case: 'tagged', value: { tags: {} } })]);
-    assert.deepEqual(record.tags, {});
-    const other = recordAfter([first]);
-    other.tags.a = 'changed';
-    assert.deepEqual(recordAfter([first]).tags, { a: '1', b: '2' });
-  });
-});
 
 // ----- manifests -----
 
 type ManifestInit = Exclude<MessageInitShape<typeof ManifestSchema>, Manifest>;
 
 const WHOLE = {
-  format: 1,
+  format: MANIFEST_FORMAT,
   graphId: 'main',
-  epoch: 1n,
-  mintId: new Uint8Array(16),
+  epoch: { number: 1n, mintId: new Uint8Array(16) },
   sequence: 1n,
   capturedAt: timestampFromMs(1_700_000_000_000),
   files: { depth: 0, entries: new Uint8Array(NODE_REF_BYTES), count: 1n },
@@ -159,7 +68,10 @@ describe('a manifest', () => {
   });
 
   it('of a newer format is refused as that, and with a hint', () => {
-    assert.throws(() => parseManifest(manifest({ format: 2 })), { code: 'TOO_NEW', hint: /newer/ });
+    assert.throws(() => parseManifest(manifest({ format: MANIFEST_FORMAT + 1 })), {
+      code: 'TOO_NEW',
+      hint: /newer/,
+    });
   });
 
   it('with a field that a newer version knows is read', () => {
@@ -174,8 +86,8 @@ describe('a manifest', () => {
       ['no graph', manifest({ graphId: '' })],
       ['a graph id with a slash', manifest({ graphId: '../x' })],
       ['a graph id with a line feed', manifest({ graphId: 'a\n' })],
-      ['a short mint id', manifest({ mintId: new Uint8Array(15) })],
-      ['no mint id', manifest({ mintId: new Uint8Array() })],
+      ['a short mint id', manifest({ epoch: { number: 1n, mintId: new Uint8Array(15) } })],
+      ['no mint id', manifest({ epoch: { number: 1n, mintId: new Uint8Array() } })],
       ['a short parent digest', manifest({ parentDigest: new Uint8Array(31) })],
       ['a long parent digest', manifest({ parentDigest: new Uint8Array(33) })],
       ['no time', without('capturedAt')],
@@ -215,7 +127,8 @@ describe('a manifest', () => {
 type FileInit = Exclude<MessageInitShape<typeof FileEntrySchema>, FileEntry>;
 
 function file(path: string, change: FileInit = {}): FileInit {
-  return { path: Buffer.from(path, 'latin1'), content: { depth: 0 }, ...change };
+  const type = FileType_Value.REGULAR;
+  return { path: Buffer.from(path, 'latin1'), type, content: { depth: 0 }, ...change };
 }
 
 function fileList(files: readonly FileInit[]): Uint8Array {
@@ -261,7 +174,7 @@ describe('a list of files', () => {
   });
 
   it('with a type that there is not is refused: nothing says how to restore it', () => {
-    const odd = file('a', { type: 4 as FileType_Value, target: Buffer.from('../../etc/passwd') });
+    const odd = file('a', { type: 5 as FileType_Value, target: Buffer.from('../../etc/passwd') });
     refuses(() => parseFileList(fileList([odd]), ''), 'DAMAGED');
   });
 

@@ -8,7 +8,7 @@ import {
   quietWindowMs,
   windowBefore,
 } from '../../core/quiet.ts';
-import type { QuietRecord } from '../../gen/lightkeeper/v1/types_pb.ts';
+import type { QuietRecord } from '../../gen/lightkeeper/index/v1/index_pb.ts';
 
 /** Files with the milliseconds at which they changed. */
 function at(times: Readonly<Record<string, number>>): Changed[] {
@@ -32,7 +32,7 @@ describe('the quiet window', () => {
 
   it('is four times the longest pause between files that changed together', () => {
     const record = learned({ kv_store_full_docs: 0, vdb_chunks: 40, 'graph.graphml': 240 });
-    assert.deepEqual(record.pausesMs, [200]);
+    assert.deepEqual(record.pausesMs.map(Number), [200]);
     assert.equal(quietWindowMs(300, record), 800);
   });
 
@@ -43,30 +43,30 @@ describe('the quiet window', () => {
 
   it('learns from a flush that two commits saw parts of', () => {
     const record = learned({ a: 0, b: 10 }, { c: 1510, d: 1520 });
-    assert.deepEqual(record.pausesMs, [10, 1500]);
+    assert.deepEqual(record.pausesMs.map(Number), [10, 1500]);
     assert.equal(quietWindowMs(300, record), 6000);
   });
 
   it('learns nothing from the time between two flushes', () => {
-    assert.deepEqual(learned({ a: 0, b: 10 }, { a: 5000, b: 5010 }).pausesMs, [10, 10]);
+    assert.deepEqual(learned({ a: 0, b: 10 }, { a: 5000, b: 5010 }).pausesMs.map(Number), [10, 10]);
     // The parts of one flush count together: what comes next shares a file with them.
-    assert.deepEqual(learned({ a: 0 }, { b: 100 }, { a: 3000 }).pausesMs, [0, 100, 0]);
+    assert.deepEqual(learned({ a: 0 }, { b: 100 }, { a: 3000 }).pausesMs.map(Number), [0, 100, 0]);
   });
 
   it('leaves out what LightRAG writes between flushes', () => {
     const cache = 'w/kv_store_llm_response_cache.json';
     assert.deepEqual(
-      learned({ a: 0, b: 10, [cache]: 2000, 'kv_store_doc_status.json': 4000 }).pausesMs,
+      learned({ a: 0, b: 10, [cache]: 2000, 'kv_store_doc_status.json': 4000 }).pausesMs.map(Number),
       [10],
     );
-    assert.deepEqual(learned({ a: 0, b: 10 }, { [cache]: 2000 }).pausesMs, [10]);
+    assert.deepEqual(learned({ a: 0, b: 10 }, { [cache]: 2000 }).pausesMs.map(Number), [10]);
   });
 
   it('forgets an odd flush after twenty others', () => {
     const commits = Array.from({ length: 20 }, (_, i) => ({ a: 10_000 * i, b: 10_000 * i + 5 }));
     const record = learned({ a: -9000, b: -4000 }, ...commits);
     assert.deepEqual(
-      record.pausesMs,
+      record.pausesMs.map(Number),
       Array.from({ length: 20 }, () => 5),
     );
   });
@@ -78,17 +78,17 @@ describe('the quiet window', () => {
     assert.equal(quietWindowMs(300, second), 20_000);
     assert.equal(windowBefore(300, second, torn), 400);
     const learnt = learnTorn(second, torn, windowBefore(300, second, torn));
-    assert.deepEqual(learnt.pausesMs, [100, 400]);
+    assert.deepEqual(learnt.pausesMs.map(Number), [100, 400]);
     assert.equal(quietWindowMs(300, learnt), 1600);
     const again = learnTorn(learnt, Buffer.from('a commit that taught nothing'), 1600);
-    assert.deepEqual(again.pausesMs, [100, 400, 1600]);
+    assert.deepEqual(again.pausesMs.map(Number), [100, 400, 1600]);
     assert.equal(quietWindowMs(300, learnTorn(again, Buffer.from('next'), 30_000)), QUIET_MAX_MS);
-    assert.deepEqual(learnTorn(undefined, torn, 300).pausesMs, [300]);
+    assert.deepEqual(learnTorn(undefined, torn, 300).pausesMs.map(Number), [300]);
   });
 
   it('takes no clock that was set back for a pause, and no crowd of files for a flush', () => {
-    assert.deepEqual(learned({ a: 1000 }, { b: 0 }).pausesMs, [0, 0]);
+    assert.deepEqual(learned({ a: 1000 }, { b: 0 }).pausesMs.map(Number), [0, 0]);
     const crowd = Object.fromEntries(Array.from({ length: 65 }, (_, i) => [`f${i}`, i * 100]));
-    assert.deepEqual(learned({ a: 0, b: 7 }, crowd).pausesMs, [7]);
+    assert.deepEqual(learned({ a: 0, b: 7 }, crowd).pausesMs.map(Number), [7]);
   });
 });

@@ -11,7 +11,7 @@ import {
   unitId,
   unitIdInPlace,
 } from '../../core/unit.ts';
-import { UnitKind_Value } from '../../gen/lightkeeper/v1/types_pb.ts';
+import { UnitKind_Value } from '../../gen/lightkeeper/store/v1/pack_pb.ts';
 
 const { BYTES, LIST, FILES, MANIFEST } = UnitKind_Value;
 const kinds = fc.constantFrom(BYTES, LIST, FILES, MANIFEST);

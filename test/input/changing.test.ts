@@ -69,7 +69,7 @@ async function snapshotAnyway(subject: Case, flags: string[], options: StartOpti
   assert.ok(ended.code === 0 || ended.code === 3, told(ended));
   const snapshot = JSON.parse(ended.stdout) as Snapshot;
   const torn = ended.code === 3;
-  assert.equal(snapshot.cutMethod, torn ? 'TORN' : 'SETTLED');
+  assert.equal(snapshot.cutMethod, torn ? 'CHANGED' : 'SETTLED');
   assert.equal(snapshot.grade === 'TORN', torn);
   assert.equal(snapshot.position.sequence === '0', torn);
   const codes = snapshot.findings.map(({ code }) => code);
@@ -94,10 +94,10 @@ describe('changes under way', { concurrency: 2 }, () => {
       const { place, subject, first } = all;
       const stop = await writing(t, 'storm', subject.dir);
       const torn = await snapshotAnyway(subject, ['--settle-timeout', '700ms']);
-      assert.equal(torn.cutMethod, 'TORN');
+      assert.equal(torn.cutMethod, 'CHANGED');
       const hurried = await snapshotAnyway(subject, ['--quiet', '0']);
       stop();
-      if (hurried.cutMethod === 'TORN') {
+      if (hurried.cutMethod === 'CHANGED') {
         assert.equal(
           (await subject.list()).find(({ grade }) => grade !== 'TORN')?.snapshotId,
           first.snapshotId,
@@ -117,7 +117,7 @@ describe('changes under way', { concurrency: 2 }, () => {
       // Once it rests, the next snapshot is settled, and goes on from the first.
       const settled = await subject.snapshot();
       assert.equal(settled.cutMethod, 'SETTLED');
-      if (hurried.cutMethod === 'TORN') assert.equal(settled.parentId, first.snapshotId);
+      if (hurried.cutMethod === 'CHANGED') assert.equal(settled.parentId, first.snapshotId);
       await subject.restore('latest', join(place, 'rest'));
       const rest = lookAt(subject.dir);
       // The writer may have been killed between its two steps.
@@ -139,7 +139,7 @@ describe('changes under way', { concurrency: 2 }, () => {
         for (let i = 0; i < 3; i++) {
           const { snapshotId, cutMethod } = await snapshotAnyway(subject, ['--quiet', i < 2 ? '0' : '25ms']);
           methods.push(cutMethod);
-          if (cutMethod === 'TORN' && kind !== 'rename') continue;
+          if (cutMethod === 'CHANGED' && kind !== 'rename') continue;
           await subject.restore(snapshotId, join(place, `back${i}`), { allowTorn: true });
           assert.ok(lookAt(join(place, `back${i}`)).has(name));
           assertInstants(join(place, `back${i}`), [name]);
@@ -161,7 +161,7 @@ describe('changes under way', { concurrency: 2 }, () => {
       stop();
       // For a minute its temporary file may still be that of a flush; after that it is only a finding.
       const early = await snapshotAnyway(subject, ['--settle-timeout', '500ms']);
-      assert.equal(early.cutMethod, 'TORN');
+      assert.equal(early.cutMethod, 'CHANGED');
       rmSync(join(subject.dir, 'kv.json.tmp.1.2.3'));
       assert.equal((await snapshotAnyway(subject, [])).cutMethod, 'SETTLED');
       const shown = await subject.show('latest');
@@ -263,7 +263,7 @@ describe('changes under way', { concurrency: 2 }, () => {
           under: slowly(path, 60),
         });
         killGroup(child);
-        await subject.restore(snapshotId, join(place, 'back'), { allowTorn: cutMethod === 'TORN' });
+        await subject.restore(snapshotId, join(place, 'back'), { allowTorn: cutMethod === 'CHANGED' });
         const fact = lookAt(join(place, 'back')).get('slow');
         assert.ok(lookAt(join(place, 'back')).has('graph.graphml'));
         if (fact?.type === 'symlink') assert.equal(fact.content, '/etc/passwd');

@@ -4,7 +4,7 @@ import { basename, join } from 'node:path';
 import { DirectoryPacks } from '../../agent/pack/directory-pack-store.ts';
 import { readPackTable } from '../../agent/pack/reader.ts';
 import { type Random, random } from '../../demo/random.ts';
-import { UnitKind_Value } from '../../gen/lightkeeper/v1/types_pb.ts';
+import { UnitKind_Value } from '../../gen/lightkeeper/store/v1/pack_pb.ts';
 import {
   FAILURES_SHOWN,
   filesIn,

@@ -1,11 +1,10 @@
 import assert from 'node:assert/strict';
 import { cpSync, rmSync } from 'node:fs';
-import { create } from '@bufbuild/protobuf';
-import { StoreService } from '../../agent/api/service.ts';
+import { type AgentClient, inProcessClient } from '../../agent/api/client.ts';
+import { fromConnect } from '../../agent/api/errors.ts';
 import { Store } from '../../agent/store/store.ts';
-import { normalise } from '../../core/errors.ts';
+import { lastOf } from '../../cli/await-result.ts';
 import { random } from '../../demo/random.ts';
-import { CreateSnapshotRequestSchema, PruneRequestSchema } from '../../gen/lightkeeper/v1/agent_pb.ts';
 import type { Finding } from '../../gen/lightkeeper/v1/types_pb.ts';
 import { watchEffects } from '../../host/disk.ts';
 import { FAILURES_SHOWN, GRAPH, ownKeeper, restoresTo, type Scratch, scratch } from './keeper.ts';
@@ -15,7 +14,7 @@ import { makeTree, readTree, type Tree } from './tree.ts';
 /** A call on a store that stays open, as an agent makes it. */
 interface Call {
   readonly name: string;
-  readonly run: (service: StoreService) => Promise<unknown>;
+  readonly run: (service: AgentClient) => Promise<unknown>;
 }
 
 /** A full disk, or a broken one, at one effect of one call. */
@@ -37,21 +36,21 @@ export interface Held {
   readonly cases: readonly HeldCase[];
 }
 
-function snapshotOf(dir: string): (service: StoreService) => Promise<{ snapshotId: string }> {
-  const request = create(CreateSnapshotRequestSchema, {
+function snapshotOf(dir: string): (client: AgentClient) => Promise<{ snapshotId: string }> {
+  const request = {
     dir: Buffer.from(dir),
     graphId: GRAPH,
-    quietMs: 25,
-    settleTimeoutMs: 5000,
+    quietMs: 25n,
+    settleTimeoutMs: 5000n,
     diskReserveBytes: 0n,
-  });
-  return (service) => service.snapshot(request, () => {});
+  };
+  return (client) => lastOf(client.createSnapshot(request));
 }
 
-async function withService<T>(root: string, run: (service: StoreService) => Promise<T>): Promise<T> {
+async function withClient<T>(root: string, run: (client: AgentClient) => Promise<T>): Promise<T> {
   const store = await Store.open(root);
   try {
-    return await run(new StoreService(store));
+    return await run(inProcessClient(store));
   } finally {
     await store.close();
   }
@@ -62,11 +61,11 @@ async function labelsOf(held: Pick<Held, 'folder' | 'store'>, { run }: Call): Pr
   const store = held.folder.fresh('store');
   cpSync(held.store, store, { recursive: true, preserveTimestamps: true });
   const labels: string[] = [];
-  await withService(store, async (service) => {
+  await withClient(store, async (client) => {
     const stop = watchEffects((phase, { label }) => {
       if (phase === 'before') labels.push(label);
     });
-    await run(service).finally(stop);
+    await run(client).finally(stop);
   });
   rmSync(store, { recursive: true });
   return labels;
@@ -84,13 +83,15 @@ export async function makeHeld(seed: number): Promise<Held> {
   });
   for (const dir of dirs.slice(0, 2)) trees.set((await keeper.snapshot(dir)).snapshotId, readTree(dir));
   const [first = ''] = trees.keys();
-  const policy = create(PruneRequestSchema, { policy: { last: 1 } });
   const calls: Call[] = [
     { name: 'snapshot', run: snapshotOf(dirs[2] as string) },
     { name: 'unchanged snapshot', run: snapshotOf(dirs[1] as string) },
-    { name: 'prune', run: (service) => service.keeping.prune(policy, () => {}) },
-    { name: 'repair', run: (service) => service.repair(false, () => {}) },
-    { name: 'delete', run: (service) => service.keeping.delete(first, GRAPH, 'a test', false) },
+    { name: 'prune', run: (client) => lastOf(client.pruneSnapshots({ policy: { last: 1 } })) },
+    { name: 'repair', run: (client) => lastOf(client.repairStore({})) },
+    {
+      name: 'delete',
+      run: (client) => client.deleteSnapshot({ snapshotId: first, graphId: GRAPH, reason: 'a test' }),
+    },
   ];
   const cases: HeldCase[] = [];
   for (const call of calls) {
@@ -116,14 +117,14 @@ export async function runHeld(held: Held, { call, label, nth, code }: HeldCase):
   cpSync(held.store, keeper.store, { recursive: true, preserveTimestamps: true });
   try {
     let further = '';
-    await withService(keeper.store, async (service) => {
+    await withClient(keeper.store, async (client) => {
       let seen = 0;
       const stop = watchEffects((phase, effect) => {
         if (phase !== 'before' || effect.label !== label || ++seen < nth) return;
         throw Object.assign(new Error(`${code}: injected`), { code });
       });
-      const said = await call.run(service).then(ungraded, (error: unknown) => {
-        const { code: what, message } = normalise(error);
+      const said = await call.run(client).then(ungraded, (error: unknown) => {
+        const { code: what, message } = fromConnect(error);
         return what === 'IO' ? message : undefined;
       });
       stop();
@@ -132,11 +133,11 @@ export async function runHeld(held: Held, { call, label, nth, code }: HeldCase):
       assert.equal(met ? said?.includes(code) : true, true, `it says why: ${said}`);
       const prunes = call.name === 'prune' || call.name === 'delete';
       // What failed may have been done all the same: then it is not there to be done again.
-      await call.run(service).catch((error: unknown) => {
-        if (call.name !== 'delete' || normalise(error).code !== 'NOT_FOUND') throw error;
+      await call.run(client).catch((error: unknown) => {
+        if (call.name !== 'delete' || fromConnect(error).code !== 'NOT_FOUND') throw error;
       });
-      further = (await snapshotOf(held.next)(service)).snapshotId;
-      const list = (await service.list('', 0, '')).snapshots.map(({ snapshotId }) => snapshotId);
+      further = (await snapshotOf(held.next)(client)).snapshotId;
+      const list = (await client.listSnapshots({})).snapshots.map(({ snapshotId }) => snapshotId);
       for (const id of held.trees.keys())
         assert.equal(list.includes(id), !(prunes && id === held.first), `${id} is listed`);
     });

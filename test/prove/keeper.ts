@@ -65,8 +65,8 @@ export function ownKeeper(store: string): Keeper {
             client.createSnapshot({
               dir: Buffer.from(dir),
               graphId: GRAPH,
-              quietMs: QUIET_MS,
-              settleTimeoutMs: 5000,
+              quietMs: BigInt(QUIET_MS),
+              settleTimeoutMs: 5000n,
               diskReserveBytes: 0n,
             }),
           ),
@@ -76,12 +76,17 @@ export function ownKeeper(store: string): Keeper {
     verify: (level = 'bytes') =>
       call(async (client) => {
         const wanted = level === 'bytes' ? VerifyLevel_Value.BYTES : VerifyLevel_Value.STRUCTURE;
-        return (await lastOf(client.verify({ level: wanted }))).findings;
+        return (await lastOf(client.verifyStore({ level: wanted }))).findings;
       }),
     restore: (snapshotId, to) =>
-      call((client) => lastOf(client.restore({ snapshotId, to: Buffer.from(to), diskReserveBytes: 0n }))),
+      call((client) => {
+        const target = { case: 'to' as const, value: Buffer.from(to) };
+        return lastOf(client.restoreSnapshot({ snapshotId, target, diskReserveBytes: 0n }));
+      }),
     prune: ({ last = 0, hourly = 0, withinMs = 0 }) =>
-      call((client) => lastOf(client.prune({ policy: { last, hourly, withinMs: BigInt(withinMs) } }))),
+      call((client) =>
+        lastOf(client.pruneSnapshots({ policy: { last, hourly, withinMs: BigInt(withinMs) } })),
+      ),
     delete: (snapshotId) =>
       call(async (client) => {
         await client.deleteSnapshot({ snapshotId });
@@ -90,7 +95,7 @@ export function ownKeeper(store: string): Keeper {
       call(async (client) => {
         await client.pinSnapshot({ snapshotId, pinned: true });
       }),
-    repair: async () => withStore(store, { recover: true }, (client) => lastOf(client.repair({}))),
+    repair: async () => withStore(store, { recover: true }, (client) => lastOf(client.repairStore({}))),
     packs: () => call(async (client) => (await client.getStats({})).packs),
   };
 }

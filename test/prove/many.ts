@@ -4,15 +4,14 @@ import { join } from 'node:path';
 import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
 import { create } from '@bufbuild/protobuf';
-import { StoreService } from '../../agent/api/service.ts';
+import { type AgentClient, inProcessClient } from '../../agent/api/client.ts';
 import { Store } from '../../agent/store/store.ts';
+import { lastOf } from '../../cli/await-result.ts';
 import {
   CreateSnapshotRequestSchema,
-  ListSnapshotsRequestSchema,
-  PruneRequestSchema,
-  RestoreRequestSchema,
+  PruneSnapshotsRequestSchema,
   RetentionPolicySchema,
-  VerifyRequestSchema,
+  VerifyLevel_Value,
 } from '../../gen/lightkeeper/v1/agent_pb.ts';
 
 const SNAPSHOTS = Number(process.env.LIGHTKEEPER_COUNT ?? 100_000);
@@ -68,8 +67,8 @@ interface Place {
 
 async function many({ dir, root, place }: Place, log: (line: string) => void): Promise<void> {
   let store = await Store.open(root, { create: true });
-  let service = new StoreService(store);
-  const settings = { graphId: 'g', quietMs: 0, diskReserveBytes: 0n };
+  let client = inProcessClient(store);
+  const settings = { graphId: 'g', quietMs: 0n, diskReserveBytes: 0n };
   log(`snapshots | one snapshot (median of the last 100) | first page | whole list | open | memory`);
   let recent: number[] = [];
   for (let n = 1; n <= SNAPSHOTS; n++) {
@@ -77,7 +76,7 @@ async function many({ dir, root, place }: Place, log: (line: string) => void): P
       ...settings,
       dir: Buffer.from(`${dir}${(n - 1) % DIRECTORIES}`),
     });
-    const [snapshot, ms] = await timed(() => service.snapshot(request, () => {}));
+    const [snapshot, ms] = await timed(() => lastOf(client.createSnapshot(request)));
     await writeState(dir, n + DIRECTORIES - 1);
     if (snapshot.unchanged || snapshot.position?.sequence !== BigInt(n)) {
       throw new Error(
@@ -87,26 +86,25 @@ async function many({ dir, root, place }: Place, log: (line: string) => void): P
     recent = [...recent.slice(-99), ms];
     if (!MARKS.has(n)) continue;
     const median = [...recent].sort((a, b) => a - b)[Math.floor(recent.length / 2)] ?? Number.NaN;
-    const [, firstPage] = await timed(() => service.list('', 100, ''));
-    const [count, whole] = await timed(() => listAll(service));
+    const [, firstPage] = await timed(() => client.listSnapshots({ pageSize: 100 }));
+    const [count, whole] = await timed(() => listAll(client));
     if (count !== n) throw new Error(`${count} snapshots are listed instead of ${n}`);
     await store.close();
     const [opened, open] = await timed(() => Store.open(root));
     store = opened;
-    service = new StoreService(store);
+    client = inProcessClient(store);
     log(
       `${n} | ${median.toFixed(1)} ms | ${firstPage.toFixed(0)} ms | ${whole.toFixed(0)} ms | ${open.toFixed(0)} ms | ${rssMb()}`,
     );
   }
-  await pruneAndProve({ dir, root, place }, service, log);
+  await pruneAndProve({ dir, root, place }, client, log);
   await store.close();
 }
 
-async function listAll(service: StoreService): Promise<number> {
-  const request = create(ListSnapshotsRequestSchema, {});
+async function listAll(client: AgentClient): Promise<number> {
   let count = 0;
   for (let token = ''; ; ) {
-    const page = await service.list(request.graphId, 1000, token);
+    const page = await client.listSnapshots({ pageSize: 1000, pageToken: token });
     count += page.snapshots.length;
     token = page.nextPageToken;
     if (token === '') return count;
@@ -115,41 +113,37 @@ async function listAll(service: StoreService): Promise<number> {
 
 async function pruneAndProve(
   { place }: Place,
-  service: StoreService,
+  client: AgentClient,
   log: (line: string) => void,
 ): Promise<void> {
   const policy = create(RetentionPolicySchema, { last: 1000 });
-  const plan = create(PruneRequestSchema, { policy, dryRun: true });
-  const [, planMs] = await timed(() => service.keeping.prune(plan, () => {}));
+  const plan = create(PruneSnapshotsRequestSchema, { policy, dryRun: true });
+  const [, planMs] = await timed(() => lastOf(client.pruneSnapshots(plan)));
   log(`prune --keep-last 1000 --dry-run: ${(planMs / 1000).toFixed(1)} s, ${rssMb()}`);
-  const [result, pruneMs] = await timed(() =>
-    service.keeping.prune(create(PruneRequestSchema, { policy }), () => {}),
-  );
+  const [result, pruneMs] = await timed(() => lastOf(client.pruneSnapshots({ policy })));
   log(
     `prune --keep-last 1000: ${(pruneMs / 1000).toFixed(1)} s, ${result.remove.length} removed, ` +
       `${(Number(result.bytesFreed) / 1e6).toFixed(0)} MB freed, ${rssMb()}`,
   );
-  const stats = await service.stats('');
+  const stats = await client.getStats({});
   log(
     `left: ${stats.snapshots} snapshots in ${stats.packs} packs, ${(Number(stats.storedBytes) / 1e6).toFixed(1)} MB`,
   );
-  const [again, againMs] = await timed(() =>
-    service.keeping.prune(create(PruneRequestSchema, { policy }), () => {}),
-  );
+  const [again, againMs] = await timed(() => lastOf(client.pruneSnapshots({ policy })));
   log(`the same again: ${(againMs / 1000).toFixed(1)} s, ${again.remove.length} removed`);
-  const verify = create(VerifyRequestSchema, { level: 1 });
-  const [verified, verifyMs] = await timed(() => service.verify(verify, () => {}));
+  const [verified, verifyMs] = await timed(() =>
+    lastOf(client.verifyStore({ level: VerifyLevel_Value.BYTES })),
+  );
   if (verified.findings.length > 0) throw new Error(`verify found ${verified.findings.length} problems`);
   log(
     `verify --level bytes: ${(verifyMs / 1000).toFixed(1)} s, ${verified.checkedSnapshots} snapshots, nothing wrong`,
   );
-  const restored = await service.restore(
-    create(RestoreRequestSchema, {
+  const restored = await lastOf(
+    client.restoreSnapshot({
       snapshotId: 'latest',
-      to: Buffer.from(join(place, 'back')),
+      target: { case: 'to', value: Buffer.from(join(place, 'back')) },
       diskReserveBytes: 0n,
     }),
-    () => {},
   );
   log(`restore of the newest: ${restored.durationMs} ms, ${restored.files} files`);
 }

@@ -12,28 +12,22 @@ import { readFrameUnits, readPackTable } from '../../agent/pack/reader.ts';
 import { goodFrames, verifyPack } from '../../agent/pack/verify-pack.ts';
 import { fileView, snapshotView, summaryView } from '../../agent/snapshots/views.ts';
 import { readConfig } from '../../agent/store/config.ts';
-import { recordKey, sideKey } from '../../agent/store/index/keys.ts';
+import { recordKey } from '../../agent/store/index/keys.ts';
 import { lastOf } from '../../cli/await-result.ts';
+import { addAnnotation } from '../../core/annotations.ts';
 import { LightkeeperError } from '../../core/errors.ts';
 import { readNodeRefs } from '../../core/list.ts';
-import {
-  annotate,
-  capturedMs,
-  emptyRecord,
-  parseAnnotation,
-  parseFileList,
-  parseManifest,
-  parsePosition,
-} from '../../core/manifest.ts';
+import { parseAnnotation, parseFileList, parseManifest, parsePosition } from '../../core/manifest.ts';
+import { emptyRecord, isStored, snapshotState } from '../../core/snapshot.ts';
 import { sha256, unitId } from '../../core/unit.ts';
 import { type Random, random } from '../../demo/random.ts';
+import { UnitKind_Value } from '../../gen/lightkeeper/store/v1/pack_pb.ts';
 import {
   FileSchema,
   SnapshotSchema,
   SnapshotSummarySchema,
   VerifyLevel_Value,
 } from '../../gen/lightkeeper/v1/agent_pb.ts';
-import { UnitKind_Value } from '../../gen/lightkeeper/v1/types_pb.ts';
 import { FAILURES_SHOWN, filesIn, ownKeeper, packFiles, type Scratch, scratch } from './keeper.ts';
 import { makeTree, someBytes } from './tree.ts';
 
@@ -282,11 +276,13 @@ function breakManifest(draw: Random, corpus: Corpus): void {
   const manifest = typed(() => parseManifest(bytes));
   if (manifest === undefined) return;
   const digest = sha256(bytes);
-  const record = { ...emptyRecord(digest), manifest };
-  recordKey(manifest.graphId, manifest.epoch, manifest.sequence, digest);
-  sideKey(manifest.graphId, capturedMs(manifest), digest);
-  toJson(SnapshotSchema, snapshotView(record), { alwaysEmitImplicit: true });
-  toJson(SnapshotSummarySchema, summaryView(record), { alwaysEmitImplicit: true });
+  const record = emptyRecord(digest);
+  record.manifest = manifest;
+  recordKey(manifest, digest);
+  const snapshot = snapshotState(record, new Uint8Array(16));
+  if (!isStored(snapshot)) return;
+  toJson(SnapshotSchema, snapshotView(snapshot), { alwaysEmitImplicit: true });
+  toJson(SnapshotSummarySchema, summaryView(snapshot), { alwaysEmitImplicit: true });
   typed(() => readNodeRefs(manifest.files?.entries ?? new Uint8Array()));
 }
 
@@ -314,7 +310,7 @@ function breakList(draw: Random, corpus: Corpus): void {
 
 function breakNotes(draw: Random, corpus: Corpus): void {
   const annotation = typed(() => parseAnnotation(broken(draw, corpus, UnitKind_Value.ANNOTATION)));
-  if (annotation !== undefined) annotate(emptyRecord(annotation.digest), annotation);
+  if (annotation !== undefined) addAnnotation(emptyRecord(annotation.digest), annotation);
   typed(() => parsePosition(broken(draw, corpus, UnitKind_Value.POSITION)));
 }
 
@@ -356,17 +352,21 @@ async function breakStore(draw: Random, corpus: Corpus): Promise<void> {
         toJson(SnapshotSummarySchema, snapshot);
       }
     },
-    (client) => lastOf(client.verify({ level: VerifyLevel_Value.BYTES })),
+    (client) => lastOf(client.verifyStore({ level: VerifyLevel_Value.BYTES })),
     async (client, ids) => {
       const to = corpus.folder.fresh('restored');
       for (const snapshotId of ids)
-        await lastOf(client.restore({ snapshotId, to: Buffer.from(to), diskReserveBytes: 0n })).catch(
-          mustBeTyped,
-        );
+        await lastOf(
+          client.restoreSnapshot({
+            snapshotId,
+            target: { case: 'to', value: Buffer.from(to) },
+            diskReserveBytes: 0n,
+          }),
+        ).catch(mustBeTyped);
       rmSync(to, { recursive: true, force: true });
     },
-    (client) => lastOf(client.prune({ policy: { last: 1 } })),
-    (client) => lastOf(client.repair({})),
+    (client) => lastOf(client.pruneSnapshots({ policy: { last: 1 } })),
+    (client) => lastOf(client.repairStore({})),
   ];
   const ids: string[] = [];
   for (const step of steps) await withStore(store, {}, (client) => step(client, ids)).catch(mustBeTyped);

@@ -51,7 +51,7 @@ interface NameChange {
 }
 
 /** What is found after a power loss. */
-export interface Found {
+export interface StoredSnapshot {
   readonly files: ReadonlyMap<string, Buffer>;
   readonly folders: readonly string[];
   /** Times of the folders of packs, for those that are as they once were. */
@@ -152,7 +152,7 @@ export class Disk {
   }
 
   /** Draws one of the states in which the disk can be found. */
-  afterPowerLoss(style: Survival, draw: Random): Found {
+  afterPowerLoss(style: Survival, draw: Random): StoredSnapshot {
     // What was under way may have happened in whole or in part; nobody was told that it is safe.
     for (const effect of this.#begun)
       if (effect.op !== 'sync' && effect.op !== 'syncDir' && survives(style, draw))

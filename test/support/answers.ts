@@ -104,7 +104,7 @@ export class Case {
       return await answerOf([...words, '--store', this.store], options);
     }
     const [dir, store] = [resolve(this.dir), resolve(this.store)];
-    const request = { dir: Buffer.from(dir), quietMs: 50 };
+    const request = { dir: Buffer.from(dir), quietMs: 50n };
     const taken = await withStore(store, { create: true, protects: request.dir }, (client) =>
       lastOf(client.createSnapshot(request)),
     );
@@ -129,8 +129,9 @@ export class Case {
       const flags = [...(others.flags ?? []), ...(allowTorn ? ['--allow-torn'] : [])];
       return await answerOf([...words, ...flags, '--store', this.store], others);
     }
-    const request = { snapshotId, to: Buffer.from(to), allowTorn, diskReserveBytes: 0n };
-    const restored = await this.#here((client) => lastOf(client.restore(request)));
+    const target = { case: 'to' as const, value: Buffer.from(to) };
+    const request = { snapshotId, target, allowTorn, diskReserveBytes: 0n };
+    const restored = await this.#here((client) => lastOf(client.restoreSnapshot(request)));
     return asPrinted(RestoreResultSchema, restored);
   }
 
@@ -153,7 +154,7 @@ export class Case {
     const level = VerifyLevel_Value.BYTES;
     const verified: Verified =
       options === undefined
-        ? asPrinted(VerifyResultSchema, await this.#here((client) => lastOf(client.verify({ level }))))
+        ? asPrinted(VerifyResultSchema, await this.#here((client) => lastOf(client.verifyStore({ level }))))
         : await answerOf(['verify', '--level', 'bytes', '--store', this.store], options);
     assert.deepEqual(verified.findings, []);
     return verified.checkedSnapshots;

@@ -1,4 +1,4 @@
-import type { Manifest } from '../../../gen/lightkeeper/v1/types_pb.ts';
+import type { Manifest } from '../../../gen/lightkeeper/store/v1/manifest_pb.ts';
 import { now } from '../../../host/clock.ts';
 import { keptTime } from '../../watch/names.ts';
 import type { Entry } from '../../watch/scan.ts';

@@ -1,3 +1,7 @@
+import { capturedMs } from '../../../core/manifest.ts';
+import { epochOf } from '../../../core/position.ts';
+import type { Manifest } from '../../../gen/lightkeeper/store/v1/manifest_pb.ts';
+
 /** A key of the index: its letter, then its parts. */
 export function key(letter: string, ...parts: (Uint8Array | string)[]): Buffer {
   return Buffer.concat([
@@ -32,14 +36,17 @@ export function after(prefix: Buffer): Buffer {
   return Buffer.from([0xff]);
 }
 
-/** The key of a snapshot's record; records of one graph follow one another in the order of their positions. */
-export function recordKey(graphId: string, epoch: bigint, sequence: bigint, digest: Uint8Array): Buffer {
-  return key('s', graphId, '\0', u64(epoch), u64(sequence), digest);
-}
-
-/** The key of a side snapshot's record. */
-export function sideKey(graphId: string, capturedMs: number, digest: Uint8Array): Buffer {
-  return key('x', graphId, '\0', u64(BigInt(Math.max(0, capturedMs))), digest);
+/**
+ * Returns the key of a snapshot's record. Records of one graph are in the order of their positions, those of side
+ * snapshots in the order of their capture times.
+ */
+export function recordKey(manifest: Manifest, digest: Uint8Array): Buffer {
+  const { graphId, sequence } = manifest;
+  if (sequence === 0n) {
+    const at = BigInt(Math.max(0, capturedMs(manifest)));
+    return key('x', graphId, '\0', u64(at), digest);
+  }
+  return key('s', graphId, '\0', u64(epochOf(manifest).number), u64(sequence), digest);
 }
 
 /** The graph that a record's key belongs to. */

@@ -1,31 +1,24 @@
-import { create } from '@bufbuild/protobuf';
+import { addAnnotation } from '../../../core/annotations.ts';
 import { LightkeeperError, normalise } from '../../../core/errors.ts';
 import { errorFinding } from '../../../core/finding.ts';
+import { parseAnnotation, parseManifest, parsePosition, snapshotIdOf } from '../../../core/manifest.ts';
+import { isBeyond, positionEntry } from '../../../core/position.ts';
+import { emptyRecord } from '../../../core/snapshot.ts';
+import { sameBytes, sha256, unitId } from '../../../core/unit.ts';
+import type { PackRecord, SnapshotRecord } from '../../../gen/lightkeeper/index/v1/index_pb.ts';
+import type { Annotation } from '../../../gen/lightkeeper/store/v1/annotation_pb.ts';
+import type { PositionEntry } from '../../../gen/lightkeeper/store/v1/manifest_pb.ts';
 import {
-  annotate,
-  capturedMs,
-  emptyRecord,
-  parseAnnotation,
-  parseManifest,
-  parsePosition,
-  snapshotIdOf,
-} from '../../../core/manifest.ts';
-import { hex, sha256, unitId } from '../../../core/unit.ts';
-import {
-  type Annotation,
-  type Finding,
   type FrameInfo,
   PackKind_Value,
-  type PackRecord,
-  type PositionEntry,
-  PositionEntrySchema,
   type StoreConfig,
   UnitKind_Value,
-} from '../../../gen/lightkeeper/v1/types_pb.ts';
+} from '../../../gen/lightkeeper/store/v1/pack_pb.ts';
 import type { PackStore } from '../../pack/pack-store.ts';
 import { readFrameUnits, readPackTable } from '../../pack/reader.ts';
 import { verifyPack } from '../../pack/verify-pack.ts';
-import { recordKey, sideKey } from './keys.ts';
+import type { StoreHealth } from '../health.ts';
+import { recordKey } from './keys.ts';
 import type { IndexBatch, StoreIndex } from './store-index.ts';
 
 /** What this needs of an open store. */
@@ -33,11 +26,7 @@ export interface Holdings {
   readonly config: StoreConfig;
   readonly packs: PackStore;
   readonly index: StoreIndex;
-  readonly findings: Finding[];
-  readonly lost: Set<number>;
-  readonly touched: Set<string>;
-  readonly unsound: Set<string>;
-  stale: boolean;
+  readonly health: StoreHealth;
 }
 
 /** The 256 folders that packs are spread over. */
@@ -50,30 +39,23 @@ export const SHARDS: readonly string[] = Array.from({ length: 256 }, (_, i) =>
  * are gone. Shards that have not changed since we last wrote there are only listed with `all`.
  */
 export async function reconcile(store: Holdings, options: { all?: boolean } = {}): Promise<void> {
-  store.stale = false;
+  const { health } = store;
+  health.markCurrent();
   // An index that has just been made cannot say what is missing: the next capture is to ask for every unit.
   const fresh = await store.index.isEmpty();
-  for (const pack of await store.index.lostPacks()) store.lost.add(pack);
+  for (const pack of await store.index.lostPacks()) health.pack(pack, 'lose');
   const stamps = await store.index.shardStamps(SHARDS);
   for (const [i, shard] of SHARDS.entries()) {
     const now = await store.packs.shardStamp(shard);
     const changed = now !== stamps[i] && !(now === 'none' && stamps[i] === undefined);
     if (!changed && options.all !== true) continue;
-    forgetFindings(store, shard);
+    health.forgetPackFindings(shard);
     if (await reconcileShard(store, shard)) {
-      store.unsound.delete(shard);
+      health.shard(shard, 'find-whole');
       if (changed) await stampShard(store, shard);
-    } else store.unsound.add(shard);
+    } else health.shard(shard, 'find-broken');
   }
-  if (store.unsound.size > 0 || (fresh && !(await store.index.isEmpty()))) await store.index.distrust();
-}
-
-/** What was found in a shard before: it is looked at again. */
-function forgetFindings(store: Holdings, shard: string): void {
-  const kept = store.findings.filter(
-    ({ code, object }) => !(code === 'pack_damaged' || code === 'pack_missing') || !object.startsWith(shard),
-  );
-  store.findings.splice(0, store.findings.length, ...kept);
+  if (health.unsoundShards > 0 || (fresh && !(await store.index.isEmpty()))) await store.index.distrust();
 }
 
 /** Answers whether all of the shard could be read. */
@@ -83,19 +65,19 @@ async function reconcileShard(store: Holdings, shard: string): Promise<boolean> 
   for await (const { packId, size } of store.packs.list(shard)) {
     const number = known.get(packId);
     known.delete(packId);
-    if (number !== undefined && !store.lost.has(number)) continue;
+    if (number !== undefined && !store.health.isLost(number)) continue;
     try {
       if (number !== undefined) proveReturned(store, packId);
       await enterPack(store, packId, size);
       if (number !== undefined) await store.index.setLost(number, false);
-      if (number !== undefined) store.lost.delete(number);
+      if (number !== undefined) store.health.pack(number, 'recover');
     } catch (error) {
       const failure = normalise(error);
       if (failure.code !== 'DAMAGED' && failure.code !== 'TOO_NEW' && failure.code !== 'NOT_FOUND')
         throw failure;
       if (failure.code === 'TOO_NEW') throw failure;
       whole = false;
-      store.findings.push(
+      store.health.findings.push(
         errorFinding('pack_damaged', packId, {
           message: failure.message,
           hint: 'run lightkeeper verify --level bytes to see what is concerned, then lightkeeper repair',
@@ -105,9 +87,9 @@ async function reconcileShard(store: Holdings, shard: string): Promise<boolean> 
   }
   for (const [packId, number] of known) {
     whole = false;
-    store.lost.add(number);
+    store.health.pack(number, 'lose');
     await store.index.setLost(number, true);
-    store.findings.push(
+    store.health.findings.push(
       errorFinding('pack_missing', packId, {
         message: 'a pack that the index knows is not there',
         hint: 'bring the file back, or run lightkeeper repair',
@@ -165,52 +147,45 @@ async function enterRecords(store: Holdings, packId: string, frames: readonly Fr
 export async function enterManifest(store: Holdings, batch: IndexBatch, bytes: Uint8Array): Promise<void> {
   const manifest = parseManifest(bytes);
   const digest = sha256(bytes);
-  const at =
-    manifest.sequence === 0n
-      ? sideKey(manifest.graphId, capturedMs(manifest), digest)
-      : recordKey(manifest.graphId, manifest.epoch, manifest.sequence, digest);
+  const at = recordKey(manifest, digest);
   const record =
-    (await store.index.record(at)) ?? (await store.index.strayAnnotations(digest)) ?? emptyRecord(digest);
+    (await store.index.record(at))?.record ??
+    (await store.index.strayAnnotations(digest)) ??
+    emptyRecord(digest);
   record.manifest = manifest;
   record.manifestUnitId = unitId(UnitKind_Value.MANIFEST, bytes);
   store.index.removeStrayAnnotations(batch, digest);
-  store.index.putRecord(batch, at, record, snapshotIdOf(digest));
-  const { graphId, epoch, mintId, sequence, parentDigest } = manifest;
-  // The position goes with its manifest, but it may be what was damaged.
-  const position = { graphId, epoch, mintId, sequence, digest, parentDigest };
-  if (sequence > 0n) await enterPosition(store, batch, create(PositionEntrySchema, position));
+  store.index.putRecord(batch, at, record);
+  // The position is stored beside its manifest, but that copy may be damaged.
+  if (manifest.sequence > 0n) await enterPosition(store, batch, positionEntry(manifest, digest));
 }
 
-/** Advances a graph's head to a position if it is beyond it. */
+/** Moves the head of a graph to a position that lies after it. */
 export async function enterPosition(store: Holdings, batch: IndexBatch, entry: PositionEntry): Promise<void> {
   const head = await store.index.head(entry.graphId);
-  const beyond =
-    head === undefined ||
-    entry.epoch > head.epoch ||
-    (entry.epoch === head.epoch && entry.sequence > head.sequence);
-  if (beyond) store.index.putHead(batch, entry);
+  if (head === undefined || isBeyond(entry, head)) store.index.putHead(batch, entry);
 }
 
-/** Adds an annotation to the record that it is about. */
+/** Adds an annotation to the record of its snapshot, and returns that record. */
 export async function enterAnnotation(
   store: Holdings,
   batch: IndexBatch,
   annotation: Annotation,
-): Promise<void> {
-  if (hex(annotation.storeId) === hex(store.config.storeId)) {
+): Promise<SnapshotRecord> {
+  if (sameBytes(annotation.storeId, store.config.storeId)) {
     await store.index.raiseCounter(batch, annotation.counter);
   }
-  const snapshotId = snapshotIdOf(annotation.digest);
-  const [at] = await store.index.recordsByPrefix(snapshotId);
-  const record = at === undefined ? undefined : await store.index.record(at);
-  if (at !== undefined && record !== undefined) {
-    annotate(record, annotation);
-    store.index.putRecord(batch, at, record, snapshotId);
-    return;
+  const [at] = await store.index.recordsByPrefix(snapshotIdOf(annotation.digest));
+  const state = at === undefined ? undefined : await store.index.record(at);
+  if (at !== undefined && state !== undefined) {
+    addAnnotation(state.record, annotation);
+    store.index.putRecord(batch, at, state.record);
+    return state.record;
   }
   const stray = (await store.index.strayAnnotations(annotation.digest)) ?? emptyRecord(annotation.digest);
-  annotate(stray, annotation);
+  addAnnotation(stray, annotation);
   store.index.putStrayAnnotations(batch, stray);
+  return stray;
 }
 
 async function stampShard(store: Holdings, shard: string): Promise<void> {
@@ -227,7 +202,9 @@ async function stampShard(store: Holdings, shard: string): Promise<void> {
  */
 export async function stampShards(store: Holdings): Promise<void> {
   // After a failure the index may not know all that is there: the next open is to look.
-  if (store.stale) return;
-  for (const shard of store.touched) if (!store.unsound.has(shard)) await stampShard(store, shard);
-  store.touched.clear();
+  if (store.health.isStale) return;
+  for (const shard of store.health.shardsToStamp()) {
+    await stampShard(store, shard);
+    store.health.shard(shard, 'stamp');
+  }
 }

@@ -2,19 +2,19 @@ import { create, fromBinary, toBinary } from '@bufbuild/protobuf';
 import { Level } from 'level';
 import { IdFilter } from '../../../core/bloom-filter.ts';
 import { ioError, LightkeeperError, systemCode } from '../../../core/errors.ts';
+import { snapshotIdOf } from '../../../core/manifest.ts';
+import { type SnapshotState, snapshotState } from '../../../core/snapshot.ts';
 import { hex, UNIT_ID_BYTES } from '../../../core/unit.ts';
 import {
-  type FrameInfo,
   type PackRecord,
   PackRecordSchema,
-  type PositionEntry,
-  PositionEntrySchema,
   type QuietRecord,
   QuietRecordSchema,
   type SnapshotRecord,
   SnapshotRecordSchema,
-  UnitKind_Value,
-} from '../../../gen/lightkeeper/v1/types_pb.ts';
+} from '../../../gen/lightkeeper/index/v1/index_pb.ts';
+import { type PositionEntry, PositionEntrySchema } from '../../../gen/lightkeeper/store/v1/manifest_pb.ts';
+import { type FrameInfo, UnitKind_Value } from '../../../gen/lightkeeper/store/v1/pack_pb.ts';
 import { effect } from '../../../host/disk.ts';
 import { type Db, isDamage, Table, type TableBatch } from './checked-level.ts';
 import { after, graphOfKey, key, u32, u64 } from './keys.ts';
@@ -67,14 +67,14 @@ function decodeLocation(bytes: Buffer): UnitLocation {
 
 /** Units and original bytes of frames, and how many of them are notes. */
 function countUnits(frames: readonly FrameInfo[]) {
-  const counts = { units: 0, rawBytes: 0n, noteUnits: 0, noteBytes: 0n };
+  const counts = { units: 0, rawBytes: 0n, recordUnits: 0, recordBytes: 0n };
   for (const { kind, unitLengths } of frames) {
     const bytes = BigInt(unitLengths.reduce((sum, length) => sum + length, 0));
     counts.units += unitLengths.length;
     counts.rawBytes += bytes;
     if (kind !== UnitKind_Value.POSITION && kind !== UnitKind_Value.ANNOTATION) continue;
-    counts.noteUnits += unitLengths.length;
-    counts.noteBytes += bytes;
+    counts.recordUnits += unitLengths.length;
+    counts.recordBytes += bytes;
   }
   return counts;
 }
@@ -85,18 +85,20 @@ function countUnits(frames: readonly FrameInfo[]) {
  */
 export class StoreIndex {
   readonly #db: Table;
+  readonly #storeId: Uint8Array;
   #nextPack = 0;
   /** Packs that were found to have a record. */
   readonly #known = new Set<number>();
   /** What has been entered into an index that was empty when it was opened: for the rest nothing need be read. */
   #entered: IdFilter | undefined;
 
-  private constructor(db: Db) {
+  private constructor(db: Db, storeId: Uint8Array) {
     this.#db = new Table(db);
+    this.#storeId = storeId;
   }
 
   /** Opens or makes it. IN_USE if another process has it, DAMAGED if LevelDB cannot read it. */
-  static async open(path: string): Promise<StoreIndex> {
+  static async open(path: string, storeId: Uint8Array): Promise<StoreIndex> {
     const db: Db = new Level(path, {
       keyEncoding: 'buffer',
       valueEncoding: 'buffer',
@@ -117,7 +119,7 @@ export class StoreIndex {
       if (!isDamage(cause)) throw ioError('open', path, cause);
       throw new LightkeeperError('DAMAGED', `Cannot open "${path}": the index is damaged`, { cause: error });
     }
-    const index = new StoreIndex(db);
+    const index = new StoreIndex(db, storeId);
     const last = { gte: key('p'), lt: after(key('p')), reverse: true, limit: 1 };
     try {
       for await (const number of index.#db.keys(last)) index.#nextPack = number.readUInt32BE(1) + 1;
@@ -326,9 +328,9 @@ export class StoreIndex {
 
   // ----- snapshots -----
 
-  putRecord(batch: IndexBatch, at: Buffer, record: SnapshotRecord, snapshotId: string): void {
+  putRecord(batch: IndexBatch, at: Buffer, record: SnapshotRecord): void {
     batch.put(at, Buffer.from(toBinary(SnapshotRecordSchema, record)));
-    batch.put(key('i', snapshotId), at);
+    batch.put(key('i', snapshotIdOf(record.digest)), at);
   }
 
   removeRecord(batch: IndexBatch, at: Buffer, snapshotId: string): void {
@@ -336,9 +338,9 @@ export class StoreIndex {
     batch.del(key('i', snapshotId));
   }
 
-  async record(at: Buffer): Promise<SnapshotRecord | undefined> {
+  async record(at: Buffer): Promise<SnapshotState | undefined> {
     const value = await this.#db.get(at);
-    return value === undefined ? undefined : fromBinary(SnapshotRecordSchema, value);
+    return value === undefined ? undefined : this.#state(value);
   }
 
   /** Keys of the records whose snapshot ids begin so, two at the most. */
@@ -355,7 +357,7 @@ export class StoreIndex {
     side?: boolean;
     before?: Buffer;
     reverse?: boolean;
-  }): AsyncIterable<[at: Buffer, record: SnapshotRecord]> {
+  }): AsyncIterable<[at: Buffer, state: SnapshotState]> {
     const letter = options.side === true ? 'x' : 's';
     const prefix = options.graphId === undefined ? key(letter) : key(letter, options.graphId, '\0');
     const lt = options.before ?? after(prefix);
@@ -364,8 +366,12 @@ export class StoreIndex {
       lt,
       reverse: options.reverse ?? true,
     })) {
-      yield [at, fromBinary(SnapshotRecordSchema, value)];
+      yield [at, this.#state(value)];
     }
+  }
+
+  #state(value: Uint8Array): SnapshotState {
+    return snapshotState(fromBinary(SnapshotRecordSchema, value), this.#storeId);
   }
 
   /** Graphs that have a snapshot, in order. */
@@ -398,6 +404,12 @@ export class StoreIndex {
   async strayAnnotations(digest: Uint8Array): Promise<SnapshotRecord | undefined> {
     const value = await this.#db.get(key('a', digest));
     return value === undefined ? undefined : fromBinary(SnapshotRecordSchema, value);
+  }
+
+  /** Every record of annotations whose manifest was not read. */
+  async *strays(): AsyncIterable<SnapshotRecord> {
+    for await (const value of this.#db.values({ gte: key('a'), lt: after(key('a')) }))
+      yield fromBinary(SnapshotRecordSchema, value);
   }
 
   putStrayAnnotations(batch: IndexBatch, record: SnapshotRecord): void {

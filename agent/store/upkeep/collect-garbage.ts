@@ -1,22 +1,19 @@
 import { dirname } from 'node:path';
+import { create } from '@bufbuild/protobuf';
+import { isCurrent } from '../../../core/annotations.ts';
 import { must } from '../../../core/assert.ts';
 import { LightkeeperError } from '../../../core/errors.ts';
 import { capturedMs, parseAnnotation, snapshotIdOf } from '../../../core/manifest.ts';
 import { type PackLife, type PackPlan, planPacks } from '../../../core/reachability.ts';
 import { hex, UNIT_ID_BYTES } from '../../../core/unit.ts';
-import {
-  type FrameInfo,
-  PackKind_Value,
-  type SnapshotRecord,
-  UnitKind_Value,
-} from '../../../gen/lightkeeper/v1/types_pb.ts';
+import { DeletedSchema } from '../../../gen/lightkeeper/store/v1/annotation_pb.ts';
+import { type FrameInfo, PackKind_Value, UnitKind_Value } from '../../../gen/lightkeeper/store/v1/pack_pb.ts';
 import { now } from '../../../host/clock.ts';
 import { syncDir } from '../../../host/disk.ts';
 import { FRAME_RAW_BYTES } from '../../pack/frame.ts';
 import { readFrameUnits, readPackTable } from '../../pack/reader.ts';
-import { enterAnnotation } from '../index/reconcile.ts';
 import type { Store } from '../store.ts';
-import { Ingest, readyFrame } from '../transaction.ts';
+import { readyFrame, Transaction } from '../transaction.ts';
 import { Walker } from './reachable-units.ts';
 
 /** How long a removal waits for readers that began before it. */
@@ -39,23 +36,18 @@ export function checkClock(newestMs: number | undefined): void {
 /** Marks snapshots as deleted, durably. Their space comes back with `collect`. */
 export async function markDeleted(
   store: Store,
-  records: readonly { record: SnapshotRecord; reason: string }[],
+  snapshots: readonly { digest: Uint8Array; reason: string }[],
 ): Promise<void> {
-  if (records.length === 0) return;
-  const ingest = new Ingest(store);
-  try {
-    await ingest.commitAnnotations(
-      records.map(({ record, reason }) => ({
-        digest: record.digest,
-        what: { case: 'deleted', value: { $typeName: 'lightkeeper.v1.Deleted', reason } },
+  if (snapshots.length === 0) return;
+  await Transaction.run(store, (transaction) =>
+    transaction.commitFacts(
+      snapshots.map(({ digest, reason }) => ({
+        digest,
+        fact: { case: 'deleted', value: create(DeletedSchema, { reason }) },
       })),
       now(),
-      (batch, annotation) => enterAnnotation(store, batch, annotation),
-    );
-  } catch (error) {
-    await ingest.abandon();
-    throw error;
-  }
+    ),
+  );
 }
 
 /** What is alive, and what would be done about the rest, if `removed` were deleted too. */
@@ -74,7 +66,7 @@ export async function planCollection(
   }
   const lives: PackLife[] = [];
   for await (const [pack, record] of store.index.packs()) {
-    if (store.lost.has(pack)) continue;
+    if (store.health.isLost(pack)) continue;
     const { units, rawBytes } = walker.live.count(pack);
     lives.push({
       pack,
@@ -83,8 +75,8 @@ export async function planCollection(
       size: Number(record.size),
       rawBytes: Number(record.rawBytes),
       units: record.units,
-      liveUnits: units + record.noteUnits,
-      liveRawBytes: rawBytes + Number(record.noteBytes),
+      liveUnits: units + record.recordUnits,
+      liveRawBytes: rawBytes + Number(record.recordBytes),
     });
   }
   return { plan: planPacks(lives), walker };
@@ -99,35 +91,37 @@ export async function collect(
   const old = [...plan.drop, ...plan.rewrite];
   if (old.length === 0) return;
   const total = plan.rewrite.reduce((sum, { size }) => sum + size, 0);
-  const ingest = new Ingest(store);
-  // From now on no look-up answers with what is about to go.
-  for (const { pack } of old) store.condemned.add(pack);
+  // From now on no look-up returns a unit of these packs.
+  for (const { pack } of old) store.health.pack(pack, 'condemn');
+  let written: ReadonlySet<string>;
   try {
-    await rewrite(store, ingest, plan, walker, (done) => onProgress(done, total));
+    written = await Transaction.run(store, async (transaction) => {
+      await rewrite(store, transaction, plan, walker, (done) => onProgress(done, total));
+      return transaction.written;
+    });
   } catch (error) {
-    await ingest.abandon();
-    for (const { pack } of old) store.condemned.delete(pack);
+    for (const { pack } of old) store.health.pack(pack, 'spare');
     throw error;
   }
   if (!(await store.readersGone(READERS_WAIT_MS))) {
     // A long restore still reads them: they are dead, and the next collection removes them.
-    for (const { pack } of old) store.condemned.delete(pack);
+    for (const { pack } of old) store.health.pack(pack, 'spare');
     return;
   }
   // What is alive in an old pack may have made the very same pack again.
-  const gone = old.filter(({ packId }) => !ingest.written.has(packId));
-  for (const { pack } of old) if (!gone.some((life) => life.pack === pack)) store.condemned.delete(pack);
+  const gone = old.filter(({ packId }) => !written.has(packId));
+  for (const { pack } of old) if (!gone.some((life) => life.pack === pack)) store.health.pack(pack, 'spare');
   await removePacks(store, gone);
 }
 
 async function rewrite(
   store: Store,
-  ingest: Ingest,
+  transaction: Transaction,
   plan: PackPlan,
   walker: Walker,
   onProgress: (done: number) => void,
 ): Promise<void> {
-  const rewriter = new Rewriter(store, ingest, walker);
+  const rewriter = new Rewriter(store, transaction, walker);
   let done = 0;
   for (const life of plan.rewrite) {
     const { frames } = await readPackTable(store.packs, life.packId, life.size);
@@ -152,16 +146,16 @@ const PIECE_KINDS: ReadonlySet<UnitKind_Value> = new Set([
 /** Takes what is alive out of old packs and writes it to new ones. */
 class Rewriter {
   readonly #store: Store;
-  readonly #ingest: Ingest;
+  readonly #transaction: Transaction;
   readonly #walker: Walker;
   readonly #records = new Map<UnitKind_Value, Uint8Array[]>();
   #units: Buffer[] = [];
   #ids: Buffer[] = [];
   #bytes = 0;
 
-  constructor(store: Store, ingest: Ingest, walker: Walker) {
+  constructor(store: Store, transaction: Transaction, walker: Walker) {
     this.#store = store;
-    this.#ingest = ingest;
+    this.#transaction = transaction;
     this.#walker = walker;
   }
 
@@ -178,8 +172,8 @@ class Rewriter {
       const id = Buffer.from(frame.unitIds.subarray(i * UNIT_ID_BYTES, (i + 1) * UNIT_ID_BYTES));
       if (frame.kind === UnitKind_Value.BYTES) await this.#data(unit, id);
       else if (PIECE_KINDS.has(frame.kind)) {
-        this.#ingest.addPiece(frame.kind, unit);
-        await this.#ingest.flushPieces();
+        this.#transaction.addPiece(frame.kind, unit);
+        await this.#transaction.flushPieces();
       } else if (frame.kind !== UnitKind_Value.ANNOTATION || (await this.#annotationAlive(unit))) {
         const records = this.#records.get(frame.kind) ?? [];
         this.#records.set(frame.kind, records);
@@ -197,7 +191,7 @@ class Rewriter {
 
   async #flushData(): Promise<void> {
     if (this.#units.length === 0) return;
-    await this.#ingest.append(readyFrame(UnitKind_Value.BYTES, this.#units, this.#ids));
+    await this.#transaction.append(readyFrame(UnitKind_Value.BYTES, this.#units, this.#ids));
     this.#units = [];
     this.#ids = [];
     this.#bytes = 0;
@@ -208,30 +202,21 @@ class Rewriter {
    * would bring the snapshot back otherwise.
    */
   async #annotationAlive(bytes: Uint8Array): Promise<boolean> {
-    const { digest, counter, what } = parseAnnotation(bytes);
-    const [at] = await this.#store.index.recordsByPrefix(snapshotIdOf(digest));
-    const record = at === undefined ? undefined : await this.#store.index.record(at);
-    if (record === undefined) return false;
-    switch (what.case) {
-      case 'measured':
-        return !record.deleted && counter === record.measuredCounter;
-      case 'tagged':
-        return !record.deleted && counter === record.taggedCounter;
-      case 'pinned':
-        return !record.deleted && counter === record.pinnedCounter;
-      case 'graded':
-        return !record.deleted && counter === record.gradedCounter;
-      case 'acknowledged':
-        return !record.deleted && counter === record.acknowledgedCounter;
-      default:
-        return true;
-    }
+    const annotation = parseAnnotation(bytes);
+    const { case: kind } = annotation.fact;
+    // A newer version may know what it means.
+    if (kind === undefined) return true;
+    const [at] = await this.#store.index.recordsByPrefix(snapshotIdOf(annotation.digest));
+    const state = at === undefined ? undefined : await this.#store.index.record(at);
+    if (state === undefined) return false;
+    if (kind === 'deleted') return true;
+    return !state.deleted && isCurrent(state.record, annotation);
   }
 
   /** Publishes everything. */
   async finish(): Promise<void> {
     await this.#flushData();
-    await this.#ingest.finishRepack([...this.#records].map(([kind, units]) => ({ kind, units })));
+    await this.#transaction.finishRepack([...this.#records].map(([kind, units]) => ({ kind, units })));
   }
 }
 
@@ -239,9 +224,9 @@ class Rewriter {
 async function removePacks(store: Store, old: readonly PackLife[]): Promise<void> {
   // Should this fail, files are left that the index does not know: whoever opens the store next is to list them.
   const shards = new Set(
-    old.map(({ packId }) => packId.slice(0, 2)).filter((shard) => !store.unsound.has(shard)),
+    old.map(({ packId }) => packId.slice(0, 2)).filter((shard) => !store.health.isUnsound(shard)),
   );
-  for (const shard of shards) store.unsound.add(shard);
+  for (const shard of shards) store.health.shard(shard, 'find-broken');
   for (const { pack, packId, size } of old) {
     const { frames } = await readPackTable(store.packs, packId, size);
     await store.index.removePack(pack, frames);
@@ -252,11 +237,11 @@ async function removePacks(store: Store, old: readonly PackLife[]): Promise<void
   for (const { pack, packId } of old) {
     await store.packs.delete(packId);
     folders.add(dirname(store.packs.localPath(packId)));
-    store.condemned.delete(pack);
+    store.health.pack(pack, 'remove');
   }
   for (const shard of shards) {
-    store.unsound.delete(shard);
-    store.touched.add(shard);
+    store.health.shard(shard, 'find-whole');
+    store.health.shard(shard, 'write');
   }
   for (const folder of folders) await syncDir('store:pack:removed', folder);
   await forgetDeleted(store);
@@ -271,8 +256,9 @@ async function forgetDeleted(store: Store): Promise<void> {
       const batch = store.index.batch();
       store.index.removeRecord(batch, at, snapshotIdOf(record.digest));
       // Should a pack with the manifest come back, it comes back as deleted.
-      delete record.manifest;
-      store.index.putStrayAnnotations(batch, record);
+      const annotations = record.record;
+      delete annotations.manifest;
+      store.index.putStrayAnnotations(batch, annotations);
       await store.index.write('index:forget', batch);
     }
   }

@@ -6,14 +6,13 @@ import { parseFileList } from '../../../core/manifest.ts';
 import { pathFromBytes } from '../../../core/path.ts';
 import { KNOWN_FIELDS } from '../../../core/proto-limits.ts';
 import { LiveUnits } from '../../../core/reachability.ts';
+import { type GraphFile, GraphIndexSchema } from '../../../gen/lightkeeper/store/v1/graph_pb.ts';
 import {
-  type GraphFile,
-  GraphIndexSchema,
   type ListRoot,
   type Manifest,
   ManifestSchema,
-  UnitKind_Value,
-} from '../../../gen/lightkeeper/v1/types_pb.ts';
+} from '../../../gen/lightkeeper/store/v1/manifest_pb.ts';
+import { UnitKind_Value } from '../../../gen/lightkeeper/store/v1/pack_pb.ts';
 import type { UnitLocation } from '../index/store-index.ts';
 import type { Store } from '../store.ts';
 
@@ -37,7 +36,7 @@ function filesNoted(index: Buffer): readonly GraphFile[] {
 
 function beforeIt(part: Buffer): Buffer {
   try {
-    return Buffer.from(parseFacts(part).before);
+    return Buffer.from(parseFacts(part).previous);
   } catch {
     return Buffer.alloc(0);
   }

@@ -3,14 +3,15 @@ import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { LightkeeperError } from '../../../core/errors.ts';
 import { errorFinding, warning } from '../../../core/finding.ts';
-import { type Finding, UnitKind_Value } from '../../../gen/lightkeeper/v1/types_pb.ts';
+import { UnitKind_Value } from '../../../gen/lightkeeper/store/v1/pack_pb.ts';
+import type { Finding } from '../../../gen/lightkeeper/v1/types_pb.ts';
 import { DirectoryPacks } from '../../pack/directory-pack-store.ts';
 import { PACK_HEADER_BYTES, parsePackHeader } from '../../pack/format.ts';
 import { goodFrames, verifyPack } from '../../pack/verify-pack.ts';
 import { newConfig, readConfig, writeConfig } from '../config.ts';
 import { reconcile } from '../index/reconcile.ts';
 import type { Store } from '../store.ts';
-import { Ingest, readyFrame } from '../transaction.ts';
+import { readyFrame, Transaction } from '../transaction.ts';
 import { rescueRecords } from './rescue-records.ts';
 import { verifyStore } from './verify.ts';
 
@@ -93,7 +94,7 @@ async function setDamagedAside(
   findings: Finding[],
   progress: (phase: string, done: number, total: number) => void,
 ): Promise<{ healed: number; quarantined: number }> {
-  const bad = new Set(store.lost);
+  const bad = new Set(store.health.lostPacks());
   let healed = 0;
   let quarantined = 0;
   let done = 0;
@@ -132,36 +133,29 @@ async function setDamagedAside(
 
 /** Writes the units of a damaged pack that still hash to their ids to a new one; answers how many. */
 async function salvage(store: Store, packId: string): Promise<number> {
-  const ingest = new Ingest(store);
-  const records = new Map<UnitKind_Value, Uint8Array[]>();
-  let saved = 0;
-  const fd = openSync(store.packs.localPath(packId), 'r');
-  try {
-    for (const { kind, ids, units } of goodFrames(fd, fstatSync(fd).size)) {
-      saved += units.length;
-      if (units.length === 0) continue;
-      if (kind === UnitKind_Value.BYTES) {
-        await ingest.append(
-          readyFrame(
-            kind,
-            units,
-            ids.map((id) => Buffer.from(id, 'hex')),
-          ),
-        );
-      } else {
-        const known = records.get(kind) ?? [];
-        records.set(kind, known);
-        for (const unit of units) known.push(Buffer.from(unit));
+  return await Transaction.run(store, async (transaction) => {
+    const records = new Map<UnitKind_Value, Uint8Array[]>();
+    let saved = 0;
+    const fd = openSync(store.packs.localPath(packId), 'r');
+    try {
+      for (const { kind, ids, units } of goodFrames(fd, fstatSync(fd).size)) {
+        saved += units.length;
+        if (units.length === 0) continue;
+        if (kind === UnitKind_Value.BYTES) {
+          const unitIds = ids.map((id) => Buffer.from(id, 'hex'));
+          await transaction.append(readyFrame(kind, units, unitIds));
+        } else {
+          const known = records.get(kind) ?? [];
+          records.set(kind, known);
+          for (const unit of units) known.push(Buffer.from(unit));
+        }
       }
+    } finally {
+      closeSync(fd);
     }
-    await ingest.finishRepack([...records].map(([kind, units]) => ({ kind, units })));
+    await transaction.finishRepack([...records].map(([kind, units]) => ({ kind, units })));
     return saved;
-  } catch (error) {
-    await ingest.abandon();
-    throw error;
-  } finally {
-    closeSync(fd);
-  }
+  });
 }
 
 async function strangers(root: string): Promise<string[]> {

@@ -1,7 +1,7 @@
 import { LightkeeperError, normalise } from '../../../core/errors.ts';
 import { errorFinding } from '../../../core/finding.ts';
 import { snapshotIdOf } from '../../../core/manifest.ts';
-import type { Found } from '../../../core/snapshot.ts';
+import { isStored, type StoredSnapshot } from '../../../core/snapshot.ts';
 import { hex, UNIT_ID_BYTES } from '../../../core/unit.ts';
 import type { Finding } from '../../../gen/lightkeeper/v1/types_pb.ts';
 import { readPackTable } from '../../pack/reader.ts';
@@ -16,7 +16,7 @@ export interface VerifyOrder {
   /** Read and hash every byte, not only the tables of contents. */
   readonly bytes: boolean;
   /** Only this snapshot and the packs that it needs. */
-  readonly only?: Found;
+  readonly only?: StoredSnapshot;
   readonly signal?: AbortSignal;
   readonly onProgress?: (phase: string, doneBytes: number, totalBytes: number) => void;
 }
@@ -53,20 +53,20 @@ export async function verifyStore(store: Store, order: VerifyOrder): Promise<Ver
     const { bad, sound, packs, bytes } = await checkPacks(store, order, needed);
     for (const [pack] of bad) await markLost(store, pack, true);
     if (order.bytes)
-      for (const { pack } of sound) if (store.lost.has(pack)) await markLost(store, pack, false);
+      for (const { pack } of sound) if (store.health.isLost(pack)) await markLost(store, pack, false);
     const findings = [
-      ...store.findings.filter(({ code }) => code !== 'pack_missing' && code !== 'pack_damaged'),
+      ...store.health.findings.filter(({ code }) => code !== 'pack_missing' && code !== 'pack_damaged'),
     ];
     let walked = await walkSnapshots(store, order, bad);
     if (order.bytes && walked.broken.length > 0 && (await enterForgotten(store, sound)))
       walked = await walkSnapshots(store, order, bad);
     const { snapshots, concerned, broken } = walked;
-    if (!store.readOnly) await noteTrust(store, order, bad.size + broken.length + store.unsound.size);
+    if (!store.readOnly) await noteTrust(store, order, bad.size + broken.length + store.health.unsoundShards);
     for (const [pack, { packId, problem, missing }] of bad) {
       const snapshotIds = concerned.get(pack) ?? [];
       findings.push(packFinding(packId, problem, missing, snapshotIds));
     }
-    for (const { code, object, message } of store.findings) {
+    for (const { code, object, message } of store.health.findings) {
       if (code !== 'pack_damaged' || [...bad.values()].some(({ packId }) => packId === object)) continue;
       findings.push(
         packFinding(
@@ -103,12 +103,11 @@ function packFinding(packId: string, problem: string, missing: boolean, snapshot
 
 async function noteTrust(store: Store, order: VerifyOrder, problems: number): Promise<void> {
   if (problems > 0) await store.index.distrust();
-  else if (order.only === undefined && store.lost.size === 0) await store.index.trust();
+  else if (order.only === undefined && store.health.lostPacks().length === 0) await store.index.trust();
 }
 
 async function markLost(store: Store, pack: number, lost: boolean): Promise<void> {
-  if (lost) store.lost.add(pack);
-  else store.lost.delete(pack);
+  store.health.pack(pack, lost ? 'lose' : 'recover');
   if (!store.readOnly) await store.index.setLost(pack, lost);
 }
 
@@ -122,7 +121,7 @@ async function enterForgotten(store: Store, sound: readonly WantedPack[]): Promi
   return found;
 }
 
-async function packsOf(store: Store, record: Found): Promise<ReadonlySet<number>> {
+async function packsOf(store: Store, record: StoredSnapshot): Promise<ReadonlySet<number>> {
   const packs = new Set<number>();
   const walker = await Walker.begin(store, (_, { pack }) => {
     packs.add(pack);
@@ -217,7 +216,7 @@ async function walkSnapshots(store: Store, order: VerifyOrder, bad: ReadonlyMap<
   let snapshots = 0;
   const concerned = new Map<number, string[]>();
   const broken: { snapshotId: string; missing: number }[] = [];
-  const visit = async (record: Found): Promise<void> => {
+  const visit = async (record: StoredSnapshot): Promise<void> => {
     hit.clear();
     const snapshotId = snapshotIdOf(record.digest);
     const missing = await walker.walk(record.manifest, record.manifestUnitId);
@@ -225,18 +224,20 @@ async function walkSnapshots(store: Store, order: VerifyOrder, bad: ReadonlyMap<
     for (const pack of hit) concerned.set(pack, [...(concerned.get(pack) ?? []), snapshotId]);
     if (missing > 0) broken.push({ snapshotId, missing });
   };
-  for await (const record of snapshotsOf(store, order.only)) await visit(record);
+  for await (const record of storedSnapshots(store, order.only)) await visit(record);
   return { snapshots, concerned, broken };
 }
 
 /** The snapshots of a store, side snapshots last; or the one that is named. */
-export async function* snapshotsOf(store: Store, only: Found | undefined): AsyncGenerator<Found> {
+export async function* storedSnapshots(
+  store: Store,
+  only: StoredSnapshot | undefined,
+): AsyncGenerator<StoredSnapshot> {
   if (only !== undefined) {
     yield only;
     return;
   }
   for (const side of [false, true]) {
-    for await (const [, record] of store.index.records({ side }))
-      if (!record.deleted && record.manifest !== undefined) yield record as Found;
+    for await (const [, record] of store.index.records({ side })) if (isStored(record)) yield record;
   }
 }

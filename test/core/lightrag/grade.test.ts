@@ -9,12 +9,8 @@ import {
   sightingKey,
   UNCHANGED_MS,
 } from '../../../core/lightrag/grade.ts';
-import {
-  type Finding,
-  Grade_Value,
-  Severity_Value,
-  type Sighting,
-} from '../../../gen/lightkeeper/v1/types_pb.ts';
+import type { Sighting } from '../../../gen/lightkeeper/store/v1/annotation_pb.ts';
+import { type Finding, Grade_Value, Severity_Value } from '../../../gen/lightkeeper/v1/types_pb.ts';
 
 const NEW: Circumstances = { idle: false, unchangedMs: 0, sightings: [], elapsedMs: 0 };
 const MINUTE = 60_000;

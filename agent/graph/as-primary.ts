@@ -1,0 +1,173 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+import { type LightkeeperError, normalise } from '../../core/errors.ts';
+import { isRegradeDue, REGRADE_NEVER, scheduleRegrade } from '../../core/lightrag/regrade-schedule.ts';
+import { isUsableGrade } from '../../core/snapshot.ts';
+import type { Finding } from '../../gen/lightkeeper/v1/types_pb.ts';
+import { monotonic, now, waited } from '../../host/clock.ts';
+import { InstanceProbe } from '../instance/probe.ts';
+import { hasJournal } from '../restore/journal.ts';
+import { dropOldStates, oldStates } from '../restore/journal-recovery.ts';
+import { type Captured, type SeenScan, Watcher } from '../watch/watcher.ts';
+import type { Graph } from './graph.ts';
+import { takeSnapshot } from './take-snapshot.ts';
+
+/** Milliseconds between two records of an unchanged directory in the index, each of which is a write. */
+const CONFIRM_EVERY_MS = 5000;
+
+/** Milliseconds after which a directory that never rests is captured as it is. */
+const BUSY_SETTLE_MS = 5 * 60 * 1000;
+
+/** Milliseconds that the last snapshot waits for the directory to rest. */
+const LAST_SETTLE_MS = 5000;
+
+/** Milliseconds that the agent waits for the last flush of an instance that may be stopping too. */
+const LAST_FLUSH_MS = 7000;
+
+/** Scans in a row that must find nothing new before a point is taken for the last one, and milliseconds between them. */
+const LAST_CALM_SCANS = 4;
+const LAST_SCAN_MS = 250;
+
+/** Guards a graph as its primary until the signal: watches, captures, confirms, and takes a last snapshot. */
+export async function runAsPrimary(graph: Graph, signal: AbortSignal): Promise<void> {
+  await new PrimaryRun(graph, signal).run();
+}
+
+class PrimaryRun {
+  readonly #graph: Graph;
+  readonly #signal: AbortSignal;
+  /** Wall clock time of the last record of an unchanged directory. */
+  #confirmedMs = 0;
+  /** Whether the newest point is usable. */
+  #isUsable = false;
+  #regrade = REGRADE_NEVER;
+
+  constructor(graph: Graph, signal: AbortSignal) {
+    this.#graph = graph;
+    this.#signal = signal;
+  }
+
+  async run(): Promise<void> {
+    const { common } = this.#graph;
+    const signal = this.#signal;
+    const ticking = this.#captureAtIntervals();
+    if (common.continuous) await this.#watcher({ settleTimeoutMs: BUSY_SETTLE_MS, signal }).run();
+    else await waited(Number.POSITIVE_INFINITY, signal);
+    await ticking;
+    // The signal has aborted, and must not abort the last capture.
+    await this.#takeLastSnapshot(this.#watcher({ settleTimeoutMs: LAST_SETTLE_MS }));
+  }
+
+  #watcher(capture: { settleTimeoutMs: number; signal?: AbortSignal }): Watcher {
+    const { settings, taker, workspaces, events } = this.#graph;
+    const { dir, exclude, minIntervalMs, graphId } = settings;
+    return new Watcher(
+      dir,
+      {
+        scan: () => ({ exclude, store: taker.store.root, leaveOut: workspaces() }),
+        minIntervalMs,
+      },
+      {
+        capture: (seen: SeenScan) => this.#capture({ ...capture, seen }),
+        confirm: () => this.#confirm(),
+        failed: (error: LightkeeperError) => this.#graph.fail(error),
+        absent: () => this.#graph.wait(),
+        warned: (finding: Finding) => events.warned(graphId, finding),
+      },
+      this.#signal,
+    );
+  }
+
+  /** Takes a tagged point at the configured interval, whether or not something has changed. */
+  async #captureAtIntervals(): Promise<void> {
+    const { intervalMs } = this.#graph.common;
+    const signal = this.#signal;
+    if (intervalMs === undefined) return;
+    do {
+      const tags = { schedule: 'interval' };
+      await this.#capture({ settleTimeoutMs: BUSY_SETTLE_MS, signal, tags }).catch((error: unknown) => {
+        if (!signal.aborted) this.#graph.fail(normalise(error));
+      });
+    } while (await waited(intervalMs, signal));
+  }
+
+  async #capture(options: {
+    settleTimeoutMs: number;
+    signal?: AbortSignal;
+    tags?: Readonly<Record<string, string>>;
+    seen?: SeenScan;
+  }): Promise<Captured> {
+    const { settings, common, taker, workspaces } = this.#graph;
+    this.#graph.warnOfSharedDisk();
+    const replaced = await oldStates(settings.dir);
+    const { snapshot, scan } = await takeSnapshot(taker, {
+      ...settings,
+      reserveBytes: common.reserveBytes,
+      workspaces,
+      tags: {},
+      description: '',
+      ...options,
+    });
+    this.#graph.succeed();
+    this.#isUsable = isUsableGrade(snapshot.grade);
+    this.#regrade = scheduleRegrade(this.#regrade, { ...snapshot, nowMs: monotonic() });
+    if (this.#isUsable && replaced.length > 0) await this.#dropReplaced(replaced);
+    return {
+      scan,
+      durationMs: snapshot.unchanged ? 0 : Number(snapshot.durationMs + snapshot.gradeMs),
+    };
+  }
+
+  /** Removes what a restore in place has replaced. It is kept until there is a usable point of what came instead. */
+  async #dropReplaced(names: readonly string[]): Promise<void> {
+    const { settings, taker, events } = this.#graph;
+    await taker.store
+      .exclusively(() => dropOldStates(settings.dir, names, settings.exclude))
+      .catch((error: unknown) => {
+        // It costs space and nothing else: the next point tries again.
+        events.failed(settings.graphId, normalise(error));
+      });
+  }
+
+  /** Records that the directory still equals its newest point, unless that has to be captured or graded again. */
+  async #confirm(): Promise<void> {
+    const { settings, taker, telemetry } = this.#graph;
+    // Another process may have begun a restore in place and been cut off before anything moved.
+    if ((await hasJournal(settings.dir)) || isRegradeDue(this.#regrade, monotonic())) {
+      await this.#capture({ settleTimeoutMs: BUSY_SETTLE_MS, signal: this.#signal });
+      return;
+    }
+    if (now() - this.#confirmedMs < CONFIRM_EVERY_MS) return;
+    this.#confirmedMs = now();
+    const { index } = taker.store;
+    const batch = index.batch();
+    index.putConfirmedAt(batch, settings.graphId, this.#confirmedMs);
+    await batch.write();
+    if (this.#isUsable) telemetry.confirm(this.#confirmedMs);
+  }
+
+  /**
+   * Takes the last snapshot.
+   *
+   * An instance that is stopped together with the agent stops replying first and flushes then: as long as such a flush
+   * may come, the directory is scanned again.
+   */
+  async #takeLastSnapshot(watcher: Watcher): Promise<void> {
+    const { instance } = this.#graph.settings;
+    if (instance === undefined) {
+      await watcher.finish();
+      return;
+    }
+    const probe = new InstanceProbe(instance);
+    const untilMs = monotonic() + LAST_FLUSH_MS;
+    let replied = true;
+    for (let calm = 0; calm < LAST_CALM_SCANS; ) {
+      calm = (await watcher.finish()) ? 0 : calm + 1;
+      if (monotonic() >= untilMs) break;
+      const replies = (await probe.describe()) !== undefined;
+      // It has just stopped: its flush may still come.
+      if (replied && !replies) calm = 0;
+      replied = replies;
+      await sleep(LAST_SCAN_MS);
+    }
+  }
+}

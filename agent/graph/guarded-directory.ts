@@ -1,0 +1,31 @@
+import { realpathSync } from 'node:fs';
+import { systemCode } from '../../core/errors.ts';
+import type { BytePath } from '../../core/path.ts';
+import type { Finding } from '../../gen/lightkeeper/v1/types_pb.ts';
+import type { GraphSettings } from '../config/settings.ts';
+
+/** A directory that an agent guards. */
+export interface GuardedDirectory {
+  readonly settings: GraphSettings;
+  /** Returns the direct subfolders that are guarded as graphs of their own. */
+  readonly workspaces: () => ReadonlySet<BytePath>;
+  /** What is wrong with how it is guarded at present. */
+  readonly findings: readonly Finding[];
+}
+
+/** Returns those that guard a directory, by its real path: symlinks lead to the same directory. */
+export function guardsOf(guarded: readonly GuardedDirectory[], dir: Uint8Array): GuardedDirectory[] {
+  const real = realPath(dir);
+  if (real === undefined) return [];
+  return guarded.filter(({ settings }) => realPath(settings.dir)?.equals(real) === true);
+}
+
+function realPath(dir: Uint8Array): Buffer | undefined {
+  try {
+    return realpathSync(Buffer.from(dir), { encoding: 'buffer' });
+  } catch (error) {
+    // A directory that does not exist is guarded by nobody.
+    if (systemCode(error) !== undefined) return undefined;
+    throw error;
+  }
+}
