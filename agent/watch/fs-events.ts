@@ -4,40 +4,46 @@ import { warning } from '../../core/finding.ts';
 import { bytesText } from '../../core/path.ts';
 import type { Finding } from '../../gen/lightkeeper/v1/types_pb.ts';
 
-/** With more names, watching costs more memory than it saves time. */
+/** Most names in a watched directory. */
+// With more, the subscription costs more memory than it saves time.
 const NAMES_MAX = 2000;
-/** A watch that takes longer to begin is not waited for: the directory may have gone away. */
+/** Milliseconds that a subscription may take to begin. */
+// It never begins on a directory that disappears meanwhile.
 const BEGINS_WITHIN_MS = 5000;
-/** Filesystems that tell nothing of what other machines do: NFS, CIFS, SMB2, FUSE, Ceph, 9p, AFS. */
+/** Filesystems without events for changes by other machines: NFS, CIFS, SMB2, FUSE, Ceph, 9p, AFS. */
 const REMOTE = new Set([0x6969, 0xff534d42, 0xfe534d42, 0x65735546, 0x00c36400, 0x01021997, 0x5346414f]);
 
-/** A watch for the next event of a directory, a hint that looking at it now may be worth while. */
-export interface Nudge {
+/** A subscription to the next filesystem event of a directory. */
+export interface EventSubscription {
   close(): Promise<void>;
 }
 
-/** What watching is told. */
-export interface NudgeOptions {
-  /** Names in the directory when it was last looked at. */
+/** Settings and handlers of a subscription. */
+export interface SubscribeOptions {
+  /** Names in the directory at the last scan. */
   readonly names: number;
-  /** Something may have changed: said once, and the watch has ended. */
-  readonly nudge: () => void;
-  /** Events will not come, or no more: said once. */
-  readonly gaveUp: (finding: Finding) => void;
+  /** Handles the event, which has ended the subscription. Called at most once. */
+  readonly onEvent: () => void;
+  /** Handles a subscription that cannot begin or go on. Called at most once. */
+  readonly onGaveUp: (finding: Finding) => void;
 }
 
 /**
- * Watches a directory until its next event: a directory in which much happens is looked at anyway, and hearing of all
- * of it costs more than the looks. Nothing may depend on it: events get lost when the kernel's queue overflows, and
- * nobody is told. What changed before the promise resolves may go unheard. Undefined where it is not worth it or not
- * possible; `gaveUp` has then said why.
+ * Subscribes to the next event of a directory and ends with it. Returns undefined if no subscription is open.
+ *
+ * Events are hints only: some are lost when the kernel's queue overflows, and changes before the promise resolves may
+ * cause none. If a subscription is impossible or too expensive, `onGaveUp` has received the reason.
  */
-export async function watchOnce(dir: Uint8Array, options: NudgeOptions): Promise<Nudge | undefined> {
+// A busy directory is scanned anyway, and the stream of its events would cost more than the scans.
+export async function subscribeOnce(
+  dir: Uint8Array,
+  options: SubscribeOptions,
+): Promise<EventSubscription | undefined> {
   const path = Buffer.from(dir).toString();
   const name = bytesText(dir);
   const giveUp = (why: string, hint: string) =>
-    options.gaveUp(
-      warning('watch_given_up', name, { message: `changes are found by looking alone: ${why}`, hint }),
+    options.onGaveUp(
+      warning('watch_given_up', name, { message: `changes are found by scans alone: ${why}`, hint }),
     );
   if (!Buffer.from(path).equals(Buffer.from(dir))) {
     giveUp('its name is not UTF-8', 'rename it, or leave it: changes are found a little later');
@@ -53,41 +59,41 @@ export async function watchOnce(dir: Uint8Array, options: NudgeOptions): Promise
   }
   const { watch } = await import('chokidar');
   const watcher = watch(path, { ignoreInitial: true, persistent: true, ignorePermissionErrors: true });
-  // In the middle of what the library does for an event it would forget a watch that it is about to begin.
+  // Closed from within an event handler, the library would leave open a watch that it is about to begin.
   const close = async () => {
     await new Promise((resolve) => setImmediate(resolve));
     await watcher.close();
   };
-  let over = false;
+  let isOver = false;
   await new Promise<void>((resolve) => {
     const late = setTimeout(() => end(() => {}), BEGINS_WITHIN_MS);
     const began = () => {
       clearTimeout(late);
       resolve();
     };
-    // Half of a watch would make changes look as if they came late at random: the first failure ends it too.
-    const end = (say: () => void) => {
-      if (over) return;
-      over = true;
+    // A partial watch would miss changes at random: the first failure ends it too.
+    const end = (report: () => void) => {
+      if (isOver) return;
+      isOver = true;
       void close();
-      say();
+      report();
       began();
     };
     watcher.once('ready', began);
-    watcher.on('all', () => end(options.nudge));
+    watcher.on('all', () => end(options.onEvent));
     watcher.on('error', (error) => {
       const code = systemCode(error) ?? 'unknown';
       end(() => giveUp(`the system refuses to watch it (${code})`, hintOf(code)));
     });
   });
-  return over ? undefined : { close };
+  return isOver ? undefined : { close };
 }
 
 function isRemote(path: string): boolean {
   try {
     return REMOTE.has(statfsSync(path).type);
   } catch {
-    // Gone again: the next look will say so.
+    // The directory is gone: the next scan reports that.
     return false;
   }
 }
@@ -102,6 +108,6 @@ function currentWatches(): string {
   try {
     return readFileSync('/proc/sys/fs/inotify/max_user_watches', 'utf8').trim();
   } catch {
-    return 'not to be read here';
+    return 'not readable here';
   }
 }

@@ -1,202 +1,173 @@
 import { LightkeeperError, normalise } from '../../core/errors.ts';
+import { type ScanStep, WatchSchedule, type WatchStep } from '../../core/watch-schedule.ts';
 import type { Finding } from '../../gen/lightkeeper/v1/types_pb.ts';
 import { monotonic } from '../../host/clock.ts';
-import { type Nudge, watchOnce } from './fs-events.ts';
+import { type EventSubscription, subscribeOnce } from './fs-events.ts';
 import { firstDifference, type Scan, type ScanOptions, scan } from './scan.ts';
 
-/** Between two looks while something changes. */
-const LOOK_BUSY_MS = 500;
-/** Between two looks while nothing changes, without events to shorten it. */
-const LOOK_IDLE_MS = 1000;
-/** The same with events. */
-const LOOK_WATCHED_MS = 5000;
-/** Between two looks, however many events come. */
-const LOOK_NUDGED_MS = 50;
-/** After events that told of nothing the next is not waited for at once, but after a while, at most this. */
-const VAIN_WAIT_MAX_MS = 60_000;
-/** A look may take this share of the time between two of them. */
-const LOOK_SHARE = 20;
-/** Captures start five times as far apart as the last one took, at least. */
-const CAPTURE_SHARE = 5;
-/** After a failure the next attempt waits, longer each time up to this. */
-const FAILURE_WAIT_MAX_MS = 60_000;
+/** Waits are this much shorter or longer at random, as a share. */
+// Many agents on one machine should not all scan at the same instant.
+const JITTER = 0.1;
 
-/** What a watcher does with what it sees. */
+/** Reactions of a watcher's owner. */
 export interface WatchHandlers {
-  /** Takes a snapshot; answers whether the directory was at rest, and how long it took from then on. */
+  /** Takes a snapshot. Returns whether the directory was at rest, and the duration from then on in milliseconds. */
   readonly capture: () => Promise<{ settled: boolean; durationMs: number }>;
-  /** The directory is still as its newest point has it. */
+  /** Handles a scan that found the directory as in its newest point. */
   readonly confirm: () => Promise<void>;
   readonly failed: (error: LightkeeperError) => void;
-  /** The directory is not there yet. */
+  /** Handles a directory that does not exist yet. */
   readonly absent: () => void;
-  /** Something that is no failure, and that people should know. */
+  /** Handles a finding that is no failure. */
   readonly warned: (finding: Finding) => void;
 }
 
-/** What a watcher is told. */
+/** Settings of a watcher. */
 export interface WatchOptions {
-  /** Asked before each look. */
+  /** Returns the options of the next scan. */
   readonly scan: () => ScanOptions;
-  /** Captures start this far apart, at least. */
+  /** Milliseconds between the starts of two captures, at least. */
   readonly minIntervalMs: number;
 }
 
-/**
- * Looks at a directory again and again, and has a snapshot taken whenever it is not as it was at the last one.
- * Stat scans are the truth; events only make the next look come sooner.
- */
+/** Scans a directory repeatedly and captures it whenever it differs from the last capture. */
 export class Watcher {
   readonly #dir: Uint8Array;
   readonly #options: WatchOptions;
   readonly #handlers: WatchHandlers;
   readonly #signal: AbortSignal;
+  readonly #schedule: WatchSchedule;
+  /** The directory as last captured; undefined if the next scan must lead to a capture. */
   #captured: Scan | undefined;
-  #failures = 0;
-  #seen = false;
-  #watch: Nudge | undefined;
-  #watchable = true;
-  /** Events since the last change that told of nothing. */
-  #vain = 0;
-  #nudged = false;
-  #wake: () => void = () => {};
-  /** On the monotonic clock, like the next. */
-  #nextCaptureMs = 0;
-  #nextLookMs = 0;
-  #nextWatchMs = 0;
+  #hasScanned = false;
+  #subscription: EventSubscription | undefined;
+  /** Shortens the wait under way to end at a time of the monotonic clock. */
+  #wakeAt: (atMs: number) => void = () => {};
 
   constructor(dir: Uint8Array, options: WatchOptions, handlers: WatchHandlers, signal: AbortSignal) {
     this.#dir = dir;
     this.#options = options;
     this.#handlers = handlers;
     this.#signal = signal;
+    this.#schedule = new WatchSchedule(options.minIntervalMs);
   }
 
-  /** Runs until the signal; never rejects for what happens to the directory. */
+  /** Runs until the signal aborts. Never rejects because of the directory. */
   async run(): Promise<void> {
     try {
-      while (!this.#signal.aborted) {
-        this.#nudged = false;
-        const waitMs = await this.#look();
-        // Many agents on one machine should not all look at the same instant.
-        await this.#rest(waitMs * (0.9 + 0.2 * Math.random()));
-      }
+      while (!this.#signal.aborted) await this.#waitUntil(await this.#cycle());
     } finally {
-      await this.#unwatch();
+      await this.#unsubscribe();
     }
   }
 
-  /** A last look: takes a snapshot if the directory has changed since the last one; answers whether it had. */
+  /** Takes a last snapshot if the directory has changed since the last capture. Returns whether it had. */
   async finish(): Promise<boolean> {
     try {
       const seen = await scan(this.#dir, this.#options.scan());
-      if (this.#unchanged(seen)) return false;
-      const { settled } = await this.#handlers.capture();
-      this.#captured = settled ? seen : undefined;
+      if (!this.#isChanged(seen)) return false;
+      await this.#capture(seen);
       return true;
     } catch (error) {
-      if (this.#seen || !isAbsence(error)) this.#handlers.failed(normalise(error));
+      if (this.#hasScanned || !isAbsence(error)) this.#handlers.failed(normalise(error));
       return false;
     }
   }
 
-  #unchanged(seen: Scan): boolean {
-    return this.#captured !== undefined && firstDifference(this.#captured, seen) === undefined;
+  #isChanged(seen: Scan): boolean {
+    return this.#captured === undefined || firstDifference(this.#captured, seen) !== undefined;
   }
 
-  /** Waits; not to the end if an event says that something may have changed. */
-  async #rest(ms: number): Promise<void> {
+  /** Scans the directory, performs what follows from it, and returns the time of the next scan. */
+  async #cycle(): Promise<number> {
+    this.#schedule.scanStarted();
+    try {
+      const seen = await scan(this.#dir, { ...this.#options.scan(), signal: this.#signal });
+      this.#hasScanned = true;
+      const result = { isChanged: this.#isChanged(seen), tookMs: seen.tookMs };
+      let step = this.#schedule.scanned(result, monotonic());
+      while (step.next !== 'scan') step = await this.#perform(step, seen);
+      return step.atMs;
+    } catch (error) {
+      return this.#signal.aborted ? monotonic() : this.#fail(error);
+    }
+  }
+
+  async #perform({ next }: Exclude<WatchStep, ScanStep>, seen: Scan): Promise<WatchStep> {
+    switch (next) {
+      case 'confirm':
+        await this.#handlers.confirm();
+        return this.#schedule.confirmed(monotonic());
+      case 'capture':
+        return this.#schedule.captured(await this.#capture(seen), monotonic());
+      case 'stop-watching':
+        await this.#unsubscribe();
+        return this.#schedule.watchStopped(monotonic());
+      case 'begin-watching':
+        return await this.#subscribe(seen);
+    }
+  }
+
+  /** Captures the directory and returns the duration in milliseconds. */
+  async #capture(seen: Scan): Promise<number> {
+    const { settled, durationMs } = await this.#handlers.capture();
+    // The capture may be newer than `seen`: then the next scan finds a difference, and the next capture none.
+    this.#captured = settled ? seen : undefined;
+    return durationMs;
+  }
+
+  /** Reports a failure and returns the time of the next scan. */
+  #fail(error: unknown): number {
+    this.#captured = undefined;
+    const isAbsent = !this.#hasScanned && isAbsence(error);
+    if (isAbsent) this.#handlers.absent();
+    else this.#handlers.failed(normalise(error));
+    return this.#schedule.failed(isAbsent ? 'absent' : 'error', monotonic()).atMs;
+  }
+
+  async #subscribe(seen: Scan): Promise<WatchStep> {
+    this.#subscription = await subscribeOnce(this.#dir, {
+      names: seen.entries.length,
+      onEvent: () => {
+        this.#subscription = undefined;
+        this.#wakeAt(this.#schedule.event(monotonic()));
+      },
+      onGaveUp: (finding) => {
+        this.#subscription = undefined;
+        this.#schedule.watchGaveUp();
+        this.#handlers.warned(finding);
+      },
+    });
+    const nowMs = monotonic();
+    return this.#subscription === undefined
+      ? this.#schedule.watchNotBegun(nowMs)
+      : this.#schedule.watchBegan(nowMs);
+  }
+
+  async #unsubscribe(): Promise<void> {
+    await this.#subscription?.close();
+    this.#subscription = undefined;
+  }
+
+  /** Waits until a time of the monotonic clock, give or take the jitter, an event or the signal. */
+  async #waitUntil(atMs: number): Promise<void> {
     if (this.#signal.aborted) return;
+    const waitMs = Math.max(0, atMs - monotonic()) * (1 - JITTER + 2 * JITTER * Math.random());
+    const untilMs = monotonic() + waitMs;
     await new Promise<void>((resolve) => {
       const end = () => {
         clearTimeout(timer);
         this.#signal.removeEventListener('abort', end);
-        this.#wake = () => {};
+        this.#wakeAt = () => {};
         resolve();
       };
-      let timer = setTimeout(end, this.#nudged ? Math.min(ms, this.#leftMs()) : ms);
+      let timer = setTimeout(end, waitMs);
       this.#signal.addEventListener('abort', end);
-      this.#wake = () => {
+      this.#wakeAt = (earlierMs) => {
         clearTimeout(timer);
-        timer = setTimeout(end, Math.min(ms, this.#leftMs()));
+        timer = setTimeout(end, Math.max(0, Math.min(untilMs, earlierMs) - monotonic()));
       };
     });
-  }
-
-  /** Until a look could lead to a capture. */
-  #leftMs(): number {
-    return Math.max(0, Math.max(this.#nextCaptureMs, this.#nextLookMs) - monotonic());
-  }
-
-  #nudge(): void {
-    this.#watch = undefined;
-    // A name that is left out may change all the time: then looking without events is cheaper.
-    this.#nextWatchMs = monotonic() + Math.min(VAIN_WAIT_MAX_MS, LOOK_IDLE_MS * this.#vain++);
-    this.#nudged = true;
-    this.#wake();
-  }
-
-  /** Answers how long to wait until the next look. */
-  async #look(): Promise<number> {
-    try {
-      const seen = await scan(this.#dir, { ...this.#options.scan(), signal: this.#signal });
-      this.#seen = true;
-      this.#nextLookMs = monotonic() + Math.max(LOOK_NUDGED_MS, LOOK_SHARE * seen.tookMs);
-      if (this.#unchanged(seen)) {
-        await this.#handlers.confirm();
-        if (this.#watchable && this.#watch === undefined && monotonic() >= this.#nextWatchMs) {
-          await this.#begin(seen);
-          // Something may have changed before the watch began.
-          if (this.#watch !== undefined) return this.#leftMs();
-        }
-        const idleMs = this.#watch === undefined ? LOOK_IDLE_MS : LOOK_WATCHED_MS;
-        return Math.max(idleMs, LOOK_SHARE * seen.tookMs);
-      }
-      await this.#unwatch();
-      this.#vain = 0;
-      const leftMs = this.#nextCaptureMs - monotonic();
-      if (leftMs > 0) return leftMs;
-      const { settled, durationMs } = await this.#handlers.capture();
-      // Taken after `seen`, perhaps of something newer: then the next look finds a difference, and the capture none.
-      this.#captured = settled ? seen : undefined;
-      this.#failures = 0;
-      const spacingMs = Math.max(this.#options.minIntervalMs, CAPTURE_SHARE * durationMs);
-      this.#nextCaptureMs = monotonic() - durationMs + spacingMs;
-      return Math.max(LOOK_BUSY_MS, LOOK_SHARE * seen.tookMs);
-    } catch (error) {
-      if (this.#signal.aborted) return 0;
-      return this.#failed(error);
-    }
-  }
-
-  #failed(error: unknown): number {
-    this.#captured = undefined;
-    if (!this.#seen && isAbsence(error)) {
-      this.#handlers.absent();
-      return LOOK_IDLE_MS;
-    }
-    this.#handlers.failed(normalise(error));
-    this.#failures += 1;
-    return Math.min(FAILURE_WAIT_MAX_MS, LOOK_IDLE_MS * 2 ** Math.min(this.#failures, 10));
-  }
-
-  /** Begins to watch for the next event. */
-  async #begin(seen: Scan): Promise<void> {
-    this.#watch = await watchOnce(this.#dir, {
-      names: seen.entries.length,
-      nudge: () => this.#nudge(),
-      gaveUp: (finding) => {
-        this.#watch = undefined;
-        this.#watchable = false;
-        this.#handlers.warned(finding);
-      },
-    });
-  }
-
-  /** It may be of a directory that is not there any more, and is not needed while there is something to do. */
-  async #unwatch(): Promise<void> {
-    await this.#watch?.close();
-    this.#watch = undefined;
   }
 }
 

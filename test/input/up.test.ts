@@ -74,11 +74,11 @@ describe('a running agent', { concurrency: 5 }, () => {
       const { place, subject } = await graphCase(t);
       fillMany(subject.dir, 2100);
       const agent = new Agent(t, ['--dir', subject.dir, '--store', subject.store]);
-      await agent.says(/warning: changes are found by looking alone: it has more than 2000 names/);
+      await agent.says(/warning: changes are found by scans alone: it has more than 2000 names/);
       await agent.point(1);
       writeFileSync(join(subject.dir, 'f0/n1'), 'changed');
       await agent.point(2);
-      assert.equal(count(agent.text, /by looking alone/), 1, agent.text);
+      assert.equal(count(agent.text, /by scans alone/), 1, agent.text);
       assert.equal((await agent.end()).code, 0);
       await assertCaptured({ place, subject });
     });
