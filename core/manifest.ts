@@ -21,21 +21,21 @@ import { type BytePath, checkPath, pathFromBytes } from './path.ts';
 import { checkCount, KNOWN_FIELDS } from './proto-limits.ts';
 import { hex } from './unit.ts';
 
-/** The format of manifests that this version writes, and the newest that it reads. */
+/** Format of the manifests that this version writes, and the newest that it reads. */
 export const MANIFEST_FORMAT = 1;
 /** Hex digits of a snapshot id. */
 export const SNAPSHOT_ID_DIGITS = 32;
-/** Findings kept in a manifest; the rest is counted. */
+/** Most findings in a manifest; the rest are counted. */
 export const MANIFEST_FINDINGS_MAX = 1000;
 
-/** The last second that can be written as a date. */
+/** Seconds since 1970 at the end of the year 9999, the last time with a four-digit year. */
 const YEAR_9999_SECONDS = 253_402_300_799n;
 const DIGEST_BYTES = 32;
 const STORE_ID_BYTES = 16;
 const MINT_ID_BYTES = 16;
 const GRAPH_ID = /^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$/;
 
-/** Refuses a name that is not a graph id. */
+/** Throws INVALID_ARGUMENT for a name that is not a graph id. */
 export function checkGraphId(graphId: string): void {
   if (GRAPH_ID.test(graphId)) return;
   throw new LightkeeperError(
@@ -47,7 +47,7 @@ export function checkGraphId(graphId: string): void {
   );
 }
 
-/** The graph id that a directory's name makes: other characters become "-". */
+/** Returns the graph id for a directory's name: every other character becomes "-". */
 export function graphIdOf(directoryName: string): string {
   const id = directoryName
     .replace(/[^A-Za-z0-9._-]/g, '-')
@@ -56,7 +56,7 @@ export function graphIdOf(directoryName: string): string {
   return id === '' ? 'graph' : id;
 }
 
-/** The id that people use, from the digest of a manifest. */
+/** Returns the snapshot id for the digest of a manifest. */
 export function snapshotIdOf(digest: Uint8Array): string {
   return hex(digest).slice(0, SNAPSHOT_ID_DIGITS);
 }
@@ -67,7 +67,7 @@ function checkRoot(root: ListRoot | undefined, what: string): void {
   }
 }
 
-/** Reads a manifest as it is stored; refuses formats that it does not know and values that cannot be. */
+/** Parses and checks a stored manifest. Throws DAMAGED, or TOO_NEW for a format of a newer version. */
 export function parseManifest(bytes: Uint8Array): Manifest {
   let manifest: Manifest;
   try {
@@ -96,7 +96,7 @@ export function parseManifest(bytes: Uint8Array): Manifest {
   return manifest;
 }
 
-/** Reads an annotation as it is stored. */
+/** Parses and checks a stored annotation. Throws DAMAGED. */
 export function parseAnnotation(bytes: Uint8Array): Annotation {
   let annotation: Annotation;
   try {
@@ -110,7 +110,7 @@ export function parseAnnotation(bytes: Uint8Array): Annotation {
   return annotation;
 }
 
-/** Reads a position as it is stored. */
+/** Parses and checks a stored position. Throws DAMAGED. */
 export function parsePosition(bytes: Uint8Array): PositionEntry {
   let entry: PositionEntry;
   try {
@@ -126,7 +126,7 @@ export function parsePosition(bytes: Uint8Array): PositionEntry {
   return entry;
 }
 
-/** Reads a piece of the list of files; its paths are safe to follow, and in order after `previous`. */
+/** Parses a piece of the list of files. Throws DAMAGED unless its paths are safe and in order after `previous`. */
 export function parseFileList(bytes: Uint8Array, previous: BytePath): FileEntry[] {
   let files: FileEntry[];
   try {
@@ -153,26 +153,26 @@ export function parseFileList(bytes: Uint8Array, previous: BytePath): FileEntry[
   return files;
 }
 
-/** Milliseconds since 1970 at which a snapshot was captured. */
+/** Returns the time of a snapshot's capture in milliseconds since 1970; 0 if it is not recorded. */
 export function capturedMs(manifest: Manifest): number {
   return manifest.capturedAt === undefined ? 0 : timestampMs(manifest.capturedAt);
 }
 
-/**
- * When a snapshot may say that it was captured: a history never goes back, whatever the clock does.
- */
+/** Returns the capture time of a new snapshot, later than its parent's. */
+// A history never goes back, whatever the clock does.
 export function captureTime(nowMs: number, parentMs: number | undefined): ReturnType<typeof timestampFromMs> {
   return timestampFromMs(parentMs === undefined ? nowMs : Math.max(nowMs, parentMs + 1));
 }
 
-/** A record that knows nothing but a digest. */
+/** Makes a record of a snapshot of which only the digest is known. */
 export function emptyRecord(digest: Uint8Array): SnapshotRecord {
   return create(SnapshotRecordSchema, { digest });
 }
 
 /**
- * Adds what an annotation says to a record. Of two of a kind the one with the higher counter wins, in whatever
- * order they come; a deletion is never undone.
+ * Merges an annotation into a record, in any order.
+ *
+ * The higher counter wins among annotations of one kind; a deletion is never undone.
  */
 export function annotate(record: SnapshotRecord, annotation: Annotation): void {
   const { counter, what } = annotation;
@@ -207,7 +207,7 @@ export function annotate(record: SnapshotRecord, annotation: Annotation): void {
       if (counter > record.deletedCounter) record.deletedCounter = counter;
       return;
     case undefined:
-      // Of a newer version: it may add what this one does not know, never change what it does.
+      // An annotation of a newer version may add what this version does not know, but never change what it does.
       return;
   }
 }

@@ -71,7 +71,7 @@ export class StandIn {
   }
 
   /** Deletes a document, as somebody does by mistake. */
-  async forget(id: string): Promise<void> {
+  async deleteDocument(id: string): Promise<void> {
     await this.#ask('DELETE', `/documents?id=${encodeURIComponent(id)}`);
   }
 

@@ -34,7 +34,7 @@ function say(line = ''): void {
 }
 
 /** Snapshots that an agent tells of, and a way to wait for the next one. */
-class Told {
+class SnapshotLog {
   readonly all: Snapshot[] = [];
   #wake: () => void = () => {};
 
@@ -69,7 +69,7 @@ function aborted(signal: AbortSignal): Promise<never> {
 }
 
 /** Tells the main job on a generated graph; throws if what it says does not come true. */
-export async function tellStory(options: { keep: boolean }): Promise<void> {
+export async function runDemo(options: { keep: boolean }): Promise<void> {
   const place = await mkdtemp(join(tmpdir(), 'lightkeeper-demo-'));
   try {
     await story(place);
@@ -87,12 +87,12 @@ async function story(place: string): Promise<void> {
   let instance = await StandIn.start(dir);
   try {
     say(`   ${await instance.summary()}`);
-    const before = await protectedLife(dir, store, instance);
+    const before = await protectInstance(dir, store, instance);
     await instance.kill();
     await rm(dir, { recursive: true });
     say('   kill -9, rm -rf: gone');
     say();
-    await bringBack(store, dir, before.tree);
+    await restoreAndCompare(store, dir, before.tree);
     instance = await StandIn.start(dir);
     if ((await instance.digest()) !== before.digest) {
       throw new LightkeeperError(
@@ -105,7 +105,7 @@ async function story(place: string): Promise<void> {
     await instance.kill();
   }
   say();
-  await tellCost(store);
+  await printCost(store);
   say();
   say(`the whole story took ${durationText(performance.now() - beganMs)}`);
 }
@@ -117,9 +117,9 @@ interface Before {
 }
 
 /** An agent guards the directory while the instance writes to it; answers what there is at the end. */
-async function protectedLife(dir: string, store: string, instance: StandIn): Promise<Before> {
+async function protectInstance(dir: string, store: string, instance: StandIn): Promise<Before> {
   const stop = new AbortController();
-  const told = new Told();
+  const told = new SnapshotLog();
   let failure: LightkeeperError | undefined;
   const flags = {
     '--dir': dir,
@@ -153,11 +153,11 @@ async function protectedLife(dir: string, store: string, instance: StandIn): Pro
     say();
     say('2. The instance writes; every settled change becomes a point by itself');
     await write(instance, told);
-    await tellDiff(store, told);
+    await printDiff(store, told);
     say();
-    await tornMoment(dir, store, instance, told);
+    await captureTornCut(dir, store, instance, told);
     say();
-    await lostDocument(store, instance, told);
+    await exportLostDocument(store, instance, told);
     say();
     say('5. The machine is lost');
     for (const line of await sha256Tree(dir)) say(`   ${line}`);
@@ -178,7 +178,7 @@ function pointText(snapshot: Snapshot | undefined): string {
   );
 }
 
-async function write(instance: StandIn, told: Told): Promise<void> {
+async function write(instance: StandIn, told: SnapshotLog): Promise<void> {
   for (let step = 1; step <= STEPS; step++) {
     const query = step % 2 === 1;
     const seen = told.all.length;
@@ -193,7 +193,7 @@ async function write(instance: StandIn, told: Told): Promise<void> {
 }
 
 /** What the document that was ingested last has brought. */
-async function tellDiff(store: string, told: Told): Promise<void> {
+async function printDiff(store: string, told: SnapshotLog): Promise<void> {
   const [before, after] = told.all.filter(({ unchanged }) => !unchanged).slice(-2);
   const diff = await withStore(store, { reading: true }, (client) =>
     client.diff({ fromSnapshotId: before?.snapshotId ?? '', toSnapshotId: after?.snapshotId ?? '' }),
@@ -222,7 +222,7 @@ async function snapshotNow(store: string, dir: string): Promise<Snapshot> {
 }
 
 /** Takes snapshots in the middle of a flush, and shows that nobody gets one by mistake. */
-async function tornMoment(dir: string, store: string, instance: StandIn, told: Told): Promise<void> {
+async function captureTornCut(dir: string, store: string, instance: StandIn, told: SnapshotLog): Promise<void> {
   say('3. Somebody insists on a point between two files of a flush, when nothing moves');
   const seen = told.all.length;
   let flushing = true;
@@ -257,12 +257,12 @@ async function refusal(store: string, torn: Snapshot, to: string): Promise<strin
 }
 
 /** A document is deleted by mistake, and is exported from the point before. */
-async function lostDocument(store: string, instance: StandIn, told: Told): Promise<void> {
+async function exportLostDocument(store: string, instance: StandIn, told: SnapshotLog): Promise<void> {
   say('4. Somebody deletes a document by mistake');
   const before = told.all.findLast(({ grade }) => isUsable(grade));
   const documentId = await instance.newest();
   const seen = told.all.length;
-  await instance.forget(documentId);
+  await instance.deleteDocument(documentId);
   await told.until(seen, (snapshot) => isUsable(snapshot.grade) && snapshot.summary.includes('document'));
   say(`   the point after it says: ${told.all.at(-1)?.summary}`);
   const snapshotId = before?.snapshotId ?? '';
@@ -278,7 +278,7 @@ async function lostDocument(store: string, instance: StandIn, told: Told): Promi
   );
 }
 
-async function bringBack(store: string, dir: string, before: readonly string[]): Promise<void> {
+async function restoreAndCompare(store: string, dir: string, before: readonly string[]): Promise<void> {
   say('6. It is restored from its newest point');
   const began = performance.now();
   await withStore(store, {}, async (client) => {
@@ -304,7 +304,7 @@ async function bringBack(store: string, dir: string, before: readonly string[]):
   say(`   the two lists are equal: ${after.length} files, byte for byte`);
 }
 
-async function tellCost(store: string): Promise<void> {
+async function printCost(store: string): Promise<void> {
   const stats = await withStore(store, { reading: true }, (client) => client.getStats({ graphId: 'demo' }));
   say(
     `7. What it cost: ${stats.snapshots} points of ${sizeText(Number(stats.rawBytes))} in all are kept in ` +

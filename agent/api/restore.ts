@@ -3,7 +3,7 @@ import { create } from '@bufbuild/protobuf';
 import { LightkeeperError, systemCode } from '../../core/errors.ts';
 import { bytesText } from '../../core/path.ts';
 import type { OnProgress } from '../../core/progress.ts';
-import { type Found, gradeOf, idOf } from '../../core/snapshot.ts';
+import { type CommittedSnapshot, gradeOf, idOf } from '../../core/snapshot.ts';
 import {
   type RestoreRequest,
   type RestoreResult,
@@ -55,7 +55,7 @@ export async function answerRestore(
 
 async function run(
   store: Store,
-  record: Found,
+  record: CommittedSnapshot,
   request: RestoreRequest,
   { guarded, onProgress, signal }: RestoreAround,
 ): Promise<InPlaceRestored> {

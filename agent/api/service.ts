@@ -9,7 +9,7 @@ import { LOSS_SHARE } from '../../core/lightrag/loss.ts';
 import { capturedMs, checkGraphId, graphIdOf } from '../../core/manifest.ts';
 import type { OnProgress } from '../../core/progress.ts';
 import { learnTorn, windowBefore } from '../../core/quiet.ts';
-import { type Found, gradeOf, idOf, isThere, isTorn, isUsable } from '../../core/snapshot.ts';
+import { type CommittedSnapshot, gradeOf, idOf, isCommitted, isTorn, isUsable } from '../../core/snapshot.ts';
 import {
   type AcceptFindingsRequest,
   AcceptFindingsResponseSchema,
@@ -148,7 +148,7 @@ export class StoreService {
       ...(signal === undefined ? {} : { signal }),
     });
     const tagged = result.unchanged ? await this.#withTags(result.record, request.tags) : result.record;
-    if (!isThere(tagged))
+    if (!isCommitted(tagged))
       throw new LightkeeperError('INTERNAL', 'Cannot show the snapshot that was just taken');
     const { record, failure } = request.noGrade
       ? { record: tagged, failure: undefined }
@@ -165,7 +165,7 @@ export class StoreService {
   }
 
   /** The window before a point that proved to be torn by its content was too short; an old defect says nothing of it. */
-  async #learnTorn(record: Found, quietMs: number = GRAPH_DEFAULTS.quietMs): Promise<void> {
+  async #learnTorn(record: CommittedSnapshot, quietMs: number = GRAPH_DEFAULTS.quietMs): Promise<void> {
     const { manifest, digest, graded } = record;
     const isNew = graded?.findings.some((finding) => mayStand(finding) && finding.standing?.captures === 1);
     if (isNew !== true || isTorn(manifest) || gradeOf(record) !== Grade_Value.TORN) return;
@@ -179,11 +179,11 @@ export class StoreService {
 
   /** A snapshot is there whether or not it can be looked into: that is tried again with the next one. */
   async #graded(
-    record: Found,
+    record: CommittedSnapshot,
     unchanged: boolean,
     lossShare: number = LOSS_SHARE,
     signal?: AbortSignal,
-  ): Promise<{ record: Found; failure: Finding | undefined }> {
+  ): Promise<{ record: CommittedSnapshot; failure: Finding | undefined }> {
     try {
       const graded = unchanged
         ? await this.#grader.again(record, lossShare, signal)
@@ -207,7 +207,7 @@ export class StoreService {
   async accept({ graphId, code, object, reason, dryRun }: AcceptFindingsRequest) {
     if (reason === '') throw withoutReason('accept findings');
     const record = await newestRecord(this.store, graphId === '' ? await onlyGraph(this.store) : graphId);
-    if (record === undefined || !isThere(record)) throw notFound('latest', graphId);
+    if (record === undefined || !isCommitted(record)) throw notFound('latest', graphId);
     const wanted = (finding: Finding) =>
       (code === '' || finding.code === code) && (object === '' || finding.object === object);
     const { graded, accepted } = await this.#grader.accept(record, wanted, reason, dryRun);
@@ -231,7 +231,7 @@ export class StoreService {
     for (const letter of side ? [true] : [false, true]) {
       const from = letter === side && before !== undefined ? { before } : {};
       for await (const [at, record] of this.store.index.records({ ...scope, side: letter, ...from })) {
-        if (!isThere(record)) continue;
+        if (!isCommitted(record)) continue;
         if (snapshots.length >= limit) {
           // The record at the token is the first of the next page.
           const next = Buffer.concat([at, Buffer.from([0])]).toString('hex');
@@ -268,7 +268,7 @@ export class StoreService {
   }
 
   /** Only the head of a graph is what its directory was last found equal to. */
-  async #confirmedAt(record: Found): Promise<number | undefined> {
+  async #confirmedAt(record: CommittedSnapshot): Promise<number | undefined> {
     const { graphId } = record.manifest;
     const head = await this.store.index.head(graphId);
     if (head === undefined || !Buffer.from(head.digest).equals(record.digest)) return undefined;
@@ -326,7 +326,7 @@ export class StoreService {
     const scope = graphId === '' ? {} : { graphId };
     for (const side of [false, true]) {
       for await (const [, record] of this.store.index.records({ ...scope, side })) {
-        if (!isThere(record)) continue;
+        if (!isCommitted(record)) continue;
         result.snapshots += 1;
         result.rawBytes += record.manifest.totals?.rawBytes ?? 0n;
       }
@@ -354,7 +354,7 @@ export class StoreService {
       const graph = await this.graphStatus(graphId, guard?.dir ?? '');
       graph.findings.push(...(guard?.findings ?? []));
       for await (const [, record] of this.store.index.records({ graphId }))
-        if (isThere(record)) graph.snapshots += 1;
+        if (isCommitted(record)) graph.snapshots += 1;
       status.graphs.push(graph);
     }
     return status;
@@ -373,9 +373,9 @@ export class StoreService {
     return status;
   }
 
-  async #newestUsable(graphId: string): Promise<Found | undefined> {
+  async #newestUsable(graphId: string): Promise<CommittedSnapshot | undefined> {
     for await (const [, record] of this.store.index.records({ graphId })) {
-      if (isThere(record) && isUsable(record)) return record;
+      if (isCommitted(record) && isUsable(record)) return record;
     }
     return undefined;
   }

@@ -3,7 +3,7 @@ import { LightkeeperError } from '../../core/errors.ts';
 import { LayoutError } from '../../core/lightrag/chunk-reader.ts';
 import { type JsonValue, RecordPicker } from '../../core/lightrag/record-picker.ts';
 import { GRAPH_FILES, type GraphFile } from '../../core/lightrag/rules.ts';
-import { type Found, idOf } from '../../core/snapshot.ts';
+import { type CommittedSnapshot, idOf } from '../../core/snapshot.ts';
 import {
   type ExportDocumentResponse,
   ExportDocumentResponseSchema,
@@ -20,7 +20,7 @@ function object(value: JsonValue | undefined): JsonObject | undefined {
 /** A document as a snapshot has it: its text, its status and its chunks in order. NOT_FOUND if it is not there. */
 export async function exportDocument(
   store: Store,
-  record: Found,
+  record: CommittedSnapshot,
   documentId: string,
   signal?: AbortSignal,
 ): Promise<ExportDocumentResponse> {

@@ -3,7 +3,7 @@ import { warning } from '../../core/finding.ts';
 import { LayoutError } from '../../core/lightrag/chunk-reader.ts';
 import { GRAPH_FILES, type GraphFile } from '../../core/lightrag/rules.ts';
 import { pathFromBytes, pathText } from '../../core/path.ts';
-import { type Found, idOf } from '../../core/snapshot.ts';
+import { type CommittedSnapshot, idOf } from '../../core/snapshot.ts';
 import { hex } from '../../core/unit.ts';
 import {
   ChangeKind_Value,
@@ -22,8 +22,8 @@ import { compareRecords, type FileRecords } from './record-diff.ts';
 /** What changed from one snapshot to another. */
 export async function diffSnapshots(
   store: Store,
-  from: Found,
-  to: Found,
+  from: CommittedSnapshot,
+  to: CommittedSnapshot,
   signal?: AbortSignal,
 ): Promise<DiffResponse> {
   const endRead = store.beginRead();
@@ -72,7 +72,7 @@ export async function diffSnapshots(
 
 // ----- files -----
 
-async function diffFiles(store: Store, from: Found, to: Found): Promise<[string, FileChange][]> {
+async function diffFiles(store: Store, from: CommittedSnapshot, to: CommittedSnapshot): Promise<[string, FileChange][]> {
   const before = new Map<string, FileEntry>();
   for await (const file of store.files(from.manifest.files)) before.set(pathFromBytes(file.path), file);
   const changes: [string, FileChange][] = [];

@@ -1,11 +1,11 @@
 import { clone, create, fromBinary, toBinary } from '@bufbuild/protobuf';
 import { timestampFromMs, timestampMs } from '@bufbuild/protobuf/wkt';
 import { LightkeeperError } from '../../core/errors.ts';
-import { FACTS_VERSION, parseFacts } from '../../core/lightrag/facts-codec.ts';
+import { FACTS_VERSION, parseFactsUnit } from '../../core/lightrag/facts-codec.ts';
 import { type Circumstances, judge, mayStand, sightingKey, UNCHANGED_MS } from '../../core/lightrag/grade.ts';
-import { alarms, type Lost } from '../../core/lightrag/loss.ts';
+import { lossAlarms, type Lost } from '../../core/lightrag/loss.ts';
 import { capturedMs } from '../../core/manifest.ts';
-import { type Found, idOf, isThere, isTorn, isUsable } from '../../core/snapshot.ts';
+import { type CommittedSnapshot, idOf, isCommitted, isTorn, isUsable } from '../../core/snapshot.ts';
 import { hex, unitId } from '../../core/unit.ts';
 import {
   CutMethod_Value,
@@ -38,11 +38,11 @@ const LOOK_BACK_MAX = 2000;
 /** What a snapshot is graded against. */
 interface History {
   /** The point before it, of whatever grade. */
-  readonly parent: Found | undefined;
+  readonly parent: CommittedSnapshot | undefined;
   /** The last one that was graded. */
-  readonly last: Found | undefined;
+  readonly last: CommittedSnapshot | undefined;
   /** The last usable one. */
-  readonly usable: Found | undefined;
+  readonly usable: CommittedSnapshot | undefined;
 }
 
 /** Grades snapshots, and notes that durably. One for each open store. */
@@ -64,7 +64,7 @@ export class Grader {
    * Looks into a snapshot, the newest of its graph, and grades it; answers its record as it is then. Side snapshots stay
    * as they are.
    */
-  async grade(record: Found, lossShare: number, signal?: AbortSignal): Promise<Found> {
+  async grade(record: CommittedSnapshot, lossShare: number, signal?: AbortSignal): Promise<CommittedSnapshot> {
     return await this.#inTurn(record, async (current) => {
       // Nobody knows what became of the directory since.
       const restedMs = capturedMs(current.manifest) - (await newestChangeMs(this.#store, current));
@@ -74,7 +74,7 @@ export class Grader {
   }
 
   /** The directory was found to be as a snapshot, the newest, has it: its errors are a capture older. */
-  async again(record: Found, lossShare: number, signal?: AbortSignal): Promise<Found> {
+  async again(record: CommittedSnapshot, lossShare: number, signal?: AbortSignal): Promise<CommittedSnapshot> {
     return await this.#inTurn(record, async (current) => {
       const { graded } = current;
       const restedMs = this.#restedMs(current);
@@ -94,7 +94,7 @@ export class Grader {
   }
 
   /** Calls about one graph one after another, each with what the one before it has noted. */
-  async #inTurn<T>(record: Found, run: (current: Found) => Promise<T>): Promise<T> {
+  async #inTurn<T>(record: CommittedSnapshot, run: (current: CommittedSnapshot) => Promise<T>): Promise<T> {
     const { graphId } = record.manifest;
     const before = this.#turns.get(graphId) ?? Promise.resolve();
     const mine = before.then(async () => {
@@ -120,15 +120,15 @@ export class Grader {
   }
 
   /** For how long the newest snapshot is known to be what the directory is; by no clock that jumps within one process. */
-  #restedMs({ manifest, digest }: Found): number {
+  #restedMs({ manifest, digest }: CommittedSnapshot): number {
     const head = this.#heads.get(manifest.graphId);
     return head?.digest === hex(digest) ? monotonic() - head.sinceMs : now() - capturedMs(manifest);
   }
 
   async #look(
-    record: Found,
+    record: CommittedSnapshot,
     { lossShare, restedMs, signal }: { lossShare: number; restedMs: number; signal?: AbortSignal },
-  ): Promise<Found> {
+  ): Promise<CommittedSnapshot> {
     if (isTorn(record.manifest)) return record;
     const began = monotonic();
     const history = await this.#history(record);
@@ -155,7 +155,7 @@ export class Grader {
       endRead();
     }
     if (before !== undefined && graded.stats !== undefined)
-      graded.alarms = alarms(before, graded.stats, lossShare, lost);
+      graded.alarms = lossAlarms(before, graded.stats, { lossShare, lost });
     const ages = { unchangedMs: restedMs, elapsedMs: this.#elapsedMs(record, history.last?.graded) };
     const sightings = history.last?.graded?.sightings ?? [];
     this.#judge(graded, findings, record, { sightings, ...ages });
@@ -166,7 +166,7 @@ export class Grader {
 
   /** Has errors of a snapshot stand for a reason; answers its grade with them, without noting it if it is a dry run. */
   async accept(
-    record: Found,
+    record: CommittedSnapshot,
     wanted: (finding: Finding) => boolean,
     reason: string,
     dryRun: boolean,
@@ -175,7 +175,7 @@ export class Grader {
   }
 
   async #accept(
-    record: Found,
+    record: CommittedSnapshot,
     wanted: (finding: Finding) => boolean,
     reason: string,
     dryRun: boolean,
@@ -212,7 +212,7 @@ export class Grader {
   #judge(
     graded: Graded,
     findings: readonly Finding[],
-    { manifest }: Found,
+    { manifest }: CommittedSnapshot,
     ages: Omit<Circumstances, 'idle'>,
   ): void {
     const idle = manifest.cutMethod === CutMethod_Value.IDLE;
@@ -225,19 +225,19 @@ export class Grader {
   }
 
   /** Time since the last grade; within one process clocks that jump do not count. */
-  #elapsedMs({ manifest }: Found, last: Graded | undefined): number {
+  #elapsedMs({ manifest }: CommittedSnapshot, last: Graded | undefined): number {
     const lastMs = this.#lastMs.get(manifest.graphId);
     if (lastMs !== undefined) return monotonic() - lastMs;
     return last?.at === undefined ? 0 : Math.max(0, now() - timestampMs(last.at));
   }
 
-  async #history(record: Found): Promise<History> {
+  async #history(record: CommittedSnapshot): Promise<History> {
     const { graphId } = record.manifest;
-    let parent: Found | undefined;
-    let last: Found | undefined;
+    let parent: CommittedSnapshot | undefined;
+    let last: CommittedSnapshot | undefined;
     let looked = 0;
     for await (const [, other] of this.#store.index.records({ graphId })) {
-      if (!isThere(other) || other.manifest.sequence >= record.manifest.sequence) continue;
+      if (!isCommitted(other) || other.manifest.sequence >= record.manifest.sequence) continue;
       parent ??= other;
       if (other.graded !== undefined) last ??= other;
       if (isUsable(other)) return { parent, last, usable: other };
@@ -249,11 +249,11 @@ export class Grader {
 
   /** Notes a grade, with what the next one needs. */
   async #note(
-    record: Found,
+    record: CommittedSnapshot,
     graded: Graded,
     contents: readonly Content[] = [],
     files: readonly NotedFile[] = [],
-  ): Promise<Found> {
+  ): Promise<CommittedSnapshot> {
     const { graphId } = record.manifest;
     await this.#store.exclusively(async () => {
       const ingest = new Ingest(this.#store);
@@ -280,7 +280,7 @@ export class Grader {
   /** Whether what facts build on is still there: it may have been removed since it was read. */
   #isWhole({ units, last }: NotedFile): boolean {
     const [first] = units;
-    const before = first === undefined ? last : parseFacts(first).before;
+    const before = first === undefined ? last : parseFactsUnit(first).before;
     return before.length === 0 || this.#store.locate(before) !== undefined;
   }
 

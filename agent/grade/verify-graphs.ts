@@ -1,6 +1,6 @@
 import { create } from '@bufbuild/protobuf';
 import { normalise } from '../../core/errors.ts';
-import { type Found, idOf, isTorn } from '../../core/snapshot.ts';
+import { type CommittedSnapshot, idOf, isTorn } from '../../core/snapshot.ts';
 import { CutMethod_Value, type Finding, FindingSchema } from '../../gen/lightkeeper/v1/types_pb.ts';
 import { graphFiles } from '../snapshots/graph-files.ts';
 import type { Store } from '../store/store.ts';
@@ -9,7 +9,7 @@ import { inspect } from './full-check.ts';
 /** What the checks say of the graphs in snapshots; each finding names those that it is of. */
 export async function inspectSnapshots(
   store: Store,
-  records: AsyncIterable<Found>,
+  records: AsyncIterable<CommittedSnapshot>,
   signal?: AbortSignal,
 ): Promise<Finding[]> {
   const endRead = store.beginRead();

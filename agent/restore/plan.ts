@@ -1,6 +1,6 @@
 import { LightkeeperError } from '../../core/errors.ts';
 import { type BytePath, pathFromBytes, pathMatcher } from '../../core/path.ts';
-import type { Found } from '../../core/snapshot.ts';
+import type { CommittedSnapshot } from '../../core/snapshot.ts';
 import { FileType_Value } from '../../gen/lightkeeper/v1/types_pb.ts';
 import type { Store } from '../store/store.ts';
 import type { Totals } from './tree-writer.ts';
@@ -8,7 +8,7 @@ import type { Totals } from './tree-writer.ts';
 /** How much a restore writes. */
 export async function count(
   store: Store,
-  order: { record: Found; paths: readonly string[] },
+  order: { record: CommittedSnapshot; paths: readonly string[] },
 ): Promise<Totals> {
   const { totals } = order.record.manifest;
   if (order.paths.length === 0 && totals !== undefined)
@@ -51,7 +51,7 @@ export function writing(order: RestoreBase, totals: Totals, base: Buffer, paths:
 
 /** What every restore is asked. */
 export interface RestoreBase {
-  readonly record: Found;
+  readonly record: CommittedSnapshot;
   readonly dryRun: boolean;
   readonly reserveBytes: bigint | undefined;
   readonly signal?: AbortSignal;

@@ -1,6 +1,6 @@
 import { LightkeeperError } from '../../core/errors.ts';
 import { SNAPSHOT_ID_DIGITS } from '../../core/manifest.ts';
-import { type Found, gradeOf, isThere, isUsable } from '../../core/snapshot.ts';
+import { type CommittedSnapshot, gradeOf, isCommitted, isUsable } from '../../core/snapshot.ts';
 import { Grade_Value, type SnapshotRecord } from '../../gen/lightkeeper/v1/types_pb.ts';
 import type { Store } from '../store/store.ts';
 
@@ -15,7 +15,7 @@ export async function selectSnapshot(
   store: Store,
   name: string,
   graphId: string,
-): Promise<{ at: Buffer; record: Found }> {
+): Promise<{ at: Buffer; record: CommittedSnapshot }> {
   if (name === 'latest' || name === 'latest-valid') return await latest(store, name, graphId);
   if (!/^[0-9a-f]+$/i.test(name) || name.length < PREFIX_DIGITS_MIN || name.length > SNAPSHOT_ID_DIGITS) {
     throw new LightkeeperError(
@@ -26,10 +26,10 @@ export async function selectSnapshot(
       },
     );
   }
-  const found: { at: Buffer; record: Found }[] = [];
+  const found: { at: Buffer; record: CommittedSnapshot }[] = [];
   for (const at of await store.index.recordsByPrefix(name.toLowerCase())) {
     const record = await store.index.record(at);
-    if (record === undefined || !isThere(record)) continue;
+    if (record === undefined || !isCommitted(record)) continue;
     if (graphId === '' || record.manifest.graphId === graphId) found.push({ at, record });
   }
   const [first, second] = found;
@@ -46,12 +46,12 @@ export async function selectSnapshot(
   return first;
 }
 
-async function latest(store: Store, name: string, graphId: string): Promise<{ at: Buffer; record: Found }> {
+async function latest(store: Store, name: string, graphId: string): Promise<{ at: Buffer; record: CommittedSnapshot }> {
   const graph = graphId === '' ? await onlyGraph(store) : graphId;
-  const fits = name === 'latest' ? (record: Found) => gradeOf(record) !== Grade_Value.TORN : isUsable;
+  const fits = name === 'latest' ? (record: CommittedSnapshot) => gradeOf(record) !== Grade_Value.TORN : isUsable;
   let ungraded = 0;
   for await (const [at, record] of store.index.records({ graphId: graph })) {
-    if (!isThere(record)) continue;
+    if (!isCommitted(record)) continue;
     if (fits(record)) return { at, record };
     if (gradeOf(record) === Grade_Value.UNGRADED) ungraded += 1;
   }

@@ -5,11 +5,11 @@ import type { OnProgress } from '../../core/progress.ts';
 import { applyRetention, type Candidate, isEmptyPolicy, type RetentionPlan } from '../../core/retention.ts';
 import {
   alarmsOf,
-  type Found,
+  type CommittedSnapshot,
   gradeOf,
   idOf,
   isAlarming,
-  isThere,
+  isCommitted,
   isTorn,
   isUsable,
 } from '../../core/snapshot.ts';
@@ -55,7 +55,7 @@ export class Keeping {
     }
     return await this.#store.exclusively(async () => {
       const plan: RetentionPlan = { keep: [], remove: [] };
-      const removed: { record: Found; reason: string }[] = [];
+      const removed: { record: CommittedSnapshot; reason: string }[] = [];
       for (const graph of graphId === '' ? await this.#store.index.graphs() : [graphId]) {
         checkClock(await newestMs(this.#store, graph));
         const one = await this.#planGraph(graph, policy, removed);
@@ -100,13 +100,13 @@ export class Keeping {
   async #planGraph(
     graphId: string,
     policy: RetentionPolicy,
-    removed: { record: Found; reason: string }[],
+    removed: { record: CommittedSnapshot; reason: string }[],
   ): Promise<RetentionPlan> {
-    const records = new Map<string, Found>();
+    const records = new Map<string, CommittedSnapshot>();
     const candidates: Candidate[] = [];
     for (const side of [false, true]) {
       for await (const [, record] of this.#store.index.records({ graphId, side })) {
-        if (!isThere(record)) continue;
+        if (!isCommitted(record)) continue;
         records.set(idOf(record), record);
         candidates.push(candidate(record));
       }
@@ -143,12 +143,12 @@ export class Keeping {
   }
 
   /** Whether there is another point that is worth as much, or more. */
-  async #hasAnother(record: Found): Promise<boolean> {
+  async #hasAnother(record: CommittedSnapshot): Promise<boolean> {
     const worths = ['broken', 'ungraded', 'usable'];
     const own = worths.indexOf(worthOf(record));
     if (own === 0) return true;
     for await (const [, other] of this.#store.index.records({ graphId: record.manifest.graphId })) {
-      if (!isThere(other) || idOf(other) === idOf(record)) continue;
+      if (!isCommitted(other) || idOf(other) === idOf(record)) continue;
       if (worths.indexOf(worthOf(other)) >= own) return true;
     }
     return false;
@@ -198,7 +198,7 @@ export class Keeping {
   async #annotate(
     name: string,
     graphId: string,
-    what: (record: Found) => Annotation['what'],
+    what: (record: CommittedSnapshot) => Annotation['what'],
   ): Promise<SnapshotSummary> {
     return await this.#store.exclusively(async () => {
       const { at, record } = await selectSnapshot(this.#store, name, graphId);
@@ -214,7 +214,7 @@ export class Keeping {
         throw error;
       }
       const after = await this.#store.index.record(at);
-      return summaryView(after !== undefined && isThere(after) ? after : record);
+      return summaryView(after !== undefined && isCommitted(after) ? after : record);
     });
   }
 }
@@ -226,7 +226,7 @@ export function withoutReason(doing: string): LightkeeperError {
   });
 }
 
-function candidate(record: Found): Candidate {
+function candidate(record: CommittedSnapshot): Candidate {
   return {
     snapshotId: idOf(record),
     capturedMs: capturedMs(record.manifest),
@@ -238,7 +238,7 @@ function candidate(record: Found): Candidate {
   };
 }
 
-function worthOf(record: Found): Candidate['worth'] {
+function worthOf(record: CommittedSnapshot): Candidate['worth'] {
   if (isUsable(record)) return 'usable';
   return gradeOf(record) === Grade_Value.UNGRADED ? 'ungraded' : 'broken';
 }

@@ -2,7 +2,7 @@ import { create } from '@bufbuild/protobuf';
 import { timestampFromMs } from '@bufbuild/protobuf/wkt';
 import { snapshotIdOf } from '../../core/manifest.ts';
 import { bytesText, isUtf8, pathFromBytes, pathText } from '../../core/path.ts';
-import { alarmsOf, type Found, gradeOf, idOf, isAlarming } from '../../core/snapshot.ts';
+import { alarmsOf, type CommittedSnapshot, gradeOf, idOf, isAlarming } from '../../core/snapshot.ts';
 import { hex } from '../../core/unit.ts';
 import {
   type File,
@@ -22,7 +22,7 @@ import {
   Severity_Value,
 } from '../../gen/lightkeeper/v1/types_pb.ts';
 
-function position(record: Found): Position {
+function position(record: CommittedSnapshot): Position {
   const { epoch, mintId, sequence } = record.manifest;
   return create(PositionSchema, { epoch, mintId: hex(mintId), sequence, digest: hex(record.digest) });
 }
@@ -33,7 +33,7 @@ function parentId(manifest: Manifest): string {
 
 /** Findings of a capture, and of the graph in what it took, errors first. */
 export function allFindings(
-  record: Found,
+  record: CommittedSnapshot,
   captured: readonly Finding[] = record.manifest.findings,
 ): Finding[] {
   const all = [...alarmsOf(record), ...(record.graded?.findings ?? []), ...captured];
@@ -43,7 +43,7 @@ export function allFindings(
 
 /** A snapshot as people see it. */
 export function snapshotView(
-  record: Found,
+  record: CommittedSnapshot,
   more: { unchanged?: boolean; confirmedAtMs?: number | undefined; findings?: readonly Finding[] } = {},
 ): Snapshot {
   const { manifest, measured, graded } = record;
@@ -82,7 +82,7 @@ export function snapshotView(
 }
 
 /** A snapshot as one line of a list. */
-export function summaryView(record: Found): SnapshotSummary {
+export function summaryView(record: CommittedSnapshot): SnapshotSummary {
   const { manifest, measured, graded } = record;
   const summary = create(SnapshotSummarySchema, {
     snapshotId: idOf(record),

@@ -6,10 +6,10 @@ import {
   Severity_Value,
 } from '../../gen/lightkeeper/v1/types_pb.ts';
 import { errorFinding, finding, warning } from '../finding.ts';
-import { type ChunkReader, type Flaw, Held, type LayoutError } from './chunk-reader.ts';
+import { type ChunkReader, type LayoutError, type LayoutFlaw, TextSlot } from './chunk-reader.ts';
 import {
   entityState,
-  type Facts,
+  type FactSink,
   pairParts,
   relationState,
   separated,
@@ -19,7 +19,7 @@ import {
 import type { FileFacts } from './facts-codec.ts';
 import { type GraphEvents, GraphReader } from './graphml.ts';
 import { otherRecords, RECORD_FILES } from './kv-files.ts';
-import { lacking, NameTable, nameNumber, Rooms } from './name-table.ts';
+import { missingNames, NameTable, NumberPool, nameNumber } from './name-table.ts';
 import { RecordReader } from './record-reader.ts';
 import { FLAWS, GRAPH_FILES, type GraphFile, IMPLIED, RULES, TABLES_OF, UNIQUE } from './rules.ts';
 import { VectorReader, vectorFileOf } from './vector-reader.ts';
@@ -29,9 +29,9 @@ const KEYS_MAX = 20;
 const KEYS_IN_MESSAGE = 3;
 const KEY_BYTES_MAX = 200;
 /** Names that are noted of one file. */
-const NAMES_NOTED_MAX = 500;
+const NAMES_MAX = 500;
 
-const FLAW_WORDS: Readonly<Record<Flaw, string>> = {
+const FLAW_WORDS: Readonly<Record<LayoutFlaw, string>> = {
   empty: 'empty_file',
   cut: 'cut_file',
   malformed: 'malformed_file',
@@ -59,7 +59,7 @@ interface Lack {
   readonly file: string;
   readonly table: TableName;
   readonly state: string;
-  readonly mend: string;
+  readonly hint: string;
   readonly count: number;
   readonly first: readonly number[];
 }
@@ -69,7 +69,7 @@ export function isGraphFile(path: string): boolean {
   return /^(?:kv_store_.+\.json|vdb_.+\.json|graph_.+\.graphml|_lightrag_config\/.+\.json)$/.test(path);
 }
 
-function readerOf(path: string, facts: Facts, options: { rowsOnly?: boolean } = {}): ChunkReader {
+function readerOf(path: string, facts: FactSink, options: { rowsOnly?: boolean } = {}): ChunkReader {
   if (path.endsWith('.graphml')) return graphReader(facts, path === GRAPH_FILES.graph);
   const [, records = ''] = /^kv_store_(.+)\.json$/.exec(path) ?? [];
   const known = Object.hasOwn(RECORD_FILES, records) ? RECORD_FILES[records] : undefined;
@@ -79,15 +79,15 @@ function readerOf(path: string, facts: Facts, options: { rowsOnly?: boolean } = 
   return new RecordReader(otherRecords(facts), { any: true });
 }
 
-function graphReader(facts: Facts, isKnown: boolean): ChunkReader {
+function graphReader(facts: FactSink, isKnown: boolean): ChunkReader {
   if (!isKnown) return new GraphReader({ node: () => {}, edge: () => {}, data: () => {} }, []);
-  const state = new GraphState(facts);
+  const state = new GraphFactReader(facts);
   const reader = new GraphReader(state, STATE_ATTRIBUTES);
   return {
     feed: (chunk) => reader.feed(chunk),
-    gap: (bytes) => reader.gap(bytes),
-    get terms() {
-      return reader.terms;
+    skipRecords: (bytes) => reader.skipRecords(bytes),
+    get declarations() {
+      return reader.declarations;
     },
     end: () => {
       reader.end();
@@ -100,13 +100,13 @@ const STATE_ATTRIBUTES: readonly string[] = ['source_id', 'description', 'keywor
 const NONE: Buffer = Buffer.alloc(0);
 
 /** Tells of nodes and edges with what is said of them. */
-class GraphState implements GraphEvents {
-  readonly #facts: Facts;
+class GraphFactReader implements GraphEvents {
+  readonly #facts: FactSink;
   /** The node or edge that is open. */
   #open: { kind: 'node' | 'edge'; name: Buffer[] } | undefined;
-  readonly #texts = new Map(STATE_ATTRIBUTES.map((name) => [name, new Held()]));
+  readonly #texts = new Map(STATE_ATTRIBUTES.map((name) => [name, new TextSlot()]));
 
-  constructor(facts: Facts) {
+  constructor(facts: FactSink) {
     this.#facts = facts;
   }
 
@@ -175,7 +175,7 @@ export class GraphCheck {
   /** Files that were not read, as their facts were noted before. */
   readonly #known = new Map<string, FileFacts>();
 
-  constructor(rooms = new Rooms()) {
+  constructor(rooms = new NumberPool()) {
     const tables = TABLES.map((name) => [name, new NameTable(rooms)] as const);
     this.#tables = Object.fromEntries(tables) as Record<TableName, NameTable>;
   }
@@ -186,7 +186,7 @@ export class GraphCheck {
    */
   reader(path: string, options: { rowsOnly?: boolean } = {}): ChunkReader {
     this.#seen.add(path);
-    const facts: Facts = {
+    const facts: FactSink = {
       name: (table, ...parts) => this.#tables[table].add(nameNumber(...parts)),
       flaw: (code, name) => this.#flaw(path, code, keyText(name)),
       vectors: (count, dimension, matrixAt) => {
@@ -199,12 +199,12 @@ export class GraphCheck {
   }
 
   /** A file was read to its end. */
-  read(path: string): void {
+  finished(path: string): void {
     this.#whole.add(path);
   }
 
   /** In place of reading a file: what was noted of the same bytes. */
-  know(path: string, facts: FileFacts): void {
+  reuse(path: string, facts: FileFacts): void {
     this.#seen.add(path);
     this.#whole.add(path);
     this.#known.set(path, facts);
@@ -240,8 +240,8 @@ export class GraphCheck {
       vectors: this.#vectors.get(path) ?? 0,
       dimension: this.#dimensions.get(path) ?? 0,
       matrixAt: this.#matrices.get(path) ?? 0,
-      unread: this.#known.get(path)?.unread ?? 0,
-      names: [...named].slice(-NAMES_NOTED_MAX),
+      incrementalChecks: this.#known.get(path)?.incrementalChecks ?? 0,
+      names: [...named].slice(-NAMES_MAX),
     };
   }
 
@@ -265,19 +265,19 @@ export class GraphCheck {
   /** Compares the files; answers those that must be read once more, by `naming`, before `findings` knows all names. */
   compare({ idle, before }: CheckContext): string[] {
     this.#lacks = [];
-    for (const { code, weight, items, from, known, to, state, mend } of RULES) {
+    for (const { code, weight, items, from, known, to, state, hint } of RULES) {
       const [fromFile, toFile] = [GRAPH_FILES[from], GRAPH_FILES[to]];
       if (!this.#whole.has(fromFile) || !this.#whole.has(toFile)) continue;
-      const { count, first } = lacking(this.#tables[items], this.#tables[known], KEYS_MAX);
+      const { count, first } = missingNames(this.#tables[items], this.#tables[known], KEYS_MAX);
       if (count === 0) continue;
       const heavy = weight === 'error' || (weight === 'under way' && idle === true);
-      const lack = { code, file: fromFile, table: items, state, mend, count, first };
+      const lack = { code, file: fromFile, table: items, state, hint, count, first };
       this.#lacks.push({ ...lack, weight: heavy ? 'error' : weight === 'sign' ? 'sign' : 'warning' });
     }
     for (const [table, from] of Object.entries(UNIQUE) as [TableName, GraphFile][]) {
       const file = GRAPH_FILES[from];
       const first = this.#whole.has(file) ? this.#tables[table].repeated : [];
-      const { state = '', mend = '' } = FLAWS.duplicate_id ?? {};
+      const { state = '', hint = '' } = FLAWS.duplicate_id ?? {};
       if (first.length === 0) continue;
       this.#lacks.push({
         code: 'duplicate_id',
@@ -285,18 +285,18 @@ export class GraphCheck {
         file,
         table,
         state,
-        mend,
+        hint,
         count: first.length,
         first,
       });
     }
-    this.#missing(before);
-    this.#mixed();
-    return [...new Set(this.#lacks.filter((lack) => !this.#nameKnown(lack)).map(({ file }) => file))];
+    this.#findMissingFiles(before);
+    this.#findMixedDimensions();
+    return [...new Set(this.#lacks.filter((lack) => !this.#reuseNames(lack)).map(({ file }) => file))];
   }
 
   /** Names that were noted need not be looked for; but of two names with one number only one is. */
-  #nameKnown({ file, first, code }: Lack): boolean {
+  #reuseNames({ file, first, code }: Lack): boolean {
     const names = new Map(this.#known.get(file)?.names);
     if (code === 'duplicate_id' || first.some((number) => !names.has(number))) return false;
     for (const number of first) this.#names.set(number, new Set([names.get(number) ?? '']));
@@ -304,7 +304,7 @@ export class GraphCheck {
   }
 
   /** A reader that finds the names of what is lacking in a file. */
-  naming(path: string): ChunkReader {
+  nameReader(path: string): ChunkReader {
     const wanted = new Map<TableName, Set<number>>();
     for (const { file, table, first } of this.#lacks) {
       if (file !== path) continue;
@@ -331,11 +331,11 @@ export class GraphCheck {
       // Two names with one number are no duplicate.
       const isOne = (number: number) => (this.#names.get(number)?.size ?? 0) < 2;
       if (lack.code === 'duplicate_id' && !lack.first.some(isOne)) return [];
-      return [counted(lack, named)];
+      return [lackFinding(lack, named)];
     });
     const flaws = [...this.#flaws.values()].flatMap(({ file, code, count, keys }) => {
       const flaw = FLAWS[code];
-      return flaw === undefined ? [] : [counted({ ...flaw, code, file, count }, keys)];
+      return flaw === undefined ? [] : [lackFinding({ ...flaw, code, file, count }, keys)];
     });
     const all = [...this.#broken, ...flaws, ...lacks];
     return all.sort((a, b) => b.severity - a.severity);
@@ -354,7 +354,7 @@ export class GraphCheck {
     });
   }
 
-  #missing(before: ReadonlySet<string> | undefined): void {
+  #findMissingFiles(before: ReadonlySet<string> | undefined): void {
     const told = new Set<string>();
     for (const { table, in: from, file, state } of IMPLIED) {
       const name = GRAPH_FILES[file];
@@ -371,7 +371,7 @@ export class GraphCheck {
     }
   }
 
-  #mixed(): void {
+  #findMixedDimensions(): void {
     const dimensions = new Set(this.#dimensions.values());
     if (dimensions.size < 2) return;
     const told = [...this.#dimensions].map(([path, dimension]) => `${path} ${dimension}`);
@@ -384,13 +384,13 @@ export class GraphCheck {
   }
 }
 
-function counted(
+function lackFinding(
   what: {
     weight: Gravity;
     code: string;
     file: string;
     state: string;
-    mend: string;
+    hint: string;
     count: number;
   },
   names: readonly string[],
@@ -400,7 +400,7 @@ function counted(
   const shown = first.length === 0 ? '' : `: ${first.join(', ')}${what.count > first.length ? ', …' : ''}`;
   return finding(what.code, SEVERITIES[what.weight], what.file, {
     message: `${what.state} (${what.count})${shown}`,
-    hint: what.mend,
+    hint: what.hint,
     count: what.count,
     keys,
   });

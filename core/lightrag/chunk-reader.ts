@@ -1,18 +1,18 @@
 import { LightkeeperError } from '../errors.ts';
 
 /** Longer strings are not held: of those only their length is known, and their bytes pass by in pieces. */
-export const HELD_BYTES_MAX = 64 * 1024;
+export const SHORT_STRING_BYTES_MAX = 64 * 1024;
 
 /** What is wrong with the layout of a file. */
-export type Flaw = 'empty' | 'cut' | 'malformed';
+export type LayoutFlaw = 'empty' | 'cut' | 'malformed';
 
 /** A file that is not in its layout: DAMAGED, with the kind of flaw and the place. */
 export class LayoutError extends LightkeeperError {
-  readonly flaw: Flaw;
+  readonly flaw: LayoutFlaw;
   /** Where, in bytes from the start of the file. */
   readonly at: number;
 
-  constructor(flaw: Flaw, at: number, state: string) {
+  constructor(flaw: LayoutFlaw, at: number, state: string) {
     super('DAMAGED', `Cannot read the file at byte ${at}: ${state}`);
     this.flaw = flaw;
     this.at = at;
@@ -20,20 +20,20 @@ export class LayoutError extends LightkeeperError {
 }
 
 /** What is said of a record whose name is too long to be held. */
-export function longName(): LayoutError {
+export function longNameError(): LayoutError {
   return new LayoutError('malformed', 0, 'a record has a name of more than 64 KiB');
 }
 
-const HELD_FIRST_BYTES = 256;
+const SLOT_FIRST_BYTES = 256;
 
 /** Room for one short text after another: copies of their own would be most of what there is to collect. */
-export class Held {
-  #room = Buffer.allocUnsafeSlow(HELD_FIRST_BYTES);
+export class TextSlot {
+  #buffer = Buffer.allocUnsafeSlow(SLOT_FIRST_BYTES);
   #length = -1;
 
   set(bytes: Buffer): void {
-    if (bytes.length > this.#room.length) this.#room = Buffer.allocUnsafeSlow(bytes.length * 2);
-    bytes.copy(this.#room);
+    if (bytes.length > this.#buffer.length) this.#buffer = Buffer.allocUnsafeSlow(bytes.length * 2);
+    bytes.copy(this.#buffer);
     this.#length = bytes.length;
   }
 
@@ -43,13 +43,13 @@ export class Held {
 
   /** A view that holds until the next is set; undefined if there is none. */
   get bytes(): Buffer | undefined {
-    return this.#length < 0 ? undefined : this.#room.subarray(0, this.#length);
+    return this.#length < 0 ? undefined : this.#buffer.subarray(0, this.#length);
   }
 }
 
 /** What is left of one chunk, joined with the next one in room that is used again. */
 export class Remainder {
-  #room: Buffer = Buffer.alloc(0);
+  #buffer: Buffer = Buffer.alloc(0);
   #length = 0;
 
   /** Bytes that are left. */
@@ -58,27 +58,27 @@ export class Remainder {
   }
 
   get bytes(): Buffer {
-    return this.#room.subarray(0, this.#length);
+    return this.#buffer.subarray(0, this.#length);
   }
 
   /** What is left, and the chunk behind it: a view that holds until `keep`. */
   join(chunk: Buffer): Buffer {
     if (this.#length === 0) return chunk;
     const length = this.#length + chunk.length;
-    if (length > this.#room.length) {
+    if (length > this.#buffer.length) {
       const larger = Buffer.allocUnsafeSlow(Math.ceil(length * 1.5));
-      this.#room.copy(larger, 0, 0, this.#length);
-      this.#room = larger;
+      this.#buffer.copy(larger, 0, 0, this.#length);
+      this.#buffer = larger;
     }
-    chunk.copy(this.#room, this.#length);
-    return this.#room.subarray(0, length);
+    chunk.copy(this.#buffer, this.#length);
+    return this.#buffer.subarray(0, length);
   }
 
   /** Keeps a copy of what is left of joined bytes, or of a chunk: that belongs to whoever gave it. */
-  keep(bytes: Buffer, from: number): void {
+  save(bytes: Buffer, from: number): void {
     const length = bytes.length - from;
-    if (length > this.#room.length) this.#room = Buffer.allocUnsafeSlow(length * 2);
-    bytes.copy(this.#room, 0, from);
+    if (length > this.#buffer.length) this.#buffer = Buffer.allocUnsafeSlow(length * 2);
+    bytes.copy(this.#buffer, 0, from);
     this.#length = length;
   }
 }
@@ -99,9 +99,9 @@ export interface ChunkReader {
    * begin and end; false if it does not. `records` are those that were passed over here and before; unknown while more may
    * be.
    */
-  gap?(bytes: number, records: number | undefined): boolean;
+  skipRecords?(bytes: number, records: number | undefined): boolean;
   /** What its beginning says of how the rest is meant. */
-  readonly terms?: string | undefined;
+  readonly declarations?: string | undefined;
   /** Whether it knows all that it wants to know: neither more bytes nor the end need be given. */
   readonly isDone?: boolean;
 }

@@ -1,8 +1,8 @@
-import { type ChunkReader, LayoutError, longName } from './chunk-reader.ts';
+import { type ChunkReader, LayoutError, longNameError } from './chunk-reader.ts';
 import { pairName } from './facts.ts';
 import { GraphReader } from './graphml.ts';
 import { LayoutReader, unescaped } from './json.ts';
-import { NumberHash, NumberList, Rooms, sortUnique } from './name-table.ts';
+import { NumberHash, NumberList, NumberPool, sortUnique } from './name-table.ts';
 
 /** Takes the name of a record and a number for all that is in it. Bytes are views that hold only during the call. */
 export type TakeDigest = (name: Buffer, content: number) => void;
@@ -98,7 +98,7 @@ export class RecordDigests extends LayoutReader {
   }
 
   long(_: number, isKey: boolean): void {
-    if (isKey && this.#depth === 1) throw longName();
+    if (isKey && this.#depth === 1) throw longNameError();
     if (isKey) this.#content.key();
     else {
       this.#content.text();
@@ -156,7 +156,7 @@ export class DigestTable {
   readonly #names: NumberList;
   readonly #contents: NumberList;
 
-  constructor(rooms = new Rooms()) {
+  constructor(rooms = new NumberPool()) {
     this.#names = new NumberList(rooms);
     this.#contents = new NumberList(rooms);
   }

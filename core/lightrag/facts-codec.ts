@@ -22,16 +22,16 @@ export interface FileFacts {
   /** Where in the file the text of its matrix begins; 0 where that is short, or there is none. */
   readonly matrixAt: number;
   /** States of the file since all of it was read. */
-  readonly unread: number;
+  readonly incrementalChecks: number;
   /** Names that findings were about, with their numbers. */
   readonly names: readonly (readonly [number: number, name: string])[];
 }
 
 /** Facts as they are stored: a chain of units, each of which names the one before it. */
-export interface NotedFacts {
+export interface StoredFacts {
   readonly facts: FileFacts;
   /** Id of the last unit. */
-  readonly last: Buffer;
+  readonly lastId: Buffer;
   readonly parts: number;
   readonly firstParts: number;
 }
@@ -108,10 +108,10 @@ function* pieces(changes: ReadonlyMap<TableName, TableChange>) {
  * The units that note facts: changes of what was noted before, or all anew where that is not much more. Answers the
  * units in order, each to be stored, and what is then noted.
  */
-export function noteFacts(
+export function encodeFacts(
   facts: FileFacts,
-  before: NotedFacts | undefined,
-): { units: Buffer[]; noted: NotedFacts } {
+  before: StoredFacts | undefined,
+): { units: Buffer[]; stored: StoredFacts } {
   const old = before?.facts.tables;
   const changes = new Map([...facts.tables].map(([name, now]) => [name, tableChange(old?.get(name), now)]));
   let changed = 0;
@@ -119,11 +119,11 @@ export function noteFacts(
   for (const { added, removed } of changes.values()) changed += added.length + removed.length;
   for (const now of facts.tables.values()) held += now.length;
   const anew = before === undefined || changed * 2 > held || before.parts - before.firstParts >= CHANGES_MAX;
-  if (anew && before !== undefined) return noteFacts(facts, undefined);
+  if (anew && before !== undefined) return encodeFacts(facts, undefined);
   const parts = [...pieces(changes)];
   const firstParts = before?.firstParts ?? parts.length;
   let count = before?.parts ?? 0;
-  let last = before?.last ?? Buffer.alloc(0);
+  let last = before?.lastId ?? Buffer.alloc(0);
   const units: Buffer[] = [];
   for (const [i, tables] of parts.entries()) {
     const message = create(GraphFactsSchema, { before: last, parts: count, firstParts, tables });
@@ -134,7 +134,7 @@ export function noteFacts(
     last = unitId(UnitKind_Value.GRAPH, unit);
     count += 1;
   }
-  return { units, noted: { facts, last, parts: count, firstParts } };
+  return { units, stored: { facts, lastId: last, parts: count, firstParts } };
 }
 
 function finishPart(message: GraphFacts, facts: FileFacts): void {
@@ -147,7 +147,7 @@ function finishPart(message: GraphFacts, facts: FileFacts): void {
   message.vectors = BigInt(facts.vectors);
   message.dimension = facts.dimension;
   message.matrixAt = BigInt(facts.matrixAt);
-  message.unread = facts.unread;
+  message.unread = facts.incrementalChecks;
   message.names = facts.names.map(([number, name]) => ({
     $typeName: 'lightkeeper.v1.GraphName',
     number,
@@ -172,7 +172,7 @@ function damaged(state: string): LightkeeperError {
 }
 
 /** Reads one unit of facts. */
-export function parseFacts(bytes: Uint8Array): GraphFacts {
+export function parseFactsUnit(bytes: Uint8Array): GraphFacts {
   try {
     const part = fromBinary(GraphFactsSchema, bytes, KNOWN_FIELDS);
     if (part.parts < PARTS_MAX && (part.parts === 0) === (part.before.length === 0)) return part;
@@ -185,22 +185,22 @@ export function parseFacts(bytes: Uint8Array): GraphFacts {
 }
 
 /** A table as it is put together: as it was first noted, and which numbers came (true) or went since. */
-interface Growing {
+interface TableParts {
   readonly first: Float64Array[];
   readonly since: Map<number, boolean>;
 }
 
 /** What is noted in a chain of units, given in order, the first part first. DAMAGED if they do not make one. */
-export function readFacts(units: readonly Uint8Array[]): NotedFacts {
-  const growing = new Map<TableName, Growing>();
+export function decodeFacts(units: readonly Uint8Array[]): StoredFacts {
+  const growing = new Map<TableName, TableParts>();
   let last: GraphFacts | undefined;
   for (const [i, unit] of units.entries()) {
-    const part = parseFacts(unit);
+    const part = parseFactsUnit(unit);
     if (part.parts !== i) throw damaged('their chain does not hold');
     last = part;
     for (const { name, added, removed } of part.tables) {
       if (!isTable(name)) throw damaged('it names no table');
-      const table: Growing = growing.get(name) ?? { first: [], since: new Map() };
+      const table: TableParts = growing.get(name) ?? { first: [], since: new Map() };
       growing.set(name, table);
       if (i < part.firstParts) table.first.push(numbersOf(added));
       else for (const number of numbersOf(added)) table.since.set(number, true);
@@ -213,16 +213,16 @@ export function readFacts(units: readonly Uint8Array[]): NotedFacts {
     if (repeatedNumbers.length > 0 && isTable(name)) repeated.set(name, [...numbersOf(repeatedNumbers)]);
   return {
     facts: {
-      tables: new Map([...growing].map(([name, table]) => [name, grown(table)])),
+      tables: new Map([...growing].map(([name, table]) => [name, mergeTable(table)])),
       repeated,
       flaws: last.flaws,
       vectors: Number(last.vectors),
       dimension: last.dimension,
       matrixAt: Number(last.matrixAt),
-      unread: last.unread,
+      incrementalChecks: last.unread,
       names: last.names.map(({ number, name }) => [number, name] as const),
     },
-    last: unitId(UnitKind_Value.GRAPH, units.at(-1) ?? new Uint8Array()),
+    lastId: unitId(UnitKind_Value.GRAPH, units.at(-1) ?? new Uint8Array()),
     parts: units.length,
     firstParts: last.firstParts,
   };
@@ -232,7 +232,7 @@ function isTable(name: string): name is TableName {
   return (TABLES as readonly string[]).includes(name);
 }
 
-function grown({ first, since }: Growing): Float64Array {
+function mergeTable({ first, since }: TableParts): Float64Array {
   const length = first.reduce((sum, part) => sum + part.length, 0);
   const numbers = new Float64Array(length + since.size);
   let kept = 0;

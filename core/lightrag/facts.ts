@@ -37,7 +37,7 @@ export const TABLES = [
 export type TableName = (typeof TABLES)[number];
 
 /** Takes what readers find. Bytes are views that hold only during the call. */
-export interface Facts {
+export interface FactSink {
   /** A name of a table, in one part or several. */
   name(table: TableName, ...parts: readonly Buffer[]): void;
   /** Something that is wrong with one record by itself. */

@@ -36,7 +36,7 @@ const NEVER_STANDING: ReadonlySet<string> = new Set([
   'unreadable',
 ]);
 /** What a capture met that says nothing of the files in it. */
-const OF_THE_MOMENT: ReadonlySet<string> = new Set(['instance_silent', 'hook_failed', 'other_directory']);
+const TRANSIENT: ReadonlySet<string> = new Set(['instance_silent', 'hook_failed', 'other_directory']);
 
 /** The grade of one whole state, by what was found in it. */
 export function gradeOf(findings: readonly Finding[]): Grade_Value {
@@ -94,7 +94,7 @@ export function judge(
   const marked = findings.map((finding) => {
     if (!mayStand(finding)) return finding;
     const key = hex(sightingKey(finding));
-    const standing = met(known.get(key), isCapture);
+    const standing = sightedAgain(known.get(key), isCapture);
     keys.add(key);
     // The newest are kept longest.
     known.delete(key);
@@ -120,7 +120,7 @@ function aged(standing: Standing | undefined, elapsedMs: number): Standing {
   return create(StandingSchema, { captures, ageMs: ageMs + BigInt(Math.round(elapsedMs)), accepted });
 }
 
-function met(before: Standing | undefined, isCapture: boolean): Standing {
+function sightedAgain(before: Standing | undefined, isCapture: boolean): Standing {
   const { captures: earlier = 0, ageMs = 0n, accepted = '' } = before ?? {};
   const captures = earlier + (isCapture ? 1 : 0);
   const often = captures >= STANDS_CAPTURES && Number(ageMs) >= STANDS_MS;
@@ -139,7 +139,7 @@ function gradeByStanding(
   if (unread || findings.some((one) => isError(one) && !mayStand(one))) return Grade_Value.INVALID;
   if (moving.length > 0 && !isFinal) return Grade_Value.TORN;
   if (wrong.length > 0) return Grade_Value.INVALID;
-  const blemishes = [...findings, ...ofCapture.filter(({ code }) => !OF_THE_MOMENT.has(code))];
+  const blemishes = [...findings, ...ofCapture.filter(({ code }) => !TRANSIENT.has(code))];
   return blemishes.some(({ severity }) => severity !== Severity_Value.INFO)
     ? Grade_Value.DEGRADED
     : Grade_Value.VALID;

@@ -57,16 +57,16 @@ export class GraphReader implements ChunkReader {
     while (at < buffer.length && !this.#waiting)
       at = buffer[at] === LESS ? this.#markup(buffer, at) : this.#characters(buffer, at);
     this.#base += at;
-    this.#rest.keep(buffer, Math.min(at, buffer.length));
+    this.#rest.save(buffer, Math.min(at, buffer.length));
   }
 
   /** Which attribute each key stands for. */
-  get terms(): string {
+  get declarations(): string {
     return JSON.stringify([...this.#names]);
   }
 
   /** Passes over bytes that hold whole nodes and edges, if that is what it expects. */
-  gap(bytes: number): boolean {
+  skipRecords(bytes: number): boolean {
     if (this.#rest.length > 0 || this.#open.length !== 2 || this.#open[1] !== 'graph') return false;
     this.#base += bytes;
     return true;

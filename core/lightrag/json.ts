@@ -1,4 +1,4 @@
-import { type ChunkReader, HELD_BYTES_MAX, LayoutError, Remainder } from './chunk-reader.ts';
+import { type ChunkReader, LayoutError, Remainder, SHORT_STRING_BYTES_MAX } from './chunk-reader.ts';
 
 /** Deeper nesting than any writer of these files makes; Python gives up at about a thousand. */
 const DEPTH_MAX = 500;
@@ -86,7 +86,7 @@ export class JsonReader implements ChunkReader {
     while (at < buffer.length && !this.#waiting)
       at = this.#longBytes < 0 ? this.#token(buffer, at) : this.#longString(buffer, at);
     this.#base += at;
-    this.#rest.keep(buffer, Math.min(at, buffer.length));
+    this.#rest.save(buffer, Math.min(at, buffer.length));
   }
 
   /** Where in the file the string begins that passes by in pieces; undefined outside of one. */
@@ -95,14 +95,14 @@ export class JsonReader implements ChunkReader {
   }
 
   /** Passes over bytes of such a string: neither its end nor an escape is in them. */
-  passOver(bytes: number): void {
+  skipInString(bytes: number): void {
     this.#longBytes += bytes;
     this.#base += bytes;
     this.#escapeOpen = false;
   }
 
   /** Passes over bytes that hold whole entries of the map or list at a depth, each with the comma before it, if that fits. */
-  passEntries(depth: number, bytes: number): boolean {
+  skipEntries(depth: number, bytes: number): boolean {
     const isBetween = this.#longBytes < 0 && this.#rest.length === 0 && this.#next === NEXT.commaOrClose;
     if (!isBetween || this.#depth !== depth) return false;
     this.#base += bytes;
@@ -195,14 +195,14 @@ export class JsonReader implements ChunkReader {
     const isKey = this.#isKey(at);
     const start = at + 1;
     const end = closingQuote(buffer, start);
-    if (end >= 0 && end - start <= HELD_BYTES_MAX) {
+    if (end >= 0 && end - start <= SHORT_STRING_BYTES_MAX) {
       const bytes = buffer.subarray(start, end);
       this.#stringEnded(isKey);
       if (isKey) this.#events.key(bytes, bytes.includes(BACKSLASH));
       else this.#events.string(bytes, bytes.includes(BACKSLASH));
       return end + 1;
     }
-    if (end < 0 && buffer.length - start <= HELD_BYTES_MAX) {
+    if (end < 0 && buffer.length - start <= SHORT_STRING_BYTES_MAX) {
       this.#waiting = true;
       return at;
     }
@@ -273,12 +273,12 @@ export abstract class LayoutReader implements ChunkReader, JsonEvents {
     return this.#json.longAt;
   }
 
-  protected passEntries(depth: number, bytes: number): boolean {
-    return this.#json.passEntries(depth, bytes);
+  protected skipEntries(depth: number, bytes: number): boolean {
+    return this.#json.skipEntries(depth, bytes);
   }
 
-  protected passOver(bytes: number): void {
-    this.#json.passOver(bytes);
+  protected skipInString(bytes: number): void {
+    this.#json.skipInString(bytes);
   }
 
   abstract open(isList: boolean): void;

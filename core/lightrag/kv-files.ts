@@ -1,14 +1,14 @@
-import { type Facts, pairParts, separated, type TableName } from './facts.ts';
+import { type FactSink, pairParts, separated, type TableName } from './facts.ts';
 import type { RecordEvents } from './record-reader.ts';
 
 const CHUNK_PREFIX = Buffer.from('chunk-');
 
 /** What most files tell: only some of these. */
 class Records implements RecordEvents {
-  protected readonly facts: Facts;
+  protected readonly facts: FactSink;
   readonly fields: ReadonlySet<string> = new Set();
 
-  constructor(facts: Facts) {
+  constructor(facts: FactSink) {
     this.facts = facts;
   }
 
@@ -22,7 +22,7 @@ class Records implements RecordEvents {
 class Ids extends Records {
   readonly #table: TableName;
 
-  constructor(facts: Facts, table: TableName) {
+  constructor(facts: FactSink, table: TableName) {
     super(facts);
     this.#table = table;
   }
@@ -110,7 +110,7 @@ class RelationChunks extends Records {
 }
 
 /** What is taken from each file of records, by the middle of its name. */
-export const RECORD_FILES: Readonly<Record<string, (facts: Facts) => RecordEvents>> = {
+export const RECORD_FILES: Readonly<Record<string, (facts: FactSink) => RecordEvents>> = {
   full_docs: (facts) => new Ids(facts, 'documents'),
   doc_status: (facts) => new Statuses(facts),
   text_chunks: (facts) => new Chunks(facts),
@@ -122,6 +122,6 @@ export const RECORD_FILES: Readonly<Record<string, (facts: Facts) => RecordEvent
 };
 
 /** Any other file of records is legal: only its layout is looked at. */
-export function otherRecords(facts: Facts): RecordEvents {
+export function otherRecords(facts: FactSink): RecordEvents {
   return new Records(facts);
 }

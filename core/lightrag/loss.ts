@@ -57,8 +57,20 @@ export function lostBetween(before: Tables, after: Tables): Lost {
   return { documents: lost('documents'), entities: lost('nodes') };
 }
 
+/** What an alarm compares a loss with. */
+export interface LossLimits {
+  /** Share of the documents or entities that may be lost without an alarm, from 0 to 1. */
+  readonly lossShare: number;
+  /** Counts of lost names; without them the totals are compared. */
+  readonly lost?: Lost | undefined;
+}
+
 /** What is alarming about a graph after another one, of the same history. */
-export function alarms(before: GraphStats, after: GraphStats, lossShare: number, names?: Lost): Finding[] {
+export function lossAlarms(
+  before: GraphStats,
+  after: GraphStats,
+  { lossShare, lost: names }: LossLimits,
+): Finding[] {
   const hint = 'compare it with the point before: lightkeeper diff; then lightkeeper ack, or restore';
   const found: Finding[] = [];
   for (const what of ['documents', 'entities'] as const) {

@@ -30,8 +30,8 @@ export class MatrixRows {
   #number = 0;
   #chars = 0;
   /** Characters, and then bytes, up to the next row: what is before them was passed over. */
-  #passChars = 0;
-  #passBytes = 0;
+  #skipChars = 0;
+  #skipBytes = 0;
   /** Of the last characters; unknown if they were passed over. */
   #padding: number | undefined = 0;
 
@@ -48,7 +48,8 @@ export class MatrixRows {
   feed(bytes: Buffer): void {
     for (let at = 0; at < bytes.length; at += PIECE_BYTES) {
       const text =
-        this.#rest + this.#fresh(bytes.toString('latin1', at, Math.min(at + PIECE_BYTES, bytes.length)));
+        this.#rest +
+        this.#withoutSkipped(bytes.toString('latin1', at, Math.min(at + PIECE_BYTES, bytes.length)));
       const whole = text.length - (text.length % 4);
       this.#rest = text.slice(whole);
       if (whole > 0) this.#decode(text.slice(0, whole));
@@ -56,10 +57,10 @@ export class MatrixRows {
   }
 
   /** Characters without those that belong to a group that was passed over. */
-  #fresh(text: string): string {
+  #withoutSkipped(text: string): string {
     this.#chars += text.length;
-    const passed = Math.min(this.#passChars, text.length);
-    this.#passChars -= passed;
+    const passed = Math.min(this.#skipChars, text.length);
+    this.#skipChars -= passed;
     return passed === 0 ? text : text.slice(passed);
   }
 
@@ -72,17 +73,17 @@ export class MatrixRows {
 
   skip(chars: number): void {
     this.#chars += chars;
-    this.#passChars = (4 - (this.#chars % 4)) % 4;
-    const at = ((this.#chars + this.#passChars) / 4) * 3;
+    this.#skipChars = (4 - (this.#chars % 4)) % 4;
+    const at = ((this.#chars + this.#skipChars) / 4) * 3;
     this.#number = Math.ceil(at / this.#rowBytes);
-    this.#passBytes = this.#number * this.#rowBytes - at;
+    this.#skipBytes = this.#number * this.#rowBytes - at;
     this.#filled = 0;
     this.#rest = '';
     this.#padding = undefined;
   }
 
   /** Whether all characters together are so many bytes. */
-  isLong(bytes: number): boolean {
+  hasBytes(bytes: number): boolean {
     const padding = (3 - (bytes % 3)) % 3;
     const fits = this.#rest === '' && this.#chars === ((bytes + padding) / 3) * 4;
     return fits && (this.#padding ?? padding) === padding;
@@ -97,8 +98,8 @@ export class MatrixRows {
     if (all.length !== (text.length / 4) * 3 - padding || (padding === 0 && text.includes('=')))
       throw new LayoutError('malformed', 0, 'its matrix is not base64');
     this.#padding = padding;
-    const passed = Math.min(this.#passBytes, all.length);
-    this.#passBytes -= passed;
+    const passed = Math.min(this.#skipBytes, all.length);
+    this.#skipBytes -= passed;
     const bytes = all.subarray(passed);
     for (let at = 0; at < bytes.length; ) {
       const length = Math.min(this.#rowBytes - this.#filled, bytes.length - at);

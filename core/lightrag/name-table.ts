@@ -2,7 +2,7 @@ const LANE = 2 ** 32;
 const HIGH_BITS = 0x1fffff;
 const FIRST_HIGH = 0x1b873593;
 const FIRST_LOW = 0x52dce729;
-const FIRST_ROOM = 1024;
+const LENGTH_MIN = 1024;
 /** More than the 32 MiB from which on glibc gives memory back as soon as it is free. */
 const PIECE_NUMBERS = 8 << 20;
 /** Smaller rooms are not worth a piece: most graphs have no others. */
@@ -58,15 +58,15 @@ export function nameNumber(...parts: readonly Uint8Array[]): number {
  * Room for lists of numbers, cut from pieces of memory that are so large that the system takes them back whole: many
  * small ones leave holes behind, which the process keeps. What of a piece is not used costs nothing.
  */
-export class Rooms {
-  readonly #left = new Map<number, Float64Array[]>();
+export class NumberPool {
+  readonly #free = new Map<number, Float64Array[]>();
   #piece: Float64Array = new Float64Array(0);
   #used = 0;
 
   /** Room for so many numbers, or somewhat more. */
-  take(length: number): Float64Array {
-    const rounded = Math.max(FIRST_ROOM, 2 ** Math.ceil(Math.log2(length)));
-    const left = this.#left.get(rounded)?.pop();
+  acquire(length: number): Float64Array {
+    const rounded = Math.max(LENGTH_MIN, 2 ** Math.ceil(Math.log2(length)));
+    const left = this.#free.get(rounded)?.pop();
     if (left !== undefined) return left;
     if (rounded < CUT_NUMBERS || rounded > PIECE_NUMBERS / 2) return new Float64Array(rounded);
     if (this.#used + rounded > this.#piece.length) {
@@ -78,28 +78,28 @@ export class Rooms {
   }
 
   /** Room that is not used any more is for the next that wants as much. */
-  leave(room: Float64Array): void {
+  release(room: Float64Array): void {
     if (room.length === 0) return;
-    const left = this.#left.get(room.length) ?? [];
+    const left = this.#free.get(room.length) ?? [];
     left.push(room);
-    this.#left.set(room.length, left);
+    this.#free.set(room.length, left);
   }
 }
 
 /** A list of numbers, of eight bytes each. */
 export class NumberList {
-  readonly #rooms: Rooms;
-  #room: Float64Array = new Float64Array(0);
+  readonly #pool: NumberPool;
+  #memory: Float64Array = new Float64Array(0);
   #length = 0;
 
-  constructor(rooms: Rooms) {
-    this.#rooms = rooms;
+  constructor(rooms: NumberPool) {
+    this.#pool = rooms;
   }
 
   /** A list of these, which are of use to nobody else. */
   static of(numbers: Float64Array): NumberList {
-    const list = new NumberList(new Rooms());
-    list.#room = numbers;
+    const list = new NumberList(new NumberPool());
+    list.#memory = numbers;
     list.#length = numbers.length;
     return list;
   }
@@ -109,22 +109,22 @@ export class NumberList {
   }
 
   push(number: number): void {
-    if (this.#length === this.#room.length) {
-      const larger = this.#rooms.take(this.#length + 1);
-      larger.set(this.#room);
-      this.#rooms.leave(this.#room);
-      this.#room = larger;
+    if (this.#length === this.#memory.length) {
+      const larger = this.#pool.acquire(this.#length + 1);
+      larger.set(this.#memory);
+      this.#pool.release(this.#memory);
+      this.#memory = larger;
     }
-    this.#room[this.#length++] = number;
+    this.#memory[this.#length++] = number;
   }
 
   /** A view that holds until the next is added. */
   get numbers(): Float64Array {
-    return this.#room.subarray(0, this.#length);
+    return this.#memory.subarray(0, this.#length);
   }
 
   /** Forgets all but the first. */
-  keep(length: number): void {
+  truncate(length: number): void {
     this.#length = Math.min(this.#length, length);
   }
 }
@@ -146,13 +146,13 @@ export class NameTable {
   #compactAt = COMPACT_AT;
   readonly #repeated: number[] = [];
 
-  constructor(rooms: Rooms) {
+  constructor(rooms: NumberPool) {
     this.#list = new NumberList(rooms);
   }
 
   /** A table of numbers that are known: each once, in order, and some of those that were there more than once. */
   static of(numbers: Float64Array, repeated: readonly number[]): NameTable {
-    const table = new NameTable(new Rooms());
+    const table = new NameTable(new NumberPool());
     table.#list = NumberList.of(numbers);
     table.#repeated.push(...repeated);
     return table;
@@ -190,13 +190,13 @@ export class NameTable {
     const kept = sortUnique(this.#list.numbers, (number) => {
       if (this.#repeated.length < REPEATED_MAX) this.#repeated.push(number);
     });
-    this.#list.keep(kept);
+    this.#list.truncate(kept);
     this.#sorted = true;
   }
 }
 
 /** The numbers of one table that another one lacks: how many, and the first of them. */
-export function lacking(
+export function missingNames(
   items: NameTable,
   known: NameTable,
   samples: number,

@@ -1,4 +1,4 @@
-import { LayoutError, longName } from './chunk-reader.ts';
+import { LayoutError, longNameError } from './chunk-reader.ts';
 import { LayoutReader, unescaped } from './json.ts';
 
 const NONE: Buffer = Buffer.alloc(0);
@@ -38,8 +38,8 @@ export class RecordReader extends LayoutReader {
     this.#any = any;
   }
 
-  gap(bytes: number): boolean {
-    return this.passEntries(1, bytes);
+  skipRecords(bytes: number): boolean {
+    return this.skipEntries(1, bytes);
   }
 
   open(isList: boolean): void {
@@ -79,7 +79,7 @@ export class RecordReader extends LayoutReader {
 
   long(_: number, isKey: boolean): void {
     if (this.#depth < 2 && !isKey) this.#other();
-    else if (this.#depth === 1) throw longName();
+    else if (this.#depth === 1) throw longNameError();
     if (this.#depth === 2 && isKey) this.#begin('');
   }
 

@@ -1,6 +1,6 @@
 import type { GraphFacts } from '../../gen/lightkeeper/v1/types_pb.ts';
 import type { NodeRef } from '../list.ts';
-import type { Run } from '../unit-runs.ts';
+import type { UnitRun } from '../unit-runs.ts';
 import { FLOAT_BYTES } from './matrix.ts';
 
 /** Units that are looked up at once. */
@@ -15,7 +15,7 @@ const EDGE_SHARE = 8;
 const RUN_BYTES_MIN = 512 << 10;
 
 /** Units of a file that are read, or passed over but for their ends. */
-export type Stretch =
+export type Segment =
   | {
       readonly refs: readonly NodeRef[];
       /** Place of the first of them in the file. */
@@ -35,12 +35,12 @@ export type Stretch =
  * same on both sides. What lies behind byte `end` of the older one is read, and left out of its stretches. Undefined where
  * less than half could be passed over.
  */
-export function stretchesOf(
+export function planSegments(
   one: readonly NodeRef[],
   other: readonly NodeRef[],
-  runs: readonly Run[],
+  runs: readonly UnitRun[],
   end: number,
-): { before: Stretch[]; after: Stretch[] } | undefined {
+): { before: Segment[]; after: Segment[] } | undefined {
   const offsets = offsetsOf(one);
   const offsetOf = (unit: number) => offsets[unit] ?? 0;
   // The unit across the end is read, and never passed over.
@@ -52,13 +52,13 @@ export function stretchesOf(
   const passed = long.reduce((sum, { at, length }) => sum + offsetOf(at + length) - offsetOf(at), 0);
   if (long.length === 0 || passed * 2 < offsetOf(read)) return undefined;
   const after = long.map(({ otherAt, length }) => ({ at: otherAt, length })).sort((a, b) => a.at - b.at);
-  return { before: parted(one.slice(0, read), long), after: parted(other, after) };
+  return { before: segmentsOf(one.slice(0, read), long), after: segmentsOf(other, after) };
 }
 
 /** Long stretches that are read, in shorter ones. */
-export function shortened(stretch: Stretch): Stretch[] {
+export function splitSegment(stretch: Segment): Segment[] {
   if (!('refs' in stretch)) return [stretch];
-  const parts: Stretch[] = [];
+  const parts: Segment[] = [];
   for (let at = 0; at < stretch.refs.length; at += REFS_MAX)
     parts.push({ refs: stretch.refs.slice(at, at + REFS_MAX), from: stretch.from + at });
   return parts;
@@ -70,8 +70,8 @@ function offsetsOf(units: readonly NodeRef[]): number[] {
   return offsets;
 }
 
-function parted(units: readonly NodeRef[], runs: readonly { at: number; length: number }[]): Stretch[] {
-  const stretches: Stretch[] = [];
+function segmentsOf(units: readonly NodeRef[], runs: readonly { at: number; length: number }[]): Segment[] {
+  const stretches: Segment[] = [];
   let next = 0;
   for (const [i, { at, length }] of runs.entries()) {
     if (at > next) stretches.push({ refs: units.slice(next, at), from: next });
@@ -79,7 +79,7 @@ function parted(units: readonly NodeRef[], runs: readonly { at: number; length: 
     const run = units.slice(at, next);
     const share = bytesOf(run) / EDGE_SHARE;
     const edgeBytes = Math.min(EDGE_BYTES_MAX, Math.max(EDGE_BYTES_MIN, share));
-    const [first, last] = [edge(run, edgeBytes), edge(run.toReversed(), edgeBytes)];
+    const [first, last] = [edgeLength(run, edgeBytes), edgeLength(run.toReversed(), edgeBytes)];
     const middle = run.slice(first, run.length - last);
     stretches.push({
       head: run.slice(0, first),
@@ -97,7 +97,7 @@ function bytesOf(units: readonly NodeRef[]): number {
 }
 
 /** How many units make an edge. */
-function edge(run: readonly NodeRef[], edgeBytes: number): number {
+function edgeLength(run: readonly NodeRef[], edgeBytes: number): number {
   let bytes = 0;
   let count = 0;
   while (count < run.length && bytes < edgeBytes) bytes += run[count++]?.span ?? 0;
@@ -105,17 +105,17 @@ function edge(run: readonly NodeRef[], edgeBytes: number): number {
 }
 
 /** Where each unit of a file was in the text of its matrix; undefined for those that were not there, or must be read. */
-export type Places = readonly (number | undefined)[];
+export type MatrixOffsets = readonly (number | undefined)[];
 
 /**
  * Which units of a file of vectors were in the matrix of its older state, which was found to be right. As many of them as
  * a row is long are read on both sides of what has changed: rows that lie across the border are looked at whole.
  */
-export function matrixPlaces(
+export function matrixOffsets(
   units: readonly NodeRef[],
   before: readonly NodeRef[],
   { matrixAt, vectors, dimension }: GraphFacts,
-): Places | undefined {
+): MatrixOffsets | undefined {
   if (matrixAt === 0n) return undefined;
   const begin = Number(matrixAt);
   const end = begin + Math.ceil((Number(vectors) * dimension * FLOAT_BYTES) / 3) * 4;

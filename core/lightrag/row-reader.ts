@@ -1,4 +1,4 @@
-import { Held } from './chunk-reader.ts';
+import { TextSlot } from './chunk-reader.ts';
 import { ValueHash } from './digest.ts';
 import { pairName } from './facts.ts';
 import { LayoutReader, unescaped } from './json.ts';
@@ -34,10 +34,10 @@ export class VectorRows extends LayoutReader {
   #depth = 0;
   #top = '';
   #field = '';
-  readonly #id = new Held();
-  readonly #entity = new Held();
-  readonly #source = new Held();
-  readonly #target = new Held();
+  readonly #id = new TextSlot();
+  readonly #entity = new TextSlot();
+  readonly #source = new TextSlot();
+  readonly #target = new TextSlot();
   readonly #value = new ValueHash();
   readonly #fields = new Map<string, number>();
   #vector: number | undefined;
@@ -120,7 +120,7 @@ export class VectorRows extends LayoutReader {
     return this.#top === 'data' && this.#depth >= ROW_DEPTH - 1;
   }
 
-  #place(): Held | undefined {
+  #place(): TextSlot | undefined {
     switch (this.#field) {
       case '__id__':
         return this.#id;

@@ -33,7 +33,7 @@ export interface Rule {
   readonly to: GraphFile;
   /** What an item is and does, in the plural. */
   readonly state: string;
-  readonly mend: string;
+  readonly hint: string;
 }
 
 const REBUILD =
@@ -47,9 +47,9 @@ function rule(
   weight: Weight,
   [items, from]: readonly [TableName, GraphFile],
   [known, to]: readonly [TableName, GraphFile],
-  [state, mend]: readonly [string, string],
+  [state, hint]: readonly [string, string],
 ): Rule {
-  return { code, weight, items, from, known, to, state, mend };
+  return { code, weight, items, from, known, to, state, hint };
 }
 
 /** What holds between the files of a LightRAG directory: docs/design.md says how that was found. */
@@ -279,25 +279,25 @@ export const IMPLIED: readonly Implied[] = [
 ];
 
 /** What may be wrong with a record by itself. */
-export const FLAWS: Readonly<Record<string, { weight: 'error' | 'warning'; state: string; mend: string }>> = {
-  duplicate_id: { weight: 'error', state: 'names are there more than once', mend: RESTORE },
-  entity_id: { weight: 'error', state: 'rows have an id that is not that of their entity', mend: REBUILD },
+export const FLAWS: Readonly<Record<string, { weight: 'error' | 'warning'; state: string; hint: string }>> = {
+  duplicate_id: { weight: 'error', state: 'names are there more than once', hint: RESTORE },
+  entity_id: { weight: 'error', state: 'rows have an id that is not that of their entity', hint: REBUILD },
   relation_id: {
     weight: 'error',
     state: 'rows have an id that is not that of their relation',
-    mend: REBUILD,
+    hint: REBUILD,
   },
-  chunk_id: { weight: 'error', state: 'chunks have an id of another form', mend: RESTORE },
-  chunks_count: { weight: 'error', state: 'documents count other chunks than they list', mend: RESTORE },
-  matrix_length: { weight: 'error', state: 'the matrix is not as long as the rows say', mend: REBUILD },
+  chunk_id: { weight: 'error', state: 'chunks have an id of another form', hint: RESTORE },
+  chunks_count: { weight: 'error', state: 'documents count other chunks than they list', hint: RESTORE },
+  matrix_length: { weight: 'error', state: 'the matrix is not as long as the rows say', hint: REBUILD },
   vector_mismatch: {
     weight: 'error',
     state: 'rows have a vector that is not that of the matrix',
-    mend: REBUILD,
+    hint: REBUILD,
   },
   bad_vector: {
     weight: 'warning',
     state: 'rows of the matrix are zero or no numbers: they are never found',
-    mend: REBUILD,
+    hint: REBUILD,
   },
 };

@@ -47,7 +47,7 @@ function wholeCharacters(bytes: Buffer): number {
 }
 
 /** Gives a file to its reader, and sees that it is UTF-8. Throws `LayoutError` for what is not, or not in its layout. */
-export class Feed implements ChunkReader {
+export class Utf8Reader implements ChunkReader {
   readonly #reader: ChunkReader;
   readonly #utf8 = new Utf8Check();
   #at = 0;
@@ -65,8 +65,8 @@ export class Feed implements ChunkReader {
     }
   }
 
-  get terms(): string | undefined {
-    return this.#reader.terms;
+  get declarations(): string | undefined {
+    return this.#reader.declarations;
   }
 
   get isDone(): boolean {
@@ -79,8 +79,8 @@ export class Feed implements ChunkReader {
     return true;
   }
 
-  gap(bytes: number, records: number | undefined): boolean {
-    if (this.#reader.gap?.(bytes, records) !== true) return false;
+  skipRecords(bytes: number, records: number | undefined): boolean {
+    if (this.#reader.skipRecords?.(bytes, records) !== true) return false;
     this.#at += bytes;
     return true;
   }

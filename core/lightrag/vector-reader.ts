@@ -1,7 +1,7 @@
 import { hash } from 'node:crypto';
 import { inflateSync } from 'node:zlib';
-import { Held, LayoutError } from './chunk-reader.ts';
-import { type Facts, pairName, pairParts, rowEntityState, rowRelationState } from './facts.ts';
+import { LayoutError, TextSlot } from './chunk-reader.ts';
+import { type FactSink, pairName, pairParts, rowEntityState, rowRelationState } from './facts.ts';
 import { LayoutReader, unescaped } from './json.ts';
 import { dimensionOf, FLOAT_BYTES, MatrixRows } from './matrix.ts';
 
@@ -13,13 +13,13 @@ const NONE: Buffer = Buffer.alloc(0);
 
 /** The fields of a row that are looked at. */
 class Row {
-  readonly id = new Held();
-  readonly entity = new Held();
-  readonly source = new Held();
-  readonly target = new Held();
+  readonly id = new TextSlot();
+  readonly entity = new TextSlot();
+  readonly source = new TextSlot();
+  readonly target = new TextSlot();
   /** What it was made of, and from which chunks. */
-  readonly content = new Held();
-  readonly sources = new Held();
+  readonly content = new TextSlot();
+  readonly sources = new TextSlot();
   /** A copy: it is kept until the matrix comes. */
   vector: Buffer | undefined;
 
@@ -43,7 +43,7 @@ export function vectorFileOf(path: string): VectorFile | undefined {
  * ids and names of the rows, the length of the matrix, rows that are no vector, and whether rows and matrix agree.
  */
 export class VectorReader extends LayoutReader {
-  readonly #facts: Facts;
+  readonly #facts: FactSink;
   readonly #file: VectorFile;
   #depth = 0;
   #top = '';
@@ -62,7 +62,7 @@ export class VectorReader extends LayoutReader {
   #isNumbered = true;
 
   /** Rows only: neither the matrix nor what is behind it is looked at, nor need it come. */
-  constructor(facts: Facts, file: VectorFile, { rowsOnly = false } = {}) {
+  constructor(facts: FactSink, file: VectorFile, { rowsOnly = false } = {}) {
     super();
     this.#facts = facts;
     this.#file = file;
@@ -127,13 +127,13 @@ export class VectorReader extends LayoutReader {
   skip(was: number, bytes: number): boolean {
     const matrix = this.#matrix;
     if (matrix === undefined || this.longAt === undefined || !matrix.isInPhase(was)) return false;
-    this.passOver(bytes);
+    this.skipInString(bytes);
     matrix.skip(bytes);
     return true;
   }
 
-  gap(bytes: number, rows: number | undefined): boolean {
-    if (this.#top !== 'data' || !this.passEntries(2, bytes)) return false;
+  skipRecords(bytes: number, rows: number | undefined): boolean {
+    if (this.#top !== 'data' || !this.skipEntries(2, bytes)) return false;
     this.#isNumbered = rows !== undefined;
     this.#rows += rows ?? 0;
     return true;
@@ -153,7 +153,7 @@ export class VectorReader extends LayoutReader {
     this.#place()?.set(unescaped(bytes, escaped));
   }
 
-  #place(): Held | undefined {
+  #place(): TextSlot | undefined {
     const row = this.#row;
     switch (this.#field) {
       case '__id__':
@@ -223,7 +223,7 @@ export class VectorReader extends LayoutReader {
   #endMatrix(): void {
     this.#hasMatrix = true;
     const expected = this.#rows * this.#dimension * FLOAT_BYTES;
-    if (this.#matrix?.isLong(expected) !== true) this.#facts.flaw('matrix_length', Buffer.from('matrix'));
+    if (this.#matrix?.hasBytes(expected) !== true) this.#facts.flaw('matrix_length', Buffer.from('matrix'));
     this.#vectors.clear();
   }
 }

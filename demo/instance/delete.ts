@@ -10,14 +10,14 @@ const sourcesOf = (text: string | undefined): string[] => (text ? text.split(SEP
  * Forgets a document: its text and chunks, and what only they spoke of; what others speak of too is left with their
  * sources. Answers of the model stay. False if there is no such document.
  */
-export function forget(memory: Memory, id: string): boolean {
+export function deleteDocument(memory: Memory, id: string): boolean {
   if (!memory.store('kv_store_full_docs.json').delete(id)) return false;
   memory.store('kv_store_doc_status.json').delete(id);
   memory.store('kv_store_full_entities.json').delete(id);
   memory.store('kv_store_full_relations.json').delete(id);
   const gone = dropChunks(memory, id);
-  forgetEntities(memory, gone);
-  forgetRelations(memory, gone);
+  deleteEntities(memory, gone);
+  deleteRelations(memory, gone);
   return true;
 }
 
@@ -33,7 +33,7 @@ function dropChunks(memory: Memory, id: string): Set<string> {
   return gone;
 }
 
-function forgetEntities(memory: Memory, gone: ReadonlySet<string>): void {
+function deleteEntities(memory: Memory, gone: ReadonlySet<string>): void {
   const { nodes } = memory.graph;
   for (const [name, node] of nodes) {
     const left = without(node.attributes.source_id, gone);
@@ -50,7 +50,7 @@ function forgetEntities(memory: Memory, gone: ReadonlySet<string>): void {
   }
 }
 
-function forgetRelations(memory: Memory, gone: ReadonlySet<string>): void {
+function deleteRelations(memory: Memory, gone: ReadonlySet<string>): void {
   const { nodes, edges } = memory.graph;
   for (const [key, edge] of edges) {
     const { ends, attributes } = edge;

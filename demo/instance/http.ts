@@ -42,7 +42,7 @@ const ROUTES: Readonly<Record<string, Route>> = {
   'GET /documents': ({ memory }) => ok({ documents: memory.documents() }),
   'POST /documents': async ({ pipeline }) => ok({ status: 'success', id: await pipeline.ingest() }),
   'DELETE /documents': async ({ pipeline }, query) => {
-    const there = await pipeline.forget(query.get('id') ?? '');
+    const there = await pipeline.deleteDocument(query.get('id') ?? '');
     return there ? ok({ status: 'success' }) : { status: 404, body: { detail: 'Document not found' } };
   },
   'GET /query': answerQuery,

@@ -27,7 +27,7 @@ const STATUS = 'kv_store_doc_status.json';
 type Entry = readonly [key: string, value: object];
 
 /** One document and all that was extracted from it, about to go into the memory of an instance. */
-export class Lesson {
+export class DocumentIngest {
   readonly number: number;
   /** Of the document. */
   readonly id: string;
@@ -139,7 +139,7 @@ export class Lesson {
 }
 
 /** One question: its keywords and its answer go into the cache. */
-export function ask(memory: Memory, seed: number): void {
+export function addQuery(memory: Memory, seed: number): void {
   const cache = memory.store(CACHE);
   const entries = queryEntries(seed, memory.store(STATUS).size, memory.asked + 1);
   for (const [key, value] of entries) cache.set(key, value as Value);

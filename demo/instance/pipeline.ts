@@ -1,9 +1,9 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { LightkeeperError, normalise } from '../../core/errors.ts';
 import { DERIVED, type FileName } from '../generate.ts';
-import { forget } from './delete.ts';
+import { deleteDocument } from './delete.ts';
 import type { Flush } from './flush.ts';
-import { ask, Lesson } from './ingest.ts';
+import { addQuery, DocumentIngest } from './ingest.ts';
 import { KV_NAMES, type Memory } from './memory.ts';
 import type { InstanceOptions } from './options.ts';
 
@@ -65,9 +65,9 @@ export class Pipeline {
   }
 
   /** Forgets a document, after the ingests that wait; resolves once that is flushed, to whether there was such a one. */
-  async forget(id: string): Promise<boolean> {
+  async deleteDocument(id: string): Promise<boolean> {
     this.#checkRunning();
-    return await this.#inTurn(() => this.#forget(id));
+    return await this.#inTurn(() => this.#deleteDocument(id));
   }
 
   /** One change after another. */
@@ -81,10 +81,10 @@ export class Pipeline {
     return this.#watched(mine);
   }
 
-  async #forget(id: string): Promise<boolean> {
+  async #deleteDocument(id: string): Promise<boolean> {
     this.#busy = true;
     try {
-      if (!forget(this.#memory, id)) return false;
+      if (!deleteDocument(this.#memory, id)) return false;
       await this.#write(CHUNKS, ...DERIVED, DOCS, STATUS);
       return true;
     } finally {
@@ -95,7 +95,7 @@ export class Pipeline {
   /** Asks one question: the cache grows and is flushed, also in the middle of an ingest. */
   async query(): Promise<void> {
     this.#checkRunning();
-    ask(this.#memory, this.#options.seed);
+    addQuery(this.#memory, this.#options.seed);
     this.#flush.changed(CACHE);
     await this.#watched(this.#flush.write([CACHE]));
   }
@@ -150,7 +150,7 @@ export class Pipeline {
     this.#busy = true;
     this.#startedAt = new Date().toISOString();
     try {
-      const lesson = new Lesson(this.#memory, this.#options.seed);
+      const lesson = new DocumentIngest(this.#memory, this.#options.seed);
       this.#message = `Processing document ${lesson.number}`;
       await this.#process(lesson);
       this.#message = `Completed document ${lesson.number}`;
@@ -163,7 +163,7 @@ export class Pipeline {
     }
   }
 
-  async #process(lesson: Lesson): Promise<void> {
+  async #process(lesson: DocumentIngest): Promise<void> {
     lesson.enqueue();
     await this.#write(DOCS, STATUS);
     await this.#flush.pause();

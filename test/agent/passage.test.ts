@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { matrixPlaces, type Stretch, shortened, stretchesOf } from '../../core/lightrag/reuse-plan.ts';
+import { matrixOffsets, type Segment, splitSegment, planSegments } from '../../core/lightrag/reuse-plan.ts';
 import type { NodeRef } from '../../core/list.ts';
-import { runsOf } from '../../core/unit-runs.ts';
+import { commonRuns } from '../../core/unit-runs.ts';
 
 const UNIT_BYTES = 16 << 10;
 const KB = 1 << 10;
@@ -17,7 +17,7 @@ function upTo(count: number, from = 0): number[] {
 }
 
 /** Kilobytes that are read, or, below zero, passed over. */
-function sizes(stretches: readonly Stretch[]): number[] {
+function sizes(stretches: readonly Segment[]): number[] {
   const bytes = (refs: readonly NodeRef[]) => refs.reduce((sum, { span }) => sum + span, 0) / KB;
   return stretches.flatMap((one) =>
     'refs' in one ? [bytes(one.refs)] : [bytes(one.head), -one.bytes / KB, bytes(one.tail)],
@@ -25,7 +25,7 @@ function sizes(stretches: readonly Stretch[]): number[] {
 }
 
 function stretches(one: readonly NodeRef[], other: readonly NodeRef[], end = Number.POSITIVE_INFINITY) {
-  return stretchesOf(one, other, runsOf(one, other), end);
+  return planSegments(one, other, commonRuns(one, other), end);
 }
 
 describe('what two states of a file have in common', () => {
@@ -77,7 +77,7 @@ describe('what two states of a file have in common', () => {
   });
 
   it('is read in parts of which each is looked up at once', () => {
-    const parts = shortened({ refs: units(...upTo(1100)), from: 7 });
+    const parts = splitSegment({ refs: units(...upTo(1100)), from: 7 });
     assert.deepEqual(
       parts.map((part) => ('refs' in part ? [part.from, part.refs.length] : [])),
       [
@@ -94,10 +94,10 @@ describe('units of a matrix', () => {
     const facts = { matrixAt: BigInt(2 * UNIT_BYTES), vectors: 1000n, dimension: 48 };
     // 192,000 bytes in 256,000 characters: units 2 to 16 lie in them whole.
     const before = units(...upTo(20));
-    const places = matrixPlaces(units(0, 1, 900, ...upTo(18, 2)), before, facts as never);
+    const places = matrixOffsets(units(0, 1, 900, ...upTo(18, 2)), before, facts as never);
     const expected = upTo(18, 2).map((unit) => (unit > 2 && unit < 16 ? (unit - 2) * UNIT_BYTES : undefined));
     assert.deepEqual(places?.slice(4), expected.slice(1));
     assert.deepEqual(places?.slice(0, 3), [undefined, undefined, undefined]);
-    assert.equal(matrixPlaces(before, before, { ...facts, matrixAt: 0n } as never), undefined);
+    assert.equal(matrixOffsets(before, before, { ...facts, matrixAt: 0n } as never), undefined);
   });
 });

@@ -1,6 +1,6 @@
 import { fromBinary, toBinary } from '@bufbuild/protobuf';
 import { LightkeeperError } from '../../../core/errors.ts';
-import { parseFacts } from '../../../core/lightrag/facts-codec.ts';
+import { parseFactsUnit } from '../../../core/lightrag/facts-codec.ts';
 import { readNodeRefs } from '../../../core/list.ts';
 import { parseFileList } from '../../../core/manifest.ts';
 import { pathFromBytes } from '../../../core/path.ts';
@@ -37,7 +37,7 @@ function filesNoted(index: Buffer): readonly GraphFile[] {
 
 function beforeIt(part: Buffer): Buffer {
   try {
-    return Buffer.from(parseFacts(part).before);
+    return Buffer.from(parseFactsUnit(part).before);
   } catch {
     return Buffer.alloc(0);
   }

@@ -1,7 +1,7 @@
 import { LightkeeperError, normalise } from '../../../core/errors.ts';
 import { errorFinding } from '../../../core/finding.ts';
 import { snapshotIdOf } from '../../../core/manifest.ts';
-import type { Found } from '../../../core/snapshot.ts';
+import type { CommittedSnapshot } from '../../../core/snapshot.ts';
 import { hex, UNIT_ID_BYTES } from '../../../core/unit.ts';
 import type { Finding } from '../../../gen/lightkeeper/v1/types_pb.ts';
 import { readPackTable } from '../../pack/reader.ts';
@@ -16,7 +16,7 @@ export interface VerifyOrder {
   /** Read and hash every byte, not only the tables of contents. */
   readonly bytes: boolean;
   /** Only this snapshot and the packs that it needs. */
-  readonly only?: Found;
+  readonly only?: CommittedSnapshot;
   readonly signal?: AbortSignal;
   readonly onProgress?: (phase: string, doneBytes: number, totalBytes: number) => void;
 }
@@ -122,7 +122,7 @@ async function enterForgotten(store: Store, sound: readonly WantedPack[]): Promi
   return found;
 }
 
-async function packsOf(store: Store, record: Found): Promise<ReadonlySet<number>> {
+async function packsOf(store: Store, record: CommittedSnapshot): Promise<ReadonlySet<number>> {
   const packs = new Set<number>();
   const walker = await Walker.begin(store, (_, { pack }) => {
     packs.add(pack);
@@ -217,7 +217,7 @@ async function walkSnapshots(store: Store, order: VerifyOrder, bad: ReadonlyMap<
   let snapshots = 0;
   const concerned = new Map<number, string[]>();
   const broken: { snapshotId: string; missing: number }[] = [];
-  const visit = async (record: Found): Promise<void> => {
+  const visit = async (record: CommittedSnapshot): Promise<void> => {
     hit.clear();
     const snapshotId = snapshotIdOf(record.digest);
     const missing = await walker.walk(record.manifest, record.manifestUnitId);
@@ -230,13 +230,13 @@ async function walkSnapshots(store: Store, order: VerifyOrder, bad: ReadonlyMap<
 }
 
 /** The snapshots of a store, side snapshots last; or the one that is named. */
-export async function* snapshotsOf(store: Store, only: Found | undefined): AsyncGenerator<Found> {
+export async function* snapshotsOf(store: Store, only: CommittedSnapshot | undefined): AsyncGenerator<CommittedSnapshot> {
   if (only !== undefined) {
     yield only;
     return;
   }
   for (const side of [false, true]) {
     for await (const [, record] of store.index.records({ side }))
-      if (!record.deleted && record.manifest !== undefined) yield record as Found;
+      if (!record.deleted && record.manifest !== undefined) yield record as CommittedSnapshot;
   }
 }

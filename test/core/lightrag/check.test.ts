@@ -46,13 +46,13 @@ function check(files: Files, context: CheckContext = UNKNOWN, step = 1 << 20) {
   for (const name of [...files.keys()].filter(isGraphFile)) {
     try {
       feed(name, graph.reader(name));
-      graph.read(name);
+      graph.finished(name);
     } catch (error) {
       assert.equal(error instanceof LayoutError, true, String((error as Error).stack));
       graph.failed(name, error as LayoutError);
     }
   }
-  for (const name of graph.compare(context)) feed(name, graph.naming(name));
+  for (const name of graph.compare(context)) feed(name, graph.nameReader(name));
   return { findings: graph.findings(), stats: graph.stats };
 }
 
