@@ -222,7 +222,12 @@ async function snapshotNow(store: string, dir: string): Promise<Snapshot> {
 }
 
 /** Takes snapshots in the middle of a flush, and shows that nobody gets one by mistake. */
-async function captureTornCut(dir: string, store: string, instance: StandIn, told: SnapshotLog): Promise<void> {
+async function captureTornCut(
+  dir: string,
+  store: string,
+  instance: StandIn,
+  told: SnapshotLog,
+): Promise<void> {
   say('3. Somebody insists on a point between two files of a flush, when nothing moves');
   const seen = told.all.length;
   let flushing = true;

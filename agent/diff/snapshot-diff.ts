@@ -72,7 +72,11 @@ export async function diffSnapshots(
 
 // ----- files -----
 
-async function diffFiles(store: Store, from: CommittedSnapshot, to: CommittedSnapshot): Promise<[string, FileChange][]> {
+async function diffFiles(
+  store: Store,
+  from: CommittedSnapshot,
+  to: CommittedSnapshot,
+): Promise<[string, FileChange][]> {
   const before = new Map<string, FileEntry>();
   for await (const file of store.files(from.manifest.files)) before.set(pathFromBytes(file.path), file);
   const changes: [string, FileChange][] = [];

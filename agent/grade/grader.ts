@@ -3,7 +3,7 @@ import { timestampFromMs, timestampMs } from '@bufbuild/protobuf/wkt';
 import { LightkeeperError } from '../../core/errors.ts';
 import { FACTS_VERSION, parseFactsUnit } from '../../core/lightrag/facts-codec.ts';
 import { type Circumstances, judge, mayStand, sightingKey, UNCHANGED_MS } from '../../core/lightrag/grade.ts';
-import { lossAlarms, type Lost } from '../../core/lightrag/loss.ts';
+import { type Lost, lossAlarms } from '../../core/lightrag/loss.ts';
 import { capturedMs } from '../../core/manifest.ts';
 import { type CommittedSnapshot, idOf, isCommitted, isTorn, isUsable } from '../../core/snapshot.ts';
 import { hex, unitId } from '../../core/unit.ts';
@@ -64,7 +64,11 @@ export class Grader {
    * Looks into a snapshot, the newest of its graph, and grades it; answers its record as it is then. Side snapshots stay
    * as they are.
    */
-  async grade(record: CommittedSnapshot, lossShare: number, signal?: AbortSignal): Promise<CommittedSnapshot> {
+  async grade(
+    record: CommittedSnapshot,
+    lossShare: number,
+    signal?: AbortSignal,
+  ): Promise<CommittedSnapshot> {
     return await this.#inTurn(record, async (current) => {
       // Nobody knows what became of the directory since.
       const restedMs = capturedMs(current.manifest) - (await newestChangeMs(this.#store, current));
@@ -74,7 +78,11 @@ export class Grader {
   }
 
   /** The directory was found to be as a snapshot, the newest, has it: its errors are a capture older. */
-  async again(record: CommittedSnapshot, lossShare: number, signal?: AbortSignal): Promise<CommittedSnapshot> {
+  async again(
+    record: CommittedSnapshot,
+    lossShare: number,
+    signal?: AbortSignal,
+  ): Promise<CommittedSnapshot> {
     return await this.#inTurn(record, async (current) => {
       const { graded } = current;
       const restedMs = this.#restedMs(current);

@@ -3,11 +3,11 @@ import { must } from '../../core/assert.ts';
 import { LightkeeperError } from '../../core/errors.ts';
 import { FACTS_VERSION, parseFactsUnit } from '../../core/lightrag/facts-codec.ts';
 import {
-  matrixOffsets,
   type MatrixOffsets,
+  matrixOffsets,
+  planSegments,
   type Segment,
   splitSegment,
-  planSegments,
 } from '../../core/lightrag/reuse-plan.ts';
 import { type NodeRef, spanOf } from '../../core/list.ts';
 import type { CommittedSnapshot } from '../../core/snapshot.ts';
@@ -242,16 +242,16 @@ class Look {
     places: MatrixOffsets | undefined,
   ): Promise<boolean> {
     const end = was.matrixAt > 0n ? Number(was.matrixAt) : Number.POSITIVE_INFINITY;
-    const stretches = planSegments(before, units, commonRuns(before, units), end);
-    if (stretches === undefined || !(await this.#send('less', path, stretches.before))) return false;
-    return await this.#send('more', path, stretches.after, places);
+    const segments = planSegments(before, units, { runs: commonRuns(before, units), end });
+    if (segments === undefined || !(await this.#send('less', path, segments.before))) return false;
+    return await this.#send('more', path, segments.after, places);
   }
 
-  /** Has stretches of a file read, some at a time; answers whether that went to their end. */
+  /** Has segments of a file read, some at a time; returns whether that went to their end. */
   async #send(
     step: 'feed' | 'name' | 'less' | 'more',
     path: string,
-    stretches: readonly Segment[],
+    segments: readonly Segment[],
     places?: MatrixOffsets,
   ): Promise<boolean> {
     let parts: FilePart[] = [];
@@ -259,7 +259,7 @@ class Look {
     // While some are read the next ones are looked up.
     let reading: Promise<GradeReply> = Promise.resolve({});
     try {
-      for (const piece of stretches.flatMap(splitSegment)) {
+      for (const piece of segments.flatMap(splitSegment)) {
         bytes += await this.#add(parts, piece, places);
         if (bytes < STEP_BYTES) continue;
         if ((await reading).isOver === true) return false;
@@ -289,7 +289,11 @@ class Look {
     return read;
   }
 
-  async #addRuns(parts: (FilePart | FrameRun)[], refs: readonly NodeRef[], known?: MatrixOffsets): Promise<number> {
+  async #addRuns(
+    parts: (FilePart | FrameRun)[],
+    refs: readonly NodeRef[],
+    known?: MatrixOffsets,
+  ): Promise<number> {
     const locations = await this.#store.index.locate(refs.map(({ id }) => id));
     let bytes = 0;
     for (const [i, { id, span }] of refs.entries()) {

@@ -46,9 +46,14 @@ export async function selectSnapshot(
   return first;
 }
 
-async function latest(store: Store, name: string, graphId: string): Promise<{ at: Buffer; record: CommittedSnapshot }> {
+async function latest(
+  store: Store,
+  name: string,
+  graphId: string,
+): Promise<{ at: Buffer; record: CommittedSnapshot }> {
   const graph = graphId === '' ? await onlyGraph(store) : graphId;
-  const fits = name === 'latest' ? (record: CommittedSnapshot) => gradeOf(record) !== Grade_Value.TORN : isUsable;
+  const fits =
+    name === 'latest' ? (record: CommittedSnapshot) => gradeOf(record) !== Grade_Value.TORN : isUsable;
   let ungraded = 0;
   for await (const [at, record] of store.index.records({ graphId: graph })) {
     if (!isCommitted(record)) continue;

@@ -3,7 +3,12 @@ import { must } from '../../core/assert.ts';
 import { LightkeeperError } from '../../core/errors.ts';
 import { GraphCheck } from '../../core/lightrag/check.ts';
 import { LayoutError } from '../../core/lightrag/chunk-reader.ts';
-import { type FileFacts, type StoredFacts, encodeFacts, decodeFacts } from '../../core/lightrag/facts-codec.ts';
+import {
+  decodeFacts,
+  encodeFacts,
+  type FileFacts,
+  type StoredFacts,
+} from '../../core/lightrag/facts-codec.ts';
 import { changeLine, type Lost, lostBetween, tablesOf } from '../../core/lightrag/loss.ts';
 import { NumberPool } from '../../core/lightrag/name-table.ts';
 import { TABLES_OF } from '../../core/lightrag/rules.ts';
@@ -259,7 +264,9 @@ export class Grading {
   #note(path: string): GradeReply {
     const found = this.#check.facts(path);
     if (found === undefined) return {};
-    const incrementalChecks = this.#passed.has(path) ? (this.#was.get(path)?.facts.incrementalChecks ?? 0) + 1 : found.incrementalChecks;
+    const incrementalChecks = this.#passed.has(path)
+      ? (this.#was.get(path)?.facts.incrementalChecks ?? 0) + 1
+      : found.incrementalChecks;
     const facts = { ...found, incrementalChecks };
     const known = this.#known.get(path);
     if (known !== undefined && known.facts.names.length === facts.names.length)

@@ -44,7 +44,10 @@ export class FilePatch {
     const [first, last] = [firstRecord(this.#marks, head), lastRecord(this.#marks, tail)];
     if (first < 0 || last < 0) return false;
     this.#feed.feed(head.subarray(0, first));
-    const isPassed = this.#feed.skipRecords(head.length - first + between + last, this.#recordsPassed(isLast));
+    const isPassed = this.#feed.skipRecords(
+      head.length - first + between + last,
+      this.#recordsPassed(isLast),
+    );
     if (isPassed) this.#feed.feed(tail.subarray(last));
     return isPassed;
   }

@@ -24,11 +24,11 @@ import { RecordReader } from './record-reader.ts';
 import { FLAWS, GRAPH_FILES, type GraphFile, IMPLIED, RULES, TABLES_OF, UNIQUE } from './rules.ts';
 import { VectorReader, vectorFileOf } from './vector-reader.ts';
 
-/** Names of one finding that are told. */
+/** Most names in one finding. */
 const KEYS_MAX = 20;
 const KEYS_IN_MESSAGE = 3;
 const KEY_BYTES_MAX = 200;
-/** Names that are noted of one file. */
+/** Most names that are stored with the facts of one file. */
 const NAMES_MAX = 500;
 
 const FLAW_WORDS: Readonly<Record<LayoutFlaw, string>> = {
@@ -37,11 +37,11 @@ const FLAW_WORDS: Readonly<Record<LayoutFlaw, string>> = {
   malformed: 'malformed_file',
 };
 
-/** What is known of the moment at which the files were read. */
+/** Conditions under which the files were read. */
 export interface CheckContext {
-  /** Whether the instance was idle; undefined if nobody knows. */
+  /** Whether the instance was idle; undefined if unknown. */
   readonly idle: boolean | undefined;
-  /** Names of files that the state before had; undefined if there is none. */
+  /** Names of the files in the state before; undefined if there is none. */
   readonly before?: ReadonlySet<string>;
 }
 
@@ -52,7 +52,7 @@ const SEVERITIES: Readonly<Record<Gravity, Severity_Value>> = {
   sign: Severity_Value.INFO,
 };
 
-/** What a check found, before the names are known. */
+/** A violated rule, before the names are known. */
 interface Lack {
   readonly code: string;
   readonly weight: Gravity;
@@ -64,7 +64,7 @@ interface Lack {
   readonly first: readonly number[];
 }
 
-/** Whether a file of a directory is one of a LightRAG graph, by its path in it. */
+/** Reports whether a path in a directory is a file of a LightRAG graph. */
 export function isGraphFile(path: string): boolean {
   return /^(?:kv_store_.+\.json|vdb_.+\.json|graph_.+\.graphml|_lightrag_config\/.+\.json)$/.test(path);
 }
@@ -99,10 +99,10 @@ function graphReader(facts: FactSink, isKnown: boolean): ChunkReader {
 const STATE_ATTRIBUTES: readonly string[] = ['source_id', 'description', 'keywords'];
 const NONE: Buffer = Buffer.alloc(0);
 
-/** Tells of nodes and edges with what is said of them. */
+/** Reports nodes and edges with their attributes. */
 class GraphFactReader implements GraphEvents {
   readonly #facts: FactSink;
-  /** The node or edge that is open. */
+  /** The node or edge being read. */
   #open: { kind: 'node' | 'edge'; name: Buffer[] } | undefined;
   readonly #texts = new Map(STATE_ATTRIBUTES.map((name) => [name, new TextSlot()]));
 
@@ -148,7 +148,7 @@ class GraphFactReader implements GraphEvents {
   }
 }
 
-/** Flaws of one kind in one file. */
+/** Number and names of the flaws of one kind in one file. */
 interface FlawCount {
   readonly file: string;
   readonly code: string;
@@ -157,10 +157,12 @@ interface FlawCount {
 }
 
 /**
- * The checks of a LightRAG directory. Every file is read once by its reader, in any order; then `lacks` are known, and
- * files that have something to say of them are read once more, by a reader that finds their names. Names are held as
- * numbers of eight bytes each.
+ * The checks of a LightRAG directory.
+ *
+ * Each file is read once by its reader, in any order. Then `compare` returns the files to read again for the names
+ * in the findings.
  */
+// Names are held as numbers of eight bytes each, so their texts need a second read.
 export class GraphCheck {
   readonly #tables: Record<TableName, NameTable>;
   readonly #whole = new Set<string>();
@@ -172,7 +174,7 @@ export class GraphCheck {
   readonly #matrices = new Map<string, number>();
   #lacks: Lack[] = [];
   readonly #names = new Map<number, Set<string>>();
-  /** Files that were not read, as their facts were noted before. */
+  /** Stored facts of the files that were not read. */
   readonly #known = new Map<string, FileFacts>();
 
   constructor(rooms = new NumberPool()) {
@@ -181,8 +183,8 @@ export class GraphCheck {
   }
 
   /**
-   * The reader of a file; once it has ended well, `read` must be called, else `failed`. Of a file of vectors it may be that
-   * only the rows are wanted.
+   * Returns the reader of a file. Call `finished` after its end, or `failed`. With `rowsOnly` only the rows of a
+   * vector file are read.
    */
   reader(path: string, options: { rowsOnly?: boolean } = {}): ChunkReader {
     this.#seen.add(path);
@@ -198,12 +200,12 @@ export class GraphCheck {
     return readerOf(path, facts, options);
   }
 
-  /** A file was read to its end. */
+  /** Records that a file was read to its end. */
   finished(path: string): void {
     this.#whole.add(path);
   }
 
-  /** In place of reading a file: what was noted of the same bytes. */
+  /** Uses the stored facts of the same bytes instead of reading a file. */
   reuse(path: string, facts: FileFacts): void {
     this.#seen.add(path);
     this.#whole.add(path);
@@ -217,7 +219,7 @@ export class GraphCheck {
     this.#matrices.set(path, facts.matrixAt);
   }
 
-  /** What is to be noted of a file; undefined if it is not in its layout. */
+  /** Returns the facts of a file to be stored; undefined if it is malformed. */
   facts(path: string): FileFacts | undefined {
     if (!this.#whole.has(path)) return undefined;
     const tables = TABLES_OF.get(path) ?? [];
@@ -245,12 +247,12 @@ export class GraphCheck {
     };
   }
 
-  /** A file could not be read. */
+  /** Records that a file could not be read. */
   failed(path: string, error: LayoutError): void {
     this.#broken.push(
       errorFinding(FLAW_WORDS[error.flaw], path, {
         message: error.message.replace('Cannot read the file', 'it cannot be read'),
-        hint: 'restore an earlier point; the instance does not start with it, or loses what it held',
+        hint: 'restore an earlier point: the instance does not start with this file, or loses its contents',
       }),
     );
   }
@@ -262,7 +264,7 @@ export class GraphCheck {
     this.#flaws.set(`${file} ${code}`, known);
   }
 
-  /** Compares the files; answers those that must be read once more, by `naming`, before `findings` knows all names. */
+  /** Compares the files. Returns those that must be read again, by `nameReader`, before `findings`. */
   compare({ idle, before }: CheckContext): string[] {
     this.#lacks = [];
     for (const { code, weight, items, from, known, to, state, hint } of RULES) {
@@ -295,7 +297,8 @@ export class GraphCheck {
     return [...new Set(this.#lacks.filter((lack) => !this.#reuseNames(lack)).map(({ file }) => file))];
   }
 
-  /** Names that were noted need not be looked for; but of two names with one number only one is. */
+  /** Uses the stored names for a violated rule. Returns false if the file must be read for them. */
+  // Of two names with the same number only one is stored.
   #reuseNames({ file, first, code }: Lack): boolean {
     const names = new Map(this.#known.get(file)?.names);
     if (code === 'duplicate_id' || first.some((number) => !names.has(number))) return false;
@@ -303,7 +306,7 @@ export class GraphCheck {
     return true;
   }
 
-  /** A reader that finds the names of what is lacking in a file. */
+  /** Returns a reader that collects the names of violated rules in a file. */
   nameReader(path: string): ChunkReader {
     const wanted = new Map<TableName, Set<number>>();
     for (const { file, table, first } of this.#lacks) {
@@ -312,7 +315,7 @@ export class GraphCheck {
       for (const number of first) numbers.add(number);
       wanted.set(table, numbers);
     }
-    const look = (table: TableName, ...parts: readonly Buffer[]) => {
+    const collect = (table: TableName, ...parts: readonly Buffer[]) => {
       const numbers = wanted.get(table);
       if (numbers === undefined) return;
       const number = nameNumber(...parts);
@@ -321,14 +324,14 @@ export class GraphCheck {
       if (names.size < KEYS_MAX) names.add(keyText(Buffer.concat(parts)));
       this.#names.set(number, names);
     };
-    return readerOf(path, { name: look, flaw: () => {}, vectors: () => {} });
+    return readerOf(path, { name: collect, flaw: () => {}, vectors: () => {} });
   }
 
-  /** All that was found, errors first. */
+  /** Returns all findings, errors first. */
   findings(): Finding[] {
     const lacks = this.#lacks.flatMap((lack) => {
       const named = lack.first.flatMap((number) => [...(this.#names.get(number) ?? [])]);
-      // Two names with one number are no duplicate.
+      // Two names with the same number are no duplicate.
       const isOne = (number: number) => (this.#names.get(number)?.size ?? 0) < 2;
       if (lack.code === 'duplicate_id' && !lack.first.some(isOne)) return [];
       return [lackFinding(lack, named)];
@@ -355,17 +358,17 @@ export class GraphCheck {
   }
 
   #findMissingFiles(before: ReadonlySet<string> | undefined): void {
-    const told = new Set<string>();
+    const reported = new Set<string>();
     for (const { table, in: from, file, state } of IMPLIED) {
       const name = GRAPH_FILES[file];
-      if (this.#seen.has(name) || told.has(name) || !this.#whole.has(GRAPH_FILES[from])) continue;
+      if (this.#seen.has(name) || reported.has(name) || !this.#whole.has(GRAPH_FILES[from])) continue;
       if (this.#tables[table].size === 0) continue;
-      told.add(name);
+      reported.add(name);
       const lost = before?.has(name) === true;
       this.#broken.push(
         (lost ? errorFinding : warning)('missing_file', name, {
           message: `it is not there, though ${state}${lost ? '; the point before had it' : ''}`,
-          hint: lost ? 'restore it from the point before' : 'have the instance make it again, or leave it',
+          hint: lost ? 'restore it from the point before' : 'let the instance write it again, or leave it',
         }),
       );
     }
@@ -374,11 +377,11 @@ export class GraphCheck {
   #findMixedDimensions(): void {
     const dimensions = new Set(this.#dimensions.values());
     if (dimensions.size < 2) return;
-    const told = [...this.#dimensions].map(([path, dimension]) => `${path} ${dimension}`);
+    const sizes = [...this.#dimensions].map(([path, dimension]) => `${path} ${dimension}`);
     this.#broken.push(
       errorFinding('mixed_dimensions', [...this.#dimensions.keys()].sort()[0] ?? '', {
-        message: `its vectors are not of the dimension of the others: ${told.sort().join(', ')}`,
-        hint: 'have the instance embed everything again with one model, or restore an earlier point',
+        message: `its vectors do not have the dimension of the others: ${sizes.sort().join(', ')}`,
+        hint: 'let the instance embed everything again with one model, or restore an earlier point',
       }),
     );
   }
@@ -406,7 +409,7 @@ function lackFinding(
   });
 }
 
-/** Names are lines; what is behind the first line is told of by others. */
+/** Returns the first line of a name, shortened for a message. */
 function keyText(text: Buffer): string {
   const end = text.indexOf('\n');
   const bytes = end < 0 ? text : text.subarray(0, end);

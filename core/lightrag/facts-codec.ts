@@ -10,24 +10,24 @@ import { KNOWN_FIELDS } from '../proto-limits.ts';
 import { unitId } from '../unit.ts';
 import { TABLES, type TableName } from './facts.ts';
 
-/** All that the checks need to know of a file that is in its layout. */
+/** Everything that the checks need of one well-formed file. */
 export interface FileFacts {
-  /** Names as numbers, each once, in order. */
+  /** Sorted, unique numbers of the names in each table. */
   readonly tables: ReadonlyMap<TableName, Float64Array>;
-  /** Some of those that the file has more than once. */
+  /** A sample of the numbers that occur more than once in each table. */
   readonly repeated: ReadonlyMap<TableName, readonly number[]>;
   readonly flaws: readonly Pick<GraphFlaw, 'code' | 'count' | 'keys'>[];
   readonly vectors: number;
   readonly dimension: number;
-  /** Where in the file the text of its matrix begins; 0 where that is short, or there is none. */
+  /** Offset of the matrix text in the file; 0 if it is too short to be skipped, or absent. */
   readonly matrixAt: number;
-  /** States of the file since all of it was read. */
+  /** Consecutive incremental checks of this file; 0 means it was read in full. */
   readonly incrementalChecks: number;
-  /** Names that findings were about, with their numbers. */
+  /** Names that findings referred to, with their numbers. */
   readonly names: readonly (readonly [number: number, name: string])[];
 }
 
-/** Facts as they are stored: a chain of units, each of which names the one before it. */
+/** Facts in the store: a chain of units, each of which names the one before. */
 export interface StoredFacts {
   readonly facts: FileFacts;
   /** Id of the last unit. */
@@ -36,18 +36,18 @@ export interface StoredFacts {
   readonly firstParts: number;
 }
 
-/** Version of the readers and of what they note: facts of another one are not used. */
+/** Version of the readers and of the facts. Facts of another version are not used. */
 export const FACTS_VERSION = 1;
 
 const NUMBER_BYTES = 8;
 /** Numbers in one unit: 128 KiB. */
 const PART_NUMBERS = 16_384;
-/** Units of changes behind those that hold the facts as they were first noted. */
+/** Most units of changes after the units of the complete facts. */
 const CHANGES_MAX = 64;
-/** Longer chains are no chains. */
+/** Most units of a chain. */
 const PARTS_MAX = 1 << 16;
 
-/** What came and went from one sorted table to another. */
+/** The numbers added and removed between two sorted tables. */
 export interface TableChange {
   readonly added: number[];
   readonly removed: number[];
@@ -55,7 +55,7 @@ export interface TableChange {
 
 const EMPTY: Float64Array = new Float64Array(0);
 
-/** Compares two tables of numbers, each in order. */
+/** Compares two sorted tables of numbers. */
 export function tableChange(before: Float64Array = EMPTY, after: Float64Array = EMPTY): TableChange {
   const change: TableChange = { added: [], removed: [] };
   let at = 0;
@@ -81,33 +81,31 @@ function numbersOf(bytes: Uint8Array): Float64Array {
   return numbers;
 }
 
-/** Changes of tables, cut into what one unit holds. */
+/** Splits the changes of tables into parts of one unit each. */
 function* pieces(changes: ReadonlyMap<TableName, TableChange>) {
   let part: { name: string; added: Uint8Array; removed: Uint8Array }[] = [];
-  let room = PART_NUMBERS;
+  let left = PART_NUMBERS;
   for (const [name, change] of changes) {
     for (const kind of ['added', 'removed'] as const) {
       const numbers = change[kind];
       for (let from = 0; from < numbers.length; ) {
-        const some = numbers.slice(from, from + room);
+        const some = numbers.slice(from, from + left);
         const none = new Uint8Array();
         part.push({ name, added: none, removed: none, [kind]: numberBytes(some) });
         from += some.length;
-        room -= some.length;
-        if (room > 0) continue;
+        left -= some.length;
+        if (left > 0) continue;
         yield part;
         part = [];
-        room = PART_NUMBERS;
+        left = PART_NUMBERS;
       }
     }
   }
   yield part;
 }
 
-/**
- * The units that note facts: changes of what was noted before, or all anew where that is not much more. Answers the
- * units in order, each to be stored, and what is then noted.
- */
+/** Encodes facts as units: the changes since `before`, or the complete facts. Returns the units in order. */
+// Complete facts cost little more than changes of most of them, and short chains are read faster.
 export function encodeFacts(
   facts: FileFacts,
   before: StoredFacts | undefined,
@@ -118,8 +116,9 @@ export function encodeFacts(
   let held = 0;
   for (const { added, removed } of changes.values()) changed += added.length + removed.length;
   for (const now of facts.tables.values()) held += now.length;
-  const anew = before === undefined || changed * 2 > held || before.parts - before.firstParts >= CHANGES_MAX;
-  if (anew && before !== undefined) return encodeFacts(facts, undefined);
+  const isComplete =
+    before === undefined || changed * 2 > held || before.parts - before.firstParts >= CHANGES_MAX;
+  if (isComplete && before !== undefined) return encodeFacts(facts, undefined);
   const parts = [...pieces(changes)];
   const firstParts = before?.firstParts ?? parts.length;
   let count = before?.parts ?? 0;
@@ -171,7 +170,7 @@ function damaged(state: string): LightkeeperError {
   return new LightkeeperError('DAMAGED', `Cannot read the facts of a graph: ${state}`);
 }
 
-/** Reads one unit of facts. */
+/** Parses one unit of facts. Throws DAMAGED. */
 export function parseFactsUnit(bytes: Uint8Array): GraphFacts {
   try {
     const part = fromBinary(GraphFactsSchema, bytes, KNOWN_FIELDS);
@@ -181,25 +180,25 @@ export function parseFactsUnit(bytes: Uint8Array): GraphFacts {
       cause: error,
     });
   }
-  throw damaged('their chain does not hold');
+  throw damaged('their chain is broken');
 }
 
-/** A table as it is put together: as it was first noted, and which numbers came (true) or went since. */
+/** A table under construction: the numbers of its complete facts, and those added (true) or removed since. */
 interface TableParts {
   readonly first: Float64Array[];
   readonly since: Map<number, boolean>;
 }
 
-/** What is noted in a chain of units, given in order, the first part first. DAMAGED if they do not make one. */
+/** Decodes a chain of units, the first unit first. Throws DAMAGED if they are no chain. */
 export function decodeFacts(units: readonly Uint8Array[]): StoredFacts {
   const growing = new Map<TableName, TableParts>();
   let last: GraphFacts | undefined;
   for (const [i, unit] of units.entries()) {
     const part = parseFactsUnit(unit);
-    if (part.parts !== i) throw damaged('their chain does not hold');
+    if (part.parts !== i) throw damaged('their chain is broken');
     last = part;
     for (const { name, added, removed } of part.tables) {
-      if (!isTable(name)) throw damaged('it names no table');
+      if (!isTable(name)) throw damaged('they name an unknown table');
       const table: TableParts = growing.get(name) ?? { first: [], since: new Map() };
       growing.set(name, table);
       if (i < part.firstParts) table.first.push(numbersOf(added));

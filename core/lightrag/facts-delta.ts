@@ -2,7 +2,7 @@ import type { TableName } from './facts.ts';
 import type { FileFacts } from './facts-codec.ts';
 import { TABLES_OF, UNIQUE } from './rules.ts';
 
-/** Tables in which a name comes from one record alone, unless the file has that twice. Other names may come from many. */
+/** Tables in which a name comes from a single record, unless the file contains the name twice. */
 const UNIQUE_TABLES: ReadonlySet<string> = new Set([
   ...Object.keys(UNIQUE),
   'begun',
@@ -23,11 +23,11 @@ export interface FactsChange {
 }
 
 /**
- * The facts of a file that has changed in part: those of its older state, `was`, without those of the records of it that
- * are not in both, `less`, and with those of the records that are new, `more`. Undefined where that cannot be known
- * without reading all of it: a name that is gone from these records may be in others, and a name that is new may be there
- * already.
+ * Derives the facts of a partly changed file from its previous facts and those of the changed records.
+ *
+ * Returns undefined if the whole file must be read.
  */
+// A name that disappeared from the changed records may occur in others, and a new name may occur there already.
 export function patchFacts(
   path: string,
   previous: FileFacts,
@@ -51,7 +51,7 @@ export function patchFacts(
   return { ...previous, tables, vectors, matrixAt, incrementalChecks: previous.incrementalChecks + 1 };
 }
 
-/** `old` without `gone` and with `come`. */
+/** Returns `old` without `gone` and with `come`; undefined unless each name belongs to a single record. */
 function replaceUnique(old: Float64Array, gone: Float64Array, come: Float64Array): Float64Array | undefined {
   const kept = without(old, gone);
   if (kept.length !== old.length - gone.length) return undefined;
@@ -59,7 +59,7 @@ function replaceUnique(old: Float64Array, gone: Float64Array, come: Float64Array
   return all.length === kept.length + come.length ? all : undefined;
 }
 
-/** `old` with `come`, which must hold all that is gone from it. */
+/** Returns `old` with `come`; undefined if a name in `gone` is not in `come`. */
 function addShared(old: Float64Array, gone: Float64Array, come: Float64Array): Float64Array | undefined {
   return without(gone, come).length > 0 ? undefined : union(old, come);
 }

@@ -3,7 +3,7 @@ import type { RecordEvents } from './record-reader.ts';
 
 const CHUNK_PREFIX = Buffer.from('chunk-');
 
-/** What most files tell: only some of these. */
+/** Ignores everything; subclasses report what their file defines. */
 class Records implements RecordEvents {
   protected readonly facts: FactSink;
   readonly fields: ReadonlySet<string> = new Set();
@@ -61,7 +61,7 @@ class Statuses extends Records {
     if (this.#status !== 'pending') facts.name('begun', this.#id);
     if (this.#status !== 'processed') return;
     for (const chunk of this.#chunks) facts.name('promised', chunk);
-    // Versions before the list had the count alone.
+    // Versions before the list wrote the count alone.
     const listed = this.#chunks.length;
     if (listed > 0 && this.#count !== undefined && this.#count !== listed)
       facts.flaw('chunks_count', this.#id);
@@ -109,7 +109,7 @@ class RelationChunks extends Records {
   }
 }
 
-/** What is taken from each file of records, by the middle of its name. */
+/** Reader of each known file of records, by the middle of its name. */
 export const RECORD_FILES: Readonly<Record<string, (facts: FactSink) => RecordEvents>> = {
   full_docs: (facts) => new Ids(facts, 'documents'),
   doc_status: (facts) => new Statuses(facts),
@@ -121,7 +121,7 @@ export const RECORD_FILES: Readonly<Record<string, (facts: FactSink) => RecordEv
   relation_chunks: (facts) => new RelationChunks(facts),
 };
 
-/** Any other file of records is legal: only its layout is looked at. */
+/** Makes the events of an unknown file of records, of which only the layout is checked. */
 export function otherRecords(facts: FactSink): RecordEvents {
   return new Records(facts);
 }

@@ -250,7 +250,11 @@ describe('facts of a file by what came and went', () => {
         told += 1;
         // Rows that are passed over are not compared with the matrix again, nor those between two stretches of them.
         const flaws = whole?.flaws.filter(({ code }) => common.length === 0 || code !== 'vector_mismatch');
-        assert.deepEqual(patched, { ...whole, flaws, incrementalChecks: 1 }, `round ${round} of seed ${SEED}`);
+        assert.deepEqual(
+          patched,
+          { ...whole, flaws, incrementalChecks: 1 },
+          `round ${round} of seed ${SEED}`,
+        );
       }
       assert.ok(told > ROUNDS / 8, `${told} of ${ROUNDS} were told`);
       assert.ok(broken > 0, 'some files were broken');

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { type ChunkReader, type LayoutFlaw, LayoutError } from '../../core/lightrag/chunk-reader.ts';
+import { type ChunkReader, LayoutError, type LayoutFlaw } from '../../core/lightrag/chunk-reader.ts';
 
 /** Gives a reader bytes in chunks of these lengths, again and again, and ends it. */
 export function feedIn(reader: ChunkReader, bytes: Buffer, ...lengths: readonly number[]): void {

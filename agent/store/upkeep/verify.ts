@@ -230,7 +230,10 @@ async function walkSnapshots(store: Store, order: VerifyOrder, bad: ReadonlyMap<
 }
 
 /** The snapshots of a store, side snapshots last; or the one that is named. */
-export async function* snapshotsOf(store: Store, only: CommittedSnapshot | undefined): AsyncGenerator<CommittedSnapshot> {
+export async function* snapshotsOf(
+  store: Store,
+  only: CommittedSnapshot | undefined,
+): AsyncGenerator<CommittedSnapshot> {
   if (only !== undefined) {
     yield only;
     return;

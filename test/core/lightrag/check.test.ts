@@ -363,7 +363,7 @@ describe('the checks of a LightRAG directory', () => {
     assert.deepEqual([found?.count, found?.keys], [5, gone.sort()]);
     assert.match(
       found?.message ?? '',
-      /^vectors are of chunks that are not there \(5\): "chunk-\w+", "chunk-\w+", "chunk-\w+", …$/,
+      /^vectors belong to chunks that do not exist \(5\): "chunk-\w+", "chunk-\w+", "chunk-\w+", …$/,
     );
   });
 

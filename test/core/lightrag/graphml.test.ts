@@ -24,7 +24,8 @@ function told(text: string | Buffer, step = 1 << 20, wanted: readonly string[] =
   return lines;
 }
 
-const flawOfText = (text: string | Buffer, step?: number): LayoutFlaw | undefined => flawOf(() => told(text, step));
+const flawOfText = (text: string | Buffer, step?: number): LayoutFlaw | undefined =>
+  flawOf(() => told(text, step));
 
 describe('a GraphML reader', () => {
   it('tells what is in a graph of networkx, however it comes', () => {

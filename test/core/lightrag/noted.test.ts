@@ -7,10 +7,10 @@ import fc from 'fast-check';
 import { GraphCheck, isGraphFile } from '../../../core/lightrag/check.ts';
 import { TABLES, type TableName } from '../../../core/lightrag/facts.ts';
 import {
+  decodeFacts,
+  encodeFacts,
   type FileFacts,
   type StoredFacts,
-  encodeFacts,
-  decodeFacts,
   tableChange,
 } from '../../../core/lightrag/facts-codec.ts';
 import { generate } from '../../../demo/generate.ts';
