@@ -86,11 +86,11 @@ export function parseManifest(bytes: Uint8Array): Manifest {
   }
   const digestLengths = manifest.parentDigest.length === 0 || manifest.parentDigest.length === 32;
   if (!digestLengths || manifest.mintId.length !== 16 || manifest.capturedAt === undefined) {
-    throw new LightkeeperError('DAMAGED', 'Cannot read a manifest: its position is not whole');
+    throw new LightkeeperError('DAMAGED', 'Cannot read a manifest: its position is incomplete');
   }
   const { seconds, nanos } = manifest.capturedAt;
   if (seconds < 0n || seconds > YEAR_9999_SECONDS || nanos < 0 || nanos >= 1e9) {
-    throw new LightkeeperError('DAMAGED', 'Cannot read a manifest: its time is none');
+    throw new LightkeeperError('DAMAGED', 'Cannot read a manifest: its time is out of range');
   }
   checkRoot(manifest.files, 'its list of files');
   return manifest;
@@ -105,7 +105,7 @@ export function parseAnnotation(bytes: Uint8Array): Annotation {
     throw new LightkeeperError('DAMAGED', 'Cannot read an annotation: it does not parse', { cause: error });
   }
   if (annotation.digest.length !== DIGEST_BYTES || annotation.storeId.length !== STORE_ID_BYTES) {
-    throw new LightkeeperError('DAMAGED', 'Cannot read an annotation: it is about no snapshot');
+    throw new LightkeeperError('DAMAGED', 'Cannot read an annotation: it belongs to no snapshot');
   }
   return annotation;
 }
@@ -121,7 +121,7 @@ export function parsePosition(bytes: Uint8Array): PositionEntry {
   const { graphId, mintId, digest, parentDigest } = entry;
   const digests = digest.length === DIGEST_BYTES && [0, DIGEST_BYTES].includes(parentDigest.length);
   if (!GRAPH_ID.test(graphId) || mintId.length !== MINT_ID_BYTES || !digests) {
-    throw new LightkeeperError('DAMAGED', 'Cannot read a position: it is not whole');
+    throw new LightkeeperError('DAMAGED', 'Cannot read a position: it is incomplete');
   }
   return entry;
 }
