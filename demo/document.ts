@@ -60,7 +60,7 @@ export interface Origin {
   /** Ids of the chunks that mention it. */
   readonly sources: readonly string[];
   readonly filePath: string;
-  /** Unix seconds. */
+  /** Time of creation in Unix seconds. */
   readonly createdAt: number;
   /** Whether several documents mention it. */
   readonly isMerged: boolean;
@@ -87,7 +87,7 @@ export interface Document {
   readonly id: string;
   readonly content: string;
   readonly filePath: string;
-  /** Unix seconds. */
+  /** Time of creation in Unix seconds. */
   readonly createdAt: number;
   readonly language: Language;
   readonly chunks: readonly Chunk[];

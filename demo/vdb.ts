@@ -7,7 +7,7 @@ import { fillUnitVector, roundToHalf, type VectorKey } from './random.ts';
 /** A row and the key of its vector. The fields are in the order in which LightRAG writes them. */
 export interface Row {
   readonly id: string;
-  /** Unix seconds. */
+  /** Time of creation in Unix seconds. */
   readonly createdAt: number;
   readonly fields: Readonly<Record<string, string>>;
   readonly vector: VectorKey;

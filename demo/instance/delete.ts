@@ -6,10 +6,8 @@ import type { KvName, Memory, Value, VdbName } from './memory.ts';
 const entityRow = (name: string): string => `ent-${hash('md5', name)}`;
 const sourcesOf = (text: string | undefined): string[] => (text ? text.split(SEPARATOR) : []);
 
-/**
- * Forgets a document: its text and chunks, and what only they spoke of; what others speak of too is left with their
- * sources. Answers of the model stay. False if there is no such document.
- */
+/** Deletes a document with its chunks and what only they mentioned. Returns whether it existed. */
+// What other documents mention stays, with their sources. Cached model answers stay too.
 export function deleteDocument(memory: Memory, id: string): boolean {
   if (!memory.store('kv_store_full_docs.json').delete(id)) return false;
   memory.store('kv_store_doc_status.json').delete(id);
@@ -71,7 +69,7 @@ function deleteRelations(memory: Memory, gone: ReadonlySet<string>): void {
   }
 }
 
-/** Sources without those that are gone; undefined if none of them is. */
+/** Returns the sources without those that are gone; undefined if all remain. */
 function without(sources: string | undefined, gone: ReadonlySet<string>): string | undefined {
   const all = sourcesOf(sources);
   const left = all.filter((chunk) => !gone.has(chunk));
