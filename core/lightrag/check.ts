@@ -6,18 +6,10 @@ import {
   Severity_Value,
 } from '../../gen/lightkeeper/v1/types_pb.ts';
 import { errorFinding, finding, warning } from '../finding.ts';
-import { type ChunkReader, type LayoutError, type LayoutFlaw, TextSlot } from './chunk-reader.ts';
-import {
-  entityState,
-  type FactSink,
-  pairParts,
-  relationState,
-  separated,
-  TABLES,
-  type TableName,
-} from './facts.ts';
+import type { ChunkReader, LayoutError, LayoutFlaw } from './chunk-reader.ts';
+import { type FactSink, TABLES, type TableName } from './facts.ts';
 import type { FileFacts } from './facts-codec.ts';
-import { type GraphEvents, GraphReader } from './graphml.ts';
+import { graphReader } from './graph-facts.ts';
 import { otherRecords, RECORD_FILES } from './kv-files.ts';
 import { missingNames, NameTable, NumberPool, nameNumber } from './name-table.ts';
 import { RecordReader } from './record-reader.ts';
@@ -77,75 +69,6 @@ function readerOf(path: string, facts: FactSink, options: { rowsOnly?: boolean }
   const vectors = vectorFileOf(path);
   if (vectors !== undefined) return new VectorReader(facts, vectors, options);
   return new RecordReader(otherRecords(facts), { any: true });
-}
-
-function graphReader(facts: FactSink, isKnown: boolean): ChunkReader {
-  if (!isKnown) return new GraphReader({ node: () => {}, edge: () => {}, data: () => {} }, []);
-  const state = new GraphFactReader(facts);
-  const reader = new GraphReader(state, STATE_ATTRIBUTES);
-  return {
-    feed: (chunk) => reader.feed(chunk),
-    skipRecords: (bytes) => reader.skipRecords(bytes),
-    get declarations() {
-      return reader.declarations;
-    },
-    end: () => {
-      reader.end();
-      state.ended();
-    },
-  };
-}
-
-const STATE_ATTRIBUTES: readonly string[] = ['source_id', 'description', 'keywords'];
-const NONE: Buffer = Buffer.alloc(0);
-
-/** Reports nodes and edges with their attributes. */
-class GraphFactReader implements GraphEvents {
-  readonly #facts: FactSink;
-  /** The node or edge being read. */
-  #open: { kind: 'node' | 'edge'; name: Buffer[] } | undefined;
-  readonly #texts = new Map(STATE_ATTRIBUTES.map((name) => [name, new TextSlot()]));
-
-  constructor(facts: FactSink) {
-    this.#facts = facts;
-  }
-
-  node(id: Buffer): void {
-    this.ended();
-    this.#open = { kind: 'node', name: [Buffer.from(id)] };
-    this.#facts.name('nodes', id);
-  }
-
-  edge(source: Buffer, target: Buffer): void {
-    this.ended();
-    const ends = pairParts(source, target);
-    this.#open = { kind: 'edge', name: ends.map((part) => Buffer.from(part)) };
-    this.#facts.name('ends', source);
-    this.#facts.name('ends', target);
-    this.#facts.name('edges', ...ends);
-  }
-
-  data(name: string, text: Buffer): void {
-    this.#texts.get(name)?.set(text);
-  }
-
-  ended(): void {
-    const { kind, name } = this.#open ?? {};
-    if (name === undefined) return;
-    const text = (attribute: string) => this.#texts.get(attribute)?.bytes ?? NONE;
-    const sources = text('source_id');
-    const [table, states] =
-      kind === 'node' ? (['nodeSources', 'nodeStates'] as const) : (['edgeSources', 'edgeStates'] as const);
-    for (const chunk of separated(sources)) this.#facts.name(table, chunk);
-    const description = text('description');
-    const state =
-      kind === 'node'
-        ? entityState(name[0] ?? NONE, description, sources)
-        : relationState(name, text('keywords'), description, sources);
-    this.#facts.name(states, ...state);
-    this.#open = undefined;
-    for (const held of this.#texts.values()) held.clear();
-  }
 }
 
 /** Number and names of the flaws of one kind in one file. */
