@@ -2,10 +2,10 @@ const BITS = 1 << 23;
 const WORDS_OF_ID = 4;
 
 /**
- * A set of unit ids that never denies one that was added, and seldom takes another for one: of a million, one in
- * forty. 1 MiB, however many there are. Ids are hashes, so their own words say which bits they set (Bloom,
- * "Space/time trade-offs in hash coding with allowable errors", CACM 1970).
+ * A set of unit ids without false negatives, in 1 MiB. With a million ids one lookup in forty is a false positive.
  */
+// Ids are hashes, so their own words choose the bits (Bloom, "Space/time trade-offs in hash coding with allowable
+// errors", CACM 1970).
 export class IdFilter {
   readonly #bits = new Uint8Array(BITS / 8);
 
@@ -17,7 +17,7 @@ export class IdFilter {
     }
   }
 
-  /** False if the id was certainly never added. */
+  /** Reports whether an id may have been added. False is certain. */
   mayHold(id: Uint8Array): boolean {
     for (let word = 0; word < WORDS_OF_ID; word++) {
       const bit = bitAt(id, word * 4);

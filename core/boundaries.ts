@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto';
 
 /** Shortest unit of file bytes, except at the end of a file. */
 export const UNIT_BYTES_MIN = 6 * 1024;
-/** Up to here a cut needs more zero bits than beyond: lengths gather round this one. */
+/** Length in bytes below which a cut needs more zero bits than above. Unit lengths gather around it. */
 export const UNIT_BYTES_NORMAL = 16 * 1024;
 /** Longest unit of file bytes. */
 export const UNIT_BYTES_MAX = 64 * 1024;
@@ -10,9 +10,7 @@ export const UNIT_BYTES_MAX = 64 * 1024;
 const MASK_BEFORE_NORMAL = 0xfffe0000 | 0;
 const MASK_BEYOND_NORMAL = 0xffe00000 | 0;
 
-/**
- * The 256 summands of the gear hash, from the store's chunker seed. Stores with one seed cut alike.
- */
+/** Returns the 256 summands of the gear hash for a store's chunker seed. Stores with the same seed cut alike. */
 export function gearTable(seed: bigint): Int32Array {
   const table = new Int32Array(256);
   const input = Buffer.alloc(9);
@@ -25,9 +23,12 @@ export function gearTable(seed: bigint): Int32Array {
 }
 
 /**
- * Length of the unit that begins at `start`, or 0 if the bytes up to `end` do not decide it and more follow
- * (`atEnd` false). `bytes` should be a plain Uint8Array: engines are slower on a Buffer. Gear hash with normalised chunking (Xia et al., "FastCDC", USENIX ATC 2016).
+ * Returns the length of the unit at `start`, or 0 if the bytes up to `end` do not decide it and more follow
+ * (`atEnd` false).
+ *
+ * Uses a gear hash with normalised chunking (Xia et al., "FastCDC", USENIX ATC 2016).
  */
+// `bytes` should be a plain Uint8Array: engines are slower on a Buffer.
 export function cutLength(
   gear: Int32Array,
   bytes: Uint8Array,
@@ -42,7 +43,7 @@ export function cutLength(
   const limitEnd = start + limit;
   let hash = 0;
   let i = start + UNIT_BYTES_MIN;
-  // Four bytes a turn: this loop sees every byte of every new file, and it is a fifth faster so.
+  // Unrolled four times: this loop sees every byte of every new file, and is a fifth faster this way.
   for (; i + 3 < normalEnd; i += 4) {
     hash = ((hash << 1) + (gear[bytes[i] as number] as number)) | 0;
     if ((hash & MASK_BEFORE_NORMAL) === 0) return i + 1 - start;
@@ -69,10 +70,12 @@ export function cutLength(
 export const PIECE_ENTRIES_MIN = 32;
 /** Most entries of a list piece. */
 export const PIECE_ENTRIES_MAX = 512;
-/** A list of at most this many entries is kept where it is used, without pieces. */
+/** Most entries of a list that is stored inline, without pieces. */
 export const LIST_ENTRIES_INLINE = 8;
 
-/** Whether a list piece that holds `entries` ends after the entry whose id (or path hash) begins so. */
+/**
+ * Reports whether a list piece of `entries` entries ends after one whose id (or path hash) starts with `firstByte`.
+ */
 export function pieceEnds(entries: number, firstByte: number): boolean {
   if (entries < PIECE_ENTRIES_MIN) return false;
   return entries >= PIECE_ENTRIES_MAX || (firstByte & 0x7f) === 0;

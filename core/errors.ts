@@ -1,6 +1,7 @@
 /**
- * What failed, as a word that callers can act on. `docs/errors.md` has a heading for each, and the command
- * line turns each into an exit code.
+ * The kind of a failure, for callers to act on.
+ *
+ * `docs/errors.md` has a heading for each, and the command line maps each to an exit code.
  */
 export type ErrorCode =
   /** The request itself is wrong: a flag, a name, a value. */
@@ -8,35 +9,35 @@ export type ErrorCode =
   | 'NOT_FOUND'
   /** Refused for safety: nothing was changed, and the hint says what would be needed. */
   | 'REFUSED'
-  /** Another process has it. */
+  /** Another process holds it. */
   | 'IN_USE'
-  /** Stored bytes are not what they were. */
+  /** Stored bytes have changed or are missing. */
   | 'DAMAGED'
-  /** Written by a newer version, with a feature that this one does not know. */
+  /** Written by a newer version, with a feature that this version does not know. */
   | 'TOO_NEW'
-  /** Not built yet. */
+  /** Not in this version. */
   | 'UNIMPLEMENTED'
-  /** The operating system said no: a full disk, a missing right, a read error. */
+  /** The operating system refused: a full disk, a missing permission, a read error. */
   | 'IO'
-  /** Asked to stop. */
+  /** Interrupted. */
   | 'CANCELLED'
-  /** It took longer than it may. */
+  /** The time limit has passed. */
   | 'DEADLINE'
   /** The other side cannot be reached. */
   | 'UNAVAILABLE'
   /** A fault in Lightkeeper itself. */
   | 'INTERNAL';
 
-/** The one error of this project: what failed on what, how to mend it, and what was underneath. */
+/** The error type of this project: what failed on what, the hint, and the cause. */
 export class LightkeeperError extends Error {
   override readonly name = 'LightkeeperError';
   readonly code: ErrorCode;
-  /** One sentence that begins with a verb; empty where nothing can be done. */
+  /** One sentence that begins with a verb; empty if nothing can be done. */
   readonly hint: string;
-  /** What was wrong, one by one, where it was several things; the message ends with them, a line each. */
+  /** The individual problems where there are several; the message ends with them, one per line. */
   readonly details: readonly string[];
 
-  /** `message` reads *Cannot <do> "<what>"[ as <rule>]: <state>*, without a full stop. */
+  /** Makes an error. `message` reads *Cannot <do> "<what>"[ as <rule>]: <state>*, without a full stop. */
   constructor(
     code: ErrorCode,
     message: string,
@@ -57,24 +58,25 @@ const IO_HINTS: Readonly<Record<string, string>> = {
   ENOSPC: 'free space on that disk, or put the store on another one',
   EDQUOT: 'raise the quota, or put the store on another disk',
   EROFS: 'that filesystem is read-only: remount it, or name another place',
-  EACCES: 'give this user the right, or run as the user who owns it',
-  EPERM: 'give this user the right, or run as the user who owns it',
+  EACCES: 'grant this user access, or run as the user who owns it',
+  EPERM: 'grant this user access, or run as the user who owns it',
   EMFILE: 'raise the limit of open files (ulimit -n)',
   ENFILE: 'raise the limit of open files of the machine (fs.file-max)',
-  EIO: 'the disk reports errors: look at the kernel log and copy the store elsewhere',
+  EIO: 'the disk reports errors: check the kernel log and copy the store elsewhere',
   ENOENT: 'check the path',
   ENOTDIR: 'a part of the path is a file: check the path',
   ENAMETOOLONG: 'use a shorter path',
 };
 
-/** The `code` of a Node system error, or undefined. */
+/** Returns the `code` of a Node system error, or undefined. */
 export function systemCode(error: unknown): string | undefined {
   if (!(error instanceof Error) || error instanceof LightkeeperError) return undefined;
   const code = (error as NodeJS.ErrnoException).code;
   return typeof code === 'string' ? code : undefined;
 }
 
-/** How the system words what its codes mean: LevelDB passes on only the words. */
+/** The system's words for some codes. */
+// LevelDB passes on only the words.
 const IO_WORDS: Readonly<Record<string, string>> = {
   'No space left on device': 'ENOSPC',
   'Disk quota exceeded': 'EDQUOT',
@@ -85,7 +87,7 @@ const IO_WORDS: Readonly<Record<string, string>> = {
   'Input/output error': 'EIO',
 };
 
-/** Why the system said no, looked for in an error and what was underneath; undefined if it was not the system. */
+/** Returns the system's error code from an error or its causes; undefined if the system was not involved. */
 export function ioCode(error: unknown): string | undefined {
   for (let under = error; under instanceof Error; under = under.cause) {
     const code = systemCode(under);
@@ -97,10 +99,7 @@ export function ioCode(error: unknown): string | undefined {
   return undefined;
 }
 
-/**
- * Makes a system error readable: what was being done, on what, and the mend. Errors of this project pass
- * through as they are.
- */
+/** Wraps a system error with what was done, on what, and a hint. Returns a LightkeeperError as it is. */
 export function ioError(doing: string, what: string, error: unknown): LightkeeperError {
   if (error instanceof LightkeeperError) return error;
   const code = ioCode(error);
@@ -112,7 +111,7 @@ export function ioError(doing: string, what: string, error: unknown): Lightkeepe
   });
 }
 
-/** Any thrown value as an error of this project. */
+/** Returns any thrown value as a LightkeeperError. */
 export function normalise(error: unknown): LightkeeperError {
   if (error instanceof LightkeeperError) return error;
   if (error instanceof Error && error.name === 'AbortError') {

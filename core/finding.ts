@@ -1,7 +1,7 @@
 import { create } from '@bufbuild/protobuf';
 import { type Finding, FindingSchema, Severity_Value } from '../gen/lightkeeper/v1/types_pb.ts';
 
-/** What a finding says of its object. */
+/** The text and counts of a finding. */
 export interface FindingText {
   readonly message: string;
   readonly hint?: string;
@@ -10,7 +10,7 @@ export interface FindingText {
   readonly keys?: string[];
 }
 
-/** Makes a finding. `code` is a word of docs/errors.md, `object` what it concerns. */
+/** Makes a finding. `code` is a word of docs/errors.md, `object` the file or thing that it concerns. */
 export function finding(code: string, severity: Severity_Value, object: string, text: FindingText): Finding {
   return create(FindingSchema, {
     code,
@@ -24,12 +24,12 @@ export function finding(code: string, severity: Severity_Value, object: string, 
   });
 }
 
-/** A finding of something that is wrong now. */
+/** Makes a finding of severity ERROR: something is wrong. */
 export function errorFinding(code: string, object: string, text: FindingText): Finding {
   return finding(code, Severity_Value.ERROR, object, text);
 }
 
-/** A finding of something that was left out or may become wrong. */
+/** Makes a finding of severity WARNING: something was left out or may become wrong. */
 export function warning(code: string, object: string, text: FindingText): Finding {
   return finding(code, Severity_Value.WARNING, object, text);
 }

@@ -8,24 +8,25 @@ import { UNIT_ID_BYTES } from './unit.ts';
 
 /** Bytes of one list entry: a unit id and a span. */
 export const NODE_REF_BYTES = 40;
-/** Deeper lists than this are not written, and not believed: 512 to the fifth is beyond any disk. */
+/** Most levels of a list. Deeper lists are neither written nor read. */
+// Pieces of up to 512 entries, five levels of them, hold more than any disk.
 export const LIST_DEPTH_MAX = 6;
 
 /** One entry of a list. */
 export interface NodeRef {
   readonly id: Buffer;
-  /** Bytes of the file below this entry, or entries of the list of files below it. */
+  /** Bytes of file content below this entry; in the list of files, the number of files below it. */
   readonly span: number;
 }
 
-/** Writes one entry at `offset`. */
+/** Writes one entry into `out` at `offset`. */
 export function writeNodeRef(out: Buffer, offset: number, id: Uint8Array, span: number): void {
   out.set(id, offset);
   out.writeUInt32LE(span >>> 0, offset + UNIT_ID_BYTES);
   out.writeUInt32LE(Math.floor(span / 2 ** 32), offset + UNIT_ID_BYTES + 4);
 }
 
-/** The entries that a piece or a root holds. */
+/** Parses the entries of a piece or a root. Throws DAMAGED for anything else. */
 export function readNodeRefs(bytes: Uint8Array): NodeRef[] {
   if (bytes.length % NODE_REF_BYTES !== 0) {
     throw new LightkeeperError('DAMAGED', 'Cannot read a list: it does not hold whole entries');
@@ -43,7 +44,7 @@ export function readNodeRefs(bytes: Uint8Array): NodeRef[] {
   return refs;
 }
 
-/** Takes a finished piece, answers its unit id. */
+/** Stores a finished piece and returns its unit id. */
 export type PieceSink = (piece: Buffer) => Buffer;
 
 interface Level {
@@ -52,23 +53,24 @@ interface Level {
   span: number;
 }
 
-/**
- * Builds a list of any length in memory of its depth. Pieces end by the content of their last entry, so that a
- * change in the middle moves the cuts near it and no others.
- */
+/** Builds a list of any length in memory proportional to its depth. */
+// Pieces end by the content of their last entry, so that a change in the middle moves the nearby cuts only.
 export class ListBuilder {
   readonly #emit: PieceSink;
   readonly #firstDepth: number;
   readonly #levels: Level[] = [];
   #count = 0;
 
-  /** `firstDepth` is 1 for a list whose lowest pieces are made elsewhere (the list of files). */
+  /**
+   * Sets where the pieces go. `firstDepth` is 1 for a list whose lowest pieces are made elsewhere (the list of
+   * files).
+   */
   constructor(emit: PieceSink, firstDepth = 0) {
     this.#emit = emit;
     this.#firstDepth = firstDepth;
   }
 
-  /** Adds the next entry; `entries` of depth 0 are below it. */
+  /** Adds the next entry, which covers `entries` entries of depth 0. */
   add(id: Uint8Array, span: number, entries = 1): void {
     this.#count += entries;
     this.#addAt(0, id, span);
@@ -96,7 +98,7 @@ export class ListBuilder {
     this.#addAt(depth + 1, id, span);
   }
 
-  /** Ends the list. */
+  /** Writes the remaining pieces and returns the root. */
   finish(): ListRoot {
     for (let depth = 0; ; depth++) {
       const level = this.#levels[depth];
@@ -115,13 +117,13 @@ export class ListBuilder {
   }
 }
 
-/** Whether a piece of the list of files ends after `path`, having `entries` entries. */
+/** Reports whether a piece of the list of files that holds `entries` entries ends after `path`. */
 export function filesPieceEnds(entries: number, path: Uint8Array): boolean {
   const first = createHash('sha256').update(path).digest()[0] as number;
   return pieceEnds(entries, first);
 }
 
-/** What a list covers: the sum of its spans. */
+/** Returns the sum of the spans of a list; 0 without a list. */
 export function spanOf(root: ListRoot | undefined): number {
   return root === undefined ? 0 : readNodeRefs(root.entries).reduce((sum, { span }) => sum + span, 0);
 }

@@ -19,20 +19,20 @@ import { MINT_ID_BYTES } from './position.ts';
 import { checkCount, KNOWN_FIELDS } from './proto-limits.ts';
 import { hex } from './unit.ts';
 
-/** The format of manifests that this version writes, and the newest that it reads. */
+/** Format of the manifests that this version writes, and the only one that it reads. */
 export const MANIFEST_FORMAT = 2;
 /** Hex digits of a snapshot id. */
 export const SNAPSHOT_ID_DIGITS = 32;
-/** Findings kept in a manifest; the rest is counted. */
+/** Most findings in a manifest; the rest are counted. */
 export const MANIFEST_FINDINGS_MAX = 1000;
 
-/** The last second that can be written as a date. */
+/** Seconds since 1970 at the end of the year 9999, the last time with a four-digit year. */
 const YEAR_9999_SECONDS = 253_402_300_799n;
 const DIGEST_BYTES = 32;
 const STORE_ID_BYTES = 16;
 const GRAPH_ID = /^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$/;
 
-/** Refuses a name that is not a graph id. */
+/** Throws INVALID_ARGUMENT for a name that is not a graph id. */
 export function checkGraphId(graphId: string): void {
   if (GRAPH_ID.test(graphId)) return;
   throw new LightkeeperError(
@@ -44,7 +44,7 @@ export function checkGraphId(graphId: string): void {
   );
 }
 
-/** The graph id that a directory's name makes: other characters become "-". */
+/** Returns the graph id for a directory's name: every other character becomes "-". */
 export function graphIdOf(directoryName: string): string {
   const id = directoryName
     .replace(/[^A-Za-z0-9._-]/g, '-')
@@ -53,7 +53,7 @@ export function graphIdOf(directoryName: string): string {
   return id === '' ? 'graph' : id;
 }
 
-/** The id that people use, from the digest of a manifest. */
+/** Returns the snapshot id for the digest of a manifest. */
 export function snapshotIdOf(digest: Uint8Array): string {
   return hex(digest).slice(0, SNAPSHOT_ID_DIGITS);
 }
@@ -64,7 +64,7 @@ function checkRoot(root: ListRoot | undefined, what: string): void {
   }
 }
 
-/** Reads a manifest as it is stored; refuses formats that it does not know and values that cannot be. */
+/** Parses and checks a stored manifest. Throws DAMAGED, or TOO_NEW for a format of a newer version. */
 export function parseManifest(bytes: Uint8Array): Manifest {
   let manifest: Manifest;
   try {
@@ -87,17 +87,17 @@ export function parseManifest(bytes: Uint8Array): Manifest {
     manifest.epoch?.mintId.length !== MINT_ID_BYTES ||
     manifest.capturedAt === undefined
   ) {
-    throw new LightkeeperError('DAMAGED', 'Cannot read a manifest: its position is not whole');
+    throw new LightkeeperError('DAMAGED', 'Cannot read a manifest: its position is incomplete');
   }
   const { seconds, nanos } = manifest.capturedAt;
   if (seconds < 0n || seconds > YEAR_9999_SECONDS || nanos < 0 || nanos >= 1e9) {
-    throw new LightkeeperError('DAMAGED', 'Cannot read a manifest: its time is none');
+    throw new LightkeeperError('DAMAGED', 'Cannot read a manifest: its time is out of range');
   }
   checkRoot(manifest.files, 'its list of files');
   return manifest;
 }
 
-/** Reads an annotation as it is stored. */
+/** Parses and checks a stored annotation. Throws DAMAGED. */
 export function parseAnnotation(bytes: Uint8Array): Annotation {
   let annotation: Annotation;
   try {
@@ -106,12 +106,12 @@ export function parseAnnotation(bytes: Uint8Array): Annotation {
     throw new LightkeeperError('DAMAGED', 'Cannot read an annotation: it does not parse', { cause: error });
   }
   if (annotation.digest.length !== DIGEST_BYTES || annotation.storeId.length !== STORE_ID_BYTES) {
-    throw new LightkeeperError('DAMAGED', 'Cannot read an annotation: it is about no snapshot');
+    throw new LightkeeperError('DAMAGED', 'Cannot read an annotation: it belongs to no snapshot');
   }
   return annotation;
 }
 
-/** Reads a position as it is stored. */
+/** Parses and checks a stored position. Throws DAMAGED. */
 export function parsePosition(bytes: Uint8Array): PositionEntry {
   let entry: PositionEntry;
   try {
@@ -122,12 +122,12 @@ export function parsePosition(bytes: Uint8Array): PositionEntry {
   const { graphId, epoch, digest, parentDigest } = entry;
   const digests = digest.length === DIGEST_BYTES && [0, DIGEST_BYTES].includes(parentDigest.length);
   if (!GRAPH_ID.test(graphId) || epoch?.mintId.length !== MINT_ID_BYTES || !digests) {
-    throw new LightkeeperError('DAMAGED', 'Cannot read a position: it is not whole');
+    throw new LightkeeperError('DAMAGED', 'Cannot read a position: it is incomplete');
   }
   return entry;
 }
 
-/** Reads a piece of the list of files; its paths are safe to follow, and in order after `previous`. */
+/** Parses a piece of the list of files. Throws DAMAGED unless its paths are safe and in order after `previous`. */
 export function parseFileList(bytes: Uint8Array, previous: BytePath): FileEntry[] {
   let files: FileEntry[];
   try {
@@ -154,14 +154,13 @@ export function parseFileList(bytes: Uint8Array, previous: BytePath): FileEntry[
   return files;
 }
 
-/** Milliseconds since 1970 at which a snapshot was captured. */
+/** Returns the time of a snapshot's capture in milliseconds since 1970; 0 if it is not recorded. */
 export function capturedMs(manifest: Manifest): number {
   return manifest.capturedAt === undefined ? 0 : timestampMs(manifest.capturedAt);
 }
 
-/**
- * When a snapshot may say that it was captured: a history never goes back, whatever the clock does.
- */
+/** Returns the capture time of a new snapshot, later than its parent's. */
+// A history never goes back, whatever the clock does.
 export function captureTime(nowMs: number, parentMs: number | undefined): ReturnType<typeof timestampFromMs> {
   return timestampFromMs(parentMs === undefined ? nowMs : Math.max(nowMs, parentMs + 1));
 }

@@ -1,27 +1,25 @@
 import { LightkeeperError } from './errors.ts';
 
-/** Longest path that a manifest may hold, in bytes. */
+/** Longest path in a manifest, in bytes. */
 export const PATH_BYTES_MAX = 4096;
 /** Longest name between two slashes, in bytes. */
 export const NAME_BYTES_MAX = 255;
 
-/**
- * A path inside this project is a string with one character a byte (latin1): any file name fits, two of them
- * compare bytewise, and they are small. `pathBytes` and `pathFromBytes` are the two ways across.
- */
+/** A path as a string with one character per byte (latin1). Convert with `pathBytes` and `pathFromBytes`. */
+// Any file name fits, two paths compare bytewise, and they are small.
 export type BytePath = string;
 
-/** The bytes of a path, for the file system and for messages. */
+/** Returns the bytes of a path, for the file system and for messages. */
 export function pathBytes(path: BytePath): Buffer {
   return Buffer.from(path, 'latin1');
 }
 
-/** The path that these bytes are. */
+/** Returns the path that consists of these bytes. */
 export function pathFromBytes(bytes: Uint8Array): BytePath {
   return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString('latin1');
 }
 
-/** Why a path from a manifest must not be followed, or undefined if it may. */
+/** Returns why a path from a manifest must not be used, or undefined if it is safe. */
 export function pathProblem(path: BytePath): string | undefined {
   if (path.length === 0) return 'it is empty';
   if (path.length > PATH_BYTES_MAX) return `it is longer than ${PATH_BYTES_MAX} bytes`;
@@ -34,7 +32,7 @@ export function pathProblem(path: BytePath): string | undefined {
   return undefined;
 }
 
-/** Refuses a path that could leave the directory that it is restored to. */
+/** Throws DAMAGED for a path that could leave the directory that it is restored to. */
 export function checkPath(path: BytePath): void {
   const problem = pathProblem(path);
   if (problem !== undefined) {
@@ -42,7 +40,7 @@ export function checkPath(path: BytePath): void {
   }
 }
 
-/** Length of the UTF-8 sequence that begins at `i`, or 0 if there is none (RFC 3629). */
+/** Returns the length of the UTF-8 sequence at `i`, or 0 if there is none (RFC 3629). */
 function sequenceLength(path: BytePath, i: number): number {
   const first = path.charCodeAt(i);
   if (first < 0x80) return 1;
@@ -56,7 +54,7 @@ function sequenceLength(path: BytePath, i: number): number {
   return overlong || surrogate || beyond ? 0 : length;
 }
 
-/** Whether the bytes of a path are UTF-8. */
+/** Reports whether the bytes of a path are UTF-8. */
 export function isUtf8(path: BytePath): boolean {
   for (let i = 0; i < path.length; ) {
     const length = sequenceLength(path, i);
@@ -66,7 +64,7 @@ export function isUtf8(path: BytePath): boolean {
   return true;
 }
 
-/** A path as people and JSON see it: UTF-8 as it is, other bytes and the backslash as `\xNN`. */
+/** Returns a path as shown to people and in JSON: UTF-8 as it is, other bytes and the backslash as `\xNN`. */
 export function pathText(path: BytePath): string {
   let text = '';
   for (let i = 0; i < path.length; ) {
@@ -82,12 +80,12 @@ export function pathText(path: BytePath): string {
   return text;
 }
 
-/** `pathText` of raw bytes, as the system gives them. */
+/** Returns `pathText` of raw bytes. */
 export function bytesText(bytes: Uint8Array): string {
   return pathText(pathFromBytes(bytes));
 }
 
-/** A path written as `pathText` writes it, or plainly, back to its bytes. */
+/** Parses a path that `pathText` or a person wrote. */
 export function pathFromText(text: string): BytePath {
   const bytes = Buffer.from(text, 'utf8').toString('latin1');
   return bytes.replace(/\\x([0-9a-f]{2})/g, (_, digits: string) =>
@@ -96,12 +94,14 @@ export function pathFromText(text: string): BytePath {
 }
 
 const SEQUENCE = '[\\xc2-\\xdf][\\x80-\\xbf]|[\\xe0-\\xef][\\x80-\\xbf]{2}|[\\xf0-\\xf4][\\x80-\\xbf]{3}';
-/** What `?` stands for: a character, of however many bytes, or a byte that is none. */
+/** Matches what `?` stands for: a character of any length, or a byte that is not part of one. */
 const CHARACTER = `(?:${SEQUENCE}|(?!${SEQUENCE})[^/])`;
 
 /**
- * A test for paths from a pattern: `*` and `?` stay within a name, `**` does not, everything else is itself. A
- * pattern without a slash is tried on the last name too, and a match of a folder is a match of all below it.
+ * Compiles a pattern into a test for paths.
+ *
+ * `*` and `?` match within a name, `**` matches across names, every other character matches itself. A pattern
+ * without a slash also matches the last name alone. A pattern that matches a folder matches everything below it.
  */
 export function pathMatcher(pattern: string): (path: BytePath) => boolean {
   const source = pathFromText(pattern.replace(/^\.?\/+|\/+$/g, ''));

@@ -1,2 +1,2 @@
-/** Told by long work as it goes on. */
+/** Reports the progress of a long operation. */
 export type OnProgress = (phase: string, doneBytes: number, totalBytes: number) => void;

@@ -1,18 +1,18 @@
-/** Fields that this version does not know are passed over: they may be many, and each would be an object. */
+/** Skips unknown fields when a message is parsed. */
+// There may be many, and each would become an object.
 export const KNOWN_FIELDS = { readUnknownFields: false } as const;
 
-/**
- * Refuses a message that holds a repeated field more than `most` times, before anything is built of it: two bytes
- * of a message can make an object of two hundred.
- */
+/** Throws if a message holds a repeated field more than `most` times. Builds no objects. */
+// Two bytes of a message can become an object of two hundred.
 export function checkCount(bytes: Uint8Array, field: number, most: number): void {
   let count = 0;
   for (let at = 0; at < bytes.length; ) {
     const tag = varint(bytes, at);
     if (tag === undefined) return;
-    if (tag.value >>> 3 === field && ++count > most) throw new Error(`field ${field} stands there too often`);
+    if (tag.value >>> 3 === field && ++count > most)
+      throw new Error(`field ${field} occurs more than ${most} times`);
     const next = after(bytes, tag.next, tag.value & 7);
-    // What is no message is refused by whoever reads it.
+    // What is no message fails when it is parsed.
     if (next === undefined) return;
     at = next;
   }
@@ -26,7 +26,7 @@ function after(bytes: Uint8Array, at: number, wireType: number): number | undefi
   return wireType === 0 || number === undefined ? number?.next : number.next + number.value;
 }
 
-/** The number at a place, its low 32 bits, and where the next thing begins. */
+/** Returns the low 32 bits of the varint at `at`, and the offset after it; undefined if it does not end. */
 function varint(bytes: Uint8Array, at: number): { value: number; next: number } | undefined {
   let value = 0;
   for (let i = 0; i < 10; i++) {

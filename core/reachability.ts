@@ -1,11 +1,11 @@
-/** Share of a pack that must be dead before the rest is worth writing again. */
+/** Share of dead bytes above which the rest of a pack is written again. */
 const DEAD_SHARE = 0.4;
-/** A pack below this size is joined with others. */
+/** Bytes below which a pack is joined with others. */
 const SMALL_BYTES = 4 * 1024 * 1024;
-/** Small packs of one kind that must be there before they are joined. */
+/** Least number of small packs of one kind that are joined. */
 const SMALL_PACKS_MIN = 16;
 
-/** What is alive in one pack. */
+/** The live units of one pack. */
 export interface PackLife {
   readonly pack: number;
   readonly packId: string;
@@ -17,13 +17,13 @@ export interface PackLife {
   readonly liveRawBytes: number;
 }
 
-/** What is to happen with the packs of a store; packs that are in neither list stay as they are. */
+/** The packs of a store to drop and to rewrite. Packs in neither list stay as they are. */
 export interface PackPlan {
-  /** Nothing in them is alive. */
+  /** Packs without a live unit. */
   readonly drop: readonly PackLife[];
-  /** What is alive in them is written to new packs first. */
+  /** Packs whose live units are written to new packs before they are dropped. */
   readonly rewrite: readonly PackLife[];
-  /** Bytes that will be free afterwards, by estimate. */
+  /** Estimated bytes that become free. */
   readonly freedBytes: number;
 }
 
@@ -31,7 +31,7 @@ function liveShare(life: PackLife): number {
   return life.rawBytes === 0 ? 0 : life.liveRawBytes / life.rawBytes;
 }
 
-/** Decides by what is alive in each pack. */
+/** Plans which packs to drop and to rewrite. */
 export function planPacks(lives: readonly PackLife[]): PackPlan {
   const drop = lives.filter((life) => life.liveUnits === 0);
   const rewrite = new Set(lives.filter((life) => life.liveUnits > 0 && 1 - liveShare(life) > DEAD_SHARE));
@@ -45,16 +45,16 @@ export function planPacks(lives: readonly PackLife[]): PackPlan {
   return { drop, rewrite: [...rewrite], freedBytes };
 }
 
-/** Which units of which packs are alive: one bit each. */
+/** A set of live units, one bit each. */
 export class LiveUnits {
   readonly #packs = new Map<number, { bits: Uint8Array; units: number; rawBytes: number }>();
 
-  /** Makes room for a pack of `units` units. */
+  /** Adds a pack of `units` units, none of them live. */
   addPack(pack: number, units: number): void {
     this.#packs.set(pack, { bits: new Uint8Array(Math.ceil(units / 8)), units: 0, rawBytes: 0 });
   }
 
-  /** Marks a unit of `rawBytes` original bytes; answers whether it was not marked before. */
+  /** Marks a unit of `rawBytes` original bytes as live. Returns whether it was not marked before. */
   mark(pack: number, ordinal: number, rawBytes: number): boolean {
     const life = this.#packs.get(pack);
     if (life === undefined) return false;

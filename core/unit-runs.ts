@@ -1,14 +1,17 @@
 import type { NodeRef } from './list.ts';
 
-/** A run of units that two files have in common. */
-export interface Run {
+/** A run of consecutive units that two files share. */
+export interface UnitRun {
+  /** Index of the first unit in the first file. */
   readonly at: number;
+  /** Index of the first unit in the other file. */
   readonly otherAt: number;
+  /** Number of units. */
   length: number;
 }
 
-/** Places of units that are there once. */
-function placesOf(units: readonly NodeRef[]): Map<string, number> {
+/** Returns the index of each unit by its id, NaN for units that occur twice. */
+function uniquePlaces(units: readonly NodeRef[]): Map<string, number> {
   const places = new Map<string, number>();
   for (const [i, { id }] of units.entries()) {
     const name = id.toString('latin1');
@@ -17,10 +20,11 @@ function placesOf(units: readonly NodeRef[]): Map<string, number> {
   return places;
 }
 
-/** Runs of units that two files have in common, in order of the first; units that one has twice are in none. */
-export function runsOf(one: readonly NodeRef[], other: readonly NodeRef[]): Run[] {
-  const [mine, theirs] = [placesOf(one), placesOf(other)];
-  const runs: Run[] = [];
+/** Returns the runs of units that two files share, ordered by their place in the first. */
+// Units that occur twice in either file are in no run: their place is ambiguous.
+export function commonRuns(one: readonly NodeRef[], other: readonly NodeRef[]): UnitRun[] {
+  const [mine, theirs] = [uniquePlaces(one), uniquePlaces(other)];
+  const runs: UnitRun[] = [];
   for (const [at, { id }] of one.entries()) {
     const name = id.toString('latin1');
     const otherAt = Number.isNaN(mine.get(name)) ? Number.NaN : (theirs.get(name) ?? Number.NaN);

@@ -4,13 +4,11 @@ import type { UnitKind_Value } from '../gen/lightkeeper/store/v1/pack_pb.ts';
 /** Bytes of a unit id. */
 export const UNIT_ID_BYTES = 32;
 
-/** Bytes before a unit that `unitIdInPlace` borrows. */
+/** Bytes before a unit that `unitIdInPlace` overwrites and restores. */
 export const UNIT_PREFIX_BYTES = 6;
 
-/**
- * Id of a unit with one length: SHA-256(kind, 1, length, bytes). The bytes are the original ones, never what a
- * codec made of them.
- */
+/** Returns the id of a unit: SHA-256(kind, 1, length, bytes). */
+// The bytes are the original ones, never what a codec made of them.
 export function unitId(kind: UnitKind_Value, bytes: Uint8Array): Buffer {
   const prefix = Buffer.allocUnsafe(UNIT_PREFIX_BYTES);
   prefix[0] = kind;
@@ -19,10 +17,9 @@ export function unitId(kind: UnitKind_Value, bytes: Uint8Array): Buffer {
   return createHash('sha256').update(prefix).update(bytes).digest();
 }
 
-/**
- * As `unitId`, for the `length` bytes at `start` of a buffer. The six bytes before them are borrowed for the
- * prefix and put back, so that one call hashes all: a tenth faster than two updates.
- */
+/** Returns the id of the `length` bytes at `start` of a buffer. Equal to `unitId` of them. */
+// The six bytes before them hold the prefix for a while, so that one call hashes all: a tenth faster than two
+// updates.
 export function unitIdInPlace(kind: UnitKind_Value, buffer: Buffer, start: number, length: number): Buffer {
   const at = start - UNIT_PREFIX_BYTES;
   const first = buffer.readUInt32LE(at);
@@ -36,17 +33,17 @@ export function unitIdInPlace(kind: UnitKind_Value, buffer: Buffer, start: numbe
   return id;
 }
 
-/** SHA-256 of bytes as they are stored: digests of manifests, names of packs. */
+/** Returns the SHA-256 of stored bytes: digests of manifests, names of packs. */
 export function sha256(bytes: Uint8Array): Buffer {
   return createHash('sha256').update(bytes).digest();
 }
 
-/** Lower-case hex digits. */
+/** Returns the bytes as lower-case hex digits. */
 export function hex(bytes: Uint8Array): string {
   return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString('hex');
 }
 
-/** Whether two byte strings are equal. */
+/** Reports whether two byte strings are equal. */
 export function sameBytes(a: Uint8Array, b: Uint8Array): boolean {
   return Buffer.compare(a, b) === 0;
 }

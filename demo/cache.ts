@@ -37,13 +37,13 @@ const QUERY_PARAMETERS = {
   max_total_tokens: 30000,
 } as const;
 
-/** The entries that the extraction of a document made, chunk by chunk. */
+/** Returns the cache entries of a document's extraction, chunk by chunk. */
 export function extractions(document: Document): { chunk: string; entry: CacheEntry }[] {
   return document.chunks.flatMap((chunk, index) => {
     const created = document.createdAt + 1;
     const text = `\`\`\`\n${chunk.content}\n\`\`\``;
     const first = extraction(EXTRACT_PROMPT + text, extracted(document, index), chunk.id, created);
-    // A second look is taken at the first chunk only, which keeps the share of the vectors high.
+    // Only the first chunk is extracted twice, which keeps the share of the vectors high.
     if (index > 0) return [{ chunk: chunk.id, entry: first }];
     const second = extraction(CONTINUE_PROMPT + text, COMPLETE, chunk.id, created);
     return [
@@ -53,7 +53,7 @@ export function extractions(document: Document): { chunk: string; entry: CacheEn
   });
 }
 
-/** The whole cache in the order in which it grew. Deleting a document leaves its entries, as in LightRAG. */
+/** Yields the whole cache in the order of its growth. Deleting a document leaves its entries, as in LightRAG. */
 export function* cacheEntries(corpus: Corpus): Generator<CacheEntry> {
   let asked = 0;
   for (let number = 0; number <= corpus.ingested; number += 1) {
@@ -70,7 +70,7 @@ function extraction(prompt: string, answer: string, chunk: string, created: numb
   return entryOf(key, answer, 'extract', chunk, prompt, null, created);
 }
 
-/** The lines with which the model answered for chunk `index`. */
+/** Returns the model's answer for chunk `index`. */
 function extracted(document: Document, index: number): string {
   const entity = document.entities[index];
   const relation = document.relations[index];
@@ -83,7 +83,7 @@ function extracted(document: Document, index: number): string {
   ].join('\n');
 }
 
-/** The keywords and the answer of query `turn` among those asked after document `number`. */
+/** Returns the keywords and the answer of query `turn` among those after document `number`. */
 export function queryEntries(seed: number, number: number, turn: number): CacheEntry[] {
   const choose = random(mix(seed, number, turn));
   const { name, language } = sharedName(choose(SHARED_NAMES));

@@ -15,45 +15,47 @@ import {
 import { keywords, SHARED_NAMES, sentence, sharedName } from './prose.ts';
 import { mix, random } from './random.ts';
 
-/** All that the files of a directory depend on. */
+/** Everything that the files of a directory depend on. */
 export interface Contents {
   readonly seed: number;
   /** Dimensions of a vector. */
   readonly dimension: number;
   /** Whether vdb rows have a `vector` field; LightRAG before 1.4.7 wrote the matrix alone. */
   readonly vectorField: boolean;
-  /** How many documents were ever ingested: they are numbered from 1. */
+  /** Number of documents ever ingested; they are numbered from 1. */
   readonly ingested: number;
-  /** The numbers of those that were deleted since. */
+  /** Numbers of the documents deleted since. */
   readonly deleted: readonly number[];
-  /** For each query asked through `growCache`, how many documents were ingested then. */
+  /** Number of documents ingested at the time of each query of `growCache`. */
   readonly queries: readonly number[];
 }
 
-/** `Contents` with what is known about the entities that documents share. */
+/** Contents with the mentions of shared entities. */
 export interface Corpus extends Contents {
   readonly isDeleted: ReadonlySet<number>;
-  /** By the number of the shared entity. */
+  /** Mentions of each shared entity, by its number. */
   readonly shared: readonly Merged[];
-  /** By half the number of either end. */
+  /** Mentions of each pair of shared entities, by half the number of either. */
   readonly pairs: readonly Merged[];
 }
 
-/** Something that several documents speak of. A deletion does not move it, so deleted documents count for its place. */
+/** Something that several documents mention. */
+// A deletion does not move it, so deleted documents count for its place.
 interface Merged {
-  /** The document that spoke of it first, 0 for none. */
+  /** Number of the first document that mentioned it; 0 for none. */
   first: number;
-  /** The document that spoke of it last, 0 for none. */
+  /** Number of the last document that mentioned it; 0 for none. */
   last: number;
-  /** The documents that speak of it and are there. */
+  /** Numbers of the existing documents that mention it. */
   readonly mentions: number[];
 }
 
-/** LightRAG asks a model for a summary instead of joining more descriptions than this. */
+/** Most descriptions that LightRAG joins before it asks a model for a summary. */
 const DESCRIPTIONS_MAX = 6;
 const FILE_PATHS_MAX = 3;
 
-/** Finds who speaks of what: the only part of a corpus that is held in memory, some bytes a document. */
+/** Finds the mentions of all shared entities. */
+// This is the only part of a corpus in memory, a few bytes per document.
 export function corpusOf(contents: Contents): Corpus {
   const nobody = (): Merged => ({ first: 0, last: 0, mentions: [] });
   const shared = Array.from({ length: SHARED_NAMES }, nobody);
@@ -72,14 +74,14 @@ export function corpusOf(contents: Contents): Corpus {
   return { ...contents, isDeleted, shared, pairs };
 }
 
-/** Rows of the three vdb files. */
+/** Number of rows of the three vdb files. */
 export interface RowCounts {
   readonly chunks: number;
   readonly entities: number;
   readonly relationships: number;
 }
 
-/** How many rows each vdb file has. */
+/** Returns the number of rows of each vdb file. */
 export function rowCounts(contents: Contents): RowCounts {
   const { isDeleted, shared, pairs } = corpusOf(contents);
   let chunks = 0;
@@ -90,14 +92,14 @@ export function rowCounts(contents: Contents): RowCounts {
   return { chunks, entities: chunks + alive(shared), relationships: chunks + alive(pairs) };
 }
 
-/** The documents that are there, oldest first. */
+/** Yields the existing documents, oldest first. */
 export function* documents(corpus: Corpus): Generator<Document> {
   for (let number = 1; number <= corpus.ingested; number += 1) {
     if (!corpus.isDeleted.has(number)) yield documentOf(corpus.seed, number);
   }
 }
 
-/** All entities, in the order in which they came: a merged one stays where it was. */
+/** Yields all entities in the order of their first mention; a merged one keeps its place. */
 export function* entities(corpus: Corpus): Generator<Entity> {
   for (let number = 1; number <= corpus.ingested; number += 1) {
     for (const index of sharedSince(corpus, number)) yield sharedEntity(corpus, index);
@@ -105,10 +107,9 @@ export function* entities(corpus: Corpus): Generator<Entity> {
   }
 }
 
-/**
- * All relations, in the order in which they came. LightRAG deletes the row of a merged relation and adds it
- * again, so in the vdb file it is where its `last` document put it, elsewhere where its `first` did.
- */
+/** Yields all relations in the order of their `first` or `last` mention. */
+// LightRAG deletes the row of a merged relation and adds it again: the vdb file has it at its last mention, other
+// files at its first.
 export function* relations(corpus: Corpus, place: 'first' | 'last'): Generator<Relation> {
   for (let number = 1; number <= corpus.ingested; number += 1) {
     if (!corpus.isDeleted.has(number)) yield* documentOf(corpus.seed, number).relations;
@@ -118,7 +119,7 @@ export function* relations(corpus: Corpus, place: 'first' | 'last'): Generator<R
   }
 }
 
-/** All relations in networkx's order: node by node, the neighbours that were not seen before. */
+/** Yields all relations in networkx's order: node by node, the neighbours not seen before. */
 export function* edges(corpus: Corpus): Generator<Relation> {
   for (let number = 1; number <= corpus.ingested; number += 1) {
     for (const index of sharedSince(corpus, number)) yield* sharedEdges(corpus, index);
@@ -126,7 +127,7 @@ export function* edges(corpus: Corpus): Generator<Relation> {
   }
 }
 
-/** The relation between the two shared entities of a document that speaks of both. */
+/** Returns the ends of the relation between the two shared entities of a document. */
 export function pairEnds(corpus: Corpus, indices: readonly number[]): [string, string] {
   const ranked = [...indices].sort((a, b) => rank(corpus, a) - rank(corpus, b));
   return ranked.map((index) => sharedName(index).name) as [string, string];
@@ -142,7 +143,7 @@ function* sharedEdges(corpus: Corpus, index: number): Generator<Relation> {
   }
 }
 
-/** The shared entities that came with document `number` and are still spoken of. */
+/** Returns the shared entities that document `number` introduced and that still have mentions. */
 function sharedSince(corpus: Corpus, number: number): number[] {
   return shapeOf(corpus.seed, number).shared.filter((index) => {
     const merged = corpus.shared[index] as Merged;
@@ -152,7 +153,7 @@ function sharedSince(corpus: Corpus, number: number): number[] {
 
 const pairIndex = (indices: readonly number[]): number => (indices[0] as number) >> 1;
 
-/** Where a shared entity is among the nodes; of two that came together the one named first is first. */
+/** Returns the rank of a shared entity among the nodes; of two introduced together the first named ranks first. */
 function rank(corpus: Corpus, index: number): number {
   const { first } = corpus.shared[index] as Merged;
   if (first === 0) return Number.POSITIVE_INFINITY;
@@ -191,7 +192,7 @@ function sharedRelation(corpus: Corpus, index: number): Relation {
   };
 }
 
-/** What each document says of it, or one summary in the words of the latest. */
+/** Joins the descriptions of all documents, or summarises in the words of the latest. */
 function mergedDescription(mentions: readonly number[], describe: (number: number) => string): string {
   if (mentions.length <= DESCRIPTIONS_MAX) return mentions.map(describe).join(SEPARATOR);
   return mentions.slice(-2).map(describe).join(' ');

@@ -12,7 +12,7 @@ import {
 } from './prose.ts';
 import { mix, random, type VectorKey } from './random.ts';
 
-/** What LightRAG puts between the parts of a merged value. */
+/** LightRAG's separator between the parts of a merged value. */
 export const SEPARATOR = '<SEP>';
 
 const SOURCES_MAX = 300;
@@ -24,11 +24,11 @@ const ENTITIES_PER_DOCUMENT = 8;
 /** One past the largest document number. */
 export const DOCUMENT_LIMIT = COINED_LIMIT / ENTITIES_PER_DOCUMENT;
 
-/** One document in how many speaks of two shared entities and so of the relation between them. */
+/** One in this many documents mentions two shared entities, and so the relation between them. */
 const PAIR_EVERY = 4;
 const SECONDS_PER_DOCUMENT = 20;
 
-/** Each use of the seed has a stream of its own. */
+/** A random stream for each use of the seed. */
 const STREAM = {
   shape: 1,
   text: 2,
@@ -40,11 +40,11 @@ const STREAM = {
   pairVector: 8,
 } as const;
 
-/** What can be told of a document without writing it. */
+/** The properties of a document that are known without generating its text. */
 export interface Shape {
   readonly language: Language;
   readonly chunkCount: number;
-  /** The shared entities that its first chunk speaks of: one, or the two of a pair. */
+  /** Numbers of the shared entities that its first chunk mentions: one, or the two of a pair. */
   readonly shared: readonly number[];
 }
 
@@ -55,14 +55,14 @@ export interface Chunk {
   readonly vector: VectorKey;
 }
 
-/** Where an entity or relation is from. */
+/** The origin of an entity or relation. */
 export interface Origin {
-  /** The chunks that speak of it. */
+  /** Ids of the chunks that mention it. */
   readonly sources: readonly string[];
   readonly filePath: string;
-  /** Unix seconds. */
+  /** Time of creation in Unix seconds. */
   readonly createdAt: number;
-  /** Whether several documents have spoken of it. */
+  /** Whether several documents mention it. */
   readonly isMerged: boolean;
   readonly vector: VectorKey;
 }
@@ -74,20 +74,20 @@ export interface Entity extends Origin {
 }
 
 export interface Relation extends Origin {
-  /** Its two entities, first the one that was in the graph before. */
+  /** Its two entities, the one that was in the graph first at the front. */
   readonly ends: readonly [string, string];
   readonly keywords: string;
   readonly description: string;
   readonly weight: number;
 }
 
-/** A document and all that was extracted from it: chunk i made entity i and relation i. */
+/** A document and everything extracted from it: chunk i yields entity i and relation i. */
 export interface Document {
   readonly number: number;
   readonly id: string;
   readonly content: string;
   readonly filePath: string;
-  /** Unix seconds. */
+  /** Time of creation in Unix seconds. */
   readonly createdAt: number;
   readonly language: Language;
   readonly chunks: readonly Chunk[];
@@ -96,22 +96,22 @@ export interface Document {
   readonly shared: readonly number[];
 }
 
-/** The shape of document `number`. */
+/** Returns the shape of document `number`. */
 export function shapeOf(seed: number, number: number): Shape {
   const choose = random(mix(seed, STREAM.shape, number));
   const language = choose(2) === 0 ? 'en' : 'zh';
   const chunkCount = 1 + choose(CHUNKS_MAX);
-  // The smaller of two: a few entities are spoken of everywhere, as in real graphs.
+  // The smaller of two numbers: a few entities are mentioned everywhere, as in real graphs.
   const shared = Math.min(choose(SHARED_NAMES), choose(SHARED_NAMES));
   return { language, chunkCount, shared: choose(PAIR_EVERY) === 0 ? [shared, shared ^ 1] : [shared] };
 }
 
-/** When document `number` was ingested, in Unix seconds. */
+/** Returns the time at which document `number` was ingested, in Unix seconds. */
 export function ingestedAt(seed: number, number: number): number {
   return 1_700_000_000 + (mix(seed, STREAM.start) % 50_000_000) + number * SECONDS_PER_DOCUMENT;
 }
 
-/** Document `number`: the same for the same seed, whatever else is in the corpus. */
+/** Generates document `number`, which depends on the seed alone. */
 export function documentOf(seed: number, number: number): Document {
   const { language, chunkCount, shared } = shapeOf(seed, number);
   const own = Array.from({ length: chunkCount }, (_, i) => ownEntity(seed, number, i, language));
@@ -146,14 +146,14 @@ export function documentOf(seed: number, number: number): Document {
   return { number, id, content, filePath, createdAt, language, chunks, entities, relations, shared };
 }
 
-/** The id of the first chunk of document `number`, without writing the others. */
+/** Returns the id of the first chunk of document `number`, without generating the others. */
 export function firstChunkId(seed: number, number: number): string {
   const { language, shared } = shapeOf(seed, number);
   const { name } = ownEntity(seed, number, 0, language);
   return chunkOf(seed, number, 0, language, name, sharedName(shared[0] as number).name).id;
 }
 
-/** The name of the file that document `number` was read from. */
+/** Returns the name of the source file of document `number`. */
 export function filePathOf(number: number): string {
   return `notes-${String(number).padStart(6, '0')}.md`;
 }
@@ -183,17 +183,18 @@ function chunkOf(
   };
 }
 
-/** The vector of shared entity `index` once `mentions` documents speak of it: merging embeds it anew. */
+/** Returns the vector of shared entity `index` when `mentions` documents mention it. */
+// A merge embeds it anew.
 export function sharedVector(seed: number, index: number, mentions: number): VectorKey {
   return [mix(seed, STREAM.sharedVector), index, mentions];
 }
 
-/** The vector of the relation between the two shared entities of pair `index`. */
+/** Returns the vector of the relation between the two shared entities of pair `index`. */
 export function pairVector(seed: number, index: number, mentions: number): VectorKey {
   return [mix(seed, STREAM.pairVector), index, mentions];
 }
 
-/** The chunk ids of a merged entity or relation as graph and vdb files have them: the latest 300. */
+/** Joins chunk ids as graph and vdb files do: the latest 300. */
 export function joinedSources(sources: readonly string[]): string {
   return sources.slice(-SOURCES_MAX).join(SEPARATOR);
 }

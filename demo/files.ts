@@ -2,28 +2,29 @@ import { open, rename } from 'node:fs/promises';
 import { join } from 'node:path';
 import { threadId } from 'node:worker_threads';
 
-/** How a server writes a file: over itself, as up to January 2026, or beside it, as since May 2026. */
+/**
+ * How a server writes a file: in place, as until January 2026, or to a temporary file that it renames, as since May
+ * 2026.
+ */
 export type Style = 'in-place' | 'rename';
 
-/**
- * Called once the file is open (0 bytes) and after each write, before a rename. What it returns is awaited:
- * here a caller slows the writer down, stops it halfway or looks at the directory.
- */
+/** Called when the file is open (0 bytes) and after each write, before a rename. Its promise is awaited. */
+// A caller can slow the writer down, stop it halfway or inspect the directory.
 export type Pace = (name: string, writtenBytes: number) => void | Promise<void>;
 
 const BLOCK_BYTES = 1 << 20;
-/** UTF-8 needs at most so many bytes for a UTF-16 code unit. */
+/** Most bytes of UTF-8 for a UTF-16 code unit. */
 const UTF8_BYTES_MAX = 3;
 
-/** How a file is written. */
+/** Settings of a write. */
 export interface WriteStyle {
   readonly style: Style;
   readonly pace?: Pace | undefined;
-  /** About how many bytes are written at once; 1 MiB where not given. */
+  /** Approximate bytes of one write; 1 MiB by default. */
   readonly blockBytes?: number;
 }
 
-/** Writes `pieces` to `dir/name` and gives the size in bytes. Nothing is synced, as in LightRAG. */
+/** Writes `pieces` to `dir/name` and returns the size in bytes. Syncs nothing, like LightRAG. */
 export async function writePieces(
   dir: string,
   name: string,
@@ -49,14 +50,14 @@ export async function writePieces(
   return written;
 }
 
-/** How many bytes `pieces` would be. */
+/** Returns the size of `pieces` in bytes. */
 export function sizeOf(pieces: Iterable<string>): number {
   let bytes = 0;
   for (const piece of pieces) bytes += Buffer.byteLength(piece);
   return bytes;
 }
 
-/** `pieces` in blocks of about `blockBytes`, each valid until the next is asked for. */
+/** Yields `pieces` in blocks of about `blockBytes`, each valid until the next. */
 function* blocks(pieces: Iterable<string>, blockBytes: number): Generator<Buffer> {
   const block = Buffer.allocUnsafe(blockBytes);
   let used = 0;

@@ -20,13 +20,13 @@ export { type RowCounts, rowCounts } from './corpus.ts';
 export type { Pace, Style } from './files.ts';
 
 export interface GenerateOptions {
-  /** The same seed and options give the same bytes; an integer. */
+  /** An integer; the same seed and options give the same bytes. */
   seed: number;
-  /** How many documents; 10 where neither this nor `bytes` is given. Not together with `bytes`. */
+  /** Number of documents; 10 by default. Excludes `bytes`. */
   documents?: number;
-  /** About how large the directory shall be. Not together with `documents`. */
+  /** Approximate size of the directory in bytes. Excludes `documents`. */
   bytes?: number;
-  /** Dimensions of a vector; 1024 where not given. */
+  /** Dimensions of a vector; 1024 by default. */
   dimension?: number;
   /** False imitates LightRAG before 1.4.7: no `vector` field, the matrix alone. */
   vectorField?: boolean;
@@ -34,13 +34,13 @@ export interface GenerateOptions {
   pace?: Pace;
 }
 
-/** How one change is written; the style of the directory holds where none is given. */
+/** Style and pace of one change; by default those of the directory. */
 export interface WriteOptions {
   style?: Style;
   pace?: Pace;
 }
 
-/** What is in a directory: plain data, from which every byte of it follows. */
+/** The contents of a directory as plain data from which every byte follows. */
 export interface Generated extends Contents {
   readonly style: Style;
   /** Sizes of the files in bytes, by name. */
@@ -50,10 +50,10 @@ export interface Generated extends Contents {
 /** The files of a LightRAG directory. */
 export type FileName = keyof typeof LAYOUTS;
 
-/** One rewrite of one file. */
+/** A rewrite of one file. */
 interface Step {
   readonly name: FileName;
-  /** The first document that doc_status still calls `processing`. */
+  /** Number of the first document whose status is still `processing`. */
   readonly processingFrom?: number;
 }
 
@@ -77,10 +77,10 @@ const LAYOUTS = {
   'graph_chunk_entity_relation.graphml': (corpus: Corpus) => graphmlFile(corpus),
 } as const;
 
-/** All of them, kv first and the graph last. */
+/** The names of all files, kv first and the graph last. */
 export const FILE_NAMES = Object.keys(LAYOUTS) as FileName[];
 
-/** What an ingest and a deletion rewrite after the documents' own entries, in LightRAG's order. */
+/** Files that an ingest and a deletion rewrite after the documents' own entries, in LightRAG's order. */
 export const DERIVED: readonly FileName[] = [
   'kv_store_full_entities.json',
   'kv_store_full_relations.json',
@@ -92,7 +92,7 @@ export const DERIVED: readonly FileName[] = [
   'graph_chunk_entity_relation.graphml',
 ];
 
-/** Writes a whole working directory to `dir`, which is made where it is not there. */
+/** Generates a working directory in `dir`, and creates `dir` if necessary. */
 export async function generate(dir: string, options: GenerateOptions): Promise<Generated> {
   const empty: Generated = {
     seed: options.seed,
@@ -113,8 +113,10 @@ export async function generate(dir: string, options: GenerateOptions): Promise<G
 }
 
 /**
- * Adds `count` documents, file by file as a server does. In place, as in old versions, doc_status says
- * `processed` before the data is there; with renames it says so last.
+ * Adds `count` documents, file by file as a server does.
+ *
+ * With style `in-place`, as in old versions, the status is `processed` before the data is on disk; with `rename`,
+ * last.
  */
 export async function ingest(
   dir: string,
@@ -136,7 +138,7 @@ export async function ingest(
   return write(dir, withDocuments(state, state.ingested + count), steps, options);
 }
 
-/** Removes document `number`: its rows go from the middle, its cache entries stay. */
+/** Deletes document `number`. Its rows disappear from the middle of files, and its cache entries remain. */
 export async function deleteDocument(
   dir: string,
   state: Generated,
@@ -144,7 +146,7 @@ export async function deleteDocument(
   options: WriteOptions = {},
 ): Promise<Generated> {
   if (!(number >= 1 && number <= state.ingested) || state.deleted.includes(number)) {
-    throw new RangeError(`Cannot delete document ${number}: it is not there`);
+    throw new RangeError(`Cannot delete document ${number}: it does not exist`);
   }
   const names: FileName[] = [
     'kv_store_text_chunks.json',
@@ -155,7 +157,7 @@ export async function deleteDocument(
   return write(dir, { ...state, deleted: [...state.deleted, number] }, stepsOf(names), options);
 }
 
-/** Asks one question: kv_store_llm_response_cache.json grows by 3 to 8 KB and nothing else changes. */
+/** Adds one query: kv_store_llm_response_cache.json grows by 3 to 8 KB, and nothing else changes. */
 export async function growCache(
   dir: string,
   state: Generated,
@@ -165,7 +167,7 @@ export async function growCache(
   return write(dir, next, stepsOf(['kv_store_llm_response_cache.json']), options);
 }
 
-/** The size of all files in bytes. */
+/** Returns the size of all files in bytes. */
 export function totalBytes({ files }: Generated): number {
   return Object.values(files).reduce((sum, bytes) => sum + bytes, 0);
 }
@@ -194,7 +196,8 @@ function withDocuments(state: Generated, ingested: number): Generated {
   return { ...state, ingested };
 }
 
-/** Sizes grow evenly with the documents, so two samples tell how many make up `bytes`. */
+/** Returns the number of documents that make up the wanted size. */
+// Sizes grow linearly with the documents, so two samples suffice.
 function documentCount(empty: Generated, { documents, bytes }: GenerateOptions): number {
   if (documents !== undefined && bytes !== undefined) {
     throw new RangeError('Cannot generate by both "documents" and "bytes": give one');

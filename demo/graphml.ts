@@ -1,15 +1,15 @@
 import { type Corpus, edges, entities } from './corpus.ts';
 import { joinedSources } from './document.ts';
 
-/** Which attribute a `<data>` element holds. */
+/** An attribute that a `<data>` element holds. */
 export interface GraphKey {
   readonly name: string;
   readonly owner: 'node' | 'edge';
-  /** As GraphML calls it: `string`, `double`, `long`. */
+  /** Type in GraphML: `string`, `double`, `long`. */
   readonly type: string;
 }
 
-/** Attributes by name; what is not there is not written. */
+/** Attributes by name; missing ones are not written. */
 export type Attributes = Readonly<Record<string, string>>;
 
 export interface GraphNode {
@@ -24,7 +24,7 @@ export interface GraphEdge {
 
 const keyOf = (owner: GraphKey['owner'], name: string, type = 'string'): GraphKey => ({ owner, name, type });
 
-/** The attributes as networkx numbers them (d0, d1, …): nodes first, each in the order of its first use. */
+/** The attributes as networkx numbers them (d0, d1, …): nodes first, each in the order of first use. */
 export const GRAPH_KEYS: readonly GraphKey[] = [
   keyOf('node', 'entity_id'),
   keyOf('node', 'entity_type'),
@@ -44,12 +44,12 @@ export const GRAPH_KEYS: readonly GraphKey[] = [
 
 const NAMESPACE = 'http://graphml.graphdrawing.org/xmlns';
 
-/** The text of the graph file, piece by piece, as networkx writes it with lxml. */
+/** Yields the text of the graph file as networkx writes it with lxml. */
 export function* graphmlFile(corpus: Corpus): Generator<string> {
   yield* graphmlText(GRAPH_KEYS, graphNodes(corpus), graphEdges(corpus));
 }
 
-/** The text of a graph file of any nodes and edges; key number i is called `d<i>`. */
+/** Yields the text of a graph file of any nodes and edges; key number i is named `d<i>`. */
 export function* graphmlText(
   keys: readonly GraphKey[],
   nodes: Iterable<GraphNode>,
@@ -69,7 +69,7 @@ export function* graphmlText(
   yield '</graph></graphml>';
 }
 
-/** All entities as nodes, in the order in which they came. */
+/** Yields all entities as nodes, in the order of their first mention. */
 export function* graphNodes(corpus: Corpus): Generator<GraphNode> {
   for (const { name, type, description, sources, filePath, createdAt } of entities(corpus)) {
     const attributes = {
@@ -85,7 +85,7 @@ export function* graphNodes(corpus: Corpus): Generator<GraphNode> {
   }
 }
 
-/** All relations as edges, in networkx's order. */
+/** Yields all relations as edges, in networkx's order. */
 export function* graphEdges(corpus: Corpus): Generator<GraphEdge> {
   for (const { ends, weight, description, keywords, sources, filePath, createdAt } of edges(corpus)) {
     const attributes = {

@@ -8,7 +8,7 @@ type Entry = readonly [key: string, value: object];
 const SUMMARY_CHARS_MAX = 250;
 const PROCESSING_S = 15;
 
-/** The text of a `kv_store_*.json` file, piece by piece, as Python's json.dump with indent 2 writes it. */
+/** Yields the text of a `kv_store_*.json` file as Python's json.dump with indent 2 writes it. */
 export function* kvFile(entries: Iterable<Entry>): Generator<string> {
   let separator = '{\n';
   for (const [key, value] of entries) {
@@ -41,7 +41,7 @@ export function* textChunks(corpus: Corpus): Generator<Entry> {
   }
 }
 
-/** The documents from number `processingFrom` on are still being processed. */
+/** Yields the status of each document: `processing` from number `processingFrom` on. */
 export function* docStatus(corpus: Corpus, processingFrom: number): Generator<Entry> {
   for (const document of documents(corpus)) {
     yield [document.id, statusOf(document, document.number >= processingFrom)];
@@ -98,13 +98,14 @@ export function* relationChunks(corpus: Corpus): Generator<Entry> {
   }
 }
 
-/** LightRAG drops the time of creation when it merges. */
+/** Returns an entry of chunk ids. */
+// LightRAG drops the time of creation when it merges.
 function chunkIds(key: string, { sources, createdAt, isMerged }: Origin): Entry {
   const value = { chunk_ids: sources, count: sources.length };
   return isMerged ? [key, { ...value, update_time: createdAt, _id: key }] : stamped(key, value, createdAt);
 }
 
-/** An entry with the three fields that LightRAG adds to most; times in Unix seconds. */
+/** Returns an entry with the three fields that LightRAG adds to most. Times are Unix seconds. */
 function stamped(key: string, value: object, createdAt: number, updatedAt: number = createdAt): Entry {
   return [key, { ...value, create_time: createdAt, update_time: updatedAt, _id: key }];
 }

@@ -2,24 +2,24 @@ import { mix, type Random } from './random.ts';
 
 export type Language = 'en' | 'zh';
 
-/** What a sentence is for. */
+/** The purpose of a sentence. */
 export type SentenceKind = 'filler' | 'entity' | 'relation' | 'question';
 
 interface Vocabulary {
   readonly sentences: Readonly<Record<SentenceKind, readonly Template[]>>;
   readonly slots: Readonly<Record<string, readonly string[]>>;
-  /** 64 syllables of equal length, so that a coined word tells its number. */
+  /** 64 syllables of equal length, so that a coined word determines its number. */
   readonly syllables: readonly string[];
-  /** What follows two syllables in the name of a person. */
+  /** Ending of a person's name after two syllables. */
   readonly suffix: string;
-  /** What a coined entity is, with its LightRAG type. */
+  /** Kinds of coined entities, with their LightRAG types. */
   readonly kinds: readonly (readonly [name: string, type: string])[];
   readonly keywords: readonly string[];
   readonly offices: readonly string[];
   readonly districts: readonly string[];
 }
 
-/** Texts at even places, names of slots at odd ones. */
+/** Texts at even indices, names of slots at odd ones. */
 type Template = readonly string[];
 
 const templates = (...texts: string[]): Template[] => texts.map((text) => text.split(/\{(\w+)\}/));
@@ -148,34 +148,34 @@ const CHINESE: Vocabulary = {
 
 const VOCABULARIES: Readonly<Record<Language, Vocabulary>> = { en: ENGLISH, zh: CHINESE };
 
-/** An entity that one document alone speaks of. */
+/** An entity that a single document mentions. */
 export interface Coined {
   readonly name: string;
   readonly type: string;
 }
 
-/** How many names `sharedName` knows. */
+/** Number of names that `sharedName` returns. */
 export const SHARED_NAMES = 64;
 
-/** Prime to the ten sentences of filler. */
+/** Strides through the ten filler sentences, coprime to ten. */
 const FILLER_STRIDES = [1, 3, 7, 9];
 const SYLLABLES = 64;
 const WORD_BITS = 24;
 
-/** One past the largest number that `coinedEntity` can name. */
+/** One past the largest number for `coinedEntity`. */
 export const COINED_LIMIT = 2 ** WORD_BITS;
 
 export function pick<T>(random: Random, list: readonly T[]): T {
   return list[random(list.length)] as T;
 }
 
-/** A sentence that speaks of `a` and, where its kind has two, of `b`. */
+/** Returns a sentence about `a` and, where its kind has two subjects, `b`. */
 export function sentence(language: Language, kind: SentenceKind, random: Random, a: string, b = ''): string {
   const vocabulary = VOCABULARIES[language];
   return filled(pick(random, vocabulary.sentences[kind]), vocabulary, random, a, b);
 }
 
-/** `count` sentences of filler about `subject`, different ones as long as there are any. */
+/** Returns `count` filler sentences about `subject`, different ones as long as there are any. */
 export function paragraph(language: Language, random: Random, subject: string, count: number): string {
   const vocabulary = VOCABULARIES[language];
   const { filler } = vocabulary.sentences;
@@ -219,18 +219,18 @@ function capitalised(word: string): string {
   return word.charAt(0).toUpperCase() + word.slice(1);
 }
 
-/** The one name and type of the entity with this number: no two numbers share a name. */
+/** Returns the unique name and the type of the entity with a number. */
 export function coinedEntity(language: Language, seed: number, number: number): Coined {
   const { syllables, kinds } = VOCABULARIES[language];
   const [kind, type] = kinds[mix(seed, number) % kinds.length] as readonly [string, string];
-  // An odd factor and an exclusive or each permute the 24-bit numbers: distinct stays distinct.
+  // A multiplication by an odd factor and an exclusive or each permute the 24-bit numbers, so names stay distinct.
   let rest = (Math.imul(number, 0x9e3779b1) ^ mix(seed)) & (COINED_LIMIT - 1);
   let word = '';
   for (let bits = 0; bits < WORD_BITS; bits += 6, rest >>>= 6) word += syllables[rest % SYLLABLES];
   return language === 'en' ? { name: `${capitalised(word)} ${kind}`, type } : { name: word + kind, type };
 }
 
-/** Name `index` of the offices that many documents speak of; the odd ones are Chinese. */
+/** Returns name `index` of the offices that many documents mention; odd ones are Chinese. */
 export function sharedName(index: number): { name: string; language: Language } {
   const language = index % 2 === 0 ? 'en' : 'zh';
   const { offices, districts } = VOCABULARIES[language];
@@ -240,7 +240,7 @@ export function sharedName(index: number): { name: string; language: Language } 
   return { name: language === 'en' ? `${district} ${office}` : `${district}${office}`, language };
 }
 
-/** One or two keywords, joined as LightRAG joins them. */
+/** Returns one or two keywords, joined like LightRAG does. */
 export function keywords(language: Language, random: Random): string {
   const list = VOCABULARIES[language].keywords;
   const first = random(list.length);

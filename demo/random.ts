@@ -1,7 +1,7 @@
-/** A seeded choice: a whole number from 0 to `below` - 1. */
+/** Returns a whole number from 0 to `below` - 1. */
 export type Random = (below: number) => number;
 
-/** One 32-bit number out of several, so that every part of a corpus has a stream of its own. */
+/** Mixes numbers into one 32-bit number, so that every part of a corpus has its own stream. */
 export function mix(...values: number[]): number {
   let hash = 0x9e3779b9;
   for (const value of values) {
@@ -13,7 +13,7 @@ export function mix(...values: number[]): number {
   return hash >>> 0;
 }
 
-/** The choices that belong to `key` (splitmix32). */
+/** Returns the random stream of a key (splitmix32). */
 export function random(key: number): Random {
   let state = key | 0;
   return (below) => {
@@ -24,15 +24,14 @@ export function random(key: number): Random {
   };
 }
 
-/** Which vector: two vectors are alike only where all three numbers are. */
+/** The key of a vector; vectors are equal only if all three numbers are. */
 export type VectorKey = readonly [number, number, number];
 
 const WARM_UP_ROUNDS = 12;
 
-/**
- * Fills `vector` with the direction that belongs to `key`, of length 1. The generator is sfc32, written out
- * here because the bytes of a corpus are mostly vectors: a call for each element would double the time.
- */
+/** Fills `vector` with the unit vector of a key. */
+// The generator is sfc32, written inline because the bytes of a corpus are mostly vectors: a call per element would
+// double the time.
 export function fillUnitVector(vector: Float32Array, key: VectorKey): void {
   let [a, b, c] = key;
   let squares = 0;
@@ -50,7 +49,7 @@ export function fillUnitVector(vector: Float32Array, key: VectorKey): void {
   for (let i = 0; i < vector.length; i += 1) vector[i] = (vector[i] as number) * scale;
 }
 
-/** Rounds `from`, all of it within ±1, to float16 (nearest, ties to even, as numpy does). */
+/** Rounds `from`, all of it within ±1, to float16 (nearest, ties to even, like numpy). */
 export function roundToHalf(from: Float32Array, into: Uint16Array): void {
   const bits = new Uint32Array(from.buffer, from.byteOffset, from.length);
   for (let i = 0; i < from.length; i += 1) {

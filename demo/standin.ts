@@ -8,11 +8,11 @@ import { builtFile } from '../host/built.ts';
 
 const DOCUMENTS = 60;
 const READY_WITHIN_MS = 20_000;
-const ANSWERS_WITHIN_MS = 20_000;
+const REPLY_WITHIN_MS = 20_000;
 
 type Fields = Readonly<Record<string, unknown>>;
 
-/** A running stand-in instance, as the demo uses it: it writes only when it is asked to. */
+/** A running stand-in instance that writes on request only. */
 export class StandIn {
   readonly url: string;
   readonly #child: ChildProcess;
@@ -25,7 +25,7 @@ export class StandIn {
     this.url = `http://127.0.0.1:${port}`;
   }
 
-  /** Starts one on a directory, which is made if it is not there; waits until it serves. */
+  /** Starts an instance on a directory, which it creates if necessary, and waits until it serves. */
   static async start(dir: string): Promise<StandIn> {
     const flags = ['--ingest-every', '0', '--query-every', '0', '--pause', '250ms', '--seed', '7'];
     const words = [builtFile('instance.js'), '--dir', dir, '--documents', String(DOCUMENTS), ...flags];
@@ -38,44 +38,44 @@ export class StandIn {
     lines.close();
     const { port } = JSON.parse(line) as { port?: number };
     if (port === undefined)
-      throw new LightkeeperError('INTERNAL', 'Cannot tell the story: no instance starts');
+      throw new LightkeeperError('INTERNAL', 'Cannot run the demo: the instance does not start');
     return new StandIn(child, dir, port);
   }
 
   async #ask(method: string, path: string): Promise<Fields> {
-    const signal = AbortSignal.timeout(ANSWERS_WITHIN_MS);
+    const signal = AbortSignal.timeout(REPLY_WITHIN_MS);
     const response = await fetch(new URL(path, this.url), { method, signal });
     if (!response.ok) {
-      throw new LightkeeperError('INTERNAL', `Cannot tell the story: ${path} answers ${response.status}`);
+      throw new LightkeeperError('INTERNAL', `Cannot run the demo: ${path} returned ${response.status}`);
     }
     return (await response.json()) as Fields;
   }
 
-  /** What is in it, for people. */
+  /** Returns a summary of its contents for people. */
   async summary(): Promise<string> {
     const { documents } = await this.#ask('GET', '/documents');
     const { core_version, api_version } = await this.#ask('GET', '/health');
     const count = Array.isArray(documents) ? documents.length : Object.keys(documents ?? {}).length;
-    return `it serves ${count} documents, and calls itself ${core_version}, API ${api_version}`;
+    return `it serves ${count} documents as LightRAG ${core_version}, API ${api_version}`;
   }
 
-  /** One more document: about twelve files are rewritten one after another. */
+  /** Ingests one more document: about twelve files are rewritten one after another. */
   async ingest(): Promise<void> {
     await this.#ask('POST', '/documents');
   }
 
-  /** The document that was ingested last, by its id. */
+  /** Returns the id of the document that was ingested last. */
   async newest(): Promise<string> {
     const { documents } = await this.#ask('GET', '/documents');
     return String((documents as { id: string }[]).at(-1)?.id);
   }
 
-  /** Deletes a document, as somebody does by mistake. */
-  async forget(id: string): Promise<void> {
+  /** Deletes a document. */
+  async deleteDocument(id: string): Promise<void> {
     await this.#ask('DELETE', `/documents?id=${encodeURIComponent(id)}`);
   }
 
-  /** One query, which adds to the cache of the language model's answers. */
+  /** Sends one query, which adds to the cache of the language model's answers. */
   async query(): Promise<void> {
     const graph = await readFile(join(this.#dir, 'graph_chunk_entity_relation.graphml'), 'utf8');
     const names = [...graph.matchAll(/<node id="([^"&]+)"/g)].map(([, name]) => name as string);
@@ -83,12 +83,12 @@ export class StandIn {
     await this.#ask('GET', `/query?entity=${encodeURIComponent(name)}`);
   }
 
-  /** A name for all that it knows: two instances with the same give the same answers. */
+  /** Returns a digest of its contents: instances with equal digests give the same answers. */
   async digest(): Promise<string> {
     return String((await this.#ask('GET', '/digest')).digest);
   }
 
-  /** Ends it as a power cut would. */
+  /** Kills it without a flush, like a power cut. */
   async kill(): Promise<void> {
     if (this.#child.exitCode !== null || this.#child.signalCode !== null) return;
     const ended = once(this.#child, 'exit');

@@ -12,15 +12,17 @@ import { durationText, sizeText } from '../host/quantity.ts';
 import { StandIn } from './standin.ts';
 
 const STEPS = 4;
-/** Shorter than a flush, and than the pause between two files of it. */
+/** Settle timeout and quiet window of a hasty snapshot, in milliseconds. */
+// Both are shorter than a flush, and the window than the pause between two files of it.
 const HURRY_MS = 200;
 const HURRY_QUIET_MS = 20;
-/** Nothing is known of how that graph is written. */
+/** Graph id of the hasty snapshots. */
+// Its own id: no quiet window has been learned for it.
 const HURRIED = 'hurried';
-/** A snapshot of a settled change comes well within this. */
+/** Milliseconds within which a settled change must become a snapshot. */
 const WAIT_MS = 20_000;
 
-/** One file and its SHA-256, as `sha256sum` prints them. */
+/** Returns the SHA-256 and name of each file, as `sha256sum` prints them. */
 async function sha256Tree(dir: string): Promise<string[]> {
   const lines: string[] = [];
   for (const name of (await readdir(dir)).sort()) {
@@ -34,8 +36,8 @@ function say(line = ''): void {
   process.stdout.write(`${line}\n`);
 }
 
-/** Snapshots that an agent tells of, and a way to wait for the next one. */
-class Told {
+/** Collects the snapshots of an agent and waits for the next one. */
+class SnapshotLog {
   readonly all: Snapshot[] = [];
   #wake: () => void = () => {};
 
@@ -48,7 +50,7 @@ class Told {
     await this.#when(() => this.all.length >= count);
   }
 
-  /** Waits for one beyond the first `seen` that fits. */
+  /** Waits for a snapshot after the first `seen` that satisfies `fits`. */
   async until(seen: number, fits: (snapshot: Snapshot) => boolean): Promise<void> {
     await this.#when(() => this.all.slice(seen).some(fits));
   }
@@ -64,23 +66,23 @@ class Told {
 function aborted(signal: AbortSignal): Promise<never> {
   return new Promise((_, reject) => {
     signal.addEventListener('abort', () =>
-      reject(new LightkeeperError('DEADLINE', 'Cannot tell the story: no snapshot came in time')),
+      reject(new LightkeeperError('DEADLINE', 'Cannot run the demo: no snapshot was taken in time')),
     );
   });
 }
 
-/** Tells the main job on a generated graph; throws if what it says does not come true. */
-export async function tellStory(options: { keep: boolean }): Promise<void> {
+/** Demonstrates the main job on a generated graph. Throws if a claim does not hold. */
+export async function runDemo(options: { keep: boolean }): Promise<void> {
   const place = await mkdtemp(join(tmpdir(), 'lightkeeper-demo-'));
   try {
-    await story(place);
+    await runSteps(place);
   } finally {
     if (options.keep) say(`the files are in ${place}`);
     else await rm(place, { recursive: true, force: true });
   }
 }
 
-async function story(place: string): Promise<void> {
+async function runSteps(place: string): Promise<void> {
   const dir = join(place, 'rag_storage');
   const store = join(place, 'points');
   const beganMs = performance.now();
@@ -88,39 +90,39 @@ async function story(place: string): Promise<void> {
   let instance = await StandIn.start(dir);
   try {
     say(`   ${await instance.summary()}`);
-    const before = await protectedLife(dir, store, instance);
+    const before = await protectInstance(dir, store, instance);
     await instance.kill();
     await rm(dir, { recursive: true });
     say('   kill -9, rm -rf: gone');
     say();
-    await bringBack(store, dir, before.tree);
+    await restoreAndCompare(store, dir, before.tree);
     instance = await StandIn.start(dir);
     if ((await instance.digest()) !== before.digest) {
       throw new LightkeeperError(
         'INTERNAL',
-        'Cannot tell the story to its end: the instance knows other things',
+        'Cannot run the demo: the instance serves other data than before',
       );
     }
-    say(`   the instance starts from it and knows all that it knew: ${before.digest.slice(0, 16)}…`);
+    say(`   the instance starts from it and serves the same data as before: ${before.digest.slice(0, 16)}…`);
   } finally {
     await instance.kill();
   }
   say();
-  await tellCost(store);
+  await printCost(store);
   say();
-  say(`the whole story took ${durationText(performance.now() - beganMs)}`);
+  say(`the demo took ${durationText(performance.now() - beganMs)}`);
 }
 
-/** What the directory and the instance are at the end of the story's first half. */
+/** The directory and the instance before the loss. */
 interface Before {
   readonly tree: readonly string[];
   readonly digest: string;
 }
 
-/** An agent guards the directory while the instance writes to it; answers what there is at the end. */
-async function protectedLife(dir: string, store: string, instance: StandIn): Promise<Before> {
+/** Protects the directory while the instance writes to it, and returns the state before the loss. */
+async function protectInstance(dir: string, store: string, instance: StandIn): Promise<Before> {
   const stop = new AbortController();
-  const told = new Told();
+  const log = new SnapshotLog();
   let failure: LightkeeperError | undefined;
   const flags = {
     '--dir': dir,
@@ -137,7 +139,7 @@ async function protectedLife(dir: string, store: string, instance: StandIn): Pro
     {
       started: () => {},
       guarding: () => {},
-      snapshot: (snapshot) => told.add(snapshot),
+      snapshot: (snapshot) => log.add(snapshot),
       pruned: () => {},
       waiting: () => {},
       warned: () => {},
@@ -149,16 +151,16 @@ async function protectedLife(dir: string, store: string, instance: StandIn): Pro
     stop.signal,
   );
   try {
-    await told.atLeast(1);
-    say(`   first point: ${pointText(told.all[0])}`);
+    await log.atLeast(1);
+    say(`   first point: ${pointText(log.all[0])}`);
     say();
-    say('2. The instance writes; every settled change becomes a point by itself');
-    await write(instance, told);
-    await tellDiff(store, told);
+    say('2. The instance writes; every settled change becomes a point');
+    await write(instance, log);
+    await printDiff(store, log);
     say();
-    await tornMoment(dir, store, instance, told);
+    await captureTornCut(dir, store, instance, log);
     say();
-    await lostDocument(store, instance, told);
+    await exportLostDocument(store, instance, log);
     say();
     say('5. The machine is lost');
     for (const line of await sha256Tree(dir)) say(`   ${line}`);
@@ -175,27 +177,27 @@ function pointText(snapshot: Snapshot | undefined): string {
   const { snapshotId, grade, rawBytes, newBytes, storedBytes, durationMs, gradeMs } = snapshot;
   return (
     `${snapshotId.slice(0, 12)} ${Grade_Value[grade]}  ${sizeText(Number(rawBytes))}, ${sizeText(Number(newBytes))} new, ` +
-    `${sizeText(Number(storedBytes))} stored, ${durationText(durationMs)} and ${durationText(gradeMs)} to look inside`
+    `${sizeText(Number(storedBytes))} stored, ${durationText(durationMs)} and ${durationText(gradeMs)} to grade`
   );
 }
 
-async function write(instance: StandIn, told: Told): Promise<void> {
+async function write(instance: StandIn, log: SnapshotLog): Promise<void> {
   for (let step = 1; step <= STEPS; step++) {
     const query = step % 2 === 1;
-    const seen = told.all.length;
+    const seen = log.all.length;
     await (query ? instance.query() : instance.ingest());
     const wroteMs = performance.now();
-    await told.atLeast(seen + 1);
+    await log.atLeast(seen + 1);
     const lag = durationText(performance.now() - wroteMs);
     say(
-      `   ${query ? 'one query    ' : 'one document '} → ${pointText(told.all.at(-1))}  (${lag} after the write)`,
+      `   ${query ? 'one query    ' : 'one document '} → ${pointText(log.all.at(-1))}  (${lag} after the write)`,
     );
   }
 }
 
-/** What the document that was ingested last has brought. */
-async function tellDiff(store: string, told: Told): Promise<void> {
-  const [before, after] = told.all.filter(({ unchanged }) => !unchanged).slice(-2);
+/** Prints what the last ingested document changed. */
+async function printDiff(store: string, log: SnapshotLog): Promise<void> {
+  const [before, after] = log.all.filter(({ unchanged }) => !unchanged).slice(-2);
   const diff = await withStore(store, { reading: true }, (client) =>
     client.diffSnapshots({ fromSnapshotId: before?.snapshotId ?? '', toSnapshotId: after?.snapshotId ?? '' }),
   );
@@ -218,14 +220,19 @@ async function snapshotNow(store: string, dir: string): Promise<Snapshot> {
     };
     for await (const { event } of client.createSnapshot(request))
       if (event.case === 'result') return event.value;
-    throw new LightkeeperError('INTERNAL', 'Cannot tell the story: a snapshot ended without a result');
+    throw new LightkeeperError('INTERNAL', 'Cannot run the demo: a snapshot ended without a result');
   });
 }
 
-/** Takes snapshots in the middle of a flush, and shows that nobody gets one by mistake. */
-async function tornMoment(dir: string, store: string, instance: StandIn, told: Told): Promise<void> {
-  say('3. Somebody insists on a point between two files of a flush, when nothing moves');
-  const seen = told.all.length;
+/** Takes a snapshot within a flush, and shows that it cannot be restored by mistake. */
+async function captureTornCut(
+  dir: string,
+  store: string,
+  instance: StandIn,
+  log: SnapshotLog,
+): Promise<void> {
+  say('3. A snapshot is forced between two files of a flush');
+  const seen = log.all.length;
   let flushing = true;
   const flush = instance.ingest().finally(() => {
     flushing = false;
@@ -237,14 +244,17 @@ async function tornMoment(dir: string, store: string, instance: StandIn, told: T
     if (byContent) torn = taken;
   }
   if (torn === undefined)
-    throw new LightkeeperError('INTERNAL', 'Cannot tell the story: a torn moment was taken for a whole one');
+    throw new LightkeeperError(
+      'INTERNAL',
+      'Cannot run the demo: no snapshot within the flush was recognised as torn',
+    );
   const [why] = torn.findings;
-  say(`   ${torn.snapshotId.slice(0, 12)}: every file is whole, and the graph in them is TORN`);
+  say(`   ${torn.snapshotId.slice(0, 12)}: every file is whole, but the graph is TORN`);
   say(`   ${why?.object}: ${why?.message.split(': ')[0]}`);
-  say(`   and it is refused: ${await refusal(store, torn, `${dir}-torn`)}`);
+  say(`   a restore of it is refused: ${await refusal(store, torn, `${dir}-torn`)}`);
   await flush;
-  await told.until(seen, (snapshot) => isUsable(snapshot.grade) && !snapshot.unchanged);
-  say(`   once the flush has ended → ${pointText(told.all.at(-1))}`);
+  await log.until(seen, (snapshot) => isUsable(snapshot.grade) && !snapshot.unchanged);
+  say(`   after the flush → ${pointText(log.all.at(-1))}`);
 }
 
 async function refusal(store: string, torn: Snapshot, to: string): Promise<string> {
@@ -255,33 +265,31 @@ async function refusal(store: string, torn: Snapshot, to: string): Promise<strin
     return undefined;
   }).catch((error: unknown) => (error instanceof LightkeeperError ? error.message : String(error)));
   if (outcome !== undefined) return outcome;
-  throw new LightkeeperError('INTERNAL', 'Cannot tell the story: a torn point was given back');
+  throw new LightkeeperError('INTERNAL', 'Cannot run the demo: a torn point was restored');
 }
 
-/** A document is deleted by mistake, and is exported from the point before. */
-async function lostDocument(store: string, instance: StandIn, told: Told): Promise<void> {
-  say('4. Somebody deletes a document by mistake');
-  const before = told.all.findLast(({ grade }) => isUsable(grade));
+/** Deletes a document and exports it from the point before. */
+async function exportLostDocument(store: string, instance: StandIn, log: SnapshotLog): Promise<void> {
+  say('4. A document is deleted by mistake');
+  const before = log.all.findLast(({ grade }) => isUsable(grade));
   const documentId = await instance.newest();
-  const seen = told.all.length;
-  await instance.forget(documentId);
-  await told.until(seen, (snapshot) => isUsable(snapshot.grade) && snapshot.summary.includes('document'));
-  say(`   the point after it says: ${told.all.at(-1)?.summary}`);
+  const seen = log.all.length;
+  await instance.deleteDocument(documentId);
+  await log.until(seen, (snapshot) => isUsable(snapshot.grade) && snapshot.summary.includes('document'));
+  say(`   the next point records: ${log.all.at(-1)?.summary}`);
   const snapshotId = before?.snapshotId ?? '';
   const { exported, chunks } = await withStore(store, { reading: true }, (client) =>
     collectExport(client.exportDocument({ snapshotId, documentId })),
   );
   const content = String(exported.document?.content ?? '');
   if (content === '')
-    throw new LightkeeperError('INTERNAL', 'Cannot tell the story: a document came back empty');
+    throw new LightkeeperError('INTERNAL', 'Cannot run the demo: the exported document is empty');
   say(`   lightkeeper export --snapshot ${snapshotId.slice(0, 12)} --document ${documentId}`);
-  say(
-    `   gives back its text, ${content.length} characters, and its ${chunks.length} chunks: to be ingested again`,
-  );
+  say(`   returns its text, ${content.length} characters in ${chunks.length} chunks, to be ingested again`);
 }
 
-async function bringBack(store: string, dir: string, before: readonly string[]): Promise<void> {
-  say('6. It is restored from its newest point');
+async function restoreAndCompare(store: string, dir: string, before: readonly string[]): Promise<void> {
+  say('6. The directory is restored from its newest point');
   const began = performance.now();
   await withStore(store, {}, async (client) => {
     const events = client.restoreSnapshot({
@@ -301,15 +309,15 @@ async function bringBack(store: string, dir: string, before: readonly string[]):
   const after = await sha256Tree(dir);
   for (const line of after) say(`   ${line}`);
   if (after.join('\n') !== before.join('\n')) {
-    throw new LightkeeperError('INTERNAL', 'Cannot tell the story to its end: the restored files differ');
+    throw new LightkeeperError('INTERNAL', 'Cannot run the demo: the restored files differ');
   }
-  say(`   the two lists are equal: ${after.length} files, byte for byte`);
+  say(`   both lists are equal: ${after.length} files, byte for byte`);
 }
 
-async function tellCost(store: string): Promise<void> {
+async function printCost(store: string): Promise<void> {
   const stats = await withStore(store, { reading: true }, (client) => client.getStats({ graphId: 'demo' }));
   say(
-    `7. What it cost: ${stats.snapshots} points of ${sizeText(Number(stats.rawBytes))} in all are kept in ` +
+    `7. Storage: ${stats.snapshots} points of ${sizeText(Number(stats.rawBytes))} in all take ` +
       `${sizeText(Number(stats.storedBytes))} (${(stats.savedRatio * 100).toFixed(0)} % saved)`,
   );
 }

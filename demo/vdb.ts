@@ -4,21 +4,23 @@ import { type Corpus, documents, entities, relations } from './corpus.ts';
 import { joinedSources } from './document.ts';
 import { fillUnitVector, roundToHalf, type VectorKey } from './random.ts';
 
-/** A row and which vector it has; the fields are in the order in which LightRAG writes them. */
+/** A row and the key of its vector. The fields are in the order in which LightRAG writes them. */
 export interface Row {
   readonly id: string;
-  /** Unix seconds. */
+  /** Time of creation in Unix seconds. */
   readonly createdAt: number;
   readonly fields: Readonly<Record<string, string>>;
   readonly vector: VectorKey;
 }
 
-/** Rows of the matrix encoded together: a multiple of three, so that no group but the last needs padding. */
+/** Matrix rows that are encoded together. */
+// A multiple of three, so that only the last group needs padding.
 const MATRIX_GROUP_ROWS = 12;
-/** Enough for one row's output up to 2,000 dimensions: the default would be allocated and wasted for each row. */
+/** Bytes for the output of one row of up to 2,000 dimensions. */
+// The default would be allocated and wasted for each row.
 const DEFLATE_PIECE_BYTES = 4096;
 
-/** The text of a `vdb_*.json` file, piece by piece, as Python's json.dump writes it. */
+/** Yields the text of a `vdb_*.json` file as Python's json.dump writes it. */
 export function* vdbFile(corpus: Corpus, rows: () => Iterable<Row>): Generator<string> {
   yield `{"embedding_dim": ${corpus.dimension}, "data": [`;
   yield* dataText(corpus, rows());
@@ -78,7 +80,7 @@ function* dataText({ dimension, vectorField }: Corpus, rows: Iterable<Row>): Gen
   if (separator !== '{') yield '}';
 }
 
-/** A unit vector as the matrix has it, and as the field `vector` has it. */
+/** Returns a unit vector in the encodings of the matrix and of the field `vector`. */
 export function embedding(key: VectorKey, dimension: number): { matrix: Buffer; vector: string } {
   const floats = new Float32Array(dimension);
   const half = new Uint16Array(dimension);
@@ -91,7 +93,7 @@ function deflated(half: Uint16Array): string {
   return deflateSync(half, { chunkSize: DEFLATE_PIECE_BYTES }).toString('base64');
 }
 
-/** The inside of a row up to its vector, with the separators of Python's json. */
+/** Returns the fields of a row before its vector, with the separators of Python's json. */
 function rowText({ id, createdAt, fields }: Row): string {
   let text = `"__id__": "${id}", "__created_at__": ${createdAt}`;
   for (const name in fields) text += `, "${name}": ${JSON.stringify(fields[name])}`;

@@ -7,7 +7,7 @@ import {
 } from '../../core/lightrag/record-boundaries.ts';
 import { vectorFileOf } from '../../core/lightrag/vector-reader.ts';
 import type { NodeRef } from '../../core/list.ts';
-import { runsOf } from '../../core/unit-runs.ts';
+import { commonRuns } from '../../core/unit-runs.ts';
 import { UnitKind_Value } from '../../gen/lightkeeper/store/v1/pack_pb.ts';
 import { type GraphSource, unitsOf } from '../snapshots/graph-files.ts';
 import type { Store } from '../store/store.ts';
@@ -45,7 +45,7 @@ export async function withoutCommon(
   for (const file of files) if (!(await file.beginsWith(records.head))) return [before, after];
   const gapMax = vectorFileOf(before.path) === undefined ? Number.POSITIVE_INFINITY : ROW_BYTES_MAX;
   const gaps: [Gap[], Gap[]] = [[], []];
-  for (const { at, otherAt, length } of runsOf(one, other)) {
+  for (const { at, otherAt, length } of commonRuns(one, other)) {
     const inner = await files[0].recordsIn(at, at + length, records, gapMax);
     if (inner === undefined) continue;
     for (const [i, place] of [at, otherAt].entries()) {

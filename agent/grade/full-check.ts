@@ -20,7 +20,7 @@ export async function inspect(
   for (const source of sources) {
     try {
       await feedAll(source, check.reader(source.path), signal);
-      check.read(source.path);
+      check.finished(source.path);
     } catch (error) {
       if (!(error instanceof LayoutError)) throw normalise(error);
       check.failed(source.path, error);
@@ -29,7 +29,7 @@ export async function inspect(
   const again = new Set(check.compare(context));
   for (const source of sources) {
     if (!again.has(source.path)) continue;
-    await feedAll(source, check.naming(source.path), signal).catch((error: unknown) => {
+    await feedAll(source, check.nameReader(source.path), signal).catch((error: unknown) => {
       // A file that was whole at the first look is being written: whoever reads it says that it changed.
       if (!(error instanceof LayoutError)) throw error;
     });

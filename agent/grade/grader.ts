@@ -2,9 +2,9 @@ import { clone, create, fromBinary, toBinary } from '@bufbuild/protobuf';
 import { timestampFromMs, timestampMs } from '@bufbuild/protobuf/wkt';
 import { must } from '../../core/assert.ts';
 import { LightkeeperError } from '../../core/errors.ts';
-import { FACTS_VERSION, parseFacts } from '../../core/lightrag/facts-codec.ts';
+import { FACTS_VERSION, parseFactsUnit } from '../../core/lightrag/facts-codec.ts';
 import { type Circumstances, judge, mayStand, sightingKey, UNCHANGED_MS } from '../../core/lightrag/grade.ts';
-import { alarms, type Lost } from '../../core/lightrag/loss.ts';
+import { type Lost, lossAlarms } from '../../core/lightrag/loss.ts';
 import { capturedMs } from '../../core/manifest.ts';
 import {
   idOf,
@@ -165,7 +165,7 @@ export class Grader {
       endRead();
     }
     if (before !== undefined && graded.stats !== undefined)
-      graded.alarms = alarms(before, graded.stats, lossShare, lost);
+      graded.alarms = lossAlarms(before, graded.stats, { lossShare, lost });
     const ages = { unchangedMs: restedMs, elapsedMs: this.#elapsedMs(record, history.last?.graded) };
     const sightings = history.last?.graded?.sightings ?? [];
     this.#judge(graded, findings, record, { sightings, ...ages });
@@ -284,7 +284,7 @@ export class Grader {
   /** Whether what facts build on is still there: it may have been removed since it was read. */
   #isWhole({ units, last }: NotedFile): boolean {
     const [first] = units;
-    const previous = first === undefined ? last : parseFacts(first).previous;
+    const previous = first === undefined ? last : parseFactsUnit(first).previous;
     return previous.length === 0 || this.#store.locate(previous) !== undefined;
   }
 

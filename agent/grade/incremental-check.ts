@@ -1,18 +1,18 @@
 import { fromBinary } from '@bufbuild/protobuf';
 import { must } from '../../core/assert.ts';
 import { LightkeeperError } from '../../core/errors.ts';
-import { FACTS_VERSION, parseFacts } from '../../core/lightrag/facts-codec.ts';
+import { FACTS_VERSION, parseFactsUnit } from '../../core/lightrag/facts-codec.ts';
 import {
-  matrixPlaces,
-  type Places,
-  type Stretch,
-  shortened,
-  stretchesOf,
+  type MatrixOffsets,
+  matrixOffsets,
+  planSegments,
+  type Segment,
+  splitSegment,
 } from '../../core/lightrag/reuse-plan.ts';
 import { type NodeRef, spanOf } from '../../core/list.ts';
 import type { StoredSnapshot } from '../../core/snapshot.ts';
 import { hex, sameBytes, sha256 } from '../../core/unit.ts';
-import { runsOf } from '../../core/unit-runs.ts';
+import { commonRuns } from '../../core/unit-runs.ts';
 import type { Graded } from '../../gen/lightkeeper/store/v1/annotation_pb.ts';
 import {
   type GraphFacts,
@@ -193,7 +193,7 @@ class Look {
   async #remember({ path, units, last: id }: NotedFile): Promise<void> {
     const end = units.at(-1);
     if (end === undefined) return;
-    const last = parseFacts(end);
+    const last = parseFactsUnit(end);
     const older = this.#before.get(path);
     const grown = last.parts - units.length + 1 > 0 && older !== undefined;
     const base = grown ? await this.#chain(older) : undefined;
@@ -218,10 +218,10 @@ class Look {
     was: { known: GraphFacts; content: ListRoot | undefined } | undefined,
   ): Promise<void> {
     const units = await unitsOf(this.#store, content);
-    let places: Places | undefined;
+    let places: MatrixOffsets | undefined;
     try {
       const before = was === undefined ? [] : await unitsOf(this.#store, was.content);
-      places = was && matrixPlaces(units, before, was.known);
+      places = was && matrixOffsets(units, before, was.known);
       if (was !== undefined && (await this.#patch(path, was.known, before, units, places))) return;
     } catch (error) {
       // Damage of the older state is nothing to this one; its own is met below.
@@ -239,10 +239,10 @@ class Look {
     was: GraphFacts,
     before: readonly NodeRef[],
     units: readonly NodeRef[],
-    places: Places | undefined,
+    places: MatrixOffsets | undefined,
   ): Promise<boolean> {
     const end = was.matrixAt > 0n ? Number(was.matrixAt) : Number.POSITIVE_INFINITY;
-    const stretches = stretchesOf(before, units, runsOf(before, units), end);
+    const stretches = planSegments(before, units, { runs: commonRuns(before, units), end });
     if (stretches === undefined || !(await this.#send('less', path, stretches.before))) return false;
     return await this.#send('more', path, stretches.after, places);
   }
@@ -251,15 +251,15 @@ class Look {
   async #send(
     step: 'feed' | 'name' | 'less' | 'more',
     path: string,
-    stretches: readonly Stretch[],
-    places?: Places,
+    stretches: readonly Segment[],
+    places?: MatrixOffsets,
   ): Promise<boolean> {
     let parts: FilePart[] = [];
     let bytes = 0;
     // While some are read the next ones are looked up.
     let reading: Promise<GradeReply> = Promise.resolve({});
     try {
-      for (const piece of stretches.flatMap(shortened)) {
+      for (const piece of stretches.flatMap(splitSegment)) {
         bytes += await this.#add(parts, piece, places);
         if (bytes < STEP_BYTES) continue;
         if ((await reading).isOver === true) return false;
@@ -276,7 +276,7 @@ class Look {
     return (await this.#run({ step, path, parts, ends: true })).isOver !== true;
   }
 
-  async #add(parts: FilePart[], piece: Stretch, places: Places | undefined): Promise<number> {
+  async #add(parts: FilePart[], piece: Segment, places: MatrixOffsets | undefined): Promise<number> {
     if ('refs' in piece)
       return await this.#addRuns(
         parts,
@@ -289,7 +289,11 @@ class Look {
     return read;
   }
 
-  async #addRuns(parts: (FilePart | FrameRun)[], refs: readonly NodeRef[], known?: Places): Promise<number> {
+  async #addRuns(
+    parts: (FilePart | FrameRun)[],
+    refs: readonly NodeRef[],
+    known?: MatrixOffsets,
+  ): Promise<number> {
     const locations = await this.#store.index.locate(refs.map(({ id }) => id));
     let bytes = 0;
     for (const [i, { id, span }] of refs.entries()) {
@@ -321,7 +325,7 @@ class Look {
       for (let next = id; next.length > 0; ) {
         const unit = Buffer.from(await this.#store.readUnit(next, UnitKind_Value.GRAPH));
         units.unshift(unit);
-        const part = parseFacts(unit);
+        const part = parseFactsUnit(unit);
         last ??= part;
         next = part.previous;
       }

@@ -1,6 +1,6 @@
 import { isGraphFile } from '../../core/lightrag/check.ts';
 import type { ChunkReader } from '../../core/lightrag/chunk-reader.ts';
-import { Feed } from '../../core/lightrag/utf8-reader.ts';
+import { Utf8Reader } from '../../core/lightrag/utf8-reader.ts';
 import type { NodeRef } from '../../core/list.ts';
 import { pathFromBytes } from '../../core/path.ts';
 import { hex } from '../../core/unit.ts';
@@ -80,7 +80,7 @@ export interface GraphSource {
 
 /** Gives a file to a reader, to its end or until that knows enough. Throws `LayoutError` for what is not UTF-8 or not in its layout. */
 export async function feedAll(source: GraphSource, reader: ChunkReader, signal?: AbortSignal): Promise<void> {
-  const feed = new Feed(reader);
+  const feed = new Utf8Reader(reader);
   for await (const chunk of source.chunks()) {
     signal?.throwIfAborted();
     feed.feed(chunk);

@@ -3,11 +3,16 @@ import { must } from '../../core/assert.ts';
 import { LightkeeperError } from '../../core/errors.ts';
 import { GraphCheck } from '../../core/lightrag/check.ts';
 import { LayoutError } from '../../core/lightrag/chunk-reader.ts';
-import { type FileFacts, type NotedFacts, noteFacts, readFacts } from '../../core/lightrag/facts-codec.ts';
+import {
+  decodeFacts,
+  encodeFacts,
+  type FileFacts,
+  type StoredFacts,
+} from '../../core/lightrag/facts-codec.ts';
 import { changeLine, type Lost, lostBetween, tablesOf } from '../../core/lightrag/loss.ts';
-import { Rooms } from '../../core/lightrag/name-table.ts';
+import { NumberPool } from '../../core/lightrag/name-table.ts';
 import { TABLES_OF } from '../../core/lightrag/rules.ts';
-import { Feed } from '../../core/lightrag/utf8-reader.ts';
+import { Utf8Reader } from '../../core/lightrag/utf8-reader.ts';
 import { FindingSchema, GraphStatsSchema } from '../../gen/lightkeeper/v1/types_pb.ts';
 import { type DecodedFrame, decodeWhole } from '../pack/frame.ts';
 import { FilePatch } from './file-delta.ts';
@@ -21,7 +26,7 @@ export interface FrameRun {
   readonly path: string;
   readonly offset: number;
   readonly length: number;
-  /** Places in the frame: the first, and the one after the last. */
+  /** MatrixOffsets in the frame: the first, and the one after the last. */
   readonly from: number;
   readonly to: number;
   readonly bytes: number;
@@ -48,7 +53,7 @@ export type GradeStep =
   /** Facts of a file that has changed, or is gone, as they were noted in the point before. */
   | { readonly step: 'was'; readonly path: string; readonly units: readonly Uint8Array[] }
   /**
-   * The next parts of a file. Feed: it is read. Less: its older state, all but what is the same in both. More: its state
+   * The next parts of a file. Utf8Reader: it is read. Less: its older state, all but what is the same in both. More: its state
    * now, likewise. Name: it is read again for names.
    */
   | {
@@ -96,19 +101,19 @@ export interface GradeOutcome {
 
 /** The checks of one snapshot, a step at a time; `readFrame` reads bytes of a pack. */
 export class Grading {
-  readonly #memory = new Rooms();
+  readonly #memory = new NumberPool();
   readonly #check = new GraphCheck(this.#memory);
   /** The last ones used, the newest last; their room is used again. */
   readonly #frames: { key: string; room: Buffer; frame: DecodedFrame }[] = [];
   readonly #readFrame: (path: string, offset: number, length: number) => Buffer;
   readonly #paths = new Set<string>();
-  readonly #known = new Map<string, NotedFacts>();
-  readonly #was = new Map<string, NotedFacts>();
+  readonly #known = new Map<string, StoredFacts>();
+  readonly #was = new Map<string, StoredFacts>();
   /** Files of which it is not known what they held, or hold. */
   readonly #unknown = new Set<string>();
   /** Files in whose matrix something was passed over. */
   readonly #passed = new Set<string>();
-  #feed: Feed | undefined;
+  #feed: Utf8Reader | undefined;
   #patch: FilePatch | undefined;
 
   /** Room for decoded frames that an earlier grading of this thread has left. */
@@ -133,7 +138,7 @@ export class Grading {
         if (noted === undefined) return { isKnown: false };
         this.#paths.add(step.path);
         this.#known.set(step.path, noted);
-        this.#check.know(step.path, noted.facts);
+        this.#check.reuse(step.path, noted.facts);
         return { isKnown: true };
       }
       case 'was': {
@@ -152,7 +157,7 @@ export class Grading {
         return { again: this.#check.compare({ idle: step.idle ? true : undefined, ...before }) };
       }
       case 'name':
-        this.#feed ??= new Feed(this.#check.naming(step.path));
+        this.#feed ??= new Utf8Reader(this.#check.nameReader(step.path));
         this.#give(this.#feed, step.parts);
         if (step.ends) this.#end();
         return {};
@@ -165,12 +170,12 @@ export class Grading {
 
   #read({ path, parts, ends }: PartsStep): GradeReply {
     this.#paths.add(path);
-    this.#feed ??= new Feed(this.#check.reader(path));
+    this.#feed ??= new Utf8Reader(this.#check.reader(path));
     try {
       if (this.#give(this.#feed, parts)) this.#passed.add(path);
       if (!ends) return {};
       this.#end();
-      this.#check.read(path);
+      this.#check.finished(path);
       return {};
     } catch (error) {
       if (!(error instanceof LayoutError)) throw error;
@@ -192,7 +197,7 @@ export class Grading {
         const facts = patch.end();
         if (facts === undefined) return { isOver: true };
         this.#paths.add(path);
-        this.#check.know(path, facts);
+        this.#check.reuse(path, facts);
         return {};
       }
       if (ends) patch.turn();
@@ -220,7 +225,7 @@ export class Grading {
   }
 
   /** Answers whether some of it was passed over. */
-  #give(feed: Feed, parts: readonly FilePart[]): boolean {
+  #give(feed: Utf8Reader, parts: readonly FilePart[]): boolean {
     let isPassed = false;
     for (const part of parts) {
       if ('head' in part) throw new LightkeeperError('INTERNAL', 'Cannot pass over what must be read');
@@ -259,13 +264,15 @@ export class Grading {
   #note(path: string): GradeReply {
     const found = this.#check.facts(path);
     if (found === undefined) return {};
-    const unread = this.#passed.has(path) ? (this.#was.get(path)?.facts.unread ?? 0) + 1 : found.unread;
-    const facts = { ...found, unread };
+    const incrementalChecks = this.#passed.has(path)
+      ? (this.#was.get(path)?.facts.incrementalChecks ?? 0) + 1
+      : found.incrementalChecks;
+    const facts = { ...found, incrementalChecks };
     const known = this.#known.get(path);
     if (known !== undefined && known.facts.names.length === facts.names.length)
-      return { noted: { path, units: [], last: known.last } };
-    const { units, noted } = noteFacts(facts, known ?? this.#was.get(path));
-    return { noted: { path, units, last: noted.last } };
+      return { noted: { path, units: [], last: known.lastId } };
+    const { units, stored: noted } = encodeFacts(facts, known ?? this.#was.get(path));
+    return { noted: { path, units, last: noted.lastId } };
   }
 
   #outcome(): GradeOutcome {
@@ -289,9 +296,9 @@ export class Grading {
 }
 
 /** Facts that cannot be read are made anew: they are known nowhere else. */
-function notedIn(units: readonly Uint8Array[]): NotedFacts | undefined {
+function notedIn(units: readonly Uint8Array[]): StoredFacts | undefined {
   try {
-    return readFacts(units);
+    return decodeFacts(units);
   } catch (error) {
     if (error instanceof LightkeeperError && error.code === 'DAMAGED') return undefined;
     throw error;

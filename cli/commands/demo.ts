@@ -7,7 +7,7 @@ export function addDemo(program: Command): void {
     .description('show the main job on a generated graph, in under a minute')
     .option('--keep', 'leave the files for a look')
     .action(async ({ keep }: { keep?: boolean }) => {
-      const { tellStory } = await import('../../demo/story.ts');
-      await tellStory({ keep: keep ?? false });
+      const { runDemo } = await import('../../demo/story.ts');
+      await runDemo({ keep: keep ?? false });
     });
 }

@@ -6,42 +6,34 @@ import {
   Severity_Value,
 } from '../../gen/lightkeeper/v1/types_pb.ts';
 import { errorFinding, finding, warning } from '../finding.ts';
-import { type ChunkReader, type Flaw, Held, type LayoutError } from './chunk-reader.ts';
-import {
-  entityState,
-  type Facts,
-  pairParts,
-  relationState,
-  separated,
-  TABLES,
-  type TableName,
-} from './facts.ts';
+import type { ChunkReader, LayoutError, LayoutFlaw } from './chunk-reader.ts';
+import { type FactSink, TABLES, type TableName } from './facts.ts';
 import type { FileFacts } from './facts-codec.ts';
-import { type GraphEvents, GraphReader } from './graphml.ts';
+import { graphReader } from './graph-facts.ts';
 import { otherRecords, RECORD_FILES } from './kv-files.ts';
-import { lacking, NameTable, nameNumber, Rooms } from './name-table.ts';
+import { missingNames, NameTable, NumberPool, nameNumber } from './name-table.ts';
 import { RecordReader } from './record-reader.ts';
 import { FLAWS, GRAPH_FILES, type GraphFile, IMPLIED, RULES, TABLES_OF, UNIQUE } from './rules.ts';
 import { VectorReader, vectorFileOf } from './vector-reader.ts';
 
-/** Names of one finding that are told. */
+/** Most names in one finding. */
 const KEYS_MAX = 20;
 const KEYS_IN_MESSAGE = 3;
 const KEY_BYTES_MAX = 200;
-/** Names that are noted of one file. */
-const NAMES_NOTED_MAX = 500;
+/** Most names that are stored with the facts of one file. */
+const NAMES_MAX = 500;
 
-const FLAW_WORDS: Readonly<Record<Flaw, string>> = {
+const FLAW_WORDS: Readonly<Record<LayoutFlaw, string>> = {
   empty: 'empty_file',
   cut: 'cut_file',
   malformed: 'malformed_file',
 };
 
-/** What is known of the moment at which the files were read. */
+/** Conditions under which the files were read. */
 export interface CheckContext {
-  /** Whether the instance was idle; undefined if nobody knows. */
+  /** Whether the instance was idle; undefined if unknown. */
   readonly idle: boolean | undefined;
-  /** Names of files that the state before had; undefined if there is none. */
+  /** Names of the files in the state before; undefined if there is none. */
   readonly before?: ReadonlySet<string>;
 }
 
@@ -52,24 +44,24 @@ const SEVERITIES: Readonly<Record<Gravity, Severity_Value>> = {
   sign: Severity_Value.INFO,
 };
 
-/** What a check found, before the names are known. */
+/** A violated rule, before the names are known. */
 interface Lack {
   readonly code: string;
   readonly weight: Gravity;
   readonly file: string;
   readonly table: TableName;
   readonly state: string;
-  readonly mend: string;
+  readonly hint: string;
   readonly count: number;
   readonly first: readonly number[];
 }
 
-/** Whether a file of a directory is one of a LightRAG graph, by its path in it. */
+/** Reports whether a path in a directory is a file of a LightRAG graph. */
 export function isGraphFile(path: string): boolean {
   return /^(?:kv_store_.+\.json|vdb_.+\.json|graph_.+\.graphml|_lightrag_config\/.+\.json)$/.test(path);
 }
 
-function readerOf(path: string, facts: Facts, options: { rowsOnly?: boolean } = {}): ChunkReader {
+function readerOf(path: string, facts: FactSink, options: { rowsOnly?: boolean } = {}): ChunkReader {
   if (path.endsWith('.graphml')) return graphReader(facts, path === GRAPH_FILES.graph);
   const [, records = ''] = /^kv_store_(.+)\.json$/.exec(path) ?? [];
   const known = Object.hasOwn(RECORD_FILES, records) ? RECORD_FILES[records] : undefined;
@@ -79,76 +71,7 @@ function readerOf(path: string, facts: Facts, options: { rowsOnly?: boolean } = 
   return new RecordReader(otherRecords(facts), { any: true });
 }
 
-function graphReader(facts: Facts, isKnown: boolean): ChunkReader {
-  if (!isKnown) return new GraphReader({ node: () => {}, edge: () => {}, data: () => {} }, []);
-  const state = new GraphState(facts);
-  const reader = new GraphReader(state, STATE_ATTRIBUTES);
-  return {
-    feed: (chunk) => reader.feed(chunk),
-    gap: (bytes) => reader.gap(bytes),
-    get terms() {
-      return reader.terms;
-    },
-    end: () => {
-      reader.end();
-      state.ended();
-    },
-  };
-}
-
-const STATE_ATTRIBUTES: readonly string[] = ['source_id', 'description', 'keywords'];
-const NONE: Buffer = Buffer.alloc(0);
-
-/** Tells of nodes and edges with what is said of them. */
-class GraphState implements GraphEvents {
-  readonly #facts: Facts;
-  /** The node or edge that is open. */
-  #open: { kind: 'node' | 'edge'; name: Buffer[] } | undefined;
-  readonly #texts = new Map(STATE_ATTRIBUTES.map((name) => [name, new Held()]));
-
-  constructor(facts: Facts) {
-    this.#facts = facts;
-  }
-
-  node(id: Buffer): void {
-    this.ended();
-    this.#open = { kind: 'node', name: [Buffer.from(id)] };
-    this.#facts.name('nodes', id);
-  }
-
-  edge(source: Buffer, target: Buffer): void {
-    this.ended();
-    const ends = pairParts(source, target);
-    this.#open = { kind: 'edge', name: ends.map((part) => Buffer.from(part)) };
-    this.#facts.name('ends', source);
-    this.#facts.name('ends', target);
-    this.#facts.name('edges', ...ends);
-  }
-
-  data(name: string, text: Buffer): void {
-    this.#texts.get(name)?.set(text);
-  }
-
-  ended(): void {
-    const { kind, name } = this.#open ?? {};
-    if (name === undefined) return;
-    const text = (attribute: string) => this.#texts.get(attribute)?.bytes ?? NONE;
-    const sources = text('source_id');
-    const [table, states] =
-      kind === 'node' ? (['nodeSources', 'nodeStates'] as const) : (['edgeSources', 'edgeStates'] as const);
-    for (const chunk of separated(sources)) this.#facts.name(table, chunk);
-    const description = text('description');
-    const state =
-      kind === 'node'
-        ? entityState(name[0] ?? NONE, description, sources)
-        : relationState(name, text('keywords'), description, sources);
-    this.#facts.name(states, ...state);
-    this.#open = undefined;
-    for (const held of this.#texts.values()) held.clear();
-  }
-}
-
-/** Flaws of one kind in one file. */
+/** Number and names of the flaws of one kind in one file. */
 interface FlawCount {
   readonly file: string;
   readonly code: string;
@@ -157,10 +80,12 @@ interface FlawCount {
 }
 
 /**
- * The checks of a LightRAG directory. Every file is read once by its reader, in any order; then `lacks` are known, and
- * files that have something to say of them are read once more, by a reader that finds their names. Names are held as
- * numbers of eight bytes each.
+ * The checks of a LightRAG directory.
+ *
+ * Each file is read once by its reader, in any order. Then `compare` returns the files to read again for the names
+ * in the findings.
  */
+// Names are held as numbers of eight bytes each, so their texts need a second read.
 export class GraphCheck {
   readonly #tables: Record<TableName, NameTable>;
   readonly #whole = new Set<string>();
@@ -172,21 +97,21 @@ export class GraphCheck {
   readonly #matrices = new Map<string, number>();
   #lacks: Lack[] = [];
   readonly #names = new Map<number, Set<string>>();
-  /** Files that were not read, as their facts were noted before. */
+  /** Stored facts of the files that were not read. */
   readonly #known = new Map<string, FileFacts>();
 
-  constructor(rooms = new Rooms()) {
+  constructor(rooms = new NumberPool()) {
     const tables = TABLES.map((name) => [name, new NameTable(rooms)] as const);
     this.#tables = Object.fromEntries(tables) as Record<TableName, NameTable>;
   }
 
   /**
-   * The reader of a file; once it has ended well, `read` must be called, else `failed`. Of a file of vectors it may be that
-   * only the rows are wanted.
+   * Returns the reader of a file. Call `finished` after its end, or `failed`. With `rowsOnly` only the rows of a
+   * vector file are read.
    */
   reader(path: string, options: { rowsOnly?: boolean } = {}): ChunkReader {
     this.#seen.add(path);
-    const facts: Facts = {
+    const facts: FactSink = {
       name: (table, ...parts) => this.#tables[table].add(nameNumber(...parts)),
       flaw: (code, name) => this.#flaw(path, code, keyText(name)),
       vectors: (count, dimension, matrixAt) => {
@@ -198,13 +123,13 @@ export class GraphCheck {
     return readerOf(path, facts, options);
   }
 
-  /** A file was read to its end. */
-  read(path: string): void {
+  /** Records that a file was read to its end. */
+  finished(path: string): void {
     this.#whole.add(path);
   }
 
-  /** In place of reading a file: what was noted of the same bytes. */
-  know(path: string, facts: FileFacts): void {
+  /** Uses the stored facts of the same bytes instead of reading a file. */
+  reuse(path: string, facts: FileFacts): void {
     this.#seen.add(path);
     this.#whole.add(path);
     this.#known.set(path, facts);
@@ -217,7 +142,7 @@ export class GraphCheck {
     this.#matrices.set(path, facts.matrixAt);
   }
 
-  /** What is to be noted of a file; undefined if it is not in its layout. */
+  /** Returns the facts of a file to be stored; undefined if it is malformed. */
   facts(path: string): FileFacts | undefined {
     if (!this.#whole.has(path)) return undefined;
     const tables = TABLES_OF.get(path) ?? [];
@@ -240,17 +165,17 @@ export class GraphCheck {
       vectors: this.#vectors.get(path) ?? 0,
       dimension: this.#dimensions.get(path) ?? 0,
       matrixAt: this.#matrices.get(path) ?? 0,
-      unread: this.#known.get(path)?.unread ?? 0,
-      names: [...named].slice(-NAMES_NOTED_MAX),
+      incrementalChecks: this.#known.get(path)?.incrementalChecks ?? 0,
+      names: [...named].slice(-NAMES_MAX),
     };
   }
 
-  /** A file could not be read. */
+  /** Records that a file could not be read. */
   failed(path: string, error: LayoutError): void {
     this.#broken.push(
       errorFinding(FLAW_WORDS[error.flaw], path, {
         message: error.message.replace('Cannot read the file', 'it cannot be read'),
-        hint: 'restore an earlier point; the instance does not start with it, or loses what it held',
+        hint: 'restore an earlier point: the instance does not start with this file, or loses its contents',
       }),
     );
   }
@@ -262,22 +187,22 @@ export class GraphCheck {
     this.#flaws.set(`${file} ${code}`, known);
   }
 
-  /** Compares the files; answers those that must be read once more, by `naming`, before `findings` knows all names. */
+  /** Compares the files. Returns those that must be read again, by `nameReader`, before `findings`. */
   compare({ idle, before }: CheckContext): string[] {
     this.#lacks = [];
-    for (const { code, weight, items, from, known, to, state, mend } of RULES) {
+    for (const { code, weight, items, from, known, to, state, hint } of RULES) {
       const [fromFile, toFile] = [GRAPH_FILES[from], GRAPH_FILES[to]];
       if (!this.#whole.has(fromFile) || !this.#whole.has(toFile)) continue;
-      const { count, first } = lacking(this.#tables[items], this.#tables[known], KEYS_MAX);
+      const { count, first } = missingNames(this.#tables[items], this.#tables[known], KEYS_MAX);
       if (count === 0) continue;
       const heavy = weight === 'error' || (weight === 'under way' && idle === true);
-      const lack = { code, file: fromFile, table: items, state, mend, count, first };
+      const lack = { code, file: fromFile, table: items, state, hint, count, first };
       this.#lacks.push({ ...lack, weight: heavy ? 'error' : weight === 'sign' ? 'sign' : 'warning' });
     }
     for (const [table, from] of Object.entries(UNIQUE) as [TableName, GraphFile][]) {
       const file = GRAPH_FILES[from];
       const first = this.#whole.has(file) ? this.#tables[table].repeated : [];
-      const { state = '', mend = '' } = FLAWS.duplicate_id ?? {};
+      const { state = '', hint = '' } = FLAWS.duplicate_id ?? {};
       if (first.length === 0) continue;
       this.#lacks.push({
         code: 'duplicate_id',
@@ -285,26 +210,27 @@ export class GraphCheck {
         file,
         table,
         state,
-        mend,
+        hint,
         count: first.length,
         first,
       });
     }
-    this.#missing(before);
-    this.#mixed();
-    return [...new Set(this.#lacks.filter((lack) => !this.#nameKnown(lack)).map(({ file }) => file))];
+    this.#findMissingFiles(before);
+    this.#findMixedDimensions();
+    return [...new Set(this.#lacks.filter((lack) => !this.#reuseNames(lack)).map(({ file }) => file))];
   }
 
-  /** Names that were noted need not be looked for; but of two names with one number only one is. */
-  #nameKnown({ file, first, code }: Lack): boolean {
+  /** Uses the stored names for a violated rule. Returns false if the file must be read for them. */
+  // Of two names with the same number only one is stored.
+  #reuseNames({ file, first, code }: Lack): boolean {
     const names = new Map(this.#known.get(file)?.names);
     if (code === 'duplicate_id' || first.some((number) => !names.has(number))) return false;
     for (const number of first) this.#names.set(number, new Set([names.get(number) ?? '']));
     return true;
   }
 
-  /** A reader that finds the names of what is lacking in a file. */
-  naming(path: string): ChunkReader {
+  /** Returns a reader that collects the names of violated rules in a file. */
+  nameReader(path: string): ChunkReader {
     const wanted = new Map<TableName, Set<number>>();
     for (const { file, table, first } of this.#lacks) {
       if (file !== path) continue;
@@ -312,7 +238,7 @@ export class GraphCheck {
       for (const number of first) numbers.add(number);
       wanted.set(table, numbers);
     }
-    const look = (table: TableName, ...parts: readonly Buffer[]) => {
+    const collect = (table: TableName, ...parts: readonly Buffer[]) => {
       const numbers = wanted.get(table);
       if (numbers === undefined) return;
       const number = nameNumber(...parts);
@@ -321,21 +247,21 @@ export class GraphCheck {
       if (names.size < KEYS_MAX) names.add(keyText(Buffer.concat(parts)));
       this.#names.set(number, names);
     };
-    return readerOf(path, { name: look, flaw: () => {}, vectors: () => {} });
+    return readerOf(path, { name: collect, flaw: () => {}, vectors: () => {} });
   }
 
-  /** All that was found, errors first. */
+  /** Returns all findings, errors first. */
   findings(): Finding[] {
     const lacks = this.#lacks.flatMap((lack) => {
       const named = lack.first.flatMap((number) => [...(this.#names.get(number) ?? [])]);
-      // Two names with one number are no duplicate.
+      // Two names with the same number are no duplicate.
       const isOne = (number: number) => (this.#names.get(number)?.size ?? 0) < 2;
       if (lack.code === 'duplicate_id' && !lack.first.some(isOne)) return [];
-      return [counted(lack, named)];
+      return [lackFinding(lack, named)];
     });
     const flaws = [...this.#flaws.values()].flatMap(({ file, code, count, keys }) => {
       const flaw = FLAWS[code];
-      return flaw === undefined ? [] : [counted({ ...flaw, code, file, count }, keys)];
+      return flaw === undefined ? [] : [lackFinding({ ...flaw, code, file, count }, keys)];
     });
     const all = [...this.#broken, ...flaws, ...lacks];
     return all.sort((a, b) => b.severity - a.severity);
@@ -354,43 +280,43 @@ export class GraphCheck {
     });
   }
 
-  #missing(before: ReadonlySet<string> | undefined): void {
-    const told = new Set<string>();
+  #findMissingFiles(before: ReadonlySet<string> | undefined): void {
+    const reported = new Set<string>();
     for (const { table, in: from, file, state } of IMPLIED) {
       const name = GRAPH_FILES[file];
-      if (this.#seen.has(name) || told.has(name) || !this.#whole.has(GRAPH_FILES[from])) continue;
+      if (this.#seen.has(name) || reported.has(name) || !this.#whole.has(GRAPH_FILES[from])) continue;
       if (this.#tables[table].size === 0) continue;
-      told.add(name);
+      reported.add(name);
       const lost = before?.has(name) === true;
       this.#broken.push(
         (lost ? errorFinding : warning)('missing_file', name, {
           message: `it is not there, though ${state}${lost ? '; the point before had it' : ''}`,
-          hint: lost ? 'restore it from the point before' : 'have the instance make it again, or leave it',
+          hint: lost ? 'restore it from the point before' : 'let the instance write it again, or leave it',
         }),
       );
     }
   }
 
-  #mixed(): void {
+  #findMixedDimensions(): void {
     const dimensions = new Set(this.#dimensions.values());
     if (dimensions.size < 2) return;
-    const told = [...this.#dimensions].map(([path, dimension]) => `${path} ${dimension}`);
+    const sizes = [...this.#dimensions].map(([path, dimension]) => `${path} ${dimension}`);
     this.#broken.push(
       errorFinding('mixed_dimensions', [...this.#dimensions.keys()].sort()[0] ?? '', {
-        message: `its vectors are not of the dimension of the others: ${told.sort().join(', ')}`,
-        hint: 'have the instance embed everything again with one model, or restore an earlier point',
+        message: `its vectors do not have the dimension of the others: ${sizes.sort().join(', ')}`,
+        hint: 'let the instance embed everything again with one model, or restore an earlier point',
       }),
     );
   }
 }
 
-function counted(
+function lackFinding(
   what: {
     weight: Gravity;
     code: string;
     file: string;
     state: string;
-    mend: string;
+    hint: string;
     count: number;
   },
   names: readonly string[],
@@ -400,13 +326,13 @@ function counted(
   const shown = first.length === 0 ? '' : `: ${first.join(', ')}${what.count > first.length ? ', …' : ''}`;
   return finding(what.code, SEVERITIES[what.weight], what.file, {
     message: `${what.state} (${what.count})${shown}`,
-    hint: what.mend,
+    hint: what.hint,
     count: what.count,
     keys,
   });
 }
 
-/** Names are lines; what is behind the first line is told of by others. */
+/** Returns the first line of a name, shortened for a message. */
 function keyText(text: Buffer): string {
   const end = text.indexOf('\n');
   const bytes = end < 0 ? text : text.subarray(0, end);

@@ -1,39 +1,40 @@
 import { LightkeeperError } from '../errors.ts';
 
-/** Longer strings are not held: of those only their length is known, and their bytes pass by in pieces. */
-export const HELD_BYTES_MAX = 64 * 1024;
+/** Most bytes of a string that a reader buffers; a longer one is reported in pieces. */
+export const SHORT_STRING_BYTES_MAX = 64 * 1024;
 
-/** What is wrong with the layout of a file. */
-export type Flaw = 'empty' | 'cut' | 'malformed';
+/** The kind of a violation of a file's layout. */
+export type LayoutFlaw = 'empty' | 'cut' | 'malformed';
 
-/** A file that is not in its layout: DAMAGED, with the kind of flaw and the place. */
+/** A violation of a file's layout: DAMAGED, with its kind and place. */
 export class LayoutError extends LightkeeperError {
-  readonly flaw: Flaw;
-  /** Where, in bytes from the start of the file. */
+  readonly flaw: LayoutFlaw;
+  /** Offset in bytes from the start of the file. */
   readonly at: number;
 
-  constructor(flaw: Flaw, at: number, state: string) {
+  constructor(flaw: LayoutFlaw, at: number, state: string) {
     super('DAMAGED', `Cannot read the file at byte ${at}: ${state}`);
     this.flaw = flaw;
     this.at = at;
   }
 }
 
-/** What is said of a record whose name is too long to be held. */
-export function longName(): LayoutError {
+/** Makes the error for a record whose name is too long to be buffered. */
+export function longNameError(): LayoutError {
   return new LayoutError('malformed', 0, 'a record has a name of more than 64 KiB');
 }
 
-const HELD_FIRST_BYTES = 256;
+const SLOT_FIRST_BYTES = 256;
 
-/** Room for one short text after another: copies of their own would be most of what there is to collect. */
-export class Held {
-  #room = Buffer.allocUnsafeSlow(HELD_FIRST_BYTES);
+/** Holds one short text after another in the same memory. */
+// Copies of their own would be most of the garbage.
+export class TextSlot {
+  #buffer = Buffer.allocUnsafeSlow(SLOT_FIRST_BYTES);
   #length = -1;
 
   set(bytes: Buffer): void {
-    if (bytes.length > this.#room.length) this.#room = Buffer.allocUnsafeSlow(bytes.length * 2);
-    bytes.copy(this.#room);
+    if (bytes.length > this.#buffer.length) this.#buffer = Buffer.allocUnsafeSlow(bytes.length * 2);
+    bytes.copy(this.#buffer);
     this.#length = bytes.length;
   }
 
@@ -41,67 +42,68 @@ export class Held {
     this.#length = -1;
   }
 
-  /** A view that holds until the next is set; undefined if there is none. */
+  /** A view that is valid until the next `set`; undefined if there is no text. */
   get bytes(): Buffer | undefined {
-    return this.#length < 0 ? undefined : this.#room.subarray(0, this.#length);
+    return this.#length < 0 ? undefined : this.#buffer.subarray(0, this.#length);
   }
 }
 
-/** What is left of one chunk, joined with the next one in room that is used again. */
+/** Joins the unread rest of one chunk with the next one, in memory that is reused. */
 export class Remainder {
-  #room: Buffer = Buffer.alloc(0);
+  #buffer: Buffer = Buffer.alloc(0);
   #length = 0;
 
-  /** Bytes that are left. */
+  /** Number of unread bytes. */
   get length(): number {
     return this.#length;
   }
 
   get bytes(): Buffer {
-    return this.#room.subarray(0, this.#length);
+    return this.#buffer.subarray(0, this.#length);
   }
 
-  /** What is left, and the chunk behind it: a view that holds until `keep`. */
+  /** Returns the unread bytes followed by a chunk, as a view that is valid until `save`. */
   join(chunk: Buffer): Buffer {
     if (this.#length === 0) return chunk;
     const length = this.#length + chunk.length;
-    if (length > this.#room.length) {
+    if (length > this.#buffer.length) {
       const larger = Buffer.allocUnsafeSlow(Math.ceil(length * 1.5));
-      this.#room.copy(larger, 0, 0, this.#length);
-      this.#room = larger;
+      this.#buffer.copy(larger, 0, 0, this.#length);
+      this.#buffer = larger;
     }
-    chunk.copy(this.#room, this.#length);
-    return this.#room.subarray(0, length);
+    chunk.copy(this.#buffer, this.#length);
+    return this.#buffer.subarray(0, length);
   }
 
-  /** Keeps a copy of what is left of joined bytes, or of a chunk: that belongs to whoever gave it. */
-  keep(bytes: Buffer, from: number): void {
+  /** Copies the unread bytes from `from` on. */
+  // The bytes belong to the caller, who may overwrite them.
+  save(bytes: Buffer, from: number): void {
     const length = bytes.length - from;
-    if (length > this.#room.length) this.#room = Buffer.allocUnsafeSlow(length * 2);
-    bytes.copy(this.#room, 0, from);
+    if (length > this.#buffer.length) this.#buffer = Buffer.allocUnsafeSlow(length * 2);
+    bytes.copy(this.#buffer, 0, from);
     this.#length = length;
   }
 }
 
-/** Reads a file that comes in chunks; the chunks are not kept. */
+/** Reads a file that arrives in chunks. Keeps no reference to a chunk. */
 export interface ChunkReader {
-  /** Throws `LayoutError`. */
+  /** Reads the next chunk. Throws `LayoutError`. */
   feed(chunk: Buffer): void;
-  /** The file has ended. Throws `LayoutError` if it ended too early. */
+  /** Ends the file. Throws `LayoutError` if it ended too early. */
   end(): void;
   /**
-   * Passes over the next bytes, which were read before in another state of the file, `was` bytes behind the start of what
-   * is long in it, if they mean the same here; false if they must be given.
+   * Skips `bytes` bytes unchanged since the previous snapshot, which began at `previousOffset` in the matrix text.
+   * Returns false if they must be read.
    */
-  skip?(was: number, bytes: number): boolean;
+  skip?(previousOffset: number, bytes: number): boolean;
   /**
-   * Passes over bytes that were read before, in an older state of the file, if what came ends between two records, as they
-   * begin and end; false if it does not. `records` are those that were passed over here and before; unknown while more may
-   * be.
+   * Skips `bytes` bytes of whole records unchanged since the previous snapshot. Returns false if they must be read.
+   *
+   * `records` counts the records skipped since the last call with a count; undefined while more may follow.
    */
-  gap?(bytes: number, records: number | undefined): boolean;
-  /** What its beginning says of how the rest is meant. */
-  readonly terms?: string | undefined;
-  /** Whether it knows all that it wants to know: neither more bytes nor the end need be given. */
+  skipRecords?(bytes: number, records: number | undefined): boolean;
+  /** Declarations at the start of the file on which the meaning of later records depends, as text. */
+  readonly declarations?: string | undefined;
+  /** Whether the reader needs neither more bytes nor the end. */
   readonly isDone?: boolean;
 }

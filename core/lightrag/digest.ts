@@ -1,13 +1,13 @@
-import { type ChunkReader, LayoutError, longName } from './chunk-reader.ts';
+import { type ChunkReader, LayoutError, longNameError } from './chunk-reader.ts';
 import { pairName } from './facts.ts';
 import { GraphReader } from './graphml.ts';
 import { LayoutReader, unescaped } from './json.ts';
-import { NumberHash, NumberList, Rooms, sortUnique } from './name-table.ts';
+import { NumberHash, NumberList, NumberPool, sortUnique } from './name-table.ts';
 
-/** Takes the name of a record and a number for all that is in it. Bytes are views that hold only during the call. */
+/** Receives the name of a record and the hash of its content. Byte views are valid during the call only. */
 export type TakeDigest = (name: Buffer, content: number) => void;
 
-/** Bytes that no UTF-8 has: they stand between texts. */
+/** Separators between texts: byte 0xff never occurs in UTF-8. */
 const mark = (letter: string): Buffer => Buffer.from([0xff, letter.charCodeAt(0)]);
 const OPEN = mark('{');
 const CLOSE = mark('}');
@@ -15,7 +15,7 @@ const KEY = mark('k');
 const TEXT = mark('s');
 const BARE = mark('b');
 
-/** Makes a number of a value of JSON as it is read. */
+/** Hashes a JSON value while it is read. */
 export class ValueHash {
   readonly #hash = new NumberHash();
 
@@ -31,13 +31,13 @@ export class ValueHash {
     this.#hash.add(bytes);
   }
 
-  /** A key, or the end of one that came in pieces. */
+  /** Adds a key, or ends one that came in pieces. */
   key(bytes?: Buffer): void {
     if (bytes !== undefined) this.#hash.add(bytes);
     this.#hash.add(KEY);
   }
 
-  /** A text, likewise. */
+  /** Adds a text, or ends one that came in pieces. */
   text(bytes?: Buffer): void {
     if (bytes !== undefined) this.#hash.add(bytes);
     this.#hash.add(TEXT);
@@ -48,13 +48,13 @@ export class ValueHash {
     this.#hash.add(Buffer.from(text, 'latin1'));
   }
 
-  /** The number of what was added since the last one. */
+  /** Returns the hash of what was added since the last call. */
   end(): number {
     return this.#hash.end();
   }
 }
 
-/** A number for each record of a file of `{id: record}`: two records with one number are the same. */
+/** Hashes each record of a file of `{id: record}`. Records with equal hashes count as equal. */
 export class RecordDigests extends LayoutReader {
   readonly #take: TakeDigest;
   #depth = 0;
@@ -67,7 +67,7 @@ export class RecordDigests extends LayoutReader {
   }
 
   open(isList: boolean): void {
-    if (this.#depth === 0 && isList) throw new LayoutError('malformed', 0, 'it is no map of records');
+    if (this.#depth === 0 && isList) throw new LayoutError('malformed', 0, 'it is not a map of records');
     this.#depth += 1;
     this.#content.open();
   }
@@ -84,7 +84,7 @@ export class RecordDigests extends LayoutReader {
       return;
     }
     this.#id = Buffer.from(unescaped(bytes, escaped));
-    // Whatever stood between the records.
+    // Discards what was added between two records.
     this.#content.end();
   }
 
@@ -98,7 +98,7 @@ export class RecordDigests extends LayoutReader {
   }
 
   long(_: number, isKey: boolean): void {
-    if (isKey && this.#depth === 1) throw longName();
+    if (isKey && this.#depth === 1) throw longNameError();
     if (isKey) this.#content.key();
     else {
       this.#content.text();
@@ -116,7 +116,7 @@ export class RecordDigests extends LayoutReader {
   }
 }
 
-/** The same of the nodes and edges of a graph; an edge is named by its pair. */
+/** Hashes the nodes and edges of a graph; an edge is named by its pair. */
 export function graphDigests(nodes: TakeDigest, edges: TakeDigest): ChunkReader {
   const content = new ValueHash();
   let open: { take: TakeDigest; name: Buffer } | undefined;
@@ -151,12 +151,13 @@ export function graphDigests(nodes: TakeDigest, edges: TakeDigest): ChunkReader 
   };
 }
 
-/** Numbers of records by the numbers of their names: 16 bytes each while they come, and 16 when they are in order. */
+/** A table of record hashes by name. */
+// Costs 16 bytes a record while they are added, and 16 more when they are sorted.
 export class DigestTable {
   readonly #names: NumberList;
   readonly #contents: NumberList;
 
-  constructor(rooms = new Rooms()) {
+  constructor(rooms = new NumberPool()) {
     this.#names = new NumberList(rooms);
     this.#contents = new NumberList(rooms);
   }
@@ -166,7 +167,10 @@ export class DigestTable {
     this.#contents.push(content);
   }
 
-  /** Names in order, each once, and their contents; of two of one name the last. Nothing can be added then. */
+  /**
+   * Returns the sorted, unique names and their contents; of a repeated name the last. Nothing may be added
+   * afterwards.
+   */
   sorted(): { names: Float64Array; contents: Float64Array } {
     const [came, said] = [this.#names.numbers, this.#contents.numbers];
     const all = came.slice();
@@ -177,7 +181,7 @@ export class DigestTable {
   }
 }
 
-/** Where a number is among numbers in order, of which it is one. */
+/** Returns the index of a number in sorted numbers that contain it. */
 function placeOf(numbers: Float64Array, number: number): number {
   let [low, high] = [0, numbers.length - 1];
   while (low < high) {

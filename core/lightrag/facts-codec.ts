@@ -14,44 +14,44 @@ import { KNOWN_FIELDS } from '../proto-limits.ts';
 import { unitId } from '../unit.ts';
 import { TABLES, type TableName } from './facts.ts';
 
-/** All that the checks need to know of a file that is in its layout. */
+/** Everything that the checks need of one well-formed file. */
 export interface FileFacts {
-  /** Names as numbers, each once, in order. */
+  /** Sorted, unique numbers of the names in each table. */
   readonly tables: ReadonlyMap<TableName, Float64Array>;
-  /** Some of those that the file has more than once. */
+  /** A sample of the numbers that occur more than once in each table. */
   readonly repeated: ReadonlyMap<TableName, readonly number[]>;
   readonly flaws: readonly Pick<GraphFlaw, 'code' | 'count' | 'keys'>[];
   readonly vectors: number;
   readonly dimension: number;
-  /** Where in the file the text of its matrix begins; 0 where that is short, or there is none. */
+  /** Offset of the matrix text in the file; 0 if it is too short to be skipped, or absent. */
   readonly matrixAt: number;
-  /** States of the file since all of it was read. */
-  readonly unread: number;
-  /** Names that findings were about, with their numbers. */
+  /** Consecutive incremental checks of this file; 0 means it was read in full. */
+  readonly incrementalChecks: number;
+  /** Names that findings referred to, with their numbers. */
   readonly names: readonly (readonly [number: number, name: string])[];
 }
 
-/** Facts as they are stored: a chain of units, each of which names the one before it. */
-export interface NotedFacts {
+/** Facts in the store: a chain of units, each of which names the one before. */
+export interface StoredFacts {
   readonly facts: FileFacts;
   /** Id of the last unit. */
-  readonly last: Buffer;
+  readonly lastId: Buffer;
   readonly parts: number;
   readonly firstParts: number;
 }
 
-/** Version of the readers and of what they note: facts of another one are not used. */
+/** Version of the readers and of the facts. Facts of another version are not used. */
 export const FACTS_VERSION = 1;
 
 const NUMBER_BYTES = 8;
 /** Numbers in one unit: 128 KiB. */
 const PART_NUMBERS = 16_384;
-/** Units of changes behind those that hold the facts as they were first noted. */
+/** Most units of changes after the units of the complete facts. */
 const CHANGES_MAX = 64;
-/** Longer chains are no chains. */
+/** Most units of a chain. */
 const PARTS_MAX = 1 << 16;
 
-/** What came and went from one sorted table to another. */
+/** The numbers added and removed between two sorted tables. */
 export interface TableChange {
   readonly added: number[];
   readonly removed: number[];
@@ -59,7 +59,7 @@ export interface TableChange {
 
 const EMPTY: Float64Array = new Float64Array(0);
 
-/** Compares two tables of numbers, each in order. */
+/** Compares two sorted tables of numbers. */
 export function tableChange(before: Float64Array = EMPTY, after: Float64Array = EMPTY): TableChange {
   const change: TableChange = { added: [], removed: [] };
   let at = 0;
@@ -92,50 +92,49 @@ function numbersOf(bytes: Uint8Array): Float64Array {
   return numbers;
 }
 
-/** Changes of tables, cut into what one unit holds. */
+/** Splits the changes of tables into parts of one unit each. */
 function* pieces(changes: ReadonlyMap<TableName, TableChange>) {
   let part: GraphTable[] = [];
-  let room = PART_NUMBERS;
+  let left = PART_NUMBERS;
   for (const [name, change] of changes) {
     for (const kind of ['added', 'removed'] as const) {
       const numbers = change[kind];
       for (let from = 0; from < numbers.length; ) {
-        const some = numbers.slice(from, from + room);
+        const some = numbers.slice(from, from + left);
         const table = create(GraphTableSchema, { name });
         table[kind] = numberBytes(some);
         part.push(table);
         from += some.length;
-        room -= some.length;
-        if (room > 0) continue;
+        left -= some.length;
+        if (left > 0) continue;
         yield part;
         part = [];
-        room = PART_NUMBERS;
+        left = PART_NUMBERS;
       }
     }
   }
   yield part;
 }
 
-/**
- * The units that note facts: changes of what was noted before, or all anew where that is not much more. Answers the
- * units in order, each to be stored, and what is then noted.
- */
-export function noteFacts(
+/** Encodes facts as units: the changes since `before`, or the complete facts. Returns the units in order. */
+// Complete facts cost little more than changes of most of them, and short chains are read faster.
+export function encodeFacts(
   facts: FileFacts,
-  before: NotedFacts | undefined,
-): { units: Buffer[]; noted: NotedFacts } {
+  before: StoredFacts | undefined,
+): { units: Buffer[]; stored: StoredFacts } {
   const old = before?.facts.tables;
   const changes = new Map([...facts.tables].map(([name, now]) => [name, tableChange(old?.get(name), now)]));
   let changed = 0;
   let held = 0;
   for (const { added, removed } of changes.values()) changed += added.length + removed.length;
   for (const now of facts.tables.values()) held += now.length;
-  const anew = before === undefined || changed * 2 > held || before.parts - before.firstParts >= CHANGES_MAX;
-  if (anew && before !== undefined) return noteFacts(facts, undefined);
+  const isComplete =
+    before === undefined || changed * 2 > held || before.parts - before.firstParts >= CHANGES_MAX;
+  if (isComplete && before !== undefined) return encodeFacts(facts, undefined);
   const parts = [...pieces(changes)];
   const firstParts = before?.firstParts ?? parts.length;
   let count = before?.parts ?? 0;
-  let last = before?.last ?? Buffer.alloc(0);
+  let last = before?.lastId ?? Buffer.alloc(0);
   const units: Buffer[] = [];
   for (const [i, tables] of parts.entries()) {
     const message = create(GraphFactsSchema, { previous: last, parts: count, firstParts, tables });
@@ -146,7 +145,7 @@ export function noteFacts(
     last = unitId(UnitKind_Value.GRAPH, unit);
     count += 1;
   }
-  return { units, noted: { facts, last, parts: count, firstParts } };
+  return { units, stored: { facts, lastId: last, parts: count, firstParts } };
 }
 
 function finishPart(message: GraphFacts, facts: FileFacts): void {
@@ -156,7 +155,7 @@ function finishPart(message: GraphFacts, facts: FileFacts): void {
   message.vectors = BigInt(facts.vectors);
   message.dimension = facts.dimension;
   message.matrixAt = BigInt(facts.matrixAt);
-  message.incrementalChecks = facts.unread;
+  message.incrementalChecks = facts.incrementalChecks;
   message.names = facts.names.map(([number, name]) =>
     create(GraphNameSchema, { hash: BigInt(number), name }),
   );
@@ -170,8 +169,8 @@ function damaged(state: string): LightkeeperError {
   return new LightkeeperError('DAMAGED', `Cannot read the facts of a graph: ${state}`);
 }
 
-/** Reads one unit of facts. */
-export function parseFacts(bytes: Uint8Array): GraphFacts {
+/** Parses one unit of facts. Throws DAMAGED. */
+export function parseFactsUnit(bytes: Uint8Array): GraphFacts {
   try {
     const part = fromBinary(GraphFactsSchema, bytes, KNOWN_FIELDS);
     if (part.parts < PARTS_MAX && (part.parts === 0) === (part.previous.length === 0)) return part;
@@ -180,26 +179,26 @@ export function parseFacts(bytes: Uint8Array): GraphFacts {
       cause: error,
     });
   }
-  throw damaged('their chain does not hold');
+  throw damaged('their chain is broken');
 }
 
-/** A table as it is put together: as it was first noted, and which numbers came (true) or went since. */
-interface Growing {
+/** A table under construction: the numbers of its complete facts, and those added (true) or removed since. */
+interface TableParts {
   readonly first: Float64Array[];
   readonly since: Map<number, boolean>;
 }
 
-/** What is noted in a chain of units, given in order, the first part first. DAMAGED if they do not make one. */
-export function readFacts(units: readonly Uint8Array[]): NotedFacts {
-  const growing = new Map<TableName, Growing>();
+/** Decodes a chain of units, the first unit first. Throws DAMAGED if they are no chain. */
+export function decodeFacts(units: readonly Uint8Array[]): StoredFacts {
+  const growing = new Map<TableName, TableParts>();
   let last: GraphFacts | undefined;
   for (const [i, unit] of units.entries()) {
-    const part = parseFacts(unit);
-    if (part.parts !== i) throw damaged('their chain does not hold');
+    const part = parseFactsUnit(unit);
+    if (part.parts !== i) throw damaged('their chain is broken');
     last = part;
     for (const { name, added, removed } of part.tables) {
-      if (!isTable(name)) throw damaged('it names no table');
-      const table: Growing = growing.get(name) ?? { first: [], since: new Map() };
+      if (!isTable(name)) throw damaged('they name an unknown table');
+      const table: TableParts = growing.get(name) ?? { first: [], since: new Map() };
       growing.set(name, table);
       if (i < part.firstParts) table.first.push(numbersOf(added));
       else for (const number of numbersOf(added)) table.since.set(number, true);
@@ -212,16 +211,16 @@ export function readFacts(units: readonly Uint8Array[]): NotedFacts {
     if (repeatedHashes.length > 0 && isTable(name)) repeated.set(name, [...numbersOf(repeatedHashes)]);
   return {
     facts: {
-      tables: new Map([...growing].map(([name, table]) => [name, grown(table)])),
+      tables: new Map([...growing].map(([name, table]) => [name, mergeTable(table)])),
       repeated,
       flaws: last.flaws,
       vectors: Number(last.vectors),
       dimension: last.dimension,
       matrixAt: Number(last.matrixAt),
-      unread: last.incrementalChecks,
+      incrementalChecks: last.incrementalChecks,
       names: last.names.map(({ hash, name }) => [Number(hash), name] as const),
     },
-    last: unitId(UnitKind_Value.GRAPH, units.at(-1) ?? new Uint8Array()),
+    lastId: unitId(UnitKind_Value.GRAPH, units.at(-1) ?? new Uint8Array()),
     parts: units.length,
     firstParts: last.firstParts,
   };
@@ -231,7 +230,7 @@ function isTable(name: string): name is TableName {
   return (TABLES as readonly string[]).includes(name);
 }
 
-function grown({ first, since }: Growing): Float64Array {
+function mergeTable({ first, since }: TableParts): Float64Array {
   const length = first.reduce((sum, part) => sum + part.length, 0);
   const numbers = new Float64Array(length + since.size);
   let kept = 0;

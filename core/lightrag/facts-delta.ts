@@ -2,8 +2,8 @@ import type { TableName } from './facts.ts';
 import type { FileFacts } from './facts-codec.ts';
 import { TABLES_OF, UNIQUE } from './rules.ts';
 
-/** Tables in which a name comes from one record alone, unless the file has that twice. Other names may come from many. */
-const OF_ONE_RECORD: ReadonlySet<string> = new Set([
+/** Tables in which a name comes from a single record, unless the file contains the name twice. */
+const UNIQUE_TABLES: ReadonlySet<string> = new Set([
   ...Object.keys(UNIQUE),
   'begun',
   'nodeStates',
@@ -14,42 +14,53 @@ const OF_ONE_RECORD: ReadonlySet<string> = new Set([
 
 const NONE: Float64Array = new Float64Array(0);
 
+/** Facts of the records in which two states of a file differ. */
+export interface FactsChange {
+  /** Facts of the records in the previous state only. */
+  readonly removed: FileFacts;
+  /** Facts of the records in the new state only. */
+  readonly added: FileFacts;
+}
+
 /**
- * The facts of a file that has changed in part: those of its older state, `was`, without those of the records of it that
- * are not in both, `less`, and with those of the records that are new, `more`. Undefined where that cannot be known
- * without reading all of it: a name that is gone from these records may be in others, and a name that is new may be there
- * already.
+ * Derives the facts of a partly changed file from its previous facts and those of the changed records.
+ *
+ * Returns undefined if the whole file must be read.
  */
-export function patched(
+// A name that disappeared from the changed records may occur in others, and a new name may occur there already.
+export function patchFacts(
   path: string,
-  was: FileFacts,
-  less: FileFacts,
-  more: FileFacts,
+  previous: FileFacts,
+  { removed, added }: FactsChange,
 ): FileFacts | undefined {
   const isFlawed = ({ flaws, repeated }: FileFacts) =>
     flaws.length > 0 || [...repeated.values()].some(({ length }) => length > 0);
-  if ([was, less, more].some(isFlawed) || was.dimension !== more.dimension) return undefined;
+  if ([previous, removed, added].some(isFlawed) || previous.dimension !== added.dimension) return undefined;
   const tables = new Map<TableName, Float64Array>();
   for (const name of TABLES_OF.get(path) ?? []) {
-    const [old, gone, come] = [was, less, more].map((facts) => facts.tables.get(name) ?? NONE);
-    const table = (OF_ONE_RECORD.has(name) ? replaced : joined)(old ?? NONE, gone ?? NONE, come ?? NONE);
+    const [old, gone, come] = [previous, removed, added].map((facts) => facts.tables.get(name) ?? NONE);
+    const table = (UNIQUE_TABLES.has(name) ? replaceUnique : addShared)(
+      old ?? NONE,
+      gone ?? NONE,
+      come ?? NONE,
+    );
     if (table === undefined) return undefined;
     tables.set(name, table);
   }
-  const { vectors, matrixAt } = more;
-  return { ...was, tables, vectors, matrixAt, unread: was.unread + 1 };
+  const { vectors, matrixAt } = added;
+  return { ...previous, tables, vectors, matrixAt, incrementalChecks: previous.incrementalChecks + 1 };
 }
 
-/** `old` without `gone` and with `come`. */
-function replaced(old: Float64Array, gone: Float64Array, come: Float64Array): Float64Array | undefined {
+/** Returns `old` without `gone` and with `come`; undefined unless each name belongs to a single record. */
+function replaceUnique(old: Float64Array, gone: Float64Array, come: Float64Array): Float64Array | undefined {
   const kept = without(old, gone);
   if (kept.length !== old.length - gone.length) return undefined;
   const all = union(kept, come);
   return all.length === kept.length + come.length ? all : undefined;
 }
 
-/** `old` with `come`, which must hold all that is gone from it. */
-function joined(old: Float64Array, gone: Float64Array, come: Float64Array): Float64Array | undefined {
+/** Returns `old` with `come`; undefined if a name in `gone` is not in `come`. */
+function addShared(old: Float64Array, gone: Float64Array, come: Float64Array): Float64Array | undefined {
   return without(gone, come).length > 0 ? undefined : union(old, come);
 }
 

@@ -1,12 +1,12 @@
-/** Kinds of names that files give and others must have: what is compared is one table with another. */
+/** The kinds of names that files define or refer to. A check compares one table with another. */
 export const TABLES = [
   /** full_docs */
   'documents',
-  /** doc_status: all; those that are not pending; chunks that processed ones promise */
+  /** doc_status: all; those that are not pending; chunks of processed ones */
   'statuses',
   'begun',
   'promised',
-  /** text_chunks: their documents, and the answers of the model that they were made from */
+  /** text_chunks: ids, their documents, and the cached model answers that they were extracted from */
   'chunks',
   'chunkDocuments',
   'chunkAnswers',
@@ -16,7 +16,7 @@ export const TABLES = [
   'chunkVectors',
   'entityVectors',
   'relationVectors',
-  /** The graph: nodes, edges by pair, ends of edges, chunks that either comes from */
+  /** The graph: nodes, edges by pair, ends of edges, chunks that nodes and edges were extracted from */
   'nodes',
   'edges',
   'ends',
@@ -28,7 +28,7 @@ export const TABLES = [
   /** full_entities and full_relations */
   'namedEntities',
   'namedRelations',
-  /** What the graph says of a node or edge, and what its vector was made of: see `entityState` */
+  /** Contents of a node or edge, and of what its vector was made of: see `entityState` */
   'nodeStates',
   'edgeStates',
   'entityStates',
@@ -36,26 +36,31 @@ export const TABLES = [
 ] as const;
 export type TableName = (typeof TABLES)[number];
 
-/** Takes what readers find. Bytes are views that hold only during the call. */
-export interface Facts {
-  /** A name of a table, in one part or several. */
+/** Receives what readers find. Byte views are valid during the call only. */
+export interface FactSink {
+  /** Receives a name for a table, in one part or several. */
   name(table: TableName, ...parts: readonly Buffer[]): void;
-  /** Something that is wrong with one record by itself. */
+  /** Receives a flaw of one record by itself. */
   flaw(code: string, name: Buffer): void;
-  /** Vectors of a file, their dimension, and where in the file the text of its matrix begins; 0 if that is short. */
+  /**
+   * Receives the number of vectors in a file, their dimension, and the offset of the matrix text.
+   *
+   * The offset is 0 if the text is too short to be skipped.
+   */
   vectors(count: number, dimension: number, matrixAt: number): void;
 }
 
-/** What joins the names of a pair, and the sources of a node or edge. */
+/** The separator between the names of a pair, and between the sources of a node or edge. */
 export const SEPARATOR = Buffer.from('<SEP>');
 
-/** The parts of a relation's name: see `pairName`. */
+/** Returns the parts of a relation's name: see `pairName`. */
 export function pairParts(a: Buffer, b: Buffer): [Buffer, Buffer, Buffer] {
-  // UTF-8 sorts as code points do.
+  // UTF-8 bytes sort like code points.
   return Buffer.compare(a, b) <= 0 ? [a, SEPARATOR, b] : [b, SEPARATOR, a];
 }
 
-/** The name of a relation, the same in whichever order its ends come: sorted by code points, as Python sorts. */
+/** Returns the name of a relation, independent of the order of its ends. */
+// The ends are sorted by code points, like Python sorts.
 export function pairName(a: Buffer, b: Buffer): Buffer {
   return Buffer.concat(pairParts(a, b));
 }
@@ -64,12 +69,12 @@ const LINE = Buffer.from('\n');
 const TAB = Buffer.from('\t');
 const NUL = Buffer.from([0]);
 
-/** An entity with all that its vector is made of: the first line is its name. */
+/** Returns the parts of a name for everything that an entity's vector is made of. The first line is its name. */
 export function entityState(name: Buffer, description: Buffer, sources: Buffer): Buffer[] {
   return [name, LINE, description, NUL, sources];
 }
 
-/** The same of a relation, which goes by its ends. */
+/** Returns the parts of a name for everything that a relation's vector is made of, starting with its ends. */
 export function relationState(
   ends: readonly Buffer[],
   keywords: Buffer,
@@ -79,13 +84,13 @@ export function relationState(
   return [...ends, LINE, keywords, TAB, description, NUL, sources];
 }
 
-/** What a row of vdb_entities was made of; undefined if its content is of another form. */
+/** Returns the `entityState` of a row of vdb_entities, or undefined if its content has another form. */
 export function rowEntityState(name: Buffer, content: Buffer, sources: Buffer): Buffer[] | undefined {
   const begins = content.subarray(0, name.length).equals(name) && content[name.length] === LINE[0];
   return begins ? entityState(name, content.subarray(name.length + 1), sources) : undefined;
 }
 
-/** The same of a row of vdb_relationships. */
+/** Returns the `relationState` of a row of vdb_relationships, or undefined if its content has another form. */
 export function rowRelationState(
   source: Buffer,
   target: Buffer,
@@ -98,7 +103,7 @@ export function rowRelationState(
   return relationState(pairParts(source, target), content.subarray(0, at), description, sources);
 }
 
-/** The parts of a text between separators, empty ones left out. */
+/** Yields the parts of a text between separators, without empty ones. */
 export function* separated(text: Buffer): Generator<Buffer> {
   let from = 0;
   for (;;) {

@@ -13,19 +13,19 @@ import { hex } from '../unit.ts';
 import { isGraphFile } from './check.ts';
 import { SIGNS } from './rules.ts';
 
-/**
- * An error stands once this many settled captures over this long have met it: within ten minutes there is a usable point,
- * the time of the captures included.
- */
+/** Settled captures, and milliseconds between the first and the last of them, after which an error stands. */
+// The time leaves room for the captures themselves: within ten minutes there is a usable point.
 export const STANDS_CAPTURES = 3;
 export const STANDS_MS = 9.5 * 60 * 1000;
-/** A state that nothing has changed for so long is no moment of a flush. */
+/** Milliseconds without changes after which a state cannot be within a flush. */
 export const UNCHANGED_MS = 60 * 1000;
-/** Errors that are remembered although they are gone: a torn moment between two whole ones hides them. */
+/** Most errors that are remembered after they disappeared. */
+// A torn state between two whole ones hides them.
 const SIGHTINGS_MAX = 200;
 const SIGHTING_KEY_BYTES = 16;
 
-/** Flaws of one file by itself: however long they have been there, nobody can use it. */
+/** Errors that never stand. */
+// They are flaws of one file by itself, which nobody can use however old they are.
 const NEVER_STANDING: ReadonlySet<string> = new Set([
   'empty_file',
   'cut_file',
@@ -34,53 +34,55 @@ const NEVER_STANDING: ReadonlySet<string> = new Set([
   'mixed_dimensions',
   'unreadable',
 ]);
-/** What a capture met that says nothing of the files in it. */
-const OF_THE_MOMENT: ReadonlySet<string> = new Set(['instance_silent', 'hook_failed', 'other_directory']);
+/** Findings of a capture that do not concern its files. */
+const TRANSIENT: ReadonlySet<string> = new Set(['instance_silent', 'hook_failed', 'other_directory']);
 
-/** The grade of one whole state, by what was found in it. */
+/** Returns the grade of a state at rest by its findings. */
 export function gradeOf(findings: readonly Finding[]): Grade_Value {
   const has = (wanted: Severity_Value) => findings.some(({ severity }) => severity === wanted);
   if (has(Severity_Value.ERROR)) return Grade_Value.INVALID;
   return has(Severity_Value.WARNING) ? Grade_Value.DEGRADED : Grade_Value.VALID;
 }
 
-/** What is known of a settled state beside its files. */
+/** Conditions under which a settled state was captured. */
 export interface Circumstances {
-  /** The instance said before and after that it was idle. */
+  /** Whether the instance reported before and after that it was idle. */
   readonly idle: boolean;
-  /** For how long the directory is known to have been as it is. */
+  /** Milliseconds for which the directory is known to be unchanged. */
   readonly unchangedMs: number;
-  /** Errors that were met before in this graph. */
+  /** Errors of earlier states of this graph. */
   readonly sightings: readonly Sighting[];
-  /** Time since those were noted. */
+  /** Milliseconds since those were recorded. */
   readonly elapsedMs: number;
-  /** This is a capture that has met the state, not another look at what one has met. */
+  /** Whether this is a new capture; false if an existing one is graded again. */
   readonly isCapture?: boolean;
 }
 
-/** What a state is worth, and what is to be remembered of it. */
+/** The grade of a state, and the errors to remember. */
 export interface Judgement {
   readonly grade: Grade_Value;
-  /** As given, with what is known of how long they have been there. */
+  /** The given findings, with their age where they may stand. */
   readonly findings: Finding[];
   readonly sightings: Sighting[];
 }
 
-/** By which an error is known again: the same code, file, count and names. */
+/** Returns the key that identifies an error across states: a hash of its code, file, count and names. */
 export function sightingKey({ code, object, count, keys }: Finding): Buffer {
   const text = JSON.stringify([code, object, count, [...keys].sort()]);
   return createHash('sha256').update(text).digest().subarray(0, SIGHTING_KEY_BYTES);
 }
 
-/** Whether something is wrong that can come to stand, or is a sign of a moment between two files. */
+/** Reports whether a finding may come to stand, or is a sign of a cut between two files. */
 export function mayStand({ severity, code }: Finding): boolean {
   return SIGNS.has(code) || (severity === Severity_Value.ERROR && !NEVER_STANDING.has(code));
 }
 
 /**
- * Grades a settled state by what its files, and the capture of it, met. Errors between whole files, and signs, are TORN as
- * long as they may be a moment between two files of one flush: they are new, nobody knows the instance to be idle, and the
- * state has not stayed for a minute. After that errors are INVALID, until they stand, and signs say nothing.
+ * Grades a settled state by the findings in its files and those of its capture.
+ *
+ * Errors between well-formed files, and signs, make it TORN as long as it may be a cut between two files of one
+ * flush: they are new, the instance is not known to be idle, and the state is younger than a minute. Afterwards
+ * errors make it INVALID until they stand, and signs are ignored.
  */
 export function judge(
   findings: readonly Finding[],
@@ -93,15 +95,15 @@ export function judge(
   const marked = findings.map((finding) => {
     if (!mayStand(finding)) return finding;
     const key = hex(sightingKey(finding));
-    const standing = met(known.get(key), isCapture);
+    const standing = sightedAgain(known.get(key), isCapture);
     keys.add(key);
-    // The newest are kept longest.
+    // The newest sightings come last, so that the oldest are dropped first.
     known.delete(key);
     known.set(key, standing);
     return create(FindingSchema, { ...finding, standing });
   });
   const grade = gradeByStanding(marked, ofCapture, idle || unchangedMs >= UNCHANGED_MS);
-  // A torn moment hides what is wrong; in a whole state it has ended.
+  // An error that a whole state does not show is over; a torn state may only hide it.
   const isWhole = grade === Grade_Value.VALID || grade === Grade_Value.DEGRADED;
   const left = [...known].filter(([key, { accepted }]) => !isWhole || keys.has(key) || accepted !== '');
   const kept = left.slice(-SIGHTINGS_MAX);
@@ -119,7 +121,7 @@ function aged(standing: Standing | undefined, elapsedMs: number): Standing {
   return create(StandingSchema, { captures, ageMs: ageMs + BigInt(Math.round(elapsedMs)), accepted });
 }
 
-function met(before: Standing | undefined, isCapture: boolean): Standing {
+function sightedAgain(before: Standing | undefined, isCapture: boolean): Standing {
   const { captures: earlier = 0, ageMs = 0n, accepted = '' } = before ?? {};
   const captures = earlier + (isCapture ? 1 : 0);
   const often = captures >= STANDS_CAPTURES && Number(ageMs) >= STANDS_MS;
@@ -138,7 +140,7 @@ function gradeByStanding(
   if (unread || findings.some((one) => isError(one) && !mayStand(one))) return Grade_Value.INVALID;
   if (moving.length > 0 && !isFinal) return Grade_Value.TORN;
   if (wrong.length > 0) return Grade_Value.INVALID;
-  const blemishes = [...findings, ...ofCapture.filter(({ code }) => !OF_THE_MOMENT.has(code))];
+  const blemishes = [...findings, ...ofCapture.filter(({ code }) => !TRANSIENT.has(code))];
   return blemishes.some(({ severity }) => severity !== Severity_Value.INFO)
     ? Grade_Value.DEGRADED
     : Grade_Value.VALID;

@@ -1,8 +1,8 @@
 import { type ChunkReader, LayoutError, Remainder } from './chunk-reader.ts';
 
-/** Longer texts are passed over: a description of such a length says nothing to a check. */
+/** Most bytes of an attribute's text; a longer one is skipped, as no check needs it. */
 const TEXT_BYTES_MAX = 16 << 20;
-/** No writer makes a longer tag. */
+/** Most bytes of a tag. */
 const TAG_BYTES_MAX = 1 << 20;
 const DEPTH_MAX = 64;
 
@@ -15,32 +15,38 @@ const ENTITIES: Readonly<Record<string, string>> = { lt: '<', gt: '>', amp: '&',
 const ATTRIBUTE = /\s+([\w.:-]+)\s*=\s*(?:"([^"<]*)"|'([^'<]*)')/y;
 const TAG_NAME = /^[A-Za-z_][\w.:-]*/;
 
-/** What is told of a graph, in the order of the file. Texts are UTF-8, unescaped, and hold only during the call. */
+/**
+ * Receives the nodes and edges of a graph in the order of the file.
+ *
+ * Texts are UTF-8, unescaped, and valid during the call only.
+ */
 export interface GraphEvents {
   node(id: Buffer): void;
   edge(source: Buffer, target: Buffer): void;
-  /** An attribute of the node or edge before, by its `attr.name`; only those that were asked for. */
+  /** Receives a requested attribute of the last node or edge, by its `attr.name`. */
   data(name: string, text: Buffer): void;
 }
 
 /**
- * Reads GraphML as networkx writes it, of any size, in chunks. Keys are taken by their `attr.name`: their ids are not
- * stable. Any DOCTYPE is refused: it could define what the text does not say. Well-formedness is checked as far as
- * tags nest and attributes and what is asked for can be read.
+ * Reads GraphML of any size, as networkx writes it, in chunks.
+ *
+ * Checks that tags nest and that attributes and requested texts can be read, but no more of well-formedness.
  */
+// Keys are matched by `attr.name`, because their ids are not stable. A DOCTYPE is refused: it could define
+// entities.
 export class GraphReader implements ChunkReader {
   readonly #events: GraphEvents;
-  /** Undefined: all. */
+  /** Names of the requested attributes; undefined for all. */
   readonly #wanted: ReadonlySet<string> | undefined;
   /** `attr.name` by key id. */
   readonly #names = new Map<string, string>();
   readonly #open: string[] = [];
   readonly #rest = new Remainder();
-  /** Where `#rest`, or the chunk after it, begins in the file. */
+  /** Offset of `#rest`, or of the chunk after it, in the file. */
   #base = 0;
   #waiting = false;
   #ended = false;
-  /** The attribute whose text comes now, if it was asked for. */
+  /** The attribute whose text is being read; undefined outside of a requested one. */
   #attribute: string | undefined;
   #text: Buffer[] = [];
   #textBytes = 0;
@@ -57,16 +63,16 @@ export class GraphReader implements ChunkReader {
     while (at < buffer.length && !this.#waiting)
       at = buffer[at] === LESS ? this.#markup(buffer, at) : this.#characters(buffer, at);
     this.#base += at;
-    this.#rest.keep(buffer, Math.min(at, buffer.length));
+    this.#rest.save(buffer, Math.min(at, buffer.length));
   }
 
-  /** Which attribute each key stands for. */
-  get terms(): string {
+  /** The attribute of each key id, as JSON. */
+  get declarations(): string {
     return JSON.stringify([...this.#names]);
   }
 
-  /** Passes over bytes that hold whole nodes and edges, if that is what it expects. */
-  gap(bytes: number): boolean {
+  /** Skips whole nodes and edges. Returns false if the reader is within one. */
+  skipRecords(bytes: number): boolean {
     if (this.#rest.length > 0 || this.#open.length !== 2 || this.#open[1] !== 'graph') return false;
     this.#base += bytes;
     return true;
@@ -84,18 +90,18 @@ export class GraphReader implements ChunkReader {
     return new LayoutError('malformed', this.#base + at, state);
   }
 
-  /** Text up to the next tag, or as much of it as is there. */
+  /** Reads text up to the next tag or the end of the chunk. */
   #characters(buffer: Buffer, at: number): number {
     const found = buffer.indexOf(LESS, at);
     const end = found < 0 ? buffer.length : found;
     const text = buffer.subarray(at, end);
     if (this.#open.length === 0 && !isBlank(text))
       throw this.#wrong(at, 'there is text outside of the graph');
-    if (this.#attribute !== undefined) this.#keep(text);
+    if (this.#attribute !== undefined) this.#addText(text);
     return end;
   }
 
-  #keep(text: Buffer): void {
+  #addText(text: Buffer): void {
     this.#textBytes += text.length;
     if (this.#textBytes <= TEXT_BYTES_MAX) this.#text.push(Buffer.from(text));
     else this.#text = [];
@@ -120,7 +126,8 @@ export class GraphReader implements ChunkReader {
     return end + 1;
   }
 
-  /** The name in a closing tag; that of the tag that is open, if it is that, without making a text of it. */
+  /** Returns the name in a closing tag. */
+  // The usual name is compared bytewise, without making a string.
   #nameToClose(buffer: Buffer, from: number, end: number): string {
     const open = this.#open.at(-1) ?? '';
     return end - from === open.length && isText(buffer, from, open)
@@ -128,7 +135,8 @@ export class GraphReader implements ChunkReader {
       : buffer.toString('utf8', from, end).trim();
   }
 
-  /** Most tags are `<data key="d0">`: they are read without more ado. */
+  /** Reads a tag of the form `<data key="d0">` quickly. Returns false for any other tag. */
+  // Most tags have this form.
   #openData(buffer: Buffer, at: number, end: number): boolean {
     const from = at + 1 + DATA.length;
     if (!isText(buffer, at + 1, DATA) || buffer[end - 1] !== QUOTE || end - from > KEY_BYTES_MAX)
@@ -150,7 +158,7 @@ export class GraphReader implements ChunkReader {
       if (begin.startsWith(head) && head.length < begin.length) return this.#wait(at);
       if (head.startsWith(begin)) return this.#passOver(buffer, at, begin, end);
     }
-    throw this.#wrong(at, 'a DOCTYPE is not taken');
+    throw this.#wrong(at, 'a DOCTYPE is not supported');
   }
 
   #passOver(buffer: Buffer, at: number, begin: string, end: string): number {
@@ -161,7 +169,7 @@ export class GraphReader implements ChunkReader {
     }
     if (begin === '<![CDATA[' && this.#attribute !== undefined) {
       const text = buffer.toString('utf8', at + begin.length, found);
-      this.#keep(Buffer.from(text.replaceAll('&', '&amp;')));
+      this.#addText(Buffer.from(text.replaceAll('&', '&amp;')));
     }
     return found + end.length;
   }
@@ -174,7 +182,7 @@ export class GraphReader implements ChunkReader {
     if (name === undefined) throw this.#wrong(at, 'there is a tag without a name');
     const attributes = this.#attributesOf(inner, name.length, at);
     if (this.#open.length === DEPTH_MAX) throw this.#wrong(at, 'it is nested too deeply');
-    if (this.#open.length === 0 && name !== 'graphml') throw this.#wrong(at, 'it is no GraphML');
+    if (this.#open.length === 0 && name !== 'graphml') throw this.#wrong(at, 'it is not GraphML');
     this.#open.push(name);
     this.#begin(name, attributes, at);
     if (alone) this.#closeTag(name, at);
@@ -215,7 +223,7 @@ export class GraphReader implements ChunkReader {
     if (!text.includes('&')) return text;
     return text.replaceAll(/&([^;&]*);?/g, (whole, name: string) => {
       const character = whole.endsWith(';') ? characterOf(name) : undefined;
-      if (character === undefined) throw this.#wrong(at, `"${whole.slice(0, 20)}" stands for nothing`);
+      if (character === undefined) throw this.#wrong(at, `"${whole.slice(0, 20)}" is not a known entity`);
       return character;
     });
   }
@@ -236,7 +244,7 @@ export class GraphReader implements ChunkReader {
   }
 }
 
-/** Where a tag ends: a ">" that is not in quotes; -1 if it is not there yet. */
+/** Returns the place of the ">" that ends a tag, outside of quotes; -1 if the chunk ends first. */
 function tagEnd(buffer: Buffer, from: number): number {
   let quote = 0;
   for (let at = from; at < buffer.length; at++) {
@@ -249,7 +257,7 @@ function tagEnd(buffer: Buffer, from: number): number {
   return -1;
 }
 
-/** Whether ASCII text is at a place. */
+/** Reports whether an ASCII text is at `at`. */
 function isText(buffer: Buffer, at: number, text: string): boolean {
   for (let i = 0; i < text.length; i++) if (buffer[at + i] !== text.charCodeAt(i)) return false;
   return true;
@@ -264,6 +272,6 @@ function characterOf(name: string): string | undefined {
 }
 
 function isBlank(text: Buffer): boolean {
-  // Also the byte-order mark that some editors put first.
+  // Some editors write a byte-order mark first.
   return text.toString('utf8').replaceAll('\ufeff', '').trim() === '';
 }

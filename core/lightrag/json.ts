@@ -1,39 +1,40 @@
-import { type ChunkReader, HELD_BYTES_MAX, LayoutError, Remainder } from './chunk-reader.ts';
+import { type ChunkReader, LayoutError, Remainder, SHORT_STRING_BYTES_MAX } from './chunk-reader.ts';
 
-/** Deeper nesting than any writer of these files makes; Python gives up at about a thousand. */
+/** Most nested lists and maps. */
+// No writer of these files nests deeper; Python gives up at about a thousand.
 const DEPTH_MAX = 500;
-/** Longer numbers and words are none. */
+/** Most bytes of a number or word. */
 const BARE_BYTES_MAX = 400;
 
 const QUOTE = 0x22;
 const BACKSLASH = 0x5c;
 const [OPEN_MAP, CLOSE_MAP, OPEN_LIST, CLOSE_LIST] = [0x7b, 0x7d, 0x5b, 0x5d];
 const [COLON, COMMA] = [0x3a, 0x2c];
-/** NaN and Infinity are what Python writes; no other reader takes them. */
+/** Numbers and words of JSON, and NaN and Infinity, which Python writes. */
 const BARE = /^(?:-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?|true|false|null|NaN|-?Infinity)$/;
 
-/** What is told of a JSON text, in the order of the text. Bytes are views that hold only during the call. */
+/** Receives the tokens of a JSON text in order. Byte views are valid during the call only. */
 export interface JsonEvents {
   open(isList: boolean): void;
   close(isList: boolean): void;
-  /** A key without its quotes, as it is written; `escaped` if there are escapes in it. */
+  /** Receives a key as written, without quotes. `escaped` tells whether it contains escapes. */
   key(bytes: Buffer, escaped: boolean): void;
-  /** A string value, likewise. */
+  /** Receives a string value as written, without quotes. */
   string(bytes: Buffer, escaped: boolean): void;
-  /** The next bytes of a string that is too long to be held. */
+  /** Receives the next bytes of a string or key that is too long to be buffered. */
   piece(bytes: Buffer): void;
-  /** Such a string, or key, has ended; it was so many bytes long. */
+  /** Ends such a string or key of `length` bytes. */
   long(length: number, isKey: boolean): void;
-  /** A number or word. */
+  /** Receives a number or word. */
   bare(text: string): void;
 }
 
-/** What may come next. */
+/** The token that may come next. */
 const NEXT = {
   value: 0,
-  /** The first of a list. */
+  /** The first value of a list, or its end. */
   valueOrClose: 1,
-  /** The first of a map. */
+  /** The first key of a map, or its end. */
   keyOrClose: 2,
   key: 3,
   colon: 4,
@@ -42,37 +43,38 @@ const NEXT = {
 } as const;
 type Next = (typeof NEXT)[keyof typeof NEXT];
 
-/** The bytes of a string as they are meant; NUL-safe. A lone surrogate becomes U+FFFD. */
+/** Returns the decoded bytes of a string. A lone surrogate becomes U+FFFD. */
 export function unescaped(bytes: Buffer, escaped: boolean): Buffer {
   if (!escaped) return bytes;
   try {
     return Buffer.from(JSON.parse(`"${bytes.toString('utf8')}"`) as string, 'utf8');
   } catch {
-    // An escape that is none: the text as it is written is as good a name as any.
+    // The escape is invalid: the text as written is as good a name as any.
     return bytes;
   }
 }
 
 /**
- * Reads a JSON text of any size that comes in chunks. Holds no more than one short string; exact about where the text
- * ends. Follows RFC 8259, but for NaN and Infinity; UTF-8 and escapes are not looked into.
+ * Reads a JSON text of any size in chunks, in the memory of one short string.
+ *
+ * Follows RFC 8259, but accepts NaN and Infinity, and does not validate UTF-8 and escapes.
  */
 export class JsonReader implements ChunkReader {
   readonly #events: JsonEvents;
   readonly #lists = new Uint8Array(DEPTH_MAX);
   #depth = 0;
   #next: Next = NEXT.value;
-  /** Bytes of a token that has not ended. */
+  /** Bytes of an unfinished token. */
   readonly #rest = new Remainder();
-  /** Where `#rest`, or the chunk after it, begins in the file. */
+  /** Offset of `#rest`, or of the chunk after it, in the file. */
   #base = 0;
-  /** Length so far of a string that is not held; -1 outside of one. */
+  /** Bytes so far of a string that is not buffered; -1 outside of one. */
   #longBytes = -1;
   #longIsKey = false;
   #longAt = 0;
-  /** The token at the end of what came has not ended. */
+  /** Whether the last token of the chunk is unfinished. */
   #waiting = false;
-  /** The first byte of what comes is escaped. */
+  /** Whether the next byte is escaped. */
   #escapeOpen = false;
 
   constructor(events: JsonEvents) {
@@ -86,23 +88,23 @@ export class JsonReader implements ChunkReader {
     while (at < buffer.length && !this.#waiting)
       at = this.#longBytes < 0 ? this.#token(buffer, at) : this.#longString(buffer, at);
     this.#base += at;
-    this.#rest.keep(buffer, Math.min(at, buffer.length));
+    this.#rest.save(buffer, Math.min(at, buffer.length));
   }
 
-  /** Where in the file the string begins that passes by in pieces; undefined outside of one. */
+  /** Offset in the file of the unbuffered string under way; undefined outside of one. */
   get longAt(): number | undefined {
     return this.#longBytes < 0 ? undefined : this.#longAt;
   }
 
-  /** Passes over bytes of such a string: neither its end nor an escape is in them. */
-  passOver(bytes: number): void {
+  /** Skips bytes of such a string that contain neither its end nor an escape. */
+  skipInString(bytes: number): void {
     this.#longBytes += bytes;
     this.#base += bytes;
     this.#escapeOpen = false;
   }
 
-  /** Passes over bytes that hold whole entries of the map or list at a depth, each with the comma before it, if that fits. */
-  passEntries(depth: number, bytes: number): boolean {
+  /** Skips whole entries of the map or list at a depth, each with the comma before it. Returns false elsewhere. */
+  skipEntries(depth: number, bytes: number): boolean {
     const isBetween = this.#longBytes < 0 && this.#rest.length === 0 && this.#next === NEXT.commaOrClose;
     if (!isBetween || this.#depth !== depth) return false;
     this.#base += bytes;
@@ -110,7 +112,7 @@ export class JsonReader implements ChunkReader {
   }
 
   end(): void {
-    // A number at the end has no other end.
+    // Only the end of the text ends a number there.
     if (this.#longBytes < 0 && BARE.test(this.#rest.bytes.toString('latin1'))) this.feed(Buffer.from(' '));
     if (this.#next === NEXT.nothing && this.#rest.length === 0) return;
     const at = this.#base + this.#rest.length;
@@ -119,7 +121,10 @@ export class JsonReader implements ChunkReader {
       : new LayoutError('cut', at, 'it ends in the middle');
   }
 
-  /** Reads one token, with white space before it; answers where the next begins, or this one if it has not ended. */
+  /**
+   * Reads one token with the white space before it. Returns the start of the next, or of this one if it is
+   * unfinished.
+   */
   #token(buffer: Buffer, from: number): number {
     let at = from;
     let byte = buffer[at];
@@ -177,7 +182,7 @@ export class JsonReader implements ChunkReader {
     this.#next = this.#depth === 0 ? NEXT.nothing : NEXT.commaOrClose;
   }
 
-  /** Whether the string that begins is a key; throws if none may begin. */
+  /** Reports whether the string at `at` is a key. Throws if no string may begin there. */
   #isKey(at: number): boolean {
     switch (this.#next) {
       case NEXT.key:
@@ -195,18 +200,18 @@ export class JsonReader implements ChunkReader {
     const isKey = this.#isKey(at);
     const start = at + 1;
     const end = closingQuote(buffer, start);
-    if (end >= 0 && end - start <= HELD_BYTES_MAX) {
+    if (end >= 0 && end - start <= SHORT_STRING_BYTES_MAX) {
       const bytes = buffer.subarray(start, end);
       this.#stringEnded(isKey);
       if (isKey) this.#events.key(bytes, bytes.includes(BACKSLASH));
       else this.#events.string(bytes, bytes.includes(BACKSLASH));
       return end + 1;
     }
-    if (end < 0 && buffer.length - start <= HELD_BYTES_MAX) {
+    if (end < 0 && buffer.length - start <= SHORT_STRING_BYTES_MAX) {
       this.#waiting = true;
       return at;
     }
-    // Long is what is long, however the chunks fall.
+    // A string is reported in pieces by its own length, never because of where chunks end.
     this.#longBytes = 0;
     this.#longAt = this.#base + start;
     this.#longIsKey = isKey;
@@ -257,7 +262,7 @@ export class JsonReader implements ChunkReader {
   }
 }
 
-/** A reader of one layout of JSON: what there is to tell of the text is told to it. */
+/** Base of the readers of one JSON layout, which receives the tokens of its own text. */
 export abstract class LayoutReader implements ChunkReader, JsonEvents {
   readonly #json = new JsonReader(this);
 
@@ -273,12 +278,12 @@ export abstract class LayoutReader implements ChunkReader, JsonEvents {
     return this.#json.longAt;
   }
 
-  protected passEntries(depth: number, bytes: number): boolean {
-    return this.#json.passEntries(depth, bytes);
+  protected skipEntries(depth: number, bytes: number): boolean {
+    return this.#json.skipEntries(depth, bytes);
   }
 
-  protected passOver(bytes: number): void {
-    this.#json.passOver(bytes);
+  protected skipInString(bytes: number): void {
+    this.#json.skipInString(bytes);
   }
 
   abstract open(isList: boolean): void;
@@ -290,7 +295,7 @@ export abstract class LayoutReader implements ChunkReader, JsonEvents {
   abstract bare(text: string): void;
 }
 
-/** Where a quote is that is not escaped, or -1; what is before `start` escapes nothing. */
+/** Returns the place of the next unescaped quote, or -1. Bytes before `start` escape nothing. */
 function closingQuote(buffer: Buffer, start: number): number {
   for (let at = buffer.indexOf(QUOTE, start); at >= 0; at = buffer.indexOf(QUOTE, at + 1)) {
     if (buffer[at - 1] !== BACKSLASH || backslashesBefore(buffer, at, start) % 2 === 0) return at;
@@ -304,7 +309,7 @@ function backslashesBefore(buffer: Buffer, end: number, floor: number): number {
   return end - at;
 }
 
-/** Letters, digits, signs and dots. */
+/** Reports whether a byte is a letter, digit, sign or dot. */
 function isBare(byte: number): boolean {
   return (
     (byte >= 0x30 && byte <= 0x39) ||

@@ -1,14 +1,14 @@
-import { type Facts, pairParts, separated, type TableName } from './facts.ts';
+import { type FactSink, pairParts, separated, type TableName } from './facts.ts';
 import type { RecordEvents } from './record-reader.ts';
 
 const CHUNK_PREFIX = Buffer.from('chunk-');
 
-/** What most files tell: only some of these. */
+/** Ignores everything; subclasses report what their file defines. */
 class Records implements RecordEvents {
-  protected readonly facts: Facts;
+  protected readonly facts: FactSink;
   readonly fields: ReadonlySet<string> = new Set();
 
-  constructor(facts: Facts) {
+  constructor(facts: FactSink) {
     this.facts = facts;
   }
 
@@ -22,7 +22,7 @@ class Records implements RecordEvents {
 class Ids extends Records {
   readonly #table: TableName;
 
-  constructor(facts: Facts, table: TableName) {
+  constructor(facts: FactSink, table: TableName) {
     super(facts);
     this.#table = table;
   }
@@ -61,7 +61,7 @@ class Statuses extends Records {
     if (this.#status !== 'pending') facts.name('begun', this.#id);
     if (this.#status !== 'processed') return;
     for (const chunk of this.#chunks) facts.name('promised', chunk);
-    // Versions before the list had the count alone.
+    // Versions before the list wrote the count alone.
     const listed = this.#chunks.length;
     if (listed > 0 && this.#count !== undefined && this.#count !== listed)
       facts.flaw('chunks_count', this.#id);
@@ -109,8 +109,8 @@ class RelationChunks extends Records {
   }
 }
 
-/** What is taken from each file of records, by the middle of its name. */
-export const RECORD_FILES: Readonly<Record<string, (facts: Facts) => RecordEvents>> = {
+/** Reader of each known file of records, by the middle of its name. */
+export const RECORD_FILES: Readonly<Record<string, (facts: FactSink) => RecordEvents>> = {
   full_docs: (facts) => new Ids(facts, 'documents'),
   doc_status: (facts) => new Statuses(facts),
   text_chunks: (facts) => new Chunks(facts),
@@ -121,7 +121,7 @@ export const RECORD_FILES: Readonly<Record<string, (facts: Facts) => RecordEvent
   relation_chunks: (facts) => new RelationChunks(facts),
 };
 
-/** Any other file of records is legal: only its layout is looked at. */
-export function otherRecords(facts: Facts): RecordEvents {
+/** Makes the events of an unknown file of records, of which only the layout is checked. */
+export function otherRecords(facts: FactSink): RecordEvents {
   return new Records(facts);
 }

@@ -3,12 +3,13 @@ import { warning } from '../finding.ts';
 import type { TableName } from './facts.ts';
 import { type FileFacts, tableChange } from './facts-codec.ts';
 
-/** What may be lost from one point to the next without an alarm. */
+/** Default share of documents or entities that may disappear from one point to the next without an alarm. */
 export const LOSS_SHARE = 0.25;
-/** Fewer than this are lost by hand, one after another. */
+/** Least number of lost documents or entities for an alarm. */
+// Single deletions are ordinary work.
 const LOSS_MIN = 2n;
 
-/** What is counted, and the words for one and for several. */
+/** The counted tables, with the singular and plural of what they hold. */
 const COUNTED: readonly (readonly [table: TableName, one: string, several: string])[] = [
   ['documents', 'document', 'documents'],
   ['chunks', 'chunk', 'chunks'],
@@ -16,15 +17,18 @@ const COUNTED: readonly (readonly [table: TableName, one: string, several: strin
   ['edges', 'relation', 'relations'],
 ];
 
-/** Tables of all files, by their names. */
+/** Tables of all files by name. */
 export type Tables = ReadonlyMap<TableName, Float64Array>;
 
-/** The tables of some files together: each table is of one file. */
+/** Combines the tables of several files; each table belongs to one file. */
 export function tablesOf(files: Iterable<FileFacts>): Map<TableName, Float64Array> {
   return new Map([...files].flatMap(({ tables }) => [...tables]));
 }
 
-/** What came and went, in a line: `+1 document, −2 +34 entities`; empty if nothing did, or in unknown tables alone. */
+/**
+ * Returns what was added and removed as a line: `+1 document, −2 +34 entities`. Empty without changes, or if only
+ * `unknown` tables changed.
+ */
 export function changeLine(
   before: Tables,
   after: Tables,
@@ -42,13 +46,13 @@ export function changeLine(
   }).join(', ');
 }
 
-/** How many names of what was there are gone; undefined where that is not known. */
+/** Numbers of lost names; undefined where they are not known. */
 export interface Lost {
   readonly documents: number | undefined;
   readonly entities: number | undefined;
 }
 
-/** Names of one state that another one lacks. */
+/** Counts the names of one state that the next one lacks. */
 export function lostBetween(before: Tables, after: Tables): Lost {
   const lost = (table: TableName) => {
     const was = before.get(table);
@@ -57,9 +61,22 @@ export function lostBetween(before: Tables, after: Tables): Lost {
   return { documents: lost('documents'), entities: lost('nodes') };
 }
 
-/** What is alarming about a graph after another one, of the same history. */
-export function alarms(before: GraphStats, after: GraphStats, lossShare: number, names?: Lost): Finding[] {
-  const hint = 'compare it with the point before: lightkeeper diff; then lightkeeper ack, or restore';
+/** Settings and counts of the alarms. */
+export interface LossLimits {
+  /** Share of the documents or entities that may be lost without an alarm, from 0 to 1. */
+  readonly lossShare: number;
+  /** Counts of lost names; without them the totals are compared. */
+  readonly lost?: Lost | undefined;
+}
+
+/** Returns the alarms that a graph raises compared with an earlier state of the same history. */
+export function lossAlarms(
+  before: GraphStats,
+  after: GraphStats,
+  { lossShare, lost: names }: LossLimits,
+): Finding[] {
+  const hint =
+    'compare the two points with lightkeeper diff; then acknowledge with lightkeeper ack, or restore';
   const found: Finding[] = [];
   for (const what of ['documents', 'entities'] as const) {
     const [was, is] = [before[what], after[what]];
@@ -73,7 +90,7 @@ export function alarms(before: GraphStats, after: GraphStats, lossShare: number,
     }
   }
   if (before.dimension > 0 && after.dimension > 0 && before.dimension !== after.dimension) {
-    const message = `vectors have ${after.dimension} dimensions, before ${before.dimension}: another model embedded them`;
+    const message = `vectors have ${after.dimension} dimensions instead of ${before.dimension}: another model embedded them`;
     found.push(warning('dimension_changed', 'vectors', { message, hint }));
   }
   return found;

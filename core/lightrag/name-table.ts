@@ -2,19 +2,20 @@ const LANE = 2 ** 32;
 const HIGH_BITS = 0x1fffff;
 const FIRST_HIGH = 0x1b873593;
 const FIRST_LOW = 0x52dce729;
-const FIRST_ROOM = 1024;
-/** More than the 32 MiB from which on glibc gives memory back as soon as it is free. */
+const LENGTH_MIN = 1024;
+/** Numbers in one piece of memory. */
+// Pieces above 32 MiB are returned to the system by glibc as soon as they are free.
 const PIECE_NUMBERS = 8 << 20;
-/** Smaller rooms are not worth a piece: most graphs have no others. */
+/** Shortest array that is cut from a piece. Most graphs need only shorter ones. */
 const CUT_NUMBERS = 4 << 10;
-/** References to the same few names are many: they are made one now and then. */
+/** Numbers after which a table first removes duplicates. */
+// Many references name the same few things.
 const COMPACT_AT = 1 << 20;
 const REPEATED_MAX = 20;
 
-/**
- * Makes a number of 53 bits of bytes that come in pieces, wherever they are parted. Two multiplicative lanes, mixed as
- * MurmurHash3 ends (Appleby 2011): a cryptographic hash costs more than all the rest.
- */
+/** Hashes bytes that arrive in parts to 53 bits, independent of where they are split. */
+// Two multiplicative lanes with the final mix of MurmurHash3 (Appleby 2011): a cryptographic hash costs more than
+// everything else.
 export class NumberHash {
   #high = FIRST_HIGH;
   #low = FIRST_LOW;
@@ -31,7 +32,7 @@ export class NumberHash {
     this.#low = low;
   }
 
-  /** The number of what was added since the last one. */
+  /** Returns the hash of what was added since the last call. */
   end(): number {
     let high = this.#high;
     let low = this.#low;
@@ -45,29 +46,27 @@ export class NumberHash {
 
 const names = new NumberHash();
 
-/**
- * A number that stands for a name. Two names with one number are one name to the checks: at ten million names that
- * happens once in two hundred directories, and hides one finding or makes one that a second look takes back.
- */
+/** Returns the number that stands for a name in the checks. */
+// A collision makes two names one. At ten million names that happens in one of two hundred directories; it hides
+// one finding, or reports one that the second read withdraws.
 export function nameNumber(...parts: readonly Uint8Array[]): number {
   for (const part of parts) names.add(part);
   return names.end();
 }
 
-/**
- * Room for lists of numbers, cut from pieces of memory that are so large that the system takes them back whole: many
- * small ones leave holes behind, which the process keeps. What of a piece is not used costs nothing.
- */
-export class Rooms {
-  readonly #left = new Map<number, Float64Array[]>();
+/** Allocates arrays of numbers from large pieces of memory and reuses released ones. */
+// The system takes large pieces back whole, while many small ones leave holes that the process keeps. Unused parts
+// of a piece cost nothing.
+export class NumberPool {
+  readonly #free = new Map<number, Float64Array[]>();
   #piece: Float64Array = new Float64Array(0);
   #used = 0;
 
-  /** Room for so many numbers, or somewhat more. */
-  take(length: number): Float64Array {
-    const rounded = Math.max(FIRST_ROOM, 2 ** Math.ceil(Math.log2(length)));
-    const left = this.#left.get(rounded)?.pop();
-    if (left !== undefined) return left;
+  /** Returns an array of at least `length` numbers. */
+  acquire(length: number): Float64Array {
+    const rounded = Math.max(LENGTH_MIN, 2 ** Math.ceil(Math.log2(length)));
+    const free = this.#free.get(rounded)?.pop();
+    if (free !== undefined) return free;
     if (rounded < CUT_NUMBERS || rounded > PIECE_NUMBERS / 2) return new Float64Array(rounded);
     if (this.#used + rounded > this.#piece.length) {
       this.#piece = new Float64Array(PIECE_NUMBERS);
@@ -77,29 +76,29 @@ export class Rooms {
     return this.#piece.subarray(this.#used - rounded, this.#used);
   }
 
-  /** Room that is not used any more is for the next that wants as much. */
-  leave(room: Float64Array): void {
-    if (room.length === 0) return;
-    const left = this.#left.get(room.length) ?? [];
-    left.push(room);
-    this.#left.set(room.length, left);
+  /** Makes an array available to the next `acquire` of its length. */
+  release(memory: Float64Array): void {
+    if (memory.length === 0) return;
+    const free = this.#free.get(memory.length) ?? [];
+    free.push(memory);
+    this.#free.set(memory.length, free);
   }
 }
 
-/** A list of numbers, of eight bytes each. */
+/** A growing list of numbers of eight bytes each. */
 export class NumberList {
-  readonly #rooms: Rooms;
-  #room: Float64Array = new Float64Array(0);
+  readonly #pool: NumberPool;
+  #memory: Float64Array = new Float64Array(0);
   #length = 0;
 
-  constructor(rooms: Rooms) {
-    this.#rooms = rooms;
+  constructor(pool: NumberPool) {
+    this.#pool = pool;
   }
 
-  /** A list of these, which are of use to nobody else. */
+  /** Makes a list that takes over an array. */
   static of(numbers: Float64Array): NumberList {
-    const list = new NumberList(new Rooms());
-    list.#room = numbers;
+    const list = new NumberList(new NumberPool());
+    list.#memory = numbers;
     list.#length = numbers.length;
     return list;
   }
@@ -109,27 +108,27 @@ export class NumberList {
   }
 
   push(number: number): void {
-    if (this.#length === this.#room.length) {
-      const larger = this.#rooms.take(this.#length + 1);
-      larger.set(this.#room);
-      this.#rooms.leave(this.#room);
-      this.#room = larger;
+    if (this.#length === this.#memory.length) {
+      const larger = this.#pool.acquire(this.#length + 1);
+      larger.set(this.#memory);
+      this.#pool.release(this.#memory);
+      this.#memory = larger;
     }
-    this.#room[this.#length++] = number;
+    this.#memory[this.#length++] = number;
   }
 
-  /** A view that holds until the next is added. */
+  /** A view that is valid until the next `push`. */
   get numbers(): Float64Array {
-    return this.#room.subarray(0, this.#length);
+    return this.#memory.subarray(0, this.#length);
   }
 
-  /** Forgets all but the first. */
-  keep(length: number): void {
+  /** Shortens the list to at most `length` numbers. */
+  truncate(length: number): void {
     this.#length = Math.min(this.#length, length);
   }
 }
 
-/** Sorts numbers in their place and leaves out those that are there already; answers how many there are then. */
+/** Sorts numbers in place, removes duplicates, and returns how many remain. */
 export function sortUnique(numbers: Float64Array, repeated?: (number: number) => void): number {
   let kept = 0;
   for (const number of numbers.sort()) {
@@ -139,20 +138,20 @@ export function sortUnique(numbers: Float64Array, repeated?: (number: number) =>
   return kept;
 }
 
-/** Names of one kind, as their numbers: eight bytes each, whatever their length. */
+/** A set of names as numbers of eight bytes each, whatever their length. */
 export class NameTable {
   #list: NumberList;
   #sorted = true;
   #compactAt = COMPACT_AT;
   readonly #repeated: number[] = [];
 
-  constructor(rooms: Rooms) {
-    this.#list = new NumberList(rooms);
+  constructor(pool: NumberPool) {
+    this.#list = new NumberList(pool);
   }
 
-  /** A table of numbers that are known: each once, in order, and some of those that were there more than once. */
+  /** Makes a table of sorted, unique numbers and a sample of those that occurred twice. */
   static of(numbers: Float64Array, repeated: readonly number[]): NameTable {
-    const table = new NameTable(new Rooms());
+    const table = new NameTable(new NumberPool());
     table.#list = NumberList.of(numbers);
     table.#repeated.push(...repeated);
     return table;
@@ -167,19 +166,19 @@ export class NameTable {
     this.#sorted = false;
   }
 
-  /** Different names. */
+  /** Number of different names. */
   get size(): number {
     this.#compact();
     return this.#list.length;
   }
 
-  /** The numbers, each once, in order. A view that holds until the next is added. */
+  /** The sorted, unique numbers, as a view that is valid until the next `add`. */
   get numbers(): Float64Array {
     this.#compact();
     return this.#list.numbers;
   }
 
-  /** Some of the numbers that were added more than once. */
+  /** A sample of the numbers that were added more than once. */
   get repeated(): readonly number[] {
     this.#compact();
     return this.#repeated;
@@ -190,13 +189,13 @@ export class NameTable {
     const kept = sortUnique(this.#list.numbers, (number) => {
       if (this.#repeated.length < REPEATED_MAX) this.#repeated.push(number);
     });
-    this.#list.keep(kept);
+    this.#list.truncate(kept);
     this.#sorted = true;
   }
 }
 
-/** The numbers of one table that another one lacks: how many, and the first of them. */
-export function lacking(
+/** Counts the numbers of `items` that `known` lacks, and returns the count with the first `samples` of them. */
+export function missingNames(
   items: NameTable,
   known: NameTable,
   samples: number,

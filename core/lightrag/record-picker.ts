@@ -1,10 +1,10 @@
 import { LayoutError } from './chunk-reader.ts';
 import { LayoutReader, unescaped } from './json.ts';
 
-/** A value of JSON. */
+/** Any JSON value. */
 export type JsonValue = null | boolean | number | string | JsonValue[] | { [name: string]: JsonValue };
 
-/** A longer text is beyond what one value may hold. */
+/** Most bytes of one text. */
 const TEXT_BYTES_MAX = 256 << 20;
 
 interface Level {
@@ -12,10 +12,7 @@ interface Level {
   key: string;
 }
 
-/**
- * Picks records out of a file of `{id: record}`: of those that `mayWant` says so of, by their id, the whole value is
- * made, and given to `take`; the others are passed over.
- */
+/** Extracts the records of a file of `{id: record}` whose id satisfies `mayWant`, and passes each to `take`. */
 export class RecordPicker extends LayoutReader {
   readonly #mayWant: (id: string) => boolean;
   readonly #take: (id: string, record: JsonValue) => void;
@@ -76,7 +73,7 @@ export class RecordPicker extends LayoutReader {
   }
 
   bare(text: string): void {
-    // JSON knows no NaN: where Python wrote one there is nothing to tell.
+    // JSON has no NaN: where Python wrote one there is no value.
     if (this.#wanted) this.#put(/^(?:NaN|-?Infinity)$/.test(text) ? null : (JSON.parse(text) as JsonValue));
   }
 

@@ -1,31 +1,31 @@
-import { LayoutError, longName } from './chunk-reader.ts';
+import { LayoutError, longNameError } from './chunk-reader.ts';
 import { LayoutReader, unescaped } from './json.ts';
 
 const NONE: Buffer = Buffer.alloc(0);
 
-/** What is told of a map of records. Bytes are UTF-8, unescaped, and hold only during the call. */
+/** Receives the records of a map. Byte views are UTF-8, unescaped, and valid during the call only. */
 export interface RecordEvents {
-  /** Fields whose values are told. */
+  /** Names of the fields whose values are reported. */
   readonly fields: ReadonlySet<string>;
   begin(id: Buffer): void;
-  /** A text or number right in the record. */
+  /** Receives a text or number directly in the record. */
   value(field: string, bytes: Buffer): void;
-  /** A text in a list right in the record. */
+  /** Receives a text in a list directly in the record. */
   item(field: string, bytes: Buffer): void;
-  /** A list of texts in such a list: their number and the first two. */
+  /** Receives a list of texts within such a list: its length and the first two texts. */
   pair(field: string, length: number, a: Buffer, b: Buffer): void;
   end(): void;
 }
 
 /**
- * Reads a file of `{id: {field: value}}`, whatever fields there are; what lies deeper is passed over. With `any` it may
- * be any other JSON too.
+ * Reads a file of `{id: {field: value}}` with any fields, and skips deeper values. With `any` the file may be any
+ * JSON.
  */
 export class RecordReader extends LayoutReader {
   readonly #events: RecordEvents;
   readonly #any: boolean;
   #depth = 0;
-  /** A value at each depth is a list. */
+  /** Whether the value at each depth is a list. */
   readonly #lists: boolean[] = [];
   #field = '';
   #isWanted = false;
@@ -38,8 +38,8 @@ export class RecordReader extends LayoutReader {
     this.#any = any;
   }
 
-  gap(bytes: number): boolean {
-    return this.passEntries(1, bytes);
+  skipRecords(bytes: number): boolean {
+    return this.skipEntries(1, bytes);
   }
 
   open(isList: boolean): void {
@@ -74,12 +74,12 @@ export class RecordReader extends LayoutReader {
     else if (this.#depth === 2 && this.#isWanted) this.#value(Buffer.from(text, 'latin1'), false);
   }
 
-  /** A text that long is no name. */
+  /** Ignores a string that is too long to be a name. */
   piece(): void {}
 
   long(_: number, isKey: boolean): void {
     if (this.#depth < 2 && !isKey) this.#other();
-    else if (this.#depth === 1) throw longName();
+    else if (this.#depth === 1) throw longNameError();
     if (this.#depth === 2 && isKey) this.#begin('');
   }
 
@@ -96,12 +96,12 @@ export class RecordReader extends LayoutReader {
       this.#events.item(this.#field, unescaped(bytes, escaped));
     else if (this.#depth === 4 && this.#lists[3] === true) {
       this.#pairLength += 1;
-      // Views: their chunk may be gone before the pair has ended.
+      // A view's chunk may be gone before the pair ends.
       if (this.#pair.length < 2) this.#pair.push(Buffer.from(unescaped(bytes, escaped)));
     }
   }
 
   #other(): void {
-    if (!this.#any) throw new LayoutError('malformed', 0, 'it is no map of records');
+    if (!this.#any) throw new LayoutError('malformed', 0, 'it is not a map of records');
   }
 }

@@ -1,66 +1,75 @@
 import type { GraphFacts } from '../../gen/lightkeeper/store/v1/graph_pb.ts';
 import type { NodeRef } from '../list.ts';
-import type { Run } from '../unit-runs.ts';
+import type { UnitRun } from '../unit-runs.ts';
 import { FLOAT_BYTES } from './matrix.ts';
 
-/** Units that are looked up at once. */
+/** Most units that are looked up at once. */
 const REFS_MAX = 512;
 
-/** So much is read at either end of what is passed over, by its length: records must begin in it. */
+/** Bytes that are read at either end of a skipped run, as bounds and as a share of its length. */
+// Records must start within them.
 const EDGE_BYTES_MIN = 128 << 10;
 const EDGE_BYTES_MAX = 1 << 20;
 const EDGE_SHARE = 8;
 
-/** Shorter runs are read. */
+/** Least bytes of a run that is skipped. */
 const RUN_BYTES_MIN = 512 << 10;
 
-/** Units of a file that are read, or passed over but for their ends. */
-export type Stretch =
+/** Consecutive units of a file: all read, or skipped except for both ends. */
+export type Segment =
   | {
       readonly refs: readonly NodeRef[];
-      /** Place of the first of them in the file. */
+      /** Index of the first unit in the file. */
       readonly from: number;
     }
   | {
       readonly head: readonly NodeRef[];
-      /** Between head and tail. */
+      /** Bytes between head and tail, which are skipped. */
       readonly bytes: number;
       readonly tail: readonly NodeRef[];
-      /** No other one follows. */
+      /** Whether no other skipped segment follows. */
       readonly isLast: boolean;
     };
 
+/** What two states of a file share, and where the older one ends. */
+export interface SegmentOptions {
+  /** Runs of units that both states share. */
+  readonly runs: readonly UnitRun[];
+  /** Offset at which the older state ends for this purpose; infinite for all of it. */
+  readonly end: number;
+}
+
 /**
- * Parts two states of a file, each into stretches: those that both have in common are passed over, but for their ends, the
- * same on both sides. What lies behind byte `end` of the older one is read, and left out of its stretches. Undefined where
- * less than half could be passed over.
+ * Splits two states of a file into segments, skipping what both share, except for its ends.
+ *
+ * Content after byte `end` of the older state is never skipped, and is not in the older state's segments. Returns
+ * undefined if less than half could be skipped.
  */
-export function stretchesOf(
-  one: readonly NodeRef[],
-  other: readonly NodeRef[],
-  runs: readonly Run[],
-  end: number,
-): { before: Stretch[]; after: Stretch[] } | undefined {
-  const offsets = offsetsOf(one);
+export function planSegments(
+  before: readonly NodeRef[],
+  after: readonly NodeRef[],
+  { runs, end }: SegmentOptions,
+): { before: Segment[]; after: Segment[] } | undefined {
+  const offsets = offsetsOf(before);
   const offsetOf = (unit: number) => offsets[unit] ?? 0;
-  // The unit across the end is read, and never passed over.
+  // The unit that contains the end is always read.
   const whole = offsets.filter((offset) => offset <= end).length - 1;
-  const read = offsets.filter((offset, i) => offset < end && i < one.length).length;
+  const read = offsets.filter((offset, i) => offset < end && i < before.length).length;
   const long = runs
     .map(({ at, otherAt, length }) => ({ at, otherAt, length: Math.min(length, whole - at) }))
     .filter(({ at, length }) => length > 0 && offsetOf(at + length) - offsetOf(at) >= RUN_BYTES_MIN);
   const passed = long.reduce((sum, { at, length }) => sum + offsetOf(at + length) - offsetOf(at), 0);
   if (long.length === 0 || passed * 2 < offsetOf(read)) return undefined;
-  const after = long.map(({ otherAt, length }) => ({ at: otherAt, length })).sort((a, b) => a.at - b.at);
-  return { before: parted(one.slice(0, read), long), after: parted(other, after) };
+  const inAfter = long.map(({ otherAt, length }) => ({ at: otherAt, length })).sort((a, b) => a.at - b.at);
+  return { before: segmentsOf(before.slice(0, read), long), after: segmentsOf(after, inAfter) };
 }
 
-/** Long stretches that are read, in shorter ones. */
-export function shortened(stretch: Stretch): Stretch[] {
-  if (!('refs' in stretch)) return [stretch];
-  const parts: Stretch[] = [];
-  for (let at = 0; at < stretch.refs.length; at += REFS_MAX)
-    parts.push({ refs: stretch.refs.slice(at, at + REFS_MAX), from: stretch.from + at });
+/** Splits a long segment that is read into shorter ones. */
+export function splitSegment(segment: Segment): Segment[] {
+  if (!('refs' in segment)) return [segment];
+  const parts: Segment[] = [];
+  for (let at = 0; at < segment.refs.length; at += REFS_MAX)
+    parts.push({ refs: segment.refs.slice(at, at + REFS_MAX), from: segment.from + at });
   return parts;
 }
 
@@ -70,52 +79,50 @@ function offsetsOf(units: readonly NodeRef[]): number[] {
   return offsets;
 }
 
-function parted(units: readonly NodeRef[], runs: readonly { at: number; length: number }[]): Stretch[] {
-  const stretches: Stretch[] = [];
+function segmentsOf(units: readonly NodeRef[], runs: readonly { at: number; length: number }[]): Segment[] {
+  const segments: Segment[] = [];
   let next = 0;
   for (const [i, { at, length }] of runs.entries()) {
-    if (at > next) stretches.push({ refs: units.slice(next, at), from: next });
+    if (at > next) segments.push({ refs: units.slice(next, at), from: next });
     next = at + length;
     const run = units.slice(at, next);
     const share = bytesOf(run) / EDGE_SHARE;
     const edgeBytes = Math.min(EDGE_BYTES_MAX, Math.max(EDGE_BYTES_MIN, share));
-    const [first, last] = [edge(run, edgeBytes), edge(run.toReversed(), edgeBytes)];
+    const [first, last] = [edgeLength(run, edgeBytes), edgeLength(run.toReversed(), edgeBytes)];
     const middle = run.slice(first, run.length - last);
-    stretches.push({
+    segments.push({
       head: run.slice(0, first),
       bytes: bytesOf(middle),
       tail: run.slice(run.length - last),
       isLast: i === runs.length - 1,
     });
   }
-  if (next < units.length) stretches.push({ refs: units.slice(next), from: next });
-  return stretches;
+  if (next < units.length) segments.push({ refs: units.slice(next), from: next });
+  return segments;
 }
 
 function bytesOf(units: readonly NodeRef[]): number {
   return units.reduce((sum, { span }) => sum + span, 0);
 }
 
-/** How many units make an edge. */
-function edge(run: readonly NodeRef[], edgeBytes: number): number {
+/** Returns the number of units that cover `edgeBytes` bytes. */
+function edgeLength(run: readonly NodeRef[], edgeBytes: number): number {
   let bytes = 0;
   let count = 0;
   while (count < run.length && bytes < edgeBytes) bytes += run[count++]?.span ?? 0;
   return count;
 }
 
-/** Where each unit of a file was in the text of its matrix; undefined for those that were not there, or must be read. */
-export type Places = readonly (number | undefined)[];
+/** Offset of each unit in the previous matrix text; undefined for units that must be read. */
+export type MatrixOffsets = readonly (number | undefined)[];
 
-/**
- * Which units of a file of vectors were in the matrix of its older state, which was found to be right. As many of them as
- * a row is long are read on both sides of what has changed: rows that lie across the border are looked at whole.
- */
-export function matrixPlaces(
+/** Returns which units of a file of vectors were in its previous matrix, which was found to be right. */
+// Units next to a change are read for the length of a row: rows across the border must be decoded whole.
+export function matrixOffsets(
   units: readonly NodeRef[],
   before: readonly NodeRef[],
   { matrixAt, vectors, dimension }: GraphFacts,
-): Places | undefined {
+): MatrixOffsets | undefined {
   if (matrixAt === 0n) return undefined;
   const begin = Number(matrixAt);
   const end = begin + Math.ceil((Number(vectors) * dimension * FLOAT_BYTES) / 3) * 4;

@@ -1,4 +1,4 @@
-import { Held } from './chunk-reader.ts';
+import { TextSlot } from './chunk-reader.ts';
 import { ValueHash } from './digest.ts';
 import { pairName } from './facts.ts';
 import { LayoutReader, unescaped } from './json.ts';
@@ -6,27 +6,25 @@ import { dimensionOf, MatrixRows } from './matrix.ts';
 import { nameNumber } from './name-table.ts';
 import type { VectorFile } from './vector-reader.ts';
 
-/** Where the rows are in `{"data": [{field: value}]}`. */
+/** Depth of the rows in `{"data": [{field: value}]}`. */
 const ROW_DEPTH = 3;
-/** Numbers of a row of the matrix that stand for all of it, and how fine they are taken. */
+/** Number of values of a matrix row that are compared, and steps per unit that they are rounded to. */
 const SKETCH_FLOATS = 8;
 const SKETCH_STEPS = 512;
 
-/** What is told of the rows of a file of vectors. */
+/** Receives the rows of a file of vectors. */
 export interface RowEvents {
-  /** All fields but the vector, each as a number. The map holds only during the call. */
+  /** Receives the hashes of all fields but the vector. The map is valid during the call only. */
   row(name: Buffer, fields: ReadonlyMap<string, number>): void;
-  /** A number for the vector of a row: by its own field, or, with the matrix, by that. */
+  /** Receives the hash of a row's vector: of its own field, or of its matrix row. */
   vector(name: number, content: number): void;
-  /** A row has no vector of its own. */
+  /** Receives a row without a vector of its own. */
   bare(): void;
 }
 
-/**
- * Tells of the rows of a file of vectors, each by what it is of: the name of the entity, the pair of the relation, the id
- * of the chunk. Rows of old versions have no field `vector`: for those the matrix must be read, where a restart changes
- * last bits, so that a few of its numbers are taken, roughly.
- */
+/** Reads the rows of a file of vectors and reports each by its entity, pair or chunk id. */
+// Old versions wrote no field `vector`: then the matrix is read. A restart changes its last bits, so a few rounded
+// values of a row are compared.
 export class VectorRows extends LayoutReader {
   readonly #file: VectorFile;
   readonly #events: RowEvents;
@@ -34,23 +32,24 @@ export class VectorRows extends LayoutReader {
   #depth = 0;
   #top = '';
   #field = '';
-  readonly #id = new Held();
-  readonly #entity = new Held();
-  readonly #source = new Held();
-  readonly #target = new Held();
+  readonly #id = new TextSlot();
+  readonly #entity = new TextSlot();
+  readonly #source = new TextSlot();
+  readonly #target = new TextSlot();
   readonly #value = new ValueHash();
   readonly #fields = new Map<string, number>();
   #vector: number | undefined;
   #rows = 0;
-  /** Rows without a vector of their own, by their place. */
+  /** Rows without a vector of their own: the number of the name by the row's index. */
   readonly #bare = new Map<number, number>();
   #dimension = 0;
   #matrix: MatrixRows | undefined;
   #isDone = false;
 
   /**
-   * With the matrix, that is read for rows that have no vector of their own; else nothing is read from there on, or from
-   * the first of such rows.
+   * Makes a reader. With `withMatrix` the matrix is read for rows without a vector of their own.
+   *
+   * Otherwise reading stops at the matrix, or at the first such row.
    */
   constructor(file: VectorFile, events: RowEvents, withMatrix: boolean) {
     super();
@@ -120,7 +119,7 @@ export class VectorRows extends LayoutReader {
     return this.#top === 'data' && this.#depth >= ROW_DEPTH - 1;
   }
 
-  #place(): Held | undefined {
+  #place(): TextSlot | undefined {
     switch (this.#field) {
       case '__id__':
         return this.#id;

@@ -1,6 +1,6 @@
 import type { TableName } from './facts.ts';
 
-/** The files of a graph that checks compare, without what all their names share. */
+/** The files of a graph that the checks compare. */
 export const GRAPH_FILES = {
   documents: 'kv_store_full_docs.json',
   statuses: 'kv_store_doc_status.json',
@@ -18,12 +18,14 @@ export const GRAPH_FILES = {
 export type GraphFile = keyof typeof GRAPH_FILES;
 
 /**
- * How bad it is to break a rule. Under way: an error only while the instance is known to be idle. A sign: nothing bad by
- * itself, but what a moment between two files of a flush looks like.
+ * Severity of a broken rule.
+ *
+ * "under way" is an error only while the instance is known to be idle. "sign" is harmless by itself, but typical of
+ * a cut between two files of a flush.
  */
 export type Weight = 'error' | 'warning' | 'under way' | 'sign';
 
-/** All names of one table must be in another. */
+/** A rule: all names of one table must be in another. */
 export interface Rule {
   readonly code: string;
   readonly weight: Weight;
@@ -31,35 +33,34 @@ export interface Rule {
   readonly from: GraphFile;
   readonly known: TableName;
   readonly to: GraphFile;
-  /** What an item is and does, in the plural. */
+  /** What is wrong with the items that the other table lacks, in the plural. */
   readonly state: string;
-  readonly mend: string;
+  readonly hint: string;
 }
 
-const REBUILD =
-  'the graph is the authority: have the instance rebuild its vectors, or restore an earlier point';
-const RESTORE = 'restore an earlier point, or ingest the documents concerned again';
-const STAYS = 'nothing need be done if it stays: it is embedded again when it changes';
-const ASK = 'let the instance finish; if it stays, ingest the documents concerned again';
+const REBUILD = 'let the instance rebuild its vectors from the graph, or restore an earlier point';
+const RESTORE = 'restore an earlier point, or ingest the affected documents again';
+const STAYS = 'no action is needed: the vector is made again at the next change';
+const ASK = 'let the instance finish; if the finding remains, ingest the affected documents again';
 
 function rule(
   code: string,
   weight: Weight,
   [items, from]: readonly [TableName, GraphFile],
   [known, to]: readonly [TableName, GraphFile],
-  [state, mend]: readonly [string, string],
+  [state, hint]: readonly [string, string],
 ): Rule {
-  return { code, weight, items, from, known, to, state, mend };
+  return { code, weight, items, from, known, to, state, hint };
 }
 
-/** What holds between the files of a LightRAG directory: docs/design.md says how that was found. */
+/** The rules between the files of a LightRAG directory; docs/design.md describes how they were found. */
 export const RULES: readonly Rule[] = [
   rule(
     'vector_without_node',
     'error',
     ['entityVectors', 'entityVectors'],
     ['nodes', 'graph'],
-    ['vectors are of entities that are not in the graph', REBUILD],
+    ['vectors belong to entities that are not in the graph', REBUILD],
   ),
   rule(
     'edge_without_vector',
@@ -73,14 +74,14 @@ export const RULES: readonly Rule[] = [
     'error',
     ['relationVectors', 'relationVectors'],
     ['edges', 'graph'],
-    ['vectors are of relations that are not in the graph', REBUILD],
+    ['vectors belong to relations that are not in the graph', REBUILD],
   ),
   rule(
     'edge_without_end',
     'error',
     ['ends', 'graph'],
     ['nodes', 'graph'],
-    ['ends of edges are no nodes', RESTORE],
+    ['edges end at nodes that do not exist', RESTORE],
   ),
   rule(
     'chunk_without_vector',
@@ -94,14 +95,14 @@ export const RULES: readonly Rule[] = [
     'error',
     ['chunkVectors', 'chunkVectors'],
     ['chunks', 'chunks'],
-    ['vectors are of chunks that are not there', RESTORE],
+    ['vectors belong to chunks that do not exist', RESTORE],
   ),
   rule(
     'chunk_without_document',
     'error',
     ['chunkDocuments', 'chunks'],
     ['documents', 'documents'],
-    ['documents that chunks belong to are not there', RESTORE],
+    ['chunks belong to documents that do not exist', RESTORE],
   ),
   rule(
     'document_without_status',
@@ -115,14 +116,14 @@ export const RULES: readonly Rule[] = [
     'error',
     ['promised', 'statuses'],
     ['chunks', 'chunks'],
-    ['chunks of processed documents are not there', RESTORE],
+    ['processed documents list chunks that do not exist', RESTORE],
   ),
   rule(
     'edge_source_missing',
     'error',
     ['edgeSources', 'graph'],
     ['chunks', 'chunks'],
-    ['chunks that edges come from are not there', RESTORE],
+    ['edges refer to chunks that do not exist', RESTORE],
   ),
   rule(
     'relation_chunks_without_edge',
@@ -157,14 +158,14 @@ export const RULES: readonly Rule[] = [
     'under way',
     ['begun', 'statuses'],
     ['documents', 'documents'],
-    ['documents that were begun are not there', ASK],
+    ['documents with a status have no text', ASK],
   ),
   rule(
     'node_source_missing',
     'warning',
     ['nodeSources', 'graph'],
     ['chunks', 'chunks'],
-    ['chunks that nodes come from are not there', ASK],
+    ['nodes refer to chunks that do not exist', ASK],
   ),
   rule(
     'node_without_chunks',
@@ -178,21 +179,21 @@ export const RULES: readonly Rule[] = [
     'warning',
     ['namedEntities', 'namedEntities'],
     ['nodes', 'graph'],
-    ['entities of documents are not in the graph', ASK],
+    ['documents list entities that are not in the graph', ASK],
   ),
   rule(
     'named_relation_missing',
     'warning',
     ['namedRelations', 'namedRelations'],
     ['edges', 'graph'],
-    ['relations of documents are not in the graph', ASK],
+    ['documents list relations that are not in the graph', ASK],
   ),
   rule(
     'node_not_named',
     'warning',
     ['nodes', 'graph'],
     ['namedEntities', 'namedEntities'],
-    ['nodes are of no document', ASK],
+    ['nodes belong to no document', ASK],
   ),
   rule(
     'answer_missing',
@@ -200,8 +201,8 @@ export const RULES: readonly Rule[] = [
     ['chunkAnswers', 'chunks'],
     ['answers', 'answers'],
     [
-      'answers of the model that chunks came from are not in the cache',
-      'nothing need be done: they are asked for again when they are needed',
+      'chunks refer to model answers that are not in the cache',
+      'no action is needed: the model is asked again when an answer is needed',
     ],
   ),
   rule(
@@ -209,23 +210,23 @@ export const RULES: readonly Rule[] = [
     'sign',
     ['entityStates', 'entityVectors'],
     ['nodeStates', 'graph'],
-    ['vectors were made of another state of their entity', STAYS],
+    ['vectors were made from another state of their entity', STAYS],
   ),
   rule(
     'relation_differs',
     'sign',
     ['relationStates', 'relationVectors'],
     ['edgeStates', 'graph'],
-    ['vectors were made of another state of their relation', STAYS],
+    ['vectors were made from another state of their relation', STAYS],
   ),
 ];
 
-/** Codes of rules that are only signs. */
+/** Codes of the rules of severity "sign". */
 export const SIGNS: ReadonlySet<string> = new Set(
   RULES.filter(({ weight }) => weight === 'sign').map(({ code }) => code),
 );
 
-/** The tables that each file gives, by its path. */
+/** Tables that each file defines, by the file's path. */
 export const TABLES_OF: ReadonlyMap<string, readonly TableName[]> = tablesOf();
 
 function tablesOf(): Map<string, TableName[]> {
@@ -242,7 +243,7 @@ function tablesOf(): Map<string, TableName[]> {
   return tables;
 }
 
-/** Where names that must be one of their kind come from. */
+/** The file that defines each table whose names must be unique. */
 export const UNIQUE: Readonly<Partial<Record<TableName, GraphFile>>> = {
   documents: 'documents',
   statuses: 'statuses',
@@ -257,7 +258,7 @@ export const UNIQUE: Readonly<Partial<Record<TableName, GraphFile>>> = {
   edges: 'graph',
 };
 
-/** A file that the names of another one imply. */
+/** A file that must exist if another file has names in a table. */
 export interface Implied {
   readonly table: TableName;
   readonly in: GraphFile;
@@ -265,7 +266,7 @@ export interface Implied {
   readonly state: string;
 }
 
-/** Files whose absence is a finding, and why. */
+/** Files whose absence is a finding. */
 export const IMPLIED: readonly Implied[] = [
   { table: 'edges', in: 'graph', file: 'relationVectors', state: 'the graph has edges' },
   { table: 'nodes', in: 'graph', file: 'entityVectors', state: 'the graph has nodes' },
@@ -278,26 +279,34 @@ export const IMPLIED: readonly Implied[] = [
   { table: 'documents', in: 'documents', file: 'statuses', state: 'there are documents' },
 ];
 
-/** What may be wrong with a record by itself. */
-export const FLAWS: Readonly<Record<string, { weight: 'error' | 'warning'; state: string; mend: string }>> = {
-  duplicate_id: { weight: 'error', state: 'names are there more than once', mend: RESTORE },
-  entity_id: { weight: 'error', state: 'rows have an id that is not that of their entity', mend: REBUILD },
+/** Flaws of a single record. */
+export const FLAWS: Readonly<Record<string, { weight: 'error' | 'warning'; state: string; hint: string }>> = {
+  duplicate_id: { weight: 'error', state: 'names occur more than once', hint: RESTORE },
+  entity_id: { weight: 'error', state: 'rows have an id that does not match their entity', hint: REBUILD },
   relation_id: {
     weight: 'error',
-    state: 'rows have an id that is not that of their relation',
-    mend: REBUILD,
+    state: 'rows have an id that does not match their relation',
+    hint: REBUILD,
   },
-  chunk_id: { weight: 'error', state: 'chunks have an id of another form', mend: RESTORE },
-  chunks_count: { weight: 'error', state: 'documents count other chunks than they list', mend: RESTORE },
-  matrix_length: { weight: 'error', state: 'the matrix is not as long as the rows say', mend: REBUILD },
+  chunk_id: { weight: 'error', state: 'chunks have an id that does not start with "chunk-"', hint: RESTORE },
+  chunks_count: {
+    weight: 'error',
+    state: 'documents list another number of chunks than they count',
+    hint: RESTORE,
+  },
+  matrix_length: {
+    weight: 'error',
+    state: 'the length of the matrix does not match the number of rows',
+    hint: REBUILD,
+  },
   vector_mismatch: {
     weight: 'error',
-    state: 'rows have a vector that is not that of the matrix',
-    mend: REBUILD,
+    state: 'rows have a vector that differs from the matrix',
+    hint: REBUILD,
   },
   bad_vector: {
     weight: 'warning',
-    state: 'rows of the matrix are zero or no numbers: they are never found',
-    mend: REBUILD,
+    state: 'rows of the matrix are zero or not numbers: no search finds them',
+    hint: REBUILD,
   },
 };

@@ -4,12 +4,14 @@ import { type ChunkReader, LayoutError } from './chunk-reader.ts';
 /** Longest sequence of UTF-8, in bytes. */
 const SEQUENCE_MAX = 4;
 
-/** A reader joins what is left of one piece with the next: the shorter they are, the less it copies and holds. */
+/** Bytes that are passed to the reader at once. */
+// It joins the rest of one piece with the next: shorter pieces mean less copying and memory.
 const PIECE_BYTES = 256 * 1024;
 
-/** Says whether bytes that come in chunks are UTF-8: the checks take texts as they are, and Python would not. */
+/** Validates UTF-8 that arrives in chunks. */
+// The checks compare bytes and would accept what Python cannot decode.
 class Utf8Check {
-  /** Of a character that has not ended. */
+  /** Bytes of an unfinished character. */
   #rest: Buffer = Buffer.alloc(0);
 
   feed(chunk: Buffer): boolean {
@@ -30,12 +32,12 @@ class Utf8Check {
   }
 }
 
-/** Bytes of the character that a byte begins. */
+/** Returns the length of the character that starts with a byte. */
 function lengthOf(byte: number): number {
   return byte >= 0xf0 ? 4 : byte >= 0xe0 ? 3 : 2;
 }
 
-/** How many bytes there are up to a character at the end that may not be whole. */
+/** Returns the number of bytes before an unfinished character at the end. */
 function wholeCharacters(bytes: Buffer): number {
   for (let back = 1; back < SEQUENCE_MAX && back <= bytes.length; back++) {
     const byte = bytes[bytes.length - back] as number;
@@ -46,8 +48,8 @@ function wholeCharacters(bytes: Buffer): number {
   return bytes.length;
 }
 
-/** Gives a file to its reader, and sees that it is UTF-8. Throws `LayoutError` for what is not, or not in its layout. */
-export class Feed implements ChunkReader {
+/** Passes a file on to its reader and validates that it is UTF-8. Throws `LayoutError` otherwise. */
+export class Utf8Reader implements ChunkReader {
   readonly #reader: ChunkReader;
   readonly #utf8 = new Utf8Check();
   #at = 0;
@@ -65,28 +67,28 @@ export class Feed implements ChunkReader {
     }
   }
 
-  get terms(): string | undefined {
-    return this.#reader.terms;
+  get declarations(): string | undefined {
+    return this.#reader.declarations;
   }
 
   get isDone(): boolean {
     return this.#reader.isDone === true;
   }
 
-  skip(was: number, bytes: number): boolean {
-    if (this.#reader.skip?.(was, bytes) !== true) return false;
+  skip(previousOffset: number, bytes: number): boolean {
+    if (this.#reader.skip?.(previousOffset, bytes) !== true) return false;
     this.#at += bytes;
     return true;
   }
 
-  gap(bytes: number, records: number | undefined): boolean {
-    if (this.#reader.gap?.(bytes, records) !== true) return false;
+  skipRecords(bytes: number, records: number | undefined): boolean {
+    if (this.#reader.skipRecords?.(bytes, records) !== true) return false;
     this.#at += bytes;
     return true;
   }
 
   end(): void {
-    // What is cut in a character is cut.
+    // A file that ends within a character is reported as cut, not as malformed.
     this.#reader.end();
     if (!this.#utf8.end()) throw this.#wrong();
   }

@@ -1,26 +1,26 @@
 import { hash } from 'node:crypto';
 import { inflateSync } from 'node:zlib';
-import { Held, LayoutError } from './chunk-reader.ts';
-import { type Facts, pairName, pairParts, rowEntityState, rowRelationState } from './facts.ts';
+import { LayoutError, TextSlot } from './chunk-reader.ts';
+import { type FactSink, pairName, pairParts, rowEntityState, rowRelationState } from './facts.ts';
 import { LayoutReader, unescaped } from './json.ts';
 import { dimensionOf, FLOAT_BYTES, MatrixRows } from './matrix.ts';
 
-/** Rows whose `vector` is compared with the matrix: all of a small file, evenly chosen ones of a large one. */
+/** Most rows whose `vector` is compared with the matrix, evenly spaced in a larger file. */
 const COMPARED_MAX = 128;
 const COSINE_MIN = 0.99;
 const HALF_BYTES = 2;
 const NONE: Buffer = Buffer.alloc(0);
 
-/** The fields of a row that are looked at. */
+/** The fields of a row that the checks use. */
 class Row {
-  readonly id = new Held();
-  readonly entity = new Held();
-  readonly source = new Held();
-  readonly target = new Held();
-  /** What it was made of, and from which chunks. */
-  readonly content = new Held();
-  readonly sources = new Held();
-  /** A copy: it is kept until the matrix comes. */
+  readonly id = new TextSlot();
+  readonly entity = new TextSlot();
+  readonly source = new TextSlot();
+  readonly target = new TextSlot();
+  /** Text that the vector was made from, and its source chunks. */
+  readonly content = new TextSlot();
+  readonly sources = new TextSlot();
+  /** A copy, because the matrix comes later. */
   vector: Buffer | undefined;
 
   clear(): void {
@@ -30,20 +30,22 @@ class Row {
   }
 }
 
-/** Which of the three files of vectors. */
+/** The kind of a file of vectors. */
 export type VectorFile = 'chunks' | 'entities' | 'relationships';
 
-/** Which of them a path is of; undefined for others. */
+/** Returns the kind of the file of vectors at a path, or undefined for other files. */
 export function vectorFileOf(path: string): VectorFile | undefined {
   return /^vdb_(chunks|entities|relationships)\.json$/.exec(path)?.[1] as VectorFile | undefined;
 }
 
 /**
- * Reads a file of NanoVectorDB, `{"embedding_dim": D, "data": [rows], "matrix": "base64"}`, with whatever other keys:
- * ids and names of the rows, the length of the matrix, rows that are no vector, and whether rows and matrix agree.
+ * Reads a NanoVectorDB file, `{"embedding_dim": D, "data": [rows], "matrix": "base64"}`, with any other keys.
+ *
+ * Reports the ids and names of the rows, a wrong matrix length, rows that are no vector, and rows that differ from
+ * the matrix.
  */
 export class VectorReader extends LayoutReader {
-  readonly #facts: Facts;
+  readonly #facts: FactSink;
   readonly #file: VectorFile;
   #depth = 0;
   #top = '';
@@ -51,18 +53,18 @@ export class VectorReader extends LayoutReader {
   readonly #row = new Row();
   #rows = 0;
   #dimension = 0;
-  /** `vector` of every `#step`-th row, deflated. */
+  /** Deflated `vector` of every `#step`-th row. */
   #vectors = new Map<number, { id: Buffer; packed: Buffer }>();
   #step = 1;
   #matrix: MatrixRows | undefined;
   #matrixAt = 0;
   #hasMatrix = false;
   readonly #rowsOnly: boolean;
-  /** How many rows were passed over is known: so is the row of the matrix that belongs to the next one. */
+  /** Whether the number of skipped rows is known, and with it the matrix row of the next one. */
   #isNumbered = true;
 
-  /** Rows only: neither the matrix nor what is behind it is looked at, nor need it come. */
-  constructor(facts: Facts, file: VectorFile, { rowsOnly = false } = {}) {
+  /** Makes a reader. With `rowsOnly` neither the matrix nor what follows it is read. */
+  constructor(facts: FactSink, file: VectorFile, { rowsOnly = false } = {}) {
     super();
     this.#facts = facts;
     this.#file = file;
@@ -82,12 +84,12 @@ export class VectorReader extends LayoutReader {
 
   private get missing(): string | undefined {
     if (this.#dimension === 0) return 'embedding_dim';
-    // A store into which nothing was ever written has no matrix.
+    // A store that was never written to has no matrix.
     return this.#hasMatrix || this.#rows === 0 ? undefined : 'matrix';
   }
 
   open(isList: boolean): void {
-    if (this.#depth === 0 && isList) throw new LayoutError('malformed', 0, 'it is no file of vectors');
+    if (this.#depth === 0 && isList) throw new LayoutError('malformed', 0, 'it is not a file of vectors');
     this.#depth += 1;
     if (this.#depth === 3 && this.#top === 'data') this.#row.clear();
   }
@@ -123,17 +125,17 @@ export class VectorReader extends LayoutReader {
     this.#matrix.feed(bytes);
   }
 
-  /** Rows of a matrix that were read before mean the same where they are, or whole rows further on. */
-  skip(was: number, bytes: number): boolean {
+  /** Rows of a matrix decode to the same numbers at the same phase of base64 groups and rows. */
+  skip(previousOffset: number, bytes: number): boolean {
     const matrix = this.#matrix;
-    if (matrix === undefined || this.longAt === undefined || !matrix.isInPhase(was)) return false;
-    this.passOver(bytes);
+    if (matrix === undefined || this.longAt === undefined || !matrix.isInPhase(previousOffset)) return false;
+    this.skipInString(bytes);
     matrix.skip(bytes);
     return true;
   }
 
-  gap(bytes: number, rows: number | undefined): boolean {
-    if (this.#top !== 'data' || !this.passEntries(2, bytes)) return false;
+  skipRecords(bytes: number, rows: number | undefined): boolean {
+    if (this.#top !== 'data' || !this.skipEntries(2, bytes)) return false;
     this.#isNumbered = rows !== undefined;
     this.#rows += rows ?? 0;
     return true;
@@ -153,7 +155,7 @@ export class VectorReader extends LayoutReader {
     this.#place()?.set(unescaped(bytes, escaped));
   }
 
-  #place(): Held | undefined {
+  #place(): TextSlot | undefined {
     const row = this.#row;
     switch (this.#field) {
       case '__id__':
@@ -210,7 +212,7 @@ export class VectorReader extends LayoutReader {
   #checkRow(number: number, floats: Float32Array): void {
     let square = 0;
     for (let i = 0; i < floats.length; i++) square += (floats[i] as number) * (floats[i] as number);
-    // NaN and infinity carry on into the sum.
+    // NaN and infinity propagate into the sum.
     if (!(square > 0 && square < Number.POSITIVE_INFINITY)) {
       this.#facts.flaw('bad_vector', Buffer.from(`row ${number}`));
       return;
@@ -223,7 +225,7 @@ export class VectorReader extends LayoutReader {
   #endMatrix(): void {
     this.#hasMatrix = true;
     const expected = this.#rows * this.#dimension * FLOAT_BYTES;
-    if (this.#matrix?.isLong(expected) !== true) this.#facts.flaw('matrix_length', Buffer.from('matrix'));
+    if (this.#matrix?.hasBytes(expected) !== true) this.#facts.flaw('matrix_length', Buffer.from('matrix'));
     this.#vectors.clear();
   }
 }
@@ -233,14 +235,14 @@ function isRelationId(id: string, source: Buffer, target: Buffer): boolean {
   return id === idOf(source, target) || id === idOf(target, source);
 }
 
-/** Whether a deflated float16 vector points where the row of the matrix does. */
+/** Reports whether a deflated float16 vector has the direction of a row of the matrix. */
 function agrees(packed: Buffer, floats: Float32Array): boolean {
   const deflated = Buffer.from(packed.toString('latin1'), 'base64');
   let halves: Buffer;
   try {
     halves = inflateSync(deflated, { maxOutputLength: floats.length * HALF_BYTES });
   } catch {
-    // Not base64, not deflated, or more than a vector: either way not this one.
+    // Not base64, not deflated, or longer than a vector: in each case it differs.
     return false;
   }
   if (halves.length !== floats.length * HALF_BYTES) return false;
@@ -257,7 +259,7 @@ function agrees(packed: Buffer, floats: Float32Array): boolean {
   return dot >= COSINE_MIN * Math.sqrt(left * right) && right > 0;
 }
 
-/** Every IEEE 754 half as a number. */
+/** Every IEEE 754 half-precision value by its bits. */
 const HALVES = Float32Array.from({ length: 1 << 16 }, (_, word) => {
   const exponent = (word >> 10) & 31;
   const fraction = word & 1023;

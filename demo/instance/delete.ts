@@ -6,18 +6,16 @@ import type { KvName, Memory, Value, VdbName } from './memory.ts';
 const entityRow = (name: string): string => `ent-${hash('md5', name)}`;
 const sourcesOf = (text: string | undefined): string[] => (text ? text.split(SEPARATOR) : []);
 
-/**
- * Forgets a document: its text and chunks, and what only they spoke of; what others speak of too is left with their
- * sources. Answers of the model stay. False if there is no such document.
- */
-export function forget(memory: Memory, id: string): boolean {
+/** Deletes a document with its chunks and what only they mentioned. Returns whether it existed. */
+// What other documents mention stays, with their sources. Cached model answers stay too.
+export function deleteDocument(memory: Memory, id: string): boolean {
   if (!memory.store('kv_store_full_docs.json').delete(id)) return false;
   memory.store('kv_store_doc_status.json').delete(id);
   memory.store('kv_store_full_entities.json').delete(id);
   memory.store('kv_store_full_relations.json').delete(id);
   const gone = dropChunks(memory, id);
-  forgetEntities(memory, gone);
-  forgetRelations(memory, gone);
+  deleteEntities(memory, gone);
+  deleteRelations(memory, gone);
   return true;
 }
 
@@ -33,7 +31,7 @@ function dropChunks(memory: Memory, id: string): Set<string> {
   return gone;
 }
 
-function forgetEntities(memory: Memory, gone: ReadonlySet<string>): void {
+function deleteEntities(memory: Memory, gone: ReadonlySet<string>): void {
   const { nodes } = memory.graph;
   for (const [name, node] of nodes) {
     const left = without(node.attributes.source_id, gone);
@@ -50,7 +48,7 @@ function forgetEntities(memory: Memory, gone: ReadonlySet<string>): void {
   }
 }
 
-function forgetRelations(memory: Memory, gone: ReadonlySet<string>): void {
+function deleteRelations(memory: Memory, gone: ReadonlySet<string>): void {
   const { nodes, edges } = memory.graph;
   for (const [key, edge] of edges) {
     const { ends, attributes } = edge;
@@ -71,7 +69,7 @@ function forgetRelations(memory: Memory, gone: ReadonlySet<string>): void {
   }
 }
 
-/** Sources without those that are gone; undefined if none of them is. */
+/** Returns the sources without those that are gone; undefined if all remain. */
 function without(sources: string | undefined, gone: ReadonlySet<string>): string | undefined {
   const all = sourcesOf(sources);
   const left = all.filter((chunk) => !gone.has(chunk));

@@ -4,18 +4,19 @@ import { FILE_NAMES, type FileName } from '../generate.ts';
 import type { Memory } from './memory.ts';
 import type { InstanceOptions } from './options.ts';
 
-/** About what Python's writer hands to the system at once. */
+/** Bytes that Python's writer passes to the system at once. */
 const BLOCK_BYTES = 8192;
 
-/** Overwrites files with what is in memory, and knows which of them are behind it. */
+/** Writes memory to files, and tracks which files are outdated. */
 export class Flush {
   readonly #dir: string;
   readonly #memory: Memory;
   readonly #options: InstanceOptions;
-  /** How often each file's content has changed in memory, and how much of that is on disk. */
+  /** Number of changes of each file's content in memory, and how many of them are on disk. */
   readonly #changes = new Map<FileName, number>();
   readonly #written = new Map<FileName, number>();
-  /** A file has one writer at a time: a query may want the cache during an ingest. */
+  /** The writer of each file. */
+  // A file has one at a time: a query may write the cache during an ingest.
   readonly #writers = new Map<FileName, Promise<void>>();
 
   constructor(dir: string, memory: Memory, options: InstanceOptions) {
@@ -24,17 +25,17 @@ export class Flush {
     this.#options = options;
   }
 
-  /** Notes that files are behind what is in memory. */
+  /** Marks files as outdated. */
   changed(...names: readonly FileName[]): void {
     for (const name of names) this.#changes.set(name, (this.#changes.get(name) ?? 0) + 1);
   }
 
-  /** Whether a file is behind what is in memory. */
+  /** Reports whether a file is outdated. */
   isBehind(name: FileName): boolean {
     return (this.#changes.get(name) ?? 0) !== (this.#written.get(name) ?? 0);
   }
 
-  /** Writes files one after another, with a pause between two. */
+  /** Writes files one after another, with a pause between them. */
   async write(names: readonly FileName[]): Promise<void> {
     for (const [index, name] of names.entries()) {
       if (index > 0) await this.pause();
@@ -42,12 +43,12 @@ export class Flush {
     }
   }
 
-  /** Writes everything, kv first and the graph last. */
+  /** Writes all files, kv first and the graph last. */
   async writeAll(): Promise<void> {
     await this.write(FILE_NAMES);
   }
 
-  /** What passes between two files. */
+  /** Waits for the pause between two files. */
   async pause(): Promise<void> {
     const { pauseMs } = this.#options;
     if (pauseMs > 0) await sleep(pauseMs);
@@ -56,7 +57,7 @@ export class Flush {
   async #writeInTurn(name: FileName): Promise<void> {
     const before = this.#writers.get(name);
     const writer = (async () => {
-      // Whoever wanted that write was told of its failure.
+      // The caller of that write has received its failure.
       await before?.catch(() => {});
       await this.#write(name);
     })();

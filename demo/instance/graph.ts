@@ -1,29 +1,29 @@
 import { GRAPH_KEYS, type GraphEdge, type GraphKey, type GraphNode, graphmlText } from '../graphml.ts';
 
-/** A graph as an instance has it in memory, in the order in which it grew. */
+/** A graph in memory, in the order of its growth. */
 export interface Graph {
   readonly keys: readonly GraphKey[];
   readonly nodes: Map<string, GraphNode>;
-  /** By `edgeKey`. */
+  /** Edges by `edgeKey`. */
   readonly edges: Map<string, GraphEdge>;
 }
 
-/** A graph of nothing. */
+/** Returns an empty graph. */
 export function emptyGraph(): Graph {
   return { keys: GRAPH_KEYS, nodes: new Map(), edges: new Map() };
 }
 
-/** The same for both directions: the graph is undirected. */
+/** Returns the key of an edge, equal for both directions. */
 export function edgeKey(ends: readonly [string, string]): string {
   return [...ends].sort().join('\0');
 }
 
-/** The text of the graph file, piece by piece. Later changes of the graph do not show in it. */
+/** Yields the text of the graph file. Later changes of the graph have no effect on it. */
 export function graphText({ keys, nodes, edges }: Graph): Generator<string> {
   return graphmlText(keys, [...nodes.values()], inNodeOrder([...nodes.keys()], [...edges.values()]));
 }
 
-/** Edges in networkx's order: node by node, the neighbours that were not seen before. */
+/** Returns edges in networkx's order: node by node, the neighbours not seen before. */
 function inNodeOrder(names: readonly string[], edges: readonly GraphEdge[]): GraphEdge[] {
   const places = new Map(names.map((name, place) => [name, place]));
   const first = (edge: GraphEdge): number => Math.min(...edge.ends.map((end) => places.get(end) ?? 0));
@@ -36,7 +36,7 @@ interface Tag {
   readonly attributes: Readonly<Record<string, string>>;
   readonly isOpening: boolean;
   readonly isClosing: boolean;
-  /** What is between this tag and the next. */
+  /** Text between this tag and the next. */
   readonly text: string;
 }
 
@@ -45,7 +45,7 @@ const TAG = /<(\/?)([A-Za-z][\w.:-]*)((?:\s+[\w.:-]+\s*=\s*(?:"[^"<]*"|'[^'<]*')
 const ATTRIBUTE = /([\w.:-]+)\s*=\s*(?:"([^"]*)"|'([^']*)')/g;
 const NAMED: Readonly<Record<string, string>> = { lt: '<', gt: '>', amp: '&', quot: '"', apos: "'" };
 
-/** Reads what networkx writes. Throws an Error that says where a text is cut or is no such graph. */
+/** Reads GraphML as networkx writes it. Throws an Error for a cut text or any other format. */
 export function readGraph(text: string): Graph {
   const keys = new Map<string, GraphKey>();
   const graph = { ...emptyGraph(), keys: [] as GraphKey[] };
@@ -56,7 +56,7 @@ export function readGraph(text: string): Graph {
       data = {};
       if (name === 'node') {
         const id = given(attributes, 'id');
-        if (graph.nodes.has(id)) throw new Error(`the node "${id}" is there twice`);
+        if (graph.nodes.has(id)) throw new Error(`the node "${id}" occurs twice`);
         graph.nodes.set(id, { id, attributes: data });
       } else {
         const ends: [string, string] = [given(attributes, 'source'), given(attributes, 'target')];
@@ -72,7 +72,7 @@ export function readGraph(text: string): Graph {
   }
   for (const { ends } of graph.edges.values()) {
     const lost = ends.find((end) => !graph.nodes.has(end));
-    if (lost !== undefined) throw new Error(`an edge leads to "${lost}", which is no node`);
+    if (lost !== undefined) throw new Error(`an edge leads to "${lost}", which is not a node`);
   }
   const numbered = [...keys].sort(([a], [b]) => Number(a.slice(1)) - Number(b.slice(1)));
   return { ...graph, keys: numbered.length === 0 ? GRAPH_KEYS : numbered.map(([, key]) => key) };
@@ -91,7 +91,7 @@ function given(attributes: Tag['attributes'], name: string): string {
   return value;
 }
 
-/** All tags, properly nested, from `<graphml>` to its end. */
+/** Yields all tags, properly nested, from `<graphml>` to its end. */
 function* tags(text: string): Generator<Tag> {
   const open: string[] = [];
   let at = (PROLOG.exec(text)?.[0] ?? '').length;

@@ -8,7 +8,7 @@ import type { Memory } from './memory.ts';
 import type { InstanceOptions } from './options.ts';
 import { type Pipeline, updateFlags } from './pipeline.ts';
 
-/** What the port of an instance speaks of. */
+/** The parts of an instance that its API serves. */
 export interface Served {
   readonly memory: Memory;
   readonly flush: Flush;
@@ -42,7 +42,7 @@ const ROUTES: Readonly<Record<string, Route>> = {
   'GET /documents': ({ memory }) => ok({ documents: memory.documents() }),
   'POST /documents': async ({ pipeline }) => ok({ status: 'success', id: await pipeline.ingest() }),
   'DELETE /documents': async ({ pipeline }, query) => {
-    const there = await pipeline.forget(query.get('id') ?? '');
+    const there = await pipeline.deleteDocument(query.get('id') ?? '');
     return there ? ok({ status: 'success' }) : { status: 404, body: { detail: 'Document not found' } };
   },
   'GET /query': answerQuery,
@@ -59,21 +59,21 @@ const ROUTES: Readonly<Record<string, Route>> = {
 
 /** An open port. */
 export interface Port {
-  /** Its number. */
+  /** Port number. */
   readonly port: number;
-  /** Lets nobody in any more; who is in gets an answer. */
+  /** Refuses new connections; open ones are still served. */
   readonly refuse: () => void;
-  /** Ends every connection; resolves when they have ended. */
+  /** Closes every connection. Resolves when they have ended. */
   readonly close: () => Promise<void>;
 }
 
-/** Answers on a port until it is closed. Throws IO where that port cannot be had. */
+/** Serves the API on a port until it is closed. Throws IO if the port is not available. */
 export async function serve(served: Served): Promise<Port> {
   const server = createServer({ requestTimeout: REQUEST_TIMEOUT_MS }, (request, response) => {
     reply(request, served)
       .catch((error: unknown) => failed(error))
       .then((answer) => {
-        // A connection that was busy when the port was closed would be served for as long as it is used.
+        // A connection that was busy when the port closed would otherwise stay open as long as it is used.
         if (!server.listening) response.setHeader('connection', 'close');
         send(response, answer);
       });
@@ -120,7 +120,7 @@ async function reply(request: IncomingMessage, served: Served): Promise<Reply> {
     : { status: 404, body: { detail: 'Not StoredSnapshot' } };
 }
 
-/** In LightRAG's words; undefined for the right key. */
+/** Returns LightRAG's refusal of a key; undefined for the right one. */
 function refusal(key: string | string[] | undefined, wanted: string): string | undefined {
   if (wanted === '') return undefined;
   if (key === undefined || key === '') return 'API Key required';

@@ -16,23 +16,23 @@ import { chunkRows, embedding, entityRows, type Row, relationRows } from '../vdb
 import { edgeKey } from './graph.ts';
 import type { KvName, Memory, Value, VdbName } from './memory.ts';
 
-/** LightRAG asks a model for a summary instead of joining more descriptions than this. */
+/** Most descriptions that LightRAG joins before it asks a model for a summary. */
 const DESCRIPTIONS_MAX = 6;
 const FILE_PATHS_MAX = 3;
-/** What a document has before it is looked at. */
+/** Fields of a pending document's status. */
 const PENDING_FIELDS = 'content_summary content_length created_at updated_at file_path track_id'.split(' ');
 
 const CACHE = 'kv_store_llm_response_cache.json';
 const STATUS = 'kv_store_doc_status.json';
 type Entry = readonly [key: string, value: object];
 
-/** One document and all that was extracted from it, about to go into the memory of an instance. */
-export class Lesson {
+/** The ingest of one document and everything extracted from it into an instance's memory. */
+export class DocumentIngest {
   readonly number: number;
-  /** Of the document. */
+  /** Id of the document. */
   readonly id: string;
   readonly #memory: Memory;
-  /** A corpus in which this document is the only one that is left. */
+  /** A corpus in which only this document remains. */
   readonly #corpus: Corpus;
 
   constructor(memory: Memory, seed: number) {
@@ -46,7 +46,7 @@ export class Lesson {
     this.#corpus = corpusOf({ ...contents, ingested: this.number });
   }
 
-  /** The text is there and waits. */
+  /** Adds the text of the document with status `pending`. */
   enqueue(): void {
     this.#put('kv_store_full_docs.json', fullDocs(this.#corpus));
     for (const [id, status] of docStatus(this.#corpus, 0) as Iterable<[string, Value]>) {
@@ -59,7 +59,7 @@ export class Lesson {
     this.#put(STATUS, docStatus(this.#corpus, status === 'processing' ? 0 : Number.POSITIVE_INFINITY));
   }
 
-  /** Chunks, cache, graph and vectors: what a second look at the same document leaves as it is. */
+  /** Adds chunks, cache, graph and vectors. Has no effect the second time. */
   extract(): void {
     const document = documentOf(this.#corpus.seed, this.number);
     const cached = extractions(document).map(({ entry }) => entry);
@@ -109,7 +109,8 @@ export class Lesson {
     edges.set(key, { ends: known?.ends ?? edge.ends, attributes });
   }
 
-  /** After the graph: a merged entity is embedded anew with what the graph now says of it. */
+  /** Puts the row of an entity after its node. */
+  // A merged entity is embedded anew with its description in the graph.
   #putEntityRow(row: Row): void {
     const name = row.fields.entity_name as string;
     const { description = '', ...attributes } = this.#memory.graph.nodes.get(name)?.attributes ?? {};
@@ -118,7 +119,8 @@ export class Lesson {
     this.#putRow('vdb_entities.json', row, fields, mergedVector(row.vector, origin.source_id));
   }
 
-  /** LightRAG deletes the row of a merged relation and adds it again: it moves to the end. */
+  /** Puts the row of a relation at the end. */
+  // LightRAG deletes the row of a merged relation and adds it again.
   #putRelationRow(row: Row): void {
     const { src_id: source = '', tgt_id: target = '' } = row.fields;
     const attributes = this.#memory.graph.edges.get(edgeKey([source, target]))?.attributes ?? {};
@@ -138,14 +140,14 @@ export class Lesson {
   }
 }
 
-/** One question: its keywords and its answer go into the cache. */
-export function ask(memory: Memory, seed: number): void {
+/** Adds the keywords and the answer of one query to the cache. */
+export function addQuery(memory: Memory, seed: number): void {
   const cache = memory.store(CACHE);
   const entries = queryEntries(seed, memory.store(STATUS).size, memory.asked + 1);
   for (const [key, value] of entries) cache.set(key, value as Value);
 }
 
-/** The first document that an earlier run left unfinished, else a new one. */
+/** Returns the number of the first unfinished document, else of a new one. */
 function nextNumber(memory: Memory): number {
   let last = 0;
   for (const { status, file_path } of memory.documents()) {
@@ -169,25 +171,28 @@ const partsOf = (text: string | undefined): string[] => (text ? text.split(SEPAR
 
 const originOf = ({ source_id = '', file_path = '' }: GraphNode['attributes']) => ({ source_id, file_path });
 
-/** What two documents say of one thing. */
+/** Merges the attributes of two documents. */
 function merged(known: GraphNode['attributes'] | undefined, added: GraphNode['attributes']) {
   if (known === undefined) return added;
   const sources = joined(partsOf(known.source_id), partsOf(added.source_id));
   if (sources.length === partsOf(known.source_id).length) return known;
-  const said = joined(partsOf(known.description), partsOf(added.description));
+  const descriptions = joined(partsOf(known.description), partsOf(added.description));
   const paths = joined(partsOf(known.file_path), partsOf(added.file_path)).slice(0, FILE_PATHS_MAX);
   const weight = Number(known.weight) + Number(added.weight);
   return {
     ...known,
     ...(added.weight === undefined ? {} : { weight: weight.toFixed(1) }),
     ...(added.created_at === undefined ? {} : { created_at: added.created_at }),
-    description: said.length > DESCRIPTIONS_MAX ? said.slice(-2).join(' ') : said.join(SEPARATOR),
+    description:
+      descriptions.length > DESCRIPTIONS_MAX
+        ? descriptions.slice(-2).join(' ')
+        : descriptions.join(SEPARATOR),
     source_id: joinedSources(sources),
     file_path: paths.join(SEPARATOR),
   };
 }
 
-/** The more chunks speak of something, the other its vector. */
+/** Returns the vector key of something merged, which depends on the number of its sources. */
 function mergedVector([kind, index, place]: VectorKey, sources: string): VectorKey {
   const count = partsOf(sources).length;
   return count === 1 ? [kind, index, place] : [kind, index, place + count];

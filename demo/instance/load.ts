@@ -7,19 +7,20 @@ import { readVectors, type Vectors } from './vectors.ts';
 
 const DEFAULT_DIMENSION = 1024;
 
-/** Whether there is nothing in `dir`, or no `dir`. */
+/** Reports whether `dir` is empty or absent. */
 export async function isEmpty(dir: string): Promise<boolean> {
   try {
     return (await readdir(dir)).length === 0;
   } catch (error) {
     if (systemCode(error) === 'ENOENT') return true;
-    throw ioError('look into', dir, error);
+    throw ioError('read', dir, error);
   }
 }
 
 /**
- * Reads every file of a working directory, as a server does when it starts; an absent one is empty. Throws
- * DAMAGED, naming the file, where one cannot be parsed or its vectors do not agree with what they should be.
+ * Loads every file of a working directory, as a server does when it starts. Absent files are empty.
+ *
+ * Throws DAMAGED with the file's name if it cannot be parsed or its vectors are inconsistent.
  */
 export async function load(dir: string, dimension: number | undefined): Promise<Memory> {
   const stores = new Map<string, Store>();
@@ -65,7 +66,7 @@ async function parsed<T>(path: string, parse: (text: string) => T): Promise<T> {
 function readStore(text: string): Store {
   const entries = Object.entries(objectOf(text));
   const bad = entries.find(([, value]) => typeof value !== 'object' || value === null);
-  if (bad !== undefined) throw new Error(`the entry "${bad[0]}" is no object`);
+  if (bad !== undefined) throw new Error(`the entry "${bad[0]}" is not an object`);
   return new Map(entries as [string, Value][]);
 }
 
@@ -76,7 +77,8 @@ function objectOf(text: string): object {
   } catch (error) {
     throw new Error('it is cut or not JSON', { cause: error });
   }
-  if (typeof value !== 'object' || value === null || Array.isArray(value)) throw new Error('it is no object');
+  if (typeof value !== 'object' || value === null || Array.isArray(value))
+    throw new Error('it is not an object');
   return value;
 }
 

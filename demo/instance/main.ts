@@ -10,7 +10,7 @@ import { isEmpty, load } from './load.ts';
 import { type InstanceOptions, parseOptions, USAGE } from './options.ts';
 import { Pipeline } from './pipeline.ts';
 
-/** A last flush that takes longer than this has failed. */
+/** Milliseconds that the last flush may take. */
 const STOPS_WITHIN_MS = 120_000;
 
 async function run(options: InstanceOptions): Promise<void> {
@@ -27,7 +27,7 @@ async function run(options: InstanceOptions): Promise<void> {
   pipeline.start();
   say(JSON.stringify({ ready: true, port, pid: process.pid }));
   await stopped;
-  // As LightRAG's server: it is out of reach before its last flush.
+  // LightRAG's server closes its port before its last flush, too.
   refuse();
   try {
     await pipeline.stop();
@@ -36,7 +36,7 @@ async function run(options: InstanceOptions): Promise<void> {
   }
 }
 
-/** Resolves at the first signal to stop; a second one, or too long a wait, ends the process at once. */
+/** Resolves at the first stop signal. A second one, or too long a flush, ends the process at once. */
 function stopSignal(): Promise<void> {
   return new Promise((resolve) => {
     for (const signal of ['SIGINT', 'SIGTERM'] as const) {
@@ -49,7 +49,7 @@ function stopSignal(): Promise<void> {
   });
 }
 
-/** As a server's log does: it goes on. */
+/** Prints an error and goes on, like a server's log. */
 function report(error: unknown): void {
   printError(normalise(error), false);
 }

@@ -6,7 +6,7 @@ import { emptyGraph, type Graph, graphText } from './graph.ts';
 import { type Vectors, vectorsText } from './vectors.ts';
 
 export type Value = Readonly<Record<string, unknown>>;
-/** A `kv_store_*.json` file as an instance has it in memory. */
+/** A `kv_store_*.json` file in memory. */
 export type Store = Map<string, Value>;
 
 export type KvName = Extract<FileName, `kv_${string}`>;
@@ -17,29 +17,29 @@ const CACHE = 'kv_store_llm_response_cache.json';
 export const KV_NAMES = FILE_NAMES.filter((name): name is KvName => name.startsWith('kv_'));
 export const VDB_NAMES = FILE_NAMES.filter((name): name is VdbName => name.startsWith('vdb_'));
 
-/** What is said of an entity. Null is what was not found where another file says that it is. */
+/** What the loaded files contain about an entity. Null marks what another file refers to but is missing. */
 export interface Answer {
   readonly entity: string;
   readonly type: string | null;
-  /** As the graph has it. */
+  /** Description in the graph. */
   readonly description: string | null;
-  /** As its vector has it. */
+  /** Content of its vector's row. */
   readonly content: string | null;
   readonly chunks: readonly { id: string; document: string | null; content: string | null }[];
   readonly relations: readonly { entity: string; description: string; content: string | null }[];
 }
 
-/** All that a running instance knows; its files are only copies of it. */
+/** The data of a running instance; its files are only copies. */
 export class Memory {
   /** Dimensions of a vector. */
   readonly dimension: number;
   readonly graph: Graph;
   readonly #stores: ReadonlyMap<KvName, Store>;
   readonly #vectors: ReadonlyMap<VdbName, Vectors>;
-  /** Files of names that LightRAG does not have: never written. */
+  /** Files with names that LightRAG does not use; they are never written. */
   readonly #others: ReadonlyMap<string, Store>;
 
-  /** What is not given is empty. */
+  /** Makes a memory; missing files are empty. */
   constructor(
     dimension: number,
     stores: ReadonlyMap<string, Store>,
@@ -62,14 +62,14 @@ export class Memory {
     return this.#vectors.get(name) as Vectors;
   }
 
-  /** The text of a file, piece by piece, as this moment has it. */
+  /** Yields the text of a file with its current content. */
   text(name: FileName): Generator<string> {
     if (name === GRAPH_NAME) return graphText(this.graph);
     const vectors = this.#vectors.get(name as VdbName);
     return vectors === undefined ? kvFile([...this.store(name as KvName)]) : vectorsText(vectors);
   }
 
-  /** SHA-256 of all that is known, as hex digits: where two are equal, all answers are. */
+  /** Returns the SHA-256 of all data as hex digits. Memories with equal digests give equal answers. */
   digest(): string {
     const sum = createHash('sha256');
     const texts: [string, Iterable<string>][] = FILE_NAMES.map((name) => [name, this.text(name)]);
@@ -82,7 +82,7 @@ export class Memory {
     return sum.digest('hex');
   }
 
-  /** The documents, with what doc_status says of each. */
+  /** Returns the documents with their status. */
   documents(): { id: string; status: unknown; file_path: unknown; chunks_count: unknown }[] {
     const statuses = [...this.store('kv_store_doc_status.json')];
     return statuses.map(([id, { status, file_path, chunks_count }]) => {
@@ -90,13 +90,13 @@ export class Memory {
     });
   }
 
-  /** How many questions were asked, by the cache: it only grows. */
+  /** Number of queries so far, counted in the cache, which only grows. */
   get asked(): number {
     const keys = [...this.store(CACHE).keys()];
     return keys.filter((key) => key.includes(':query:')).length;
   }
 
-  /** What the loaded files say of an entity; undefined if neither the graph nor the vectors know it. */
+  /** Returns what the loaded files contain about an entity; undefined if neither graph nor vectors contain it. */
   answer(entity: string): Answer | undefined {
     const node = this.graph.nodes.get(entity)?.attributes;
     const content = this.#content('vdb_entities.json', `ent-${hash('md5', entity)}`);

@@ -3,34 +3,34 @@ import { LightkeeperError } from '../../core/errors.ts';
 import { parseDuration } from '../../host/quantity.ts';
 import type { Style } from '../files.ts';
 
-/** How the stand-in instance behaves; times are in milliseconds. */
+/** Options of the stand-in instance; times are in milliseconds. */
 export interface InstanceOptions {
-  /** What LightRAG calls WORKING_DIR. */
+  /** LightRAG's WORKING_DIR. */
   readonly dir: string;
-  /** Its files are in the subfolder of this name; empty for none. */
+  /** Name of the subfolder with its files; empty for none. */
   readonly workspace: string;
   readonly host: string;
-  /** 0 for one that is free. */
+  /** Port; 0 for any free one. */
   readonly port: number;
-  /** Empty where none is asked for. */
+  /** API key; empty for none. */
   readonly apiKey: string;
   readonly style: Style;
-  /** `old` is LightRAG up to January 2026, `new` since May 2026. */
+  /** Version to imitate: `old` is LightRAG until January 2026, `new` since May 2026. */
   readonly api: 'old' | 'new';
-  /** What `/health` claims. */
+  /** Storage that `/health` reports. */
   readonly storage: 'file' | 'postgres';
-  /** 0 for never. */
+  /** Interval of ingests; 0 for never. */
   readonly ingestEveryMs: number;
-  /** 0 for never. */
+  /** Interval of queries; 0 for never. */
   readonly queryEveryMs: number;
-  /** Between the files of a flush. */
+  /** Pause between the files of a flush. */
   readonly pauseMs: number;
-  /** Between the pieces of a file. */
+  /** Pause between the pieces of a file. */
   readonly piecePauseMs: number;
   readonly seed: number;
-  /** How many documents are generated where the directory is absent or empty. */
+  /** Number of documents to generate if the directory is absent or empty. */
   readonly documents: number;
-  /** Refused where the loaded vectors are of another; where nothing is loaded, 1024 unless given. */
+  /** Dimension of the vectors; undefined for that of the loaded ones, else 1024. */
   readonly dimension: number | undefined;
 }
 
@@ -62,10 +62,10 @@ const PORT_MAX = 65_535;
 const SEED_MAX = 2 ** 32 - 1;
 const DOCUMENTS_MAX = 30_000;
 const DIMENSION_MAX = 65_536;
-/** What a Node timer can wait. */
+/** Longest wait of a Node timer in milliseconds. */
 const WAIT_MS_MAX = 2 ** 31 - 1;
 
-/** The options that `args` spell, or undefined where help is asked for. Throws INVALID_ARGUMENT. */
+/** Parses the options in `args`; undefined if help is requested. Throws INVALID_ARGUMENT. */
 export function parseOptions(args: readonly string[]): InstanceOptions | undefined {
   const values = parsed(args);
   if (values.help) return undefined;

@@ -1,9 +1,9 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { LightkeeperError, normalise } from '../../core/errors.ts';
 import { DERIVED, type FileName } from '../generate.ts';
-import { forget } from './delete.ts';
+import { deleteDocument } from './delete.ts';
 import type { Flush } from './flush.ts';
-import { ask, Lesson } from './ingest.ts';
+import { addQuery, DocumentIngest } from './ingest.ts';
 import { KV_NAMES, type Memory } from './memory.ts';
 import type { InstanceOptions } from './options.ts';
 
@@ -12,24 +12,24 @@ const STATUS = 'kv_store_doc_status.json';
 const CACHE = 'kv_store_llm_response_cache.json';
 const CHUNKS = 'kv_store_text_chunks.json';
 
-/** What `/documents/pipeline_status` tells, without the update flags. */
+/** The response of `/documents/pipeline_status`, without the update flags. */
 export interface PipelineStatus {
   readonly busy: boolean;
-  /** Documents that wait while another is ingested. */
+  /** Number of documents that wait while another is ingested. */
   readonly waiting: number;
-  /** ISO time, or null before the first ingest. */
+  /** ISO time of the last ingest's start; null before the first. */
   readonly startedAt: string | null;
   readonly message: string;
 }
 
-/** Ingests and answers, in the order and with the flushes of LightRAG. */
+/** Ingests and queries in the order and with the flushes of LightRAG. */
 export class Pipeline {
   readonly #memory: Memory;
   readonly #flush: Flush;
   readonly #options: InstanceOptions;
   readonly #failed: (error: unknown) => void;
   #last: Promise<unknown> = Promise.resolve();
-  /** Ingests and queries that have not ended. */
+  /** Ingests and queries under way. */
   readonly #running = new Set<Promise<unknown>>();
   readonly #stop = new AbortController();
   #isPaused = false;
@@ -38,7 +38,7 @@ export class Pipeline {
   #startedAt: string | null = null;
   #message = '';
 
-  /** `failed` hears of what fails in an ingest or a query that nobody waits for. */
+  /** Makes a pipeline. `failed` receives the failures of ingests and queries that nobody awaits. */
   constructor(memory: Memory, flush: Flush, options: InstanceOptions, failed: (error: unknown) => void) {
     this.#memory = memory;
     this.#flush = flush;
@@ -51,26 +51,26 @@ export class Pipeline {
     return { busy: this.#busy, waiting, startedAt: this.#startedAt, message: this.#message };
   }
 
-  /** Ingests and asks from time to time, until `stop`. */
+  /** Ingests and queries periodically until `stop`. */
   start(): void {
     const { ingestEveryMs, queryEveryMs } = this.#options;
     void this.#repeat(ingestEveryMs, () => this.ingest());
     void this.#repeat(queryEveryMs, () => this.query());
   }
 
-  /** Ingests one more document, after those that wait; resolves to its id once all of it is flushed. */
+  /** Ingests one more document after those that wait, and returns its id once it is flushed. */
   async ingest(): Promise<string> {
     this.#checkRunning();
     return await this.#inTurn(() => this.#ingest());
   }
 
-  /** Forgets a document, after the ingests that wait; resolves once that is flushed, to whether there was such a one. */
-  async forget(id: string): Promise<boolean> {
+  /** Deletes a document after the ingests that wait. Returns whether it existed, once the deletion is flushed. */
+  async deleteDocument(id: string): Promise<boolean> {
     this.#checkRunning();
-    return await this.#inTurn(() => this.#forget(id));
+    return await this.#inTurn(() => this.#deleteDocument(id));
   }
 
-  /** One change after another. */
+  /** Runs one change after another. */
   #inTurn<T>(change: () => Promise<T>): Promise<T> {
     this.#queued += 1;
     const mine = this.#last.then(change);
@@ -81,10 +81,10 @@ export class Pipeline {
     return this.#watched(mine);
   }
 
-  async #forget(id: string): Promise<boolean> {
+  async #deleteDocument(id: string): Promise<boolean> {
     this.#busy = true;
     try {
-      if (!forget(this.#memory, id)) return false;
+      if (!deleteDocument(this.#memory, id)) return false;
       await this.#write(CHUNKS, ...DERIVED, DOCS, STATUS);
       return true;
     } finally {
@@ -92,15 +92,15 @@ export class Pipeline {
     }
   }
 
-  /** Asks one question: the cache grows and is flushed, also in the middle of an ingest. */
+  /** Runs one query: the cache grows and is flushed, even during an ingest. */
   async query(): Promise<void> {
     this.#checkRunning();
-    ask(this.#memory, this.#options.seed);
+    addQuery(this.#memory, this.#options.seed);
     this.#flush.changed(CACHE);
     await this.#watched(this.#flush.write([CACHE]));
   }
 
-  /** Begins nothing by itself from now on; resolves when nothing is under way. */
+  /** Stops periodic work. Resolves when nothing is under way. */
   async pause(): Promise<void> {
     this.#isPaused = true;
     await this.#idle();
@@ -110,7 +110,7 @@ export class Pipeline {
     this.#isPaused = false;
   }
 
-  /** Ends for good: what is under way is finished, then everything is flushed. */
+  /** Finishes what is under way, then flushes everything. */
   async stop(): Promise<void> {
     this.#stop.abort();
     await this.#idle();
@@ -119,7 +119,7 @@ export class Pipeline {
 
   #checkRunning(): void {
     if (!this.#stop.signal.aborted) return;
-    throw new LightkeeperError('UNAVAILABLE', 'Cannot write: the instance stops', {
+    throw new LightkeeperError('UNAVAILABLE', 'Cannot write: the instance is stopping', {
       hint: 'start it again',
     });
   }
@@ -131,7 +131,7 @@ export class Pipeline {
   #watched<T>(work: Promise<T>): Promise<T> {
     const ended = work.then(
       () => {},
-      () => {}, // Whoever asked for it is told.
+      () => {}, // The caller receives the failure.
     );
     this.#running.add(ended);
     void ended.then(() => this.#running.delete(ended));
@@ -150,7 +150,7 @@ export class Pipeline {
     this.#busy = true;
     this.#startedAt = new Date().toISOString();
     try {
-      const lesson = new Lesson(this.#memory, this.#options.seed);
+      const lesson = new DocumentIngest(this.#memory, this.#options.seed);
       this.#message = `Processing document ${lesson.number}`;
       await this.#process(lesson);
       this.#message = `Completed document ${lesson.number}`;
@@ -163,7 +163,7 @@ export class Pipeline {
     }
   }
 
-  async #process(lesson: Lesson): Promise<void> {
+  async #process(lesson: DocumentIngest): Promise<void> {
     lesson.enqueue();
     await this.#write(DOCS, STATUS);
     await this.#flush.pause();
@@ -174,7 +174,7 @@ export class Pipeline {
     this.#flush.changed(...derived);
     await this.#flush.pause();
     if (this.#options.api === 'old') {
-      // Up to January 2026 a document was called processed before its data was on disk.
+      // Until January 2026 a document became processed before its data was on disk.
       lesson.setStatus('processed');
       await this.#write(STATUS);
       await this.#flush.pause();
@@ -193,7 +193,10 @@ export class Pipeline {
   }
 }
 
-/** For each namespace and worker: for kv whether it is not on disk yet, else whether it must be loaded again. */
+/**
+ * Returns the update flags: for kv whether memory is newer than the file, else whether the file must be loaded
+ * again.
+ */
 export function updateFlags(flush: Flush, { api, workspace }: InstanceOptions): Record<string, boolean[]> {
   const prefix = api === 'new' && workspace !== '' ? `${workspace}:` : '';
   const flags: Record<string, boolean[]> = {};

@@ -1,28 +1,30 @@
-/** A `vdb_*.json` file as an instance has it in memory. */
+/** A `vdb_*.json` file in memory. */
 export interface Vectors {
   readonly dimension: number;
-  /** What newer versions have beside `embedding_dim`, `data` and `matrix`. */
+  /** Keys other than `embedding_dim`, `data` and `matrix`, which newer versions write. */
   readonly rest: Readonly<Record<string, unknown>>;
-  /** By `__id__`, in the order of the file. */
+  /** Rows by `__id__`, in the order of the file. */
   readonly rows: Map<string, VectorRow>;
 }
 
 export interface VectorRow {
-  /** The JSON object of the row. */
+  /** The row's JSON object. */
   readonly fields: Readonly<Record<string, unknown>>;
-  /** Its row of the matrix: float32, little-endian. */
+  /** The row of the matrix: float32, little-endian. */
   readonly matrix: Buffer;
 }
 
 const FLOAT_BYTES = 4;
-/** A multiple of three, so that no group but the last needs padding. */
+/** Matrix rows that are encoded together. */
+// A multiple of three, so that only the last group needs padding.
 const MATRIX_GROUP_ROWS = 12;
 
-/** Reads a parsed file. Throws an Error that says what is wrong: a matrix of another length, an id twice. */
+/** Reads a parsed file. Throws an Error if the matrix has another length or an id occurs twice. */
 export function readVectors(parsed: object): Vectors {
   const { embedding_dim: dimension, data, matrix, ...rest } = parsed as Record<string, unknown>;
-  if (!Number.isInteger(dimension) || Number(dimension) < 1) throw new Error('"embedding_dim" is no number');
-  if (!Array.isArray(data)) throw new Error('"data" is no list');
+  if (!Number.isInteger(dimension) || Number(dimension) < 1)
+    throw new Error('"embedding_dim" is not a number');
+  if (!Array.isArray(data)) throw new Error('"data" is not a list');
   if (typeof matrix !== 'string') throw new Error('it has no "matrix"');
   const rowBytes = Number(dimension) * FLOAT_BYTES;
   const bytes = Buffer.from(matrix, 'base64');
@@ -37,13 +39,13 @@ export function readVectors(parsed: object): Vectors {
     const fields = Object(row) as Record<string, unknown>;
     const id = fields.__id__;
     if (typeof id !== 'string') throw new Error(`row ${index} has no "__id__"`);
-    if (rows.has(id)) throw new Error(`the row "${id}" is there twice`);
+    if (rows.has(id)) throw new Error(`the row "${id}" occurs twice`);
     rows.set(id, { fields, matrix: bytes.subarray(index * rowBytes, (index + 1) * rowBytes) });
   }
   return { dimension: Number(dimension), rest, rows };
 }
 
-/** The text of the file, piece by piece. Later changes of the rows do not show in it. */
+/** Yields the text of the file. Later changes of the rows have no effect on it. */
 export function vectorsText({ dimension, rest, rows }: Vectors): Generator<string> {
   return pieces(dimension, rest, [...rows.values()]);
 }
@@ -61,7 +63,7 @@ function* pieces(dimension: number, rest: object, rows: readonly VectorRow[]): G
   yield '"}';
 }
 
-/** JSON in one line with the separators of Python's json.dump. */
+/** Returns JSON in one line with the separators of Python's json.dump. */
 function pythonJson(value: unknown): string {
   if (Array.isArray(value)) return `[${value.map(pythonJson).join(', ')}]`;
   if (typeof value !== 'object' || value === null) return JSON.stringify(value);

@@ -7,7 +7,7 @@ import { FilePatch } from '../../agent/workers/file-delta.ts';
 import { GraphCheck } from '../../core/lightrag/check.ts';
 import { LayoutError } from '../../core/lightrag/chunk-reader.ts';
 import type { FileFacts } from '../../core/lightrag/facts-codec.ts';
-import { Feed } from '../../core/lightrag/utf8-reader.ts';
+import { Utf8Reader } from '../../core/lightrag/utf8-reader.ts';
 import { generate } from '../../demo/generate.ts';
 import { random } from '../../demo/random.ts';
 
@@ -165,7 +165,7 @@ function give(
 
 function readAll(path: string, text: string): FileFacts | undefined {
   const check = new GraphCheck();
-  const feed = new Feed(check.reader(path));
+  const feed = new Utf8Reader(check.reader(path));
   try {
     feed.feed(Buffer.from(text, 'latin1'));
     feed.end();
@@ -173,7 +173,7 @@ function readAll(path: string, text: string): FileFacts | undefined {
     if (error instanceof LayoutError) return undefined;
     throw error;
   }
-  check.read(path);
+  check.finished(path);
   return check.facts(path);
 }
 
@@ -250,7 +250,11 @@ describe('facts of a file by what came and went', () => {
         told += 1;
         // Rows that are passed over are not compared with the matrix again, nor those between two stretches of them.
         const flaws = whole?.flaws.filter(({ code }) => common.length === 0 || code !== 'vector_mismatch');
-        assert.deepEqual(patched, { ...whole, flaws, unread: 1 }, `round ${round} of seed ${SEED}`);
+        assert.deepEqual(
+          patched,
+          { ...whole, flaws, incrementalChecks: 1 },
+          `round ${round} of seed ${SEED}`,
+        );
       }
       assert.ok(told > ROUNDS / 8, `${told} of ${ROUNDS} were told`);
       assert.ok(broken > 0, 'some files were broken');
@@ -297,6 +301,6 @@ describe('facts of a file by what came and went', () => {
     const common = [{ from: index, otherFrom: index + now.length - text.length, length: last - index }];
     const told = (after: string) => patchOf(GRAPH, was, text, after, common, () => 0);
     assert.equal(told(now), undefined);
-    assert.deepEqual(told(text), { ...was, unread: 1 });
+    assert.deepEqual(told(text), { ...was, incrementalChecks: 1 });
   });
 });

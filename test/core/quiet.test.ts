@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import {
-  type Changed,
+  type ChangedFile,
   learnPauses,
   learnTorn,
   QUIET_MAX_MS,
@@ -11,7 +11,7 @@ import {
 import type { QuietRecord } from '../../gen/lightkeeper/index/v1/index_pb.ts';
 
 /** Files with the milliseconds at which they changed. */
-function at(times: Readonly<Record<string, number>>): Changed[] {
+function at(times: Readonly<Record<string, number>>): ChangedFile[] {
   return Object.entries(times).map(([path, ms]) => ({ path, ctimeNs: BigInt(ms) * 1_000_000n }));
 }
 

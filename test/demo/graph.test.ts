@@ -46,7 +46,7 @@ describe('the graph of an instance', () => {
       [inGraph('<node id="a"/><node id="a"/>'), /twice/],
       [inGraph('<node id="a"></edge>'), /closes nothing/],
       [inGraph('<node id="a"><data key="d9">x</data></node>'), /not declared/],
-      [inGraph('<node id="a"/><edge source="a" target="b"/>'), /which is no node/],
+      [inGraph('<node id="a"/><edge source="a" target="b"/>'), /which is not a node/],
       [inGraph('loose'), /text outside/],
       [`${inGraph('')}<graphml/>`, /not GraphML/],
     ];
@@ -75,8 +75,8 @@ describe('the vectors of an instance', () => {
       [{ embedding_dim: 5, data: [data[1], ...data.slice(1)], matrix }, /twice/],
       [{ embedding_dim: 5, data: [{}, ...data.slice(1)], matrix }, /no "__id__"/],
       [{ embedding_dim: 5, data }, /no "matrix"/],
-      [{ embedding_dim: 0, data: [], matrix: '' }, /no number/],
-      [{ embedding_dim: 5, data: {}, matrix: '' }, /no list/],
+      [{ embedding_dim: 0, data: [], matrix: '' }, /not a number/],
+      [{ embedding_dim: 5, data: {}, matrix: '' }, /not a list/],
     ];
     for (const [parsed, state] of cases) assert.throws(() => readVectors(parsed), state);
   });

@@ -3,7 +3,7 @@ import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
 import { FILE_NAMES, generate, rowCounts } from '../../demo/generate.ts';
-import { ask, Lesson } from '../../demo/instance/ingest.ts';
+import { addQuery, DocumentIngest } from '../../demo/instance/ingest.ts';
 import { load } from '../../demo/instance/load.ts';
 import type { Memory } from '../../demo/instance/memory.ts';
 import { freshPlace } from '../support/place.ts';
@@ -12,7 +12,7 @@ import { check } from './checker.ts';
 const LESSONS = 120;
 
 function learn(memory: Memory, seed: number): void {
-  const lesson = new Lesson(memory, seed);
+  const lesson = new DocumentIngest(memory, seed);
   lesson.enqueue();
   lesson.setStatus('processing');
   lesson.extract();
@@ -31,7 +31,7 @@ describe('what an instance learns', () => {
       const memory = await load(dir, undefined);
       for (let i = 0; i < LESSONS; i++) {
         learn(memory, seed);
-        ask(memory, seed);
+        addQuery(memory, seed);
       }
       for (const name of FILE_NAMES) await writeFile(join(dir, name), [...memory.text(name)].join(''));
       assert.deepEqual(await check(dir, { vectorField }), { errors: [], warnings: [] });
@@ -51,11 +51,11 @@ describe('what an instance learns', () => {
     await generate(dir, { seed: 5, documents: 40, dimension: 8 });
     const memory = await load(dir, undefined);
     for (let i = 0; i < 20; i++) {
-      const lesson = new Lesson(memory, 5);
+      const lesson = new DocumentIngest(memory, 5);
       lesson.enqueue();
       lesson.extract();
       const once = memory.digest();
-      new Lesson(memory, 5).extract();
+      new DocumentIngest(memory, 5).extract();
       assert.equal(memory.digest(), once, `document ${lesson.number}`);
       lesson.setStatus('processed');
     }
@@ -66,7 +66,7 @@ describe('what an instance learns', () => {
     await generate(dir, { seed: 5, documents: 4, dimension: 8 });
     const memory = await load(dir, undefined);
     const { size } = memory.store('kv_store_llm_response_cache.json');
-    for (let i = 0; i < 5; i++) ask(memory, 5);
+    for (let i = 0; i < 5; i++) addQuery(memory, 5);
     assert.equal(memory.store('kv_store_llm_response_cache.json').size, size + 10);
   });
 });

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { type ChunkReader, type Flaw, LayoutError } from '../../core/lightrag/chunk-reader.ts';
+import { type ChunkReader, LayoutError, type LayoutFlaw } from '../../core/lightrag/chunk-reader.ts';
 
 /** Gives a reader bytes in chunks of these lengths, again and again, and ends it. */
 export function feedIn(reader: ChunkReader, bytes: Buffer, ...lengths: readonly number[]): void {
@@ -12,7 +12,7 @@ export function feedIn(reader: ChunkReader, bytes: Buffer, ...lengths: readonly 
 }
 
 /** How a reading fails; undefined if it does not. It may fail by the layout of what is read alone. */
-export function flawOf(read: () => unknown): Flaw | undefined {
+export function flawOf(read: () => unknown): LayoutFlaw | undefined {
   try {
     read();
     return undefined;

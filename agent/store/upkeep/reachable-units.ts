@@ -1,6 +1,6 @@
 import { fromBinary, toBinary } from '@bufbuild/protobuf';
 import { LightkeeperError } from '../../../core/errors.ts';
-import { parseFacts } from '../../../core/lightrag/facts-codec.ts';
+import { parseFactsUnit } from '../../../core/lightrag/facts-codec.ts';
 import { readNodeRefs } from '../../../core/list.ts';
 import { parseFileList } from '../../../core/manifest.ts';
 import { pathFromBytes } from '../../../core/path.ts';
@@ -36,7 +36,7 @@ function filesNoted(index: Buffer): readonly GraphFile[] {
 
 function beforeIt(part: Buffer): Buffer {
   try {
-    return Buffer.from(parseFacts(part).previous);
+    return Buffer.from(parseFactsUnit(part).previous);
   } catch {
     return Buffer.alloc(0);
   }

@@ -46,13 +46,13 @@ function check(files: Files, context: CheckContext = UNKNOWN, step = 1 << 20) {
   for (const name of [...files.keys()].filter(isGraphFile)) {
     try {
       feed(name, graph.reader(name));
-      graph.read(name);
+      graph.finished(name);
     } catch (error) {
       assert.equal(error instanceof LayoutError, true, String((error as Error).stack));
       graph.failed(name, error as LayoutError);
     }
   }
-  for (const name of graph.compare(context)) feed(name, graph.naming(name));
+  for (const name of graph.compare(context)) feed(name, graph.nameReader(name));
   return { findings: graph.findings(), stats: graph.stats };
 }
 
@@ -363,7 +363,7 @@ describe('the checks of a LightRAG directory', () => {
     assert.deepEqual([found?.count, found?.keys], [5, gone.sort()]);
     assert.match(
       found?.message ?? '',
-      /^vectors are of chunks that are not there \(5\): "chunk-\w+", "chunk-\w+", "chunk-\w+", …$/,
+      /^vectors belong to chunks that do not exist \(5\): "chunk-\w+", "chunk-\w+", "chunk-\w+", …$/,
     );
   });
 

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import type { Flaw } from '../../../core/lightrag/chunk-reader.ts';
+import type { LayoutFlaw } from '../../../core/lightrag/chunk-reader.ts';
 import { GraphReader } from '../../../core/lightrag/graphml.ts';
 import { corpusOf } from '../../../demo/corpus.ts';
 import { graphmlFile } from '../../../demo/graphml.ts';
@@ -24,7 +24,8 @@ function told(text: string | Buffer, step = 1 << 20, wanted: readonly string[] =
   return lines;
 }
 
-const flawOfText = (text: string | Buffer, step?: number): Flaw | undefined => flawOf(() => told(text, step));
+const flawOfText = (text: string | Buffer, step?: number): LayoutFlaw | undefined =>
+  flawOf(() => told(text, step));
 
 describe('a GraphML reader', () => {
   it('tells what is in a graph of networkx, however it comes', () => {

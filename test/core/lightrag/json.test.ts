@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import fc from 'fast-check';
-import { type Flaw, HELD_BYTES_MAX } from '../../../core/lightrag/chunk-reader.ts';
+import { type LayoutFlaw, SHORT_STRING_BYTES_MAX } from '../../../core/lightrag/chunk-reader.ts';
 import { type JsonEvents, JsonReader, unescaped } from '../../../core/lightrag/json.ts';
 import { feedIn, flawOf } from '../../support/chunks.ts';
 
@@ -65,7 +65,7 @@ function read(bytes: Buffer, lengths: readonly number[] = []): unknown {
   return builder.value;
 }
 
-const flawOfText = (bytes: Buffer, lengths?: readonly number[]): Flaw | undefined =>
+const flawOfText = (bytes: Buffer, lengths?: readonly number[]): LayoutFlaw | undefined =>
   flawOf(() => read(bytes, lengths));
 
 /** What JSON can say; an own `__proto__` would be another thing in an object literal. */
@@ -143,7 +143,7 @@ describe('a JSON reader', () => {
   });
 
   it('holds no long string, and still knows where it ends', () => {
-    const long = `${'x'.repeat(HELD_BYTES_MAX)}\\\\\\"é${'y\\\\'.repeat(HELD_BYTES_MAX)}`;
+    const long = `${'x'.repeat(SHORT_STRING_BYTES_MAX)}\\\\\\"é${'y\\\\'.repeat(SHORT_STRING_BYTES_MAX)}`;
     const text = `{"${long}":"${long}","z":["${long}", 1]}`;
     for (const step of [1 << 20, 65_537, 4096, 1000]) {
       assert.deepEqual(read(Buffer.from(text), [step]), JSON.parse(text), `${step}`);
@@ -151,7 +151,7 @@ describe('a JSON reader', () => {
   });
 
   it('takes a string for long or not by its length, however it comes', () => {
-    for (const length of [HELD_BYTES_MAX - 1, HELD_BYTES_MAX, HELD_BYTES_MAX + 1]) {
+    for (const length of [SHORT_STRING_BYTES_MAX - 1, SHORT_STRING_BYTES_MAX, SHORT_STRING_BYTES_MAX + 1]) {
       const text = Buffer.from(`{"${'k'.repeat(length)}":"${'v'.repeat(length)}"}`);
       for (const step of [4096, 30_000, 65_536, 70_000, 1 << 20]) {
         const told: string[] = [];
@@ -164,7 +164,7 @@ describe('a JSON reader', () => {
           long: tell('long'),
         });
         feedIn(reader, text, step);
-        const wanted = length > HELD_BYTES_MAX ? ['long', 'long'] : ['key', 'string'];
+        const wanted = length > SHORT_STRING_BYTES_MAX ? ['long', 'long'] : ['key', 'string'];
         assert.deepEqual(told, wanted, `${length} bytes in chunks of ${step}`);
       }
     }

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { create, type MessageInitShape } from '@bufbuild/protobuf';
 import type { TableName } from '../../../core/lightrag/facts.ts';
-import { alarms, changeLine, LOSS_SHARE } from '../../../core/lightrag/loss.ts';
+import { changeLine, LOSS_SHARE, lossAlarms } from '../../../core/lightrag/loss.ts';
 import { GraphStatsSchema } from '../../../gen/lightkeeper/v1/types_pb.ts';
 
 type Stats = MessageInitShape<typeof GraphStatsSchema>;
@@ -10,7 +10,9 @@ type Stats = MessageInitShape<typeof GraphStatsSchema>;
 function codes(before: Stats, after: Stats, share = LOSS_SHARE): string[] {
   const stats = (given: Stats) =>
     create(GraphStatsSchema, { documents: 100n, entities: 100n, dimension: 8, ...given });
-  return alarms(stats(before), stats(after), share).map(({ code, object }) => `${code} ${object}`);
+  return lossAlarms(stats(before), stats(after), { lossShare: share }).map(
+    ({ code, object }) => `${code} ${object}`,
+  );
 }
 
 describe('an alarm', () => {
@@ -25,7 +27,7 @@ describe('an alarm', () => {
 
   it('goes by names that are gone, where they are known: others may have come', () => {
     const stats = create(GraphStatsSchema, { documents: 100n, entities: 100n });
-    const told = alarms(stats, stats, LOSS_SHARE, { documents: 90, entities: 3 });
+    const told = lossAlarms(stats, stats, { lossShare: LOSS_SHARE, lost: { documents: 90, entities: 3 } });
     assert.deepEqual(
       told.map(({ message }) => message),
       ['90 of 100 documents are gone, 90 %'],

@@ -7,10 +7,10 @@ import fc from 'fast-check';
 import { GraphCheck, isGraphFile } from '../../../core/lightrag/check.ts';
 import { TABLES, type TableName } from '../../../core/lightrag/facts.ts';
 import {
+  decodeFacts,
+  encodeFacts,
   type FileFacts,
-  type NotedFacts,
-  noteFacts,
-  readFacts,
+  type StoredFacts,
   tableChange,
 } from '../../../core/lightrag/facts-codec.ts';
 import { generate } from '../../../demo/generate.ts';
@@ -37,7 +37,7 @@ function facts(tables: Partial<Record<TableName, number[]>>, more: Partial<FileF
     vectors: 0,
     dimension: 0,
     matrixAt: 0,
-    unread: 0,
+    incrementalChecks: 0,
     names: [],
     ...more,
   };
@@ -57,19 +57,19 @@ describe('facts of a file', () => {
     fc.assert(
       fc.property(fc.array(tables, { minLength: 1, maxLength: 100 }), (states) => {
         const stored: Buffer[] = [];
-        let noted: NotedFacts | undefined;
+        let noted: StoredFacts | undefined;
         let chain: Buffer[] = [];
         for (const state of states) {
           const is = facts(state, { vectors: state.nodes.length });
-          const { units, noted: next } = noteFacts(is, noted);
+          const { units, stored: next } = encodeFacts(is, noted);
           stored.push(...units);
           chain = next.parts === units.length ? units : [...chain, ...units];
-          const back = readFacts(chain);
+          const back = decodeFacts(chain);
           assert.deepEqual(listed(back.facts), listed(is));
           assert.equal(back.facts.vectors, state.nodes.length);
           assert.deepEqual(
-            [back.last, back.parts, back.firstParts],
-            [next.last, next.parts, next.firstParts],
+            [back.lastId, back.parts, back.firstParts],
+            [next.lastId, next.parts, next.firstParts],
           );
           noted = back;
         }
@@ -80,26 +80,26 @@ describe('facts of a file', () => {
 
   it('cost what has changed: one name of a hundred thousand costs a few bytes', () => {
     const many = Array.from({ length: 100_000 }, (_, i) => i * 7);
-    const first = noteFacts(facts({ nodes: many }), undefined);
+    const first = encodeFacts(facts({ nodes: many }), undefined);
     assert.equal(first.units.length > 5, true);
     assert.equal(
       first.units.every(({ length }) => length < 140_000),
       true,
     );
-    const second = noteFacts(facts({ nodes: [...many, 3] }), readFacts(first.units));
+    const second = encodeFacts(facts({ nodes: [...many, 3] }), decodeFacts(first.units));
     assert.equal(second.units.length, 1);
     assert.equal((second.units[0]?.length ?? 0) < 100, true);
-    assert.equal(readFacts([...first.units, ...second.units]).facts.tables.get('nodes')?.length, 100_001);
+    assert.equal(decodeFacts([...first.units, ...second.units]).facts.tables.get('nodes')?.length, 100_001);
   });
 
   it('are noted anew when most has changed, and after many small changes', () => {
-    const { units, noted } = noteFacts(facts({ nodes: [1, 2, 3] }), undefined);
-    assert.equal(noteFacts(facts({ nodes: [7, 8, 9] }), noted).noted.parts, 1);
-    let last = readFacts(units);
+    const { units, stored } = encodeFacts(facts({ nodes: [1, 2, 3] }), undefined);
+    assert.equal(encodeFacts(facts({ nodes: [7, 8, 9] }), stored).stored.parts, 1);
+    let last = decodeFacts(units);
     const nodes = Array.from({ length: 1000 }, (_, i) => i);
     let longest = 0;
     for (let i = 0; i < 200; i++) {
-      last = noteFacts(facts({ nodes: [...nodes, 5000 + i] }), last).noted;
+      last = encodeFacts(facts({ nodes: [...nodes, 5000 + i] }), last).stored;
       longest = Math.max(longest, last.parts);
     }
     assert.equal(longest, 65);
@@ -107,10 +107,10 @@ describe('facts of a file', () => {
 
   it('are not taken from units that make no chain', () => {
     const many = Array.from({ length: 50_000 }, (_, i) => i);
-    const { units } = noteFacts(facts({ nodes: many }), undefined);
+    const { units } = encodeFacts(facts({ nodes: many }), undefined);
     const [a, b, ...rest] = units as [Buffer, Buffer, ...Buffer[]];
     for (const bad of [[], [b, a, ...rest], [a, ...rest], units.slice(1), [Buffer.from([0xff])]])
-      assert.throws(() => readFacts(bad), { code: 'DAMAGED' });
+      assert.throws(() => decodeFacts(bad), { code: 'DAMAGED' });
   });
 });
 
@@ -137,18 +137,18 @@ function check(files: Files, known: ReadonlyMap<string, FileFacts> = new Map()) 
   const graph = new GraphCheck();
   for (const [name, bytes] of files) {
     const noted = known.get(name);
-    if (noted !== undefined) graph.know(name, noted);
+    if (noted !== undefined) graph.reuse(name, noted);
     else {
       feedIn(graph.reader(name), bytes);
-      graph.read(name);
+      graph.finished(name);
     }
   }
   const again = graph.compare({ idle: undefined });
-  for (const name of again) feedIn(graph.naming(name), files.get(name) ?? assert.fail(name));
+  for (const name of again) feedIn(graph.nameReader(name), files.get(name) ?? assert.fail(name));
   const noted = new Map<string, FileFacts>();
   for (const name of files.keys()) {
-    const { units } = noteFacts(graph.facts(name) ?? assert.fail(name), undefined);
-    noted.set(name, readFacts(units).facts);
+    const { units } = encodeFacts(graph.facts(name) ?? assert.fail(name), undefined);
+    noted.set(name, decodeFacts(units).facts);
   }
   return { found: { findings: graph.findings(), stats: graph.stats }, noted, again };
 }

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import fc from 'fast-check';
-import { HELD_BYTES_MAX } from '../../../core/lightrag/chunk-reader.ts';
+import { SHORT_STRING_BYTES_MAX } from '../../../core/lightrag/chunk-reader.ts';
 import { type JsonValue, RecordPicker } from '../../../core/lightrag/record-picker.ts';
 import { feedIn } from '../../support/chunks.ts';
 
@@ -36,7 +36,7 @@ describe('a picker of records', () => {
   });
 
   it('takes texts of any length', () => {
-    const long = 'ü"\\\n'.repeat(HELD_BYTES_MAX);
+    const long = 'ü"\\\n'.repeat(SHORT_STRING_BYTES_MAX);
     const text = JSON.stringify({ [long]: 1, a: { content: long, [long]: [long] }, b: long });
     assert.deepEqual(
       picked(text, (id) => id === 'a', 10_000),

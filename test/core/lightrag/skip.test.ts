@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import type { Facts } from '../../../core/lightrag/facts.ts';
+import type { FactSink } from '../../../core/lightrag/facts.ts';
 import { VectorReader } from '../../../core/lightrag/vector-reader.ts';
 import { random } from '../../../demo/random.ts';
 
@@ -22,7 +22,7 @@ function file(dimension: number, seeds: readonly number[], spoil?: (matrix: Floa
 /** What a reader tells of a file; it passes over what it knows of an older state, if there is one. */
 function read(text: string, older?: string, block = 997) {
   const told: { flaws: string[]; vectors: number[]; names: number } = { flaws: [], vectors: [], names: 0 };
-  const facts: Facts = {
+  const facts: FactSink = {
     name: () => {
       told.names += 1;
     },
