@@ -104,8 +104,9 @@ export function loadNodeZstd(): Zstd | undefined {
 
 let loaded: Zstd | undefined;
 
-/** Returns the zstd of this process, loaded on first use: not every command needs it. */
-function zstd(): Zstd {
+/** Returns the zstd of this process, loaded by the first call. Throws UNAVAILABLE if there is none. */
+// Late, because not every command needs it.
+export function loadZstd(): Zstd {
   if (loaded !== undefined) return loaded;
   try {
     loaded = loadNapiZstd();
@@ -139,7 +140,7 @@ export function dropContexts(): void {
 
 /** Compresses into `out`, which has `compressedCap` bytes. Returns the length. */
 export function compressInto(out: Uint8Array, bytes: Uint8Array, options: { bulk?: boolean } = {}): number {
-  return zstd().compress(out, bytes, { level: options.bulk === true ? LEVEL_BULK : LEVEL_SMALL });
+  return loadZstd().compress(out, bytes, { level: options.bulk === true ? LEVEL_BULK : LEVEL_SMALL });
 }
 
 /** Codes of node:zlib that say nothing about the bytes. */
@@ -153,7 +154,7 @@ const OWN_FAULTS: ReadonlySet<string> = new Set([
  */
 // What the bytes say of their own size is never believed.
 export function decompressInto(out: Uint8Array, bytes: Uint8Array): void {
-  const reader = zstd();
+  const reader = loadZstd();
   let length: number;
   try {
     length = reader.decompress(out, bytes);

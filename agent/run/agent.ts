@@ -9,6 +9,7 @@ import { StoreService } from '../api/service.ts';
 import type { AgentSettings, GraphSettings } from '../config/settings.ts';
 import { checkStart, Guard, type GuardEvents } from '../graph/graph.ts';
 import { AgentMetrics } from '../graph/metrics.ts';
+import { loadZstd } from '../pack/zstd.ts';
 import { Store } from '../store/store.ts';
 import { below } from '../watch/names.ts';
 import { workspaceId } from '../watch/workspaces.ts';
@@ -49,6 +50,8 @@ export async function runAgent(
     checkGraphId(graph.graphId);
     await checkStart(graph, settings.store);
   }
+  // An agent that could never capture does not start.
+  loadZstd();
   const store = await Store.open(settings.store, { create: true });
   try {
     await new Agent(store, settings, events).run(signal);
