@@ -1,15 +1,15 @@
 // Bundles the program: one start file, its lazily loaded parts, and the worker; beside it the stand-in instance.
 // Start-up time is why it is a bundle: resolving some two hundred small modules costs more than the program itself.
-import { chmod, readFile, rename, rm } from 'node:fs/promises';
+import { chmod, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { build } from 'esbuild';
+import { thirdPartyNotices } from './notices.mjs';
 
-const { version, dependencies } = JSON.parse(await readFile('package.json', 'utf8'));
-const native = Object.keys(dependencies).filter((name) => ['level', 'zstd-napi'].includes(name));
+const { version, dependencies, optionalDependencies } = JSON.parse(await readFile('package.json', 'utf8'));
 
 // Built beside and then swapped, so that a program that starts meanwhile finds the old files or the new.
 const fresh = `.dist-new-${process.pid}`;
 const stale = `.dist-old-${process.pid}`;
-await build({
+const { metafile } = await build({
   entryPoints: {
     lightkeeper: 'cli/main.ts',
     worker: 'agent/workers/thread.ts',
@@ -21,8 +21,9 @@ await build({
   format: 'esm',
   platform: 'node',
   target: 'node20.19',
-  sourcemap: 'linked',
-  external: [...native, 'zstd-napi/binding.js'],
+  metafile: true,
+  // Native packages are installed; all others are devDependencies, whose code goes into the bundle.
+  external: Object.keys({ ...dependencies, ...optionalDependencies }),
   define: { LIGHTKEEPER_VERSION: JSON.stringify(version) },
   // Bundled CommonJS libraries call require for Node's own modules.
   banner: {
@@ -31,6 +32,8 @@ await build({
   logLevel: 'warning',
 });
 await chmod(`${fresh}/lightkeeper.js`, 0o755);
+await writeFile(`${fresh}/THIRD_PARTY_NOTICES`, await thirdPartyNotices(metafile));
+await rename(`${fresh}/THIRD_PARTY_NOTICES`, 'THIRD_PARTY_NOTICES');
 await rename('dist', stale).catch((error) => {
   if (error.code !== 'ENOENT') throw error;
 });

@@ -160,8 +160,26 @@ const TABLE: Readonly<Record<string, Allowed>> = {
 /** What may be imported beside the table, and only when it is needed: docs/decisions/0002. */
 const BESIDE_TABLE: ReadonlySet<string> = new Set(['cli/commands/demo.ts -> demo/story.ts']);
 
-const PACKAGE = JSON.parse(readFileSync(join(ROOT, 'package.json'), 'utf8')) as { dependencies: object };
-const DEPENDENCIES: ReadonlySet<string> = new Set(Object.keys(PACKAGE.dependencies));
+/** Packages that shipped code may import although they are not installed with it: their code is in the bundle. */
+const BUNDLED = [
+  '@bufbuild/protobuf',
+  '@connectrpc/connect',
+  '@connectrpc/connect-node',
+  'chokidar',
+  'commander',
+  'pino',
+  'prom-client',
+  'yaml',
+];
+
+const PACKAGE = JSON.parse(readFileSync(join(ROOT, 'package.json'), 'utf8')) as Readonly<
+  Record<'dependencies' | 'optionalDependencies' | 'devDependencies', object>
+>;
+const INSTALLED = Object.keys({ ...PACKAGE.dependencies, ...PACKAGE.optionalDependencies });
+const LIBRARIES: ReadonlySet<string> = new Set([
+  ...INSTALLED,
+  ...BUNDLED.filter((name) => name in PACKAGE.devDependencies),
+]);
 
 /** Names of Node modules that return the same for the same input, synchronously. */
 const PURE_NAMES: Readonly<Record<string, RegExp>> = {
@@ -183,7 +201,7 @@ function mayImport(folder: string, { from, to, own, lazy, names }: Import): bool
     return allowed.node === 'any' || allowed.node.includes(to);
   }
   const [library = ''] = /^(?:@[^/]+\/)?[^/]+/.exec(to) ?? [];
-  return DEPENDENCIES.has(library) && (allowed.libraries === 'any' || allowed.libraries.includes(library));
+  return LIBRARIES.has(library) && (allowed.libraries === 'any' || allowed.libraries.includes(library));
 }
 
 function forbiddenImports(source: Source): string[] {

@@ -11,6 +11,7 @@ import { runAsPrimary } from '../graph/as-primary.ts';
 import { checkStart, Graph, type GraphEvents } from '../graph/graph.ts';
 import { AgentMetrics } from '../graph/metrics.ts';
 import type { SnapshotTaker } from '../graph/take-snapshot.ts';
+import { loadZstd } from '../pack/zstd.ts';
 import { storeStats } from '../snapshots/queries.ts';
 import { sweepStore } from '../snapshots/retention.ts';
 import { Store } from '../store/store.ts';
@@ -53,6 +54,8 @@ export async function runAgent(
     checkGraphId(graph.graphId);
     await checkStart(graph, settings.store);
   }
+  // An agent that could never capture does not start.
+  loadZstd();
   const store = await Store.open(settings.store, { create: true });
   try {
     await new Agent(store, settings, events).run(signal);
