@@ -20,7 +20,7 @@ export async function validateDirectory(dir: Uint8Array, signal?: AbortSignal): 
   return await validate.validateDirectory(dir, signal);
 }
 
-export type { Flags } from './config/flags.ts';
+export type { Flags } from '../host/config/flags.ts';
 export type { ReadSettings, SettingsSources } from './config/read.ts';
 export type { SettingFlag } from './config/schema.ts';
 export type { AgentSettings, GraphSettings } from './config/settings.ts';

@@ -1,12 +1,12 @@
 import { dirname } from 'node:path';
+import type { ProblemReport } from '../../host/config/problem.ts';
 import type { BuiltGraph } from './graph.ts';
-import type { Report } from './problem.ts';
 
 /** Reports graphs that cannot be guarded beside each other. */
 export function reportContradictions(
   graphs: readonly BuiltGraph[],
   realPath: (path: string) => string,
-  report: Report,
+  report: ProblemReport,
 ): void {
   const ids = new Map<string, BuiltGraph>();
   const dirs = new Map<string, BuiltGraph>();

@@ -1,10 +1,10 @@
 import { resolve } from 'node:path';
+import { emptyMap, type Mapping, type Node, type Origin, quoted, withValue } from '../../host/config/node.ts';
+import type { ProblemReport } from '../../host/config/problem.ts';
+import { nearest } from '../../host/config/suggest.ts';
+import { type Key, parseBoolean } from '../../host/config/value-types.ts';
 import { BUCKET_VARIABLES, bucketHint, STORE_VARIABLES } from '../../host/places.ts';
-import { emptyMap, type Mapping, type Node, type Origin, quoted, withValue } from './node.ts';
-import type { Report } from './problem.ts';
 import { GRAPH_KEYS, TOP_KEYS } from './schema.ts';
-import { nearest } from './suggest.ts';
-import { type Key, truthOf } from './value-types.ts';
 
 /** A variable that was used, and what it says. */
 export interface Variable<T> {
@@ -54,7 +54,7 @@ const LATER = [
 export async function readEnvironment(
   env: NodeJS.ProcessEnv,
   cwd: string,
-  report: Report,
+  report: ProblemReport,
 ): Promise<FromEnvironment> {
   let agent = await ownVariables(env, report);
   const [store] = STORE_VARIABLES.filter((name) => env[name]);
@@ -86,7 +86,7 @@ function originOf(name: string): Origin {
   return { kind: 'environment', name };
 }
 
-async function ownVariables(env: NodeJS.ProcessEnv, report: Report): Promise<Mapping> {
+async function ownVariables(env: NodeJS.ProcessEnv, report: ProblemReport): Promise<Mapping> {
   let agent = emptyMap();
   for (const [name, value] of Object.entries(env).sort()) {
     if (!name.startsWith(PREFIX) || value === undefined || value === '') continue;
@@ -100,7 +100,7 @@ async function ownVariables(env: NodeJS.ProcessEnv, report: Report): Promise<Map
     const { structure = false, repeats = false }: Key<unknown> = TOP_KEYS[key as keyof typeof TOP_KEYS];
     const many = structure || (repeats && value.startsWith('['));
     const node: Node | undefined = many
-      ? (await import('./yaml.ts')).parseYaml(value, { kind: 'environment', name }, report)
+      ? (await import('../../host/config/yaml.ts')).parseYaml(value, { kind: 'environment', name }, report)
       : { kind: 'scalar', value, origin: originOf(name) };
     if (node !== undefined) agent = withValue(agent, [key], node);
   }
@@ -108,7 +108,7 @@ async function ownVariables(env: NodeJS.ProcessEnv, report: Report): Promise<Map
 }
 
 /** A slip of the pen is refused; what may be somebody else's is told of. */
-function noteUnknown(name: string, word: string, report: Report): void {
+function noteUnknown(name: string, word: string, report: ProblemReport): void {
   if (OF_KUBERNETES.test(word)) return;
   if (Object.hasOwn(GRAPH_KEYS, word.toLowerCase())) {
     const flag = `--${word.toLowerCase().replaceAll('_', '-')}`;
@@ -126,7 +126,11 @@ function noteUnknown(name: string, word: string, report: Report): void {
 }
 
 /** The directory as LightRAG finds it. */
-function workingDir(env: NodeJS.ProcessEnv, cwd: string, report: Report): Variable<string> | undefined {
+function workingDir(
+  env: NodeJS.ProcessEnv,
+  cwd: string,
+  report: ProblemReport,
+): Variable<string> | undefined {
   const { WORKING_DIR: dir = '', WORKSPACE: workspace = '' } = env;
   if (dir === '') {
     if (workspace !== '') report.warn('WORKSPACE is not used: WORKING_DIR is not set');
@@ -140,10 +144,10 @@ function workingDir(env: NodeJS.ProcessEnv, cwd: string, report: Report): Variab
   return { value: resolve(cwd, dir, workspace), origin: originOf('WORKING_DIR') };
 }
 
-function truth(env: NodeJS.ProcessEnv, name: string, report: Report): Variable<boolean> | undefined {
+function truth(env: NodeJS.ProcessEnv, name: string, report: ProblemReport): Variable<boolean> | undefined {
   const word = env[name]?.trim() ?? '';
   if (word === '') return undefined;
-  const value = truthOf(word);
+  const value = parseBoolean(word);
   if (value !== undefined) return { value, origin: originOf(name) };
   report.problem({ origin: originOf(name), path: '' }, `true or false is needed here, not ${quoted(word)}`);
   return undefined;
@@ -153,7 +157,7 @@ function numberOf(
   env: NodeJS.ProcessEnv,
   name: string,
   { scale, most }: { scale: number; most: number },
-  report: Report,
+  report: ProblemReport,
 ): Variable<number> | undefined {
   const word = env[name]?.trim() ?? '';
   if (word === '') return undefined;
@@ -169,7 +173,7 @@ function numberOf(
 }
 
 /** Tells of what was set for the original system and does nothing here yet. */
-function warnOfLater(env: NodeJS.ProcessEnv, report: Report): void {
+function warnOfLater(env: NodeJS.ProcessEnv, report: ProblemReport): void {
   for (const name of ['LIGHTRAG_REPLICATION_ENABLED', 'LIGHTRAG_RECOVERY_ENABLED']) {
     if (truth(env, name, report)?.value === true) report.warn(`${name} is not used: not in this version`);
   }

@@ -3,15 +3,15 @@ import { create } from '@bufbuild/protobuf';
 import { graphIdOf } from '../../core/manifest.ts';
 import { isEmptyPolicy } from '../../core/retention.ts';
 import { type RetentionPolicy, RetentionPolicySchema } from '../../gen/lightkeeper/v1/agent_pb.ts';
+import { DEFAULT, type Mapping, type Origin } from '../../host/config/node.ts';
+import { type EffectiveSettings, formatDuration, formatPercent } from '../../host/config/show.ts';
+import { nearest } from '../../host/config/suggest.ts';
+import { type Fields, type Reading, readMap } from '../../host/config/value-types.ts';
 import type { CaptureHooks } from '../instance/hooks.ts';
 import type { InstanceSettings } from '../instance/probe.ts';
 import type { FromEnvironment } from './environment.ts';
-import { DEFAULT, type Mapping, type Origin } from './node.ts';
 import { GRAPH_KEYS, type RETENTION_KEYS, TOP_KEYS } from './schema.ts';
 import { defaultRetention, GRAPH_DEFAULTS, type GraphSettings } from './settings.ts';
-import { durationWord, type Listing, percentWord } from './show.ts';
-import { nearest } from './suggest.ts';
-import { type Fields, type Reading, readMap } from './value-types.ts';
 
 const HOOK_TIMEOUT_MS = 30_000;
 /** A key is one header of a request. */
@@ -25,7 +25,7 @@ type RetentionFields = Fields<typeof RETENTION_KEYS>;
 export interface GraphSources {
   readonly environment: FromEnvironment;
   readonly reading: Reading;
-  readonly listing: Listing;
+  readonly listing: EffectiveSettings;
   readonly readText: (path: string, bytesMax: number) => string;
 }
 
@@ -60,15 +60,15 @@ export function buildGraph(node: Mapping, path: string, sources: GraphSources): 
     graphId,
     dir: Buffer.from(place),
     exclude: listing.take(at('exclude'), fields.exclude, GRAPH_DEFAULTS.exclude, shown),
-    quietMs: listing.take(at('quiet'), fields.quiet, GRAPH_DEFAULTS.quietMs, durationWord),
+    quietMs: listing.take(at('quiet'), fields.quiet, GRAPH_DEFAULTS.quietMs, formatDuration),
     minIntervalMs: listing.take(
       at('min_interval'),
       fields.min_interval,
       GRAPH_DEFAULTS.minIntervalMs,
-      durationWord,
+      formatDuration,
     ),
     split: listing.take(at('split'), fields.split, GRAPH_DEFAULTS.split, shown),
-    lossShare: listing.take(at('alarm_loss'), fields.alarm_loss, GRAPH_DEFAULTS.lossShare, percentWord),
+    lossShare: listing.take(at('alarm_loss'), fields.alarm_loss, GRAPH_DEFAULTS.lossShare, formatPercent),
     instance: instanceOf(fields, path, sources),
     hooks: hooksOf(fields, path, listing),
     retention: retentionOf(fields, node, path, sources),
@@ -136,11 +136,11 @@ function keyIn(file: string, problem: (state: string) => void, readText: GraphSo
   }
 }
 
-function hooksOf({ hooks }: GraphFields, path: string, listing: Listing): CaptureHooks | undefined {
+function hooksOf({ hooks }: GraphFields, path: string, listing: EffectiveSettings): CaptureHooks | undefined {
   const { pre_capture: pre, post_capture: post, timeout } = hooks?.value ?? {};
   const preCapture = listing.take(`${path}.hooks.pre_capture`, pre, [], (lines) => lines);
   const postCapture = listing.take(`${path}.hooks.post_capture`, post, [], (lines) => lines);
-  const timeoutMs = listing.take(`${path}.hooks.timeout`, timeout, HOOK_TIMEOUT_MS, durationWord);
+  const timeoutMs = listing.take(`${path}.hooks.timeout`, timeout, HOOK_TIMEOUT_MS, formatDuration);
   return preCapture.length + postCapture.length === 0 ? undefined : { preCapture, postCapture, timeoutMs };
 }
 
@@ -171,7 +171,7 @@ function retentionOf(
   };
   for (const name of ['last', 'hourly', 'daily', 'weekly', 'monthly', 'yearly'] as const)
     add(name, policy[name], policy[name] > 0);
-  add('keep_within', durationWord(Number(policy.withinMs)), policy.withinMs > 0n);
+  add('keep_within', formatDuration(Number(policy.withinMs)), policy.withinMs > 0n);
   add('tags', policy.tags, policy.tags.length > 0);
   return policy;
 }

@@ -1,17 +1,36 @@
 import { closeSync, openSync, readSync, realpathSync } from 'node:fs';
 import { basename, dirname, join, resolve } from 'node:path';
 import type { LightkeeperError } from '../../core/errors.ts';
+import { type Flags, type FromFlags, readFlags } from '../../host/config/flags.ts';
+import {
+  emptyMap,
+  type Mapping,
+  type Node,
+  originText,
+  overlay,
+  quoted,
+  withValue,
+} from '../../host/config/node.ts';
+import { ProblemReport, problemsError } from '../../host/config/problem.ts';
+import {
+  type EffectiveSetting,
+  EffectiveSettings,
+  formatDuration,
+  formatSize,
+} from '../../host/config/show.ts';
+import {
+  type Address,
+  type Found,
+  type Reading,
+  readMap,
+  reportWrongType,
+} from '../../host/config/value-types.ts';
 import { homeState } from '../../host/places.ts';
 import { reportContradictions } from './conflicts.ts';
 import { type FromEnvironment, readEnvironment } from './environment.ts';
-import { type Flags, type FromFlags, readFlags } from './flags.ts';
 import { type BuiltGraph, buildGraph } from './graph.ts';
-import { emptyMap, type Mapping, type Node, originText, over, quoted, withValue } from './node.ts';
-import { problemsError, Report } from './problem.ts';
 import { GRAPH_KEYS, TOP_KEYS } from './schema.ts';
 import type { AgentSettings } from './settings.ts';
-import { durationWord, Listing, type Shown, sizeWord } from './show.ts';
-import { type Address, type Found, type Reading, readMap, wrong } from './value-types.ts';
 
 /** What settings are read from beside the file. */
 export interface SettingsSources {
@@ -36,7 +55,7 @@ export interface SettingsWorld {
 export interface ReadSettings {
   /** Undefined if anything is wrong. */
   readonly settings: AgentSettings | undefined;
-  readonly shown: readonly Shown[];
+  readonly shown: readonly EffectiveSetting[];
   readonly warnings: readonly string[];
   /** A line each. */
   readonly problems: readonly string[];
@@ -56,14 +75,14 @@ export async function readSettings(
   { file, flags, env }: SettingsSources,
   world: SettingsWorld = machine(env),
 ): Promise<ReadSettings> {
-  const report = new Report();
-  const listing = new Listing();
+  const report = new ProblemReport();
+  const listing = new EffectiveSettings();
   const given = file === undefined ? emptyMap() : await readFile(file, world, report);
   const environment = await readEnvironment(env, world.cwd, report);
   const fromFlags = await readFlags(flags, report);
   const below = file === undefined ? world.cwd : dirname(resolve(world.cwd, file));
   const reading: Reading = { report, folder: (origin) => (origin.kind === 'file' ? below : world.cwd) };
-  const all = over(over(given ?? emptyMap(), environment.agent), fromFlags.agent) as Mapping;
+  const all = overlay(overlay(given ?? emptyMap(), environment.agent), fromFlags.agent) as Mapping;
   const { graphs: graphsNode, top } = withoutGraphs(all);
   const agent = buildAgent(top, environment, { reading, listing, world });
   const graphs: BuiltGraph[] = [];
@@ -72,7 +91,8 @@ export async function readSettings(
   const nodes = given === undefined ? [] : graphNodes(graphsNode, environment, fromFlags, reading);
   for (const [i, node] of nodes.entries()) {
     const path = `graphs[${i}]`;
-    const built = node.kind === 'map' ? buildGraph(node, path, sources) : wrong(node, path, reading, 'a map');
+    const built =
+      node.kind === 'map' ? buildGraph(node, path, sources) : reportWrongType(node, path, reading, 'a map');
     if (built !== undefined) graphs.push(built);
   }
   reportContradictions(graphs, world.realPath, report);
@@ -89,7 +109,11 @@ export async function readSettings(
 }
 
 /** What a file says; undefined if it cannot be read, which is reported. */
-async function readFile(file: string, world: SettingsWorld, report: Report): Promise<Mapping | undefined> {
+async function readFile(
+  file: string,
+  world: SettingsWorld,
+  report: ProblemReport,
+): Promise<Mapping | undefined> {
   const at = { origin: { kind: 'environment', name: file } as const, path: '' };
   let text: string;
   try {
@@ -98,7 +122,7 @@ async function readFile(file: string, world: SettingsWorld, report: Report): Pro
     report.problem(at, `the file cannot be read: ${error instanceof Error ? error.message : String(error)}`);
     return undefined;
   }
-  const { parseYaml } = await import('./yaml.ts');
+  const { parseYaml } = await import('../../host/config/yaml.ts');
   const before = report.problems.length;
   const node = parseYaml(text, { kind: 'file', name: file }, report);
   if (node?.kind === 'map') return node;
@@ -125,7 +149,7 @@ function graphNodes(
 ): readonly Node[] {
   const { report } = reading;
   if (graphs !== undefined && graphs.kind !== 'list') {
-    wrong(graphs, 'graphs', reading, 'a list');
+    reportWrongType(graphs, 'graphs', reading, 'a list');
     return [];
   }
   const { dir } = environment;
@@ -146,7 +170,7 @@ function graphNodes(
   return given.map((node) => {
     if (node.kind !== 'map') return node;
     const own = given.length === 1 && dir !== undefined ? withDir(node, dir, flags, reading) : node;
-    return { ...(over(own, upper) as Mapping), origin: node.origin };
+    return { ...(overlay(own, upper) as Mapping), origin: node.origin };
   });
 }
 
@@ -165,7 +189,7 @@ function withDir(
 function buildAgent(
   top: Mapping,
   { captures, continuous, intervalMs }: FromEnvironment,
-  { reading, listing, world }: { reading: Reading; listing: Listing; world: SettingsWorld },
+  { reading, listing, world }: { reading: Reading; listing: EffectiveSettings; world: SettingsWorld },
 ): Omit<AgentSettings, 'graphs'> {
   const fields = readMap(TOP_KEYS, top, '', reading, (name) =>
     Object.hasOwn(GRAPH_KEYS, name) ? 'to a graph: put it below graphs' : undefined,
@@ -176,7 +200,7 @@ function buildAgent(
   const http = httpOf(fields.http, listing, reading.report);
   const reserve = fields.disk_reserve;
   const formula = 'max(1GiB, 2 × the largest file, 5 %)';
-  listing.add('disk_reserve', reserve === undefined ? formula : sizeWord(reserve.value), reserve?.origin);
+  listing.add('disk_reserve', reserve === undefined ? formula : formatSize(reserve.value), reserve?.origin);
   const settings = {
     store,
     http,
@@ -194,11 +218,15 @@ function buildAgent(
     );
   }
   if (intervalMs === undefined) return settings;
-  listing.add('interval', durationWord(intervalMs.value), intervalMs.origin);
+  listing.add('interval', formatDuration(intervalMs.value), intervalMs.origin);
   return { ...settings, intervalMs: intervalMs.value };
 }
 
-function httpOf(found: Found<Address> | undefined, listing: Listing, report: Report): AgentSettings['http'] {
+function httpOf(
+  found: Found<Address> | undefined,
+  listing: EffectiveSettings,
+  report: ProblemReport,
+): AgentSettings['http'] {
   const { host, port } = listing.take('http', found, HTTP, (one) =>
     one.host.includes(':') ? `[${one.host}]:${one.port}` : `${one.host}:${one.port}`,
   );

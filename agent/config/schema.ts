@@ -1,8 +1,9 @@
 import { LightkeeperError } from '../../core/errors.ts';
 import { checkGraphId } from '../../core/manifest.ts';
-import { quoted } from './node.ts';
+import { quoted } from '../../host/config/node.ts';
 import {
   address,
+  boolean,
   count,
   duration,
   type Keys,
@@ -15,8 +16,7 @@ import {
   rate,
   size,
   text,
-  yesNo,
-} from './value-types.ts';
+} from '../../host/config/value-types.ts';
 
 function graphIdState(id: string): string | undefined {
   try {
@@ -77,8 +77,8 @@ export const GRAPH_KEYS = {
   quiet: key(duration(), 'the least time without a change (default: 300ms; longer where learned)'),
   min_interval: key(duration(), 'captures start this far apart, at least (default: 1s)'),
   exclude: key(list(text('<pattern>')), 'names to leave out'),
-  split: key(yesNo(), 'guard each workspace as a graph of its own (default)'),
-  allow_partial: key(yesNo(), 'guard the files of an instance that keeps a part of the graph elsewhere'),
+  split: key(boolean(), 'guard each workspace as a graph of its own (default)'),
+  allow_partial: key(boolean(), 'guard the files of an instance that keeps a part of the graph elsewhere'),
   hooks: key(map(HOOK_KEYS), 'shell lines that are run around captures'),
   alarm_loss: key(
     percent(),

@@ -2,10 +2,10 @@ import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
-import type { Flags } from '../../agent/config/flags.ts';
 import { type ReadSettings, readSettings } from '../../agent/config/read.ts';
 import { settingFlags } from '../../agent/config/schema.ts';
 import type { AgentSettings } from '../../agent/config/settings.ts';
+import type { Flags } from '../../host/config/flags.ts';
 
 interface Given {
   readonly yaml?: string;

@@ -41,15 +41,15 @@ export function withValue({ entries, origin }: Mapping, path: readonly string[],
   const [key = '', ...rest] = path;
   const old = entries.get(key);
   const below = old?.kind === 'map' ? old : emptyMap(node.origin);
-  const value = rest.length === 0 ? over(old, node) : withValue(below, rest, node);
+  const value = rest.length === 0 ? overlay(old, node) : withValue(below, rest, node);
   return { kind: 'map', entries: new Map([...entries, [key, value]]), origin };
 }
 
 /** `upper` where it says something, `lower` elsewhere. Maps are joined; lists and values replace each other. */
-export function over(lower: Node | undefined, upper: Node): Node {
+export function overlay(lower: Node | undefined, upper: Node): Node {
   if (lower?.kind !== 'map' || upper.kind !== 'map') return upper;
   const entries = new Map(lower.entries);
-  for (const [key, node] of upper.entries) entries.set(key, over(entries.get(key), node));
+  for (const [key, node] of upper.entries) entries.set(key, overlay(entries.get(key), node));
   return { kind: 'map', entries, origin: upper.origin };
 }
 

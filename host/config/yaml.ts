@@ -11,7 +11,7 @@ import {
   parseDocument,
 } from 'yaml';
 import type { Node, Origin } from './node.ts';
-import type { Report } from './problem.ts';
+import type { ProblemReport } from './problem.ts';
 
 const NODES_MAX = 20_000;
 const ALIASES_MAX = 100;
@@ -23,7 +23,7 @@ export type YamlSource =
   | { readonly kind: 'environment' | 'flag'; readonly name: string };
 
 /** Reads YAML 1.2 with its origins; undefined if it is empty or cannot be read, which is reported. */
-export function parseYaml(text: string, source: YamlSource, report: Report): Node | undefined {
+export function parseYaml(text: string, source: YamlSource, report: ProblemReport): Node | undefined {
   const lines = new LineCounter();
   const document = parseDocument(text, {
     lineCounter: lines,
@@ -54,13 +54,13 @@ class Walk {
   readonly #document: Document;
   readonly #lines: LineCounter;
   readonly #source: YamlSource;
-  readonly #report: Report;
+  readonly #report: ProblemReport;
   #nodes = 0;
   #aliases = 0;
   /** One that is too large is told of once. */
   #givenUp = false;
 
-  constructor(document: Document, lines: LineCounter, source: YamlSource, report: Report) {
+  constructor(document: Document, lines: LineCounter, source: YamlSource, report: ProblemReport) {
     this.#document = document;
     this.#lines = lines;
     this.#source = source;

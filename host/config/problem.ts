@@ -12,7 +12,7 @@ export interface Problem {
 }
 
 /** Gathers what is wrong, so that all of it can be told at once. */
-export class Report {
+export class ProblemReport {
   readonly problems: Problem[] = [];
   readonly warnings: string[] = [];
 

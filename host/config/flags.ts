@@ -1,7 +1,7 @@
+import { type SettingFlag, settingFlags } from '../../agent/config/schema.ts';
 import { LightkeeperError } from '../../core/errors.ts';
 import { emptyMap, type Mapping, type Node, type Origin, withValue } from './node.ts';
-import type { Report } from './problem.ts';
-import { type SettingFlag, settingFlags } from './schema.ts';
+import type { ProblemReport } from './problem.ts';
 
 /** Flags as they were given, by their names (`--min-interval`); a flag without a value is true or false. */
 export type Flags = Readonly<Record<string, string | readonly string[] | boolean>>;
@@ -13,7 +13,7 @@ export interface FromFlags {
 }
 
 /** Reads flags; a structure is written as YAML. */
-export async function readFlags(flags: Flags, report: Report): Promise<FromFlags> {
+export async function readFlags(flags: Flags, report: ProblemReport): Promise<FromFlags> {
   const known = new Map(settingFlags().map((flag) => [flag.name, flag]));
   const maps = { agent: emptyMap(), graph: emptyMap() };
   // A structure first: the flags of its keys win over it.
@@ -34,7 +34,7 @@ function unknownFlag(name: string): never {
 async function nodeOf(
   flag: SettingFlag,
   value: string | readonly string[] | boolean,
-  report: Report,
+  report: ProblemReport,
 ): Promise<Node | undefined> {
   const { name } = flag;
   const origin: Origin = { kind: 'flag', name: value === false ? name.replace(/^--/, '--no-') : name };

@@ -1,8 +1,8 @@
 import { resolve } from 'node:path';
 import { LightkeeperError } from '../../core/errors.ts';
-import { parseDuration, parseSize } from '../../host/quantity.ts';
+import { parseDuration, parseSize } from '../quantity.ts';
 import { type Mapping, type Node, type Origin, quoted } from './node.ts';
-import type { Report } from './problem.ts';
+import type { ProblemReport } from './problem.ts';
 import { nearest } from './suggest.ts';
 
 /** A value that was given, and by whom. */
@@ -15,13 +15,13 @@ export interface Found<T> {
 
 /** What reading needs to know. */
 export interface Reading {
-  readonly report: Report;
+  readonly report: ProblemReport;
   /** Where relative paths of an origin begin. */
   readonly folder: (origin: Origin) => string;
 }
 
 /** A kind of value: how it is read, and what its flag takes. */
-export interface Kind<T> {
+export interface ValueType<T> {
   /** What stands for it in the help; empty for a flag without a value. */
   readonly word: string;
   /** Its keys, of a map. */
@@ -37,19 +37,19 @@ export interface Kind<T> {
 }
 
 /** A kind of value with what it means. */
-export interface Key<T> extends Kind<T> {
+export interface Key<T> extends ValueType<T> {
   readonly about: string;
 }
 
 export type Keys = Readonly<Record<string, Key<unknown>>>;
 
-type ValueOf<K> = K extends Kind<infer T> ? T : never;
+type ValueOf<K> = K extends ValueType<infer T> ? T : never;
 
 /** The keys of a map that were given, and are what they must be. */
 export type Fields<K extends Keys> = { readonly [N in keyof K]?: Found<ValueOf<K[N]>> };
 
 /** A kind with its meaning. */
-export function key<T>(kind: Kind<T>, about: string): Key<T> {
+export function key<T>(kind: ValueType<T>, about: string): Key<T> {
   return { ...kind, about };
 }
 
@@ -64,7 +64,13 @@ function typeText(node: Node): string {
 }
 
 /** Reports a value of another kind than `wanted`. */
-export function wrong(node: Node, path: string, { report }: Reading, wanted: string, hint = ''): undefined {
+export function reportWrongType(
+  node: Node,
+  path: string,
+  { report }: Reading,
+  wanted: string,
+  hint = '',
+): undefined {
   report.problem({ origin: node.origin, path }, `${wanted} is needed here, but ${typeText(node)}`, { hint });
   return undefined;
 }
@@ -73,12 +79,12 @@ export function wrong(node: Node, path: string, { report }: Reading, wanted: str
 export function text(
   word: string,
   state: (value: string) => string | undefined = () => undefined,
-): Kind<string> {
+): ValueType<string> {
   return {
     word,
     read: (node, path, reading) => {
       if (node.kind !== 'scalar' || typeof node.value !== 'string') {
-        return wrong(node, path, reading, 'text', 'put the value in quotes');
+        return reportWrongType(node, path, reading, 'text', 'put the value in quotes');
       }
       const why =
         node.value === '' ? 'it is empty' : node.value.includes('\0') ? 'it holds a NUL' : state(node.value);
@@ -90,7 +96,7 @@ export function text(
 }
 
 /** A path, made absolute. */
-export function path(word: string): Kind<string> {
+export function path(word: string): ValueType<string> {
   const base = text(word);
   return {
     word,
@@ -102,12 +108,12 @@ export function path(word: string): Kind<string> {
 }
 
 /** A text or number that one of our readers of quantities takes. */
-function quantity<T>(word: string, wanted: string, parse: (text: string) => T): Kind<T> {
+function quantity<T>(word: string, wanted: string, parse: (text: string) => T): ValueType<T> {
   return {
     word,
     read: (node, at, reading) => {
       if (node.kind !== 'scalar' || !['string', 'number'].includes(typeof node.value)) {
-        return wrong(node, at, reading, wanted);
+        return reportWrongType(node, at, reading, wanted);
       }
       try {
         return parse(String(node.value));
@@ -128,7 +134,7 @@ function quantity<T>(word: string, wanted: string, parse: (text: string) => T): 
 const DURATION_MS_MAX = 2 ** 31 - 1;
 
 /** A duration in milliseconds. `longest` is what a timer can wait for, unless it is not for a timer. */
-export function duration({ atLeastMs = 0, longestMs = DURATION_MS_MAX } = {}): Kind<number> {
+export function duration({ atLeastMs = 0, longestMs = DURATION_MS_MAX } = {}): ValueType<number> {
   return quantity('<duration>', 'a duration', (given) => {
     const ms = parseDuration(given);
     if (ms >= atLeastMs && ms <= longestMs) return ms;
@@ -138,12 +144,12 @@ export function duration({ atLeastMs = 0, longestMs = DURATION_MS_MAX } = {}): K
 }
 
 /** A number of bytes. */
-export function size(): Kind<bigint> {
+export function size(): ValueType<bigint> {
   return quantity('<size>', 'a size', (given) => BigInt(parseSize(given)));
 }
 
 /** A number of bytes in a second. */
-export function rate(): Kind<bigint> {
+export function rate(): ValueType<bigint> {
   return quantity('<rate>', 'a rate', (given) => {
     const [, bytes] = /^(.*)\/s$/.exec(given) ?? [];
     if (bytes !== undefined) return BigInt(parseSize(bytes));
@@ -154,7 +160,7 @@ export function rate(): Kind<bigint> {
 }
 
 /** A share of something, above nothing and up to all of it. */
-export function percent(): Kind<number> {
+export function percent(): ValueType<number> {
   return quantity('<percent>', 'a share', (given) => {
     const [, digits] = /^([0-9]{1,3}(?:\.[0-9]{1,3})?)\s*%$/.exec(given) ?? [];
     const value = Number(digits);
@@ -168,7 +174,7 @@ export function percent(): Kind<number> {
 const COUNT_MAX = 999_999_999;
 
 /** A whole number, 0 or more. */
-export function count(): Kind<number> {
+export function count(): ValueType<number> {
   return {
     word: '<n>',
     read: (node, at, reading) => {
@@ -177,25 +183,25 @@ export function count(): Kind<number> {
         typeof given === 'string' && isLoose(node) && /^[0-9]{1,10}$/.test(given) ? Number(given) : given;
       if (typeof value === 'number' && Number.isInteger(value) && value >= 0 && value <= COUNT_MAX)
         return value;
-      return wrong(node, at, reading, `a whole number from 0 to ${COUNT_MAX}`);
+      return reportWrongType(node, at, reading, `a whole number from 0 to ${COUNT_MAX}`);
     },
   };
 }
 
 /** The truth of a word as variables have them; undefined if it is none. */
-export function truthOf(word: string): boolean | undefined {
+export function parseBoolean(word: string): boolean | undefined {
   if (/^(?:true|1|yes|on)$/i.test(word)) return true;
   return /^(?:false|0|no|off)$/i.test(word) ? false : undefined;
 }
 
 /** True or false. */
-export function yesNo(): Kind<boolean> {
+export function boolean(): ValueType<boolean> {
   return {
     word: '',
     read: (node, at, reading) => {
       const given = node.kind === 'scalar' ? node.value : undefined;
-      const value = typeof given === 'string' && isLoose(node) ? truthOf(given) : given;
-      return typeof value === 'boolean' ? value : wrong(node, at, reading, 'true or false');
+      const value = typeof given === 'string' && isLoose(node) ? parseBoolean(given) : given;
+      return typeof value === 'boolean' ? value : reportWrongType(node, at, reading, 'true or false');
     },
   };
 }
@@ -207,7 +213,7 @@ export interface Address {
 }
 
 /** `host:port`. */
-export function address(): Kind<Address> {
+export function address(): ValueType<Address> {
   return quantity('<host:port>', 'host:port', (given) => {
     const [, host = '', port = ''] = /^(.+):([0-9]{1,5})$/.exec(given) ?? [];
     if (host !== '' && Number(port) <= 65535) {
@@ -220,14 +226,14 @@ export function address(): Kind<Address> {
 }
 
 /** A list; one value is a list too where there are only texts. */
-export function list<T>(item: Kind<T>): Kind<readonly T[]> {
+export function list<T>(item: ValueType<T>): ValueType<readonly T[]> {
   return {
     word: item.word,
     repeats: item.structure !== true,
     structure: item.structure === true,
     read: (node, at, reading) => {
       if (node.kind === 'map' || (node.kind === 'scalar' && !isLoose(node))) {
-        return wrong(node, at, reading, 'a list');
+        return reportWrongType(node, at, reading, 'a list');
       }
       const items = node.kind === 'scalar' ? [node] : node.items;
       return items.flatMap((one, i) => item.read(one, `${at}[${i}]`, reading) ?? []);
@@ -236,13 +242,13 @@ export function list<T>(item: Kind<T>): Kind<readonly T[]> {
 }
 
 /** A map with these keys and no others. */
-export function map<const K extends Keys>(keys: K): Kind<Fields<K>> {
+export function map<const K extends Keys>(keys: K): ValueType<Fields<K>> {
   return {
     word: '<yaml>',
     keys,
     structure: true,
     read: (node, at, reading) => {
-      if (node.kind !== 'map') return wrong(node, at, reading, 'a map');
+      if (node.kind !== 'map') return reportWrongType(node, at, reading, 'a map');
       return readMap(keys, node, at, reading);
     },
   };
@@ -288,7 +294,7 @@ function unknown(
 }
 
 /** A kind whose part is not in this version: its values are checked, and refused if they would do something. */
-export function later<T>(kind: Kind<T>, does: (value: T) => boolean = () => true): Kind<T> {
+export function later<T>(kind: ValueType<T>, does: (value: T) => boolean = () => true): ValueType<T> {
   return {
     ...kind,
     later: true,

@@ -1,7 +1,7 @@
 import { DEFAULT, type Origin, originText } from './node.ts';
 
 /** A setting that holds, and where it comes from; never a secret. */
-export interface Shown {
+export interface EffectiveSetting {
   readonly key: string;
   readonly value: string | number | boolean | readonly string[];
   readonly origin: string;
@@ -16,18 +16,18 @@ const UNITS = [
 ] as const;
 
 /** A duration exactly as it may be written. */
-export function durationWord(ms: number): string {
+export function formatDuration(ms: number): string {
   const unit = UNITS.find(([, one]) => ms >= one && ms % one === 0);
   return unit === undefined ? `${ms}ms` : `${ms / unit[1]}${unit[0]}`;
 }
 
 /** A share as it may be written. */
-export function percentWord(share: number): string {
+export function formatPercent(share: number): string {
   return `${Number((share * 100).toFixed(3))}%`;
 }
 
 /** A size exactly as it may be written. */
-export function sizeWord(bytes: bigint): string {
+export function formatSize(bytes: bigint): string {
   const names = ['TiB', 'GiB', 'MiB', 'KiB'];
   for (const [i, name] of names.entries()) {
     const unit = 1n << BigInt(10 * (names.length - i));
@@ -37,11 +37,11 @@ export function sizeWord(bytes: bigint): string {
 }
 
 /** Gathers the settings that hold while they are put together. */
-export class Listing {
-  readonly rows: Shown[] = [];
+export class EffectiveSettings {
+  readonly rows: EffectiveSetting[] = [];
 
   /** Notes a value of an origin. */
-  add(key: string, value: Shown['value'], origin: Origin = DEFAULT): void {
+  add(key: string, value: EffectiveSetting['value'], origin: Origin = DEFAULT): void {
     this.rows.push({ key, value, origin: originText(origin) });
   }
 
@@ -50,7 +50,7 @@ export class Listing {
     key: string,
     found: { readonly value: T; readonly origin: Origin } | undefined,
     otherwise: T,
-    word: (value: T) => Shown['value'],
+    word: (value: T) => EffectiveSetting['value'],
   ): T {
     const value = found === undefined ? otherwise : found.value;
     this.add(key, word(value), found?.origin ?? DEFAULT);
