@@ -9,40 +9,40 @@ import type { InstanceSettings } from '../instance/probe.ts';
 /** One graph that an agent guards. */
 export interface GraphSettings {
   readonly graphId: string;
-  /** Absolute. */
+  /** Absolute path of the directory, in bytes. */
   readonly dir: Uint8Array;
-  /** Names (with * and ?) that are not captured. */
+  /** Patterns of names that are not captured. */
   readonly exclude: readonly string[];
-  /** The least quiet window, in milliseconds; the learned one may be longer. */
+  /** Shortest quiet window, in milliseconds; the learned one may be longer. */
   readonly quietMs: number;
-  /** Captures start this far apart, at least. */
+  /** Shortest time between the starts of two captures, in milliseconds. */
   readonly minIntervalMs: number;
-  /** Guard each workspace, a direct subfolder with LightRAG's files, as a graph of its own: `ID.W`. */
+  /** Whether each workspace (a direct subfolder with LightRAG's files) is a graph of its own: `ID.W`. */
   readonly split: boolean;
-  /** What may be lost from one point to the next without an alarm, as a share. */
+  /** Share of documents or entities that may disappear between two snapshots without an alarm. */
   readonly lossShare: number;
   readonly instance: InstanceSettings | undefined;
   readonly hooks: CaptureHooks | undefined;
   readonly retention: RetentionPolicy;
 }
 
-/** All that an agent is told. */
+/** Settings of an agent. */
 export interface AgentSettings {
-  /** Absolute. */
+  /** Absolute path of the store. */
   readonly store: string;
   readonly graphs: readonly GraphSettings[];
   readonly http: { readonly host: string; readonly port: number; readonly fallback: boolean };
-  /** Free bytes that must remain; undefined for the formula, 0 for no check. */
+  /** Free bytes that must remain; undefined is the formula, 0 is no check. */
   readonly reserveBytes: bigint | undefined;
-  /** False: no captures, but the endpoints stay. */
+  /** False: no captures; the endpoints are served. */
   readonly captures: boolean;
-  /** A tagged point at least this often, in milliseconds; undefined for none. */
+  /** Longest time between two tagged snapshots, in milliseconds; undefined is no limit. */
   readonly intervalMs?: number;
-  /** Capture after every settled change; false: at the interval alone. */
+  /** True: a capture after every settled change. False: at the interval alone. */
   readonly continuous: boolean;
 }
 
-/** What holds for a graph where nothing else is said. */
+/** Defaults of a graph. */
 export const GRAPH_DEFAULTS = {
   exclude: [],
   quietMs: 300,
@@ -55,7 +55,7 @@ export const GRAPH_DEFAULTS = {
 
 const HOUR_MS = 3_600_000;
 
-/** The retention that holds where nothing else is said. */
+/** Returns the default retention. */
 export function defaultRetention(): RetentionPolicy {
   return create(RetentionPolicySchema, {
     withinMs: BigInt(HOUR_MS),
@@ -66,19 +66,19 @@ export function defaultRetention(): RetentionPolicy {
   });
 }
 
-/** What an agent adds to a bare store: the directories that it guards. */
+/** A directory that an agent guards, for calls on its store. */
 export interface Guarded {
   readonly graphId: string;
   readonly dir: string;
-  /** Patterns of names that it leaves out. */
+  /** Patterns of names that are not captured. */
   readonly exclude: readonly string[];
-  /** How to find a good moment for a capture, whoever asks for one. */
+  /** Instance to wait for before a capture; undefined if it is unknown. */
   readonly instance: InstanceSettings | undefined;
   readonly hooks: CaptureHooks | undefined;
-  /** What may be lost from one point to the next without an alarm, as a share. */
+  /** Share of documents or entities that may disappear between two snapshots without an alarm. */
   readonly lossShare: number;
-  /** Direct subfolders that are guarded as graphs of their own. */
+  /** Returns the direct subfolders that are graphs of their own. */
   readonly leaveOut: () => ReadonlySet<BytePath>;
-  /** What is wrong with how it is guarded, as long as it is. */
+  /** Standing findings about how it is guarded. */
   readonly findings: readonly Finding[];
 }

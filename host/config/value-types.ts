@@ -1,87 +1,24 @@
 import { resolve } from 'node:path';
 import { LightkeeperError } from '../../core/errors.ts';
-import { parseDuration, parseSize } from '../quantity.ts';
-import { type Mapping, type Node, type Origin, quoted } from './node.ts';
-import type { ProblemReport } from './problem.ts';
-import { nearest } from './suggest.ts';
+import { DURATION_UNITS, parseDuration, parseSize, SIZE_UNITS } from '../quantity.ts';
+import { anyCasePattern, type JsonSchema } from './json-schema.ts';
+import { type Fields, type Keys, mapJsonSchema, readMap, reportWrongType, type ValueType } from './keys.ts';
+import { type Node, quoted } from './node.ts';
 
-/** A value that was given, and by whom. */
-export interface Found<T> {
-  readonly value: T;
-  readonly origin: Origin;
-  /** Its key: `graphs[0].dir`. */
-  readonly path: string;
-}
-
-/** What reading needs to know. */
-export interface Reading {
-  readonly report: ProblemReport;
-  /** Where relative paths of an origin begin. */
-  readonly folder: (origin: Origin) => string;
-}
-
-/** A kind of value: how it is read, and what its flag takes. */
-export interface ValueType<T> {
-  /** What stands for it in the help; empty for a flag without a value. */
-  readonly word: string;
-  /** Its keys, of a map. */
-  readonly keys?: Keys;
-  /** Its flag may be given several times. */
-  readonly repeats?: boolean;
-  /** Its flag and its variable take YAML. */
-  readonly structure?: boolean;
-  /** What is set has no effect in this version, and is refused. */
-  readonly later?: boolean;
-  /** Checks and converts; what is wrong is reported, and undefined the answer. */
-  readonly read: (node: Node, path: string, reading: Reading) => T | undefined;
-}
-
-/** A kind of value with what it means. */
-export interface Key<T> extends ValueType<T> {
-  readonly about: string;
-}
-
-export type Keys = Readonly<Record<string, Key<unknown>>>;
-
-type ValueOf<K> = K extends ValueType<infer T> ? T : never;
-
-/** The keys of a map that were given, and are what they must be. */
-export type Fields<K extends Keys> = { readonly [N in keyof K]?: Found<ValueOf<K[N]>> };
-
-/** A kind with its meaning. */
-export function key<T>(kind: ValueType<T>, about: string): Key<T> {
-  return { ...kind, about };
-}
-
-/** In a file a text is a text; a variable or a flag has only texts. */
+/** Whether a value may be text of another type: variables and flags have only texts, a file has types. */
 function isLoose(node: Node): boolean {
   return node.origin.kind !== 'file';
 }
 
-function typeText(node: Node): string {
-  if (node.kind !== 'scalar') return node.kind === 'map' ? 'it is a map' : 'it is a list';
-  return typeof node.value === 'string' ? `${quoted(node.value)} is text` : `${quoted(node.value)} is none`;
-}
-
-/** Reports a value of another kind than `wanted`. */
-export function reportWrongType(
-  node: Node,
-  path: string,
-  { report }: Reading,
-  wanted: string,
-  hint = '',
-): undefined {
-  report.problem({ origin: node.origin, path }, `${wanted} is needed here, but ${typeText(node)}`, { hint });
-  return undefined;
-}
-
-/** Words of one line. `state` says why a word cannot be used. */
+/** One line of text. `state` returns why a text cannot be used. */
 export function text(
   word: string,
   state: (value: string) => string | undefined = () => undefined,
+  jsonSchema: JsonSchema = {},
 ): ValueType<string> {
   return {
     word,
+    jsonSchema: { type: 'string', minLength: 1, ...jsonSchema },
     read: (node, path, reading) => {
       if (node.kind !== 'scalar' || typeof node.value !== 'string') {
         return reportWrongType(node, path, reading, 'text', 'put the value in quotes');
@@ -95,11 +32,27 @@ export function text(
   };
 }
 
+/** One of these words. */
+export function oneOf<const W extends string>(word: string, words: readonly W[]): ValueType<W> {
+  const base = text(word, (value) => {
+    return words.some((one) => one === value) ? undefined : `${quoted(value)} is none of ${words.join(', ')}`;
+  });
+  return {
+    word,
+    jsonSchema: { type: 'string', enum: words },
+    read: (node, path, reading) => {
+      const given = base.read(node, path, reading);
+      return words.find((one) => one === given);
+    },
+  };
+}
+
 /** A path, made absolute. */
 export function path(word: string): ValueType<string> {
   const base = text(word);
   return {
     word,
+    jsonSchema: base.jsonSchema,
     read: (node, at, reading) => {
       const given = base.read(node, at, reading);
       return given === undefined ? undefined : resolve(reading.folder(node.origin), given);
@@ -107,10 +60,19 @@ export function path(word: string): ValueType<string> {
   };
 }
 
-/** A text or number that one of our readers of quantities takes. */
-function quantity<T>(word: string, wanted: string, parse: (text: string) => T): ValueType<T> {
+interface Quantity<T> {
+  readonly word: string;
+  /** Name of the type in problems. */
+  readonly wanted: string;
+  readonly jsonSchema: JsonSchema;
+  readonly parse: (text: string) => T;
+}
+
+/** A text or number that a parser of quantities takes. */
+function quantity<T>({ word, wanted, jsonSchema, parse }: Quantity<T>): ValueType<T> {
   return {
     word,
+    jsonSchema,
     read: (node, at, reading) => {
       if (node.kind !== 'scalar' || !['string', 'number'].includes(typeof node.value)) {
         return reportWrongType(node, at, reading, wanted);
@@ -120,54 +82,84 @@ function quantity<T>(word: string, wanted: string, parse: (text: string) => T): 
       } catch (error) {
         if (!(error instanceof LightkeeperError)) throw error;
         const mend = error.hint === '' ? '' : `; ${error.hint}`;
-        reading.report.problem(
-          { origin: node.origin, path: at },
-          `${error.message.replace(/^C/, 'c')}${mend}`,
-        );
+        const state = `${error.message.replace(/^C/, 'c')}${mend}`;
+        reading.report.problem({ origin: node.origin, path: at }, state);
         return undefined;
       }
     },
   };
 }
 
-/** What a timer can wait for at most. */
-const DURATION_MS_MAX = 2 ** 31 - 1;
+/** Returns the schema of a number with a unit; zero needs none. */
+function unitSchema(units: readonly string[]): JsonSchema {
+  const decimal = '[0-9]+(?:\\.[0-9]+)?';
+  const pattern = `^\\s*(?:${decimal}\\s*${anyCasePattern(units)}|0+(?:\\.0+)?)\\s*$`;
+  return { type: ['string', 'integer'], pattern, minimum: 0, maximum: 0 };
+}
 
-/** A duration in milliseconds. `longest` is what a timer can wait for, unless it is not for a timer. */
-export function duration({ atLeastMs = 0, longestMs = DURATION_MS_MAX } = {}): ValueType<number> {
-  return quantity('<duration>', 'a duration', (given) => {
-    const ms = parseDuration(given);
-    if (ms >= atLeastMs && ms <= longestMs) return ms;
-    const state = ms < atLeastMs ? 'it is too short' : 'it is longer than 24 days';
-    throw new LightkeeperError('INVALID_ARGUMENT', `Cannot use ${quoted(given)} as this duration: ${state}`);
+/** Longest wait of a timer, in milliseconds. */
+const TIMER_MS_MAX = 2 ** 31 - 1;
+
+/** A duration in milliseconds. `longestMs` is what a timer can wait for, unless the value is not for a timer. */
+export function duration({ atLeastMs = 0, longestMs = TIMER_MS_MAX } = {}): ValueType<number> {
+  return quantity({
+    word: '<duration>',
+    wanted: 'a duration',
+    jsonSchema: unitSchema(DURATION_UNITS),
+    parse: (given) => {
+      const ms = parseDuration(given);
+      if (ms >= atLeastMs && ms <= longestMs) return ms;
+      const state = ms < atLeastMs ? 'it is too short' : 'it is longer than 24 days';
+      throw new LightkeeperError(
+        'INVALID_ARGUMENT',
+        `Cannot use ${quoted(given)} as this duration: ${state}`,
+      );
+    },
   });
 }
 
 /** A number of bytes. */
 export function size(): ValueType<bigint> {
-  return quantity('<size>', 'a size', (given) => BigInt(parseSize(given)));
-}
-
-/** A number of bytes in a second. */
-export function rate(): ValueType<bigint> {
-  return quantity('<rate>', 'a rate', (given) => {
-    const [, bytes] = /^(.*)\/s$/.exec(given) ?? [];
-    if (bytes !== undefined) return BigInt(parseSize(bytes));
-    throw new LightkeeperError('INVALID_ARGUMENT', `Cannot use ${quoted(given)} as a rate: it has no /s`, {
-      hint: 'write it like 50MB/s',
-    });
+  return quantity({
+    word: '<size>',
+    wanted: 'a size',
+    jsonSchema: unitSchema(SIZE_UNITS),
+    parse: (given) => BigInt(parseSize(given)),
   });
 }
 
-/** A share of something, above nothing and up to all of it. */
+/** A number of bytes per second. */
+export function rate(): ValueType<bigint> {
+  return quantity({
+    word: '<rate>',
+    wanted: 'a rate',
+    jsonSchema: { type: 'string', pattern: '^.+/s$' },
+    parse: (given) => {
+      const [, bytes] = /^(.*)\/s$/.exec(given) ?? [];
+      if (bytes !== undefined) return BigInt(parseSize(bytes));
+      throw new LightkeeperError('INVALID_ARGUMENT', `Cannot use ${quoted(given)} as a rate: it has no /s`, {
+        hint: 'write it like 50MB/s',
+      });
+    },
+  });
+}
+
+const PERCENT = '([0-9]{1,3}(?:\\.[0-9]{1,3})?)\\s*%';
+
+/** A share above 0 % and up to 100 %, as a fraction. */
 export function percent(): ValueType<number> {
-  return quantity('<percent>', 'a share', (given) => {
-    const [, digits] = /^([0-9]{1,3}(?:\.[0-9]{1,3})?)\s*%$/.exec(given) ?? [];
-    const value = Number(digits);
-    if (value > 0 && value <= 100) return value / 100;
-    throw new LightkeeperError('INVALID_ARGUMENT', `Cannot use ${quoted(given)} as a share: it is none`, {
-      hint: 'write it like 25%, up to 100%',
-    });
+  return quantity({
+    word: '<percent>',
+    wanted: 'a share',
+    jsonSchema: { type: 'string', pattern: `^${PERCENT}$` },
+    parse: (given) => {
+      const [, digits] = new RegExp(`^${PERCENT}$`).exec(given) ?? [];
+      const value = Number(digits);
+      if (value > 0 && value <= 100) return value / 100;
+      throw new LightkeeperError('INVALID_ARGUMENT', `Cannot use ${quoted(given)} as a share: it is none`, {
+        hint: 'write it like 25%, up to 100%',
+      });
+    },
   });
 }
 
@@ -177,6 +169,7 @@ const COUNT_MAX = 999_999_999;
 export function count(): ValueType<number> {
   return {
     word: '<n>',
+    jsonSchema: { type: 'integer', minimum: 0, maximum: COUNT_MAX },
     read: (node, at, reading) => {
       const given = node.kind === 'scalar' ? node.value : undefined;
       const value =
@@ -188,7 +181,7 @@ export function count(): ValueType<number> {
   };
 }
 
-/** The truth of a word as variables have them; undefined if it is none. */
+/** Parses the usual words for true and false; undefined if the word is neither. */
 export function parseBoolean(word: string): boolean | undefined {
   if (/^(?:true|1|yes|on)$/i.test(word)) return true;
   return /^(?:false|0|no|off)$/i.test(word) ? false : undefined;
@@ -198,6 +191,7 @@ export function parseBoolean(word: string): boolean | undefined {
 export function boolean(): ValueType<boolean> {
   return {
     word: '',
+    jsonSchema: { type: 'boolean' },
     read: (node, at, reading) => {
       const given = node.kind === 'scalar' ? node.value : undefined;
       const value = typeof given === 'string' && isLoose(node) ? parseBoolean(given) : given;
@@ -212,25 +206,38 @@ export interface Address {
   readonly port: number;
 }
 
+const ADDRESS = '(.+):([0-9]{1,5})';
+
 /** `host:port`. */
 export function address(): ValueType<Address> {
-  return quantity('<host:port>', 'host:port', (given) => {
-    const [, host = '', port = ''] = /^(.+):([0-9]{1,5})$/.exec(given) ?? [];
-    if (host !== '' && Number(port) <= 65535) {
-      return { host: host.replace(/^\[|\]$/g, ''), port: Number(port) };
-    }
-    throw new LightkeeperError('INVALID_ARGUMENT', `Cannot listen on ${quoted(given)}: it is no host:port`, {
-      hint: 'write it like 127.0.0.1:9701',
-    });
+  return quantity({
+    word: '<host:port>',
+    wanted: 'host:port',
+    jsonSchema: { type: 'string', pattern: `^${ADDRESS}$` },
+    parse: (given) => {
+      const [, host = '', port = ''] = new RegExp(`^${ADDRESS}$`).exec(given) ?? [];
+      if (host !== '' && Number(port) <= 65535) {
+        return { host: host.replace(/^\[|\]$/g, ''), port: Number(port) };
+      }
+      throw new LightkeeperError(
+        'INVALID_ARGUMENT',
+        `Cannot listen on ${quoted(given)}: it is no host:port`,
+        {
+          hint: 'write it like 127.0.0.1:9701',
+        },
+      );
+    },
   });
 }
 
-/** A list; one value is a list too where there are only texts. */
+/** A list. A variable or flag may give a single value. */
 export function list<T>(item: ValueType<T>): ValueType<readonly T[]> {
   return {
     word: item.word,
     repeats: item.structure !== true,
     structure: item.structure === true,
+    // The keys of the items are not keys of the list: they have no flags.
+    jsonSchema: { type: 'array', items: item.jsonSchema },
     read: (node, at, reading) => {
       if (node.kind === 'map' || (node.kind === 'scalar' && !isLoose(node))) {
         return reportWrongType(node, at, reading, 'a list');
@@ -241,12 +248,13 @@ export function list<T>(item: ValueType<T>): ValueType<readonly T[]> {
   };
 }
 
-/** A map with these keys and no others. */
+/** A map that has these keys and no others. */
 export function map<const K extends Keys>(keys: K): ValueType<Fields<K>> {
   return {
     word: '<yaml>',
     keys,
     structure: true,
+    jsonSchema: mapJsonSchema(keys),
     read: (node, at, reading) => {
       if (node.kind !== 'map') return reportWrongType(node, at, reading, 'a map');
       return readMap(keys, node, at, reading);
@@ -254,53 +262,14 @@ export function map<const K extends Keys>(keys: K): ValueType<Fields<K>> {
   };
 }
 
-/** Reads the keys of a map; `elsewhere` names the place of a key that is known there. */
-export function readMap<K extends Keys>(
-  keys: K,
-  { entries }: Mapping,
-  at: string,
-  reading: Reading,
-  elsewhere: (name: string) => string | undefined = () => undefined,
-): Fields<K> {
-  const fields: Record<string, Found<unknown>> = {};
-  for (const [name, node] of entries) {
-    const place = at === '' ? name : `${at}.${name}`;
-    const known = Object.hasOwn(keys, name) ? keys[name] : undefined;
-    if (known === undefined) {
-      reading.report.problem(
-        { origin: node.origin, path: place },
-        unknown(name, Object.keys(keys), elsewhere),
-      );
-      continue;
-    }
-    if (node.kind === 'scalar' && node.value === null) continue;
-    const value = known.read(node, place, reading);
-    if (value !== undefined) fields[name] = { value, origin: node.origin, path: place };
-  }
-  return fields as Fields<K>;
-}
-
-function unknown(
-  name: string,
-  known: readonly string[],
-  elsewhere: (name: string) => string | undefined,
-): string {
-  const place = elsewhere(name);
-  if (place !== undefined) return `unknown key; it belongs ${place}`;
-  const near = nearest(name, known);
-  return near === undefined
-    ? `unknown key; there are ${known.join(', ')}`
-    : `unknown key; did you mean "${near}"?`;
-}
-
-/** A kind whose part is not in this version: its values are checked, and refused if they would do something. */
-export function later<T>(kind: ValueType<T>, does: (value: T) => boolean = () => true): ValueType<T> {
+/** A type whose part is not in this version: values are checked, and refused if they would have an effect. */
+export function later<T>(type: ValueType<T>, hasEffect: (value: T) => boolean = () => true): ValueType<T> {
   return {
-    ...kind,
+    ...type,
     later: true,
     read: (node, at, reading) => {
-      const value = kind.read(node, at, reading);
-      if (value !== undefined && does(value)) {
+      const value = type.read(node, at, reading);
+      if (value !== undefined && hasEffect(value)) {
         reading.report.problem({ origin: node.origin, path: at }, 'not in this version', {
           code: 'UNIMPLEMENTED',
           hint: 'leave it out',
