@@ -3,7 +3,7 @@ import { serveSocket, socketPath } from '../../host/socket.ts';
 import { serverErrors } from '../api/errors.ts';
 import type { StoreService } from '../api/service.ts';
 
-/** Serves a store's calls on a Unix socket, and tells others of it. */
+/** Serves the calls of a store on a Unix socket, and records the socket in the store. */
 export async function serveStore(
   service: StoreService,
 ): Promise<{ socket: string; close: () => Promise<void> }> {

@@ -2,7 +2,6 @@ import type { Command, OptionValues } from 'commander';
 import { LightkeeperError } from '../../core/errors.ts';
 import { EXIT } from '../exit.ts';
 import { plain, printError, say, table } from '../print.ts';
-import { runUntilStopped } from '../run-agent.ts';
 import { addSettingFlags, flagsOf } from '../settings.ts';
 
 /** Flags of these commands that are no settings. */
@@ -69,7 +68,8 @@ async function runWith(words: readonly string[], values: OptionValues, command: 
       },
     );
   }
-  await runUntilStopped(await read(values, command));
+  const { runUntilStopped } = await import('../run-agent.ts');
+  await runUntilStopped(await read(values, command), 'log');
 }
 
 async function checkWith(values: OptionValues, command: Command): Promise<void> {
