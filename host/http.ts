@@ -17,7 +17,7 @@ export interface ListenAddress {
   readonly host: string;
   /** 0 is any free port. */
   readonly port: number;
-  /** Whether a free port is taken if this one is in use. */
+  /** Whether any free port is used if this one is taken. */
   readonly fallback: boolean;
 }
 
@@ -30,12 +30,13 @@ export interface HttpListener {
 
 /** Time limit of a whole request, in milliseconds. */
 const REQUEST_TIMEOUT_MS = 10_000;
-/** Largest body of a request. No route reads one, so a larger body is refused before it is sent. */
+// No route reads a body, so a large one is refused before it is received.
+/** Largest body of a request, in bytes. */
 const BODY_BYTES_MAX = 64 * 1024;
 const LOOPBACK_HOST = /^(?:localhost|127(?:\.\d{1,3}){3}|\[::1\])(?::\d+)?$/i;
 
-/** Serves routes by path on a loopback address. */
 // The Host header is checked, so that a web page cannot reach the port by DNS rebinding.
+/** Serves routes by path on a loopback address. */
 export async function serveHttp(
   address: ListenAddress,
   routes: ReadonlyMap<string, HttpRoute>,

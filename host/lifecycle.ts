@@ -1,7 +1,7 @@
 import { monotonic } from './clock.ts';
 
+// `timeout` signals the process and its group, so one stop arrives twice.
 /** Time in which a repeated signal is the same one, in milliseconds. */
-// `timeout` and process managers signal the process and its group, so one stop arrives twice.
 const SAME_SIGNAL_MS = 1000;
 
 /** Returns a signal that aborts at the first SIGINT or SIGTERM. The same one again, later, ends the process. */

@@ -122,7 +122,7 @@ function workingDir(
     return undefined;
   }
   if (/^\.{1,2}$|[/\\]/.test(workspace)) {
-    const state = `${quoted(workspace)} is no name of a folder`;
+    const state = `${quoted(workspace)} is not the name of a folder`;
     report.problem({ origin: variableOrigin('WORKSPACE'), path: '' }, state);
     return undefined;
   }

@@ -116,7 +116,7 @@ function instanceOf(
   if (apiKey !== undefined && file === undefined && !KEY_CHARACTERS.test(apiKey.value)) {
     report.problem(
       { origin: apiKey.origin, path: '' },
-      'this is no key: one line of visible characters is needed',
+      'this is not a key: one line of visible characters is needed',
     );
   }
   return { url: url.value, apiKey: apiKey?.value ?? '', allowPartial };

@@ -28,14 +28,14 @@ function graphIdState(id: string): string | undefined {
     return undefined;
   } catch (error) {
     if (!(error instanceof LightkeeperError)) throw error;
-    return `${quoted(id)} is no graph id; ${error.hint}`;
+    return `${quoted(id)} is not a graph id; ${error.hint}`;
   }
 }
 
 // The URL may hold a password: it is not repeated.
 /** Returns why the URL of a server cannot be used. */
 function urlState(url: string): string | undefined {
-  if (!/^https?:\/\//i.test(url) || !URL.canParse(url)) return 'it is no URL like http://127.0.0.1:9621';
+  if (!/^https?:\/\//i.test(url) || !URL.canParse(url)) return 'it is not a URL like http://127.0.0.1:9621';
   const { username, password } = new URL(url);
   return username + password === '' ? undefined : 'it holds a password; name a file with api_key_file';
 }

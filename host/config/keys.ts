@@ -66,7 +66,9 @@ export function reportWrongType(
 
 function typeText(node: Node): string {
   if (node.kind !== 'scalar') return node.kind === 'map' ? 'it is a map' : 'it is a list';
-  return typeof node.value === 'string' ? `${quoted(node.value)} is text` : `${quoted(node.value)} is none`;
+  if (node.value === null) return 'it is empty';
+  const type = typeof node.value;
+  return `${quoted(node.value)} is ${type === 'string' ? 'text' : type === 'boolean' ? 'a boolean' : 'a number'}`;
 }
 
 /** Reads the keys of a map. `elsewhere` returns the right place of a misplaced key. */

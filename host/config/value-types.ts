@@ -156,9 +156,13 @@ export function percent(): ValueType<number> {
       const [, digits] = new RegExp(`^${PERCENT}$`).exec(given) ?? [];
       const value = Number(digits);
       if (value > 0 && value <= 100) return value / 100;
-      throw new LightkeeperError('INVALID_ARGUMENT', `Cannot use ${quoted(given)} as a share: it is none`, {
-        hint: 'write it like 25%, up to 100%',
-      });
+      throw new LightkeeperError(
+        'INVALID_ARGUMENT',
+        `Cannot use ${quoted(given)} as a share: it is no percentage`,
+        {
+          hint: 'write it like 25%, up to 100%',
+        },
+      );
     },
   });
 }
@@ -221,7 +225,7 @@ export function address(): ValueType<Address> {
       }
       throw new LightkeeperError(
         'INVALID_ARGUMENT',
-        `Cannot listen on ${quoted(given)}: it is no host:port`,
+        `Cannot listen on ${quoted(given)}: it is not host:port`,
         {
           hint: 'write it like 127.0.0.1:9701',
         },
