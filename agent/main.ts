@@ -1,6 +1,7 @@
 import type { ValidateDirectoryResponse } from '../gen/lightkeeper/v1/agent_pb.ts';
+import type { SettingsJsonSchema } from '../host/config/json-schema.ts';
 import type { ReadSettings, SettingsSources } from './config/read.ts';
-import type { SettingFlag } from './config/schema.ts';
+import type { AgentFlag } from './config/schema.ts';
 import type { AgentSettings } from './config/settings.ts';
 import type { AgentEvents } from './run/agent.ts';
 import type { GraphPlace } from './watch/workspaces.ts';
@@ -23,13 +24,13 @@ export async function validateDirectory(
   return await validate.validateDirectory(dir, signal);
 }
 
-export type { Flags } from './config/flags.ts';
+export type { Flags, SettingFlag } from '../host/config/flags.ts';
+export type { LogSettings } from '../host/config/log-settings.ts';
 export type { ReadSettings, SettingsSources } from './config/read.ts';
-export type { SettingFlag } from './config/schema.ts';
 export type { AgentSettings, GraphSettings } from './config/settings.ts';
 export type { AgentEvents } from './run/agent.ts';
 
-/** Guards graphs until the signal; see `up.ts`, which is loaded only for this. */
+/** Guards graphs until the signal; loads `run/agent.ts` only for this. */
 export async function runAgent(
   settings: AgentSettings,
   events: AgentEvents,
@@ -39,14 +40,20 @@ export async function runAgent(
   await agent.runAgent(settings, events, signal);
 }
 
-/** Reads the settings of an agent from a file, variables and flags; see `config.ts`. */
+/** Reads the settings of an agent from a file, variables and flags. */
 export async function readSettings(sources: SettingsSources): Promise<ReadSettings> {
   const config = await import('./config/read.ts');
   return await config.readSettings(sources);
 }
 
-/** The flags of all settings. */
-export async function settingFlags(): Promise<readonly SettingFlag[]> {
-  const keys = await import('./config/schema.ts');
-  return keys.settingFlags();
+/** Returns the flags of all settings. */
+export async function settingFlags(): Promise<readonly AgentFlag[]> {
+  const schema = await import('./config/schema.ts');
+  return schema.settingFlags();
+}
+
+/** Returns the JSON Schema of an agent's settings file. */
+export async function settingsJsonSchema(): Promise<SettingsJsonSchema> {
+  const schema = await import('./config/schema.ts');
+  return schema.agentJsonSchema();
 }

@@ -18,19 +18,23 @@ export class Guarded {
 
   constructor(words: readonly string[]) {
     const [program = '', ...args] = [...OURS, ...words];
-    this.child = spawn(program, args, { stdio: ['ignore', 'pipe', 'inherit'] });
-    this.child.stdout?.setEncoding('utf8').on('data', (text: string) => {
-      const now = Date.now();
-      this.#out += text;
-      const told = this.#out
-        .split('\n')
-        .slice(0, -1)
-        .filter((line) => / snapshot [0-9a-f]{12}:/.test(line));
-      for (const line of told.slice(this.toldMs.length)) {
-        this.toldMs.push(now);
-        this.committedMs.push(now - gradedMs(line));
-      }
-    });
+    this.child = spawn(program, args, { stdio: ['ignore', 'pipe', 'pipe'] });
+    // `up` prints on standard output, `agent` logs on standard error.
+    for (const stream of [this.child.stdout, this.child.stderr])
+      stream?.setEncoding('utf8').on('data', (text: string) => this.#read(text));
+  }
+
+  #read(text: string): void {
+    const now = Date.now();
+    this.#out += text;
+    const told = this.#out
+      .split('\n')
+      .slice(0, -1)
+      .filter((line) => / snapshot [0-9a-f]{12}:| snapshot taken /.test(line));
+    for (const line of told.slice(this.toldMs.length)) {
+      this.toldMs.push(now);
+      this.committedMs.push(now - gradedMs(line));
+    }
   }
 
   /** When its n-th point was committed, by the wall clock; waits until it is told of. */
@@ -71,6 +75,8 @@ export class Guarded {
 
 /** How long a point was looked into, by the line that tells of it. */
 function gradedMs(line: string): number {
+  const [, logged] = / gradeMs=(\d+)/.exec(line) ?? [];
+  if (logged !== undefined) return Number(logged);
   const [, amount = '0', unit] = /graded in ([\d.]+) (ms|s)/.exec(line) ?? [];
   return Number(amount) * (unit === 's' ? 1000 : 1);
 }

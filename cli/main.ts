@@ -123,7 +123,9 @@ for (const signal of ['SIGINT', 'SIGTERM'] as const) {
   });
 }
 process.stdout.on('error', (error: NodeJS.ErrnoException) => {
-  // Whoever read our output has had enough of it.
+  // A daemon has a listener of its own, and goes on without a reader.
+  if (process.stdout.listenerCount('error') !== 1) return;
+  // The reader has gone: there is nothing left to do.
   if (error.code === 'EPIPE') process.exit(EXIT.done);
   throw error;
 });

@@ -1,84 +1,34 @@
-import { timestampMs } from '@bufbuild/protobuf/wkt';
-import type { AgentEvents, ReadSettings } from '../agent/main.ts';
-import type { Snapshot } from '../gen/lightkeeper/v1/agent_pb.ts';
-import { now } from '../host/clock.ts';
-import { durationText, sizeText } from '../host/quantity.ts';
-import { snapshotLine } from './commands/snapshot.ts';
-import { isUsable } from './exit.ts';
-import { plain, printError, printFindings, say, timeText } from './print.ts';
+import type { ReadSettings } from '../agent/main.ts';
+import { abortOnStopSignals, exitAfter } from '../host/lifecycle.ts';
+import { ignoreWriteErrors } from '../host/line-sink.ts';
+import { loggedEvents } from './agent-log.ts';
+import { printedEvents } from './agent-print.ts';
+import { plain, say } from './print.ts';
 
-/** Runs an agent with these settings until SIGINT or SIGTERM, and tells what it does. */
-export async function runUntilStopped({ settings, warnings, error }: ReadSettings): Promise<void> {
+/** Time that a slow reader of the last lines has, in milliseconds. */
+const LAST_LINES_MS = 2000;
+
+/** Runs an agent with these settings until SIGINT or SIGTERM. `up` prints for people, `agent` logs. */
+export async function runUntilStopped(
+  { settings, log: logSettings, warnings, error }: ReadSettings,
+  output: 'print' | 'log',
+): Promise<void> {
   if (settings === undefined) throw error;
-  const stop = new AbortController();
-  const stopNow = () => {
-    say('stopping: a last look at the directory');
-    stop.abort();
-  };
-  for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, stopNow);
-  for (const warning of warnings) say(`warning: ${plain(warning)}`);
+  // A reader that has gone, or a full disk, does not end an agent.
+  for (const stream of [process.stdout, process.stderr]) ignoreWriteErrors(stream);
   const { runAgent } = await import('../agent/main.ts');
-  await runAgent(settings, agentEvents(), stop.signal);
-  say('stopped');
-}
-
-/** Findings of a point that is not usable, or has alarms. */
-const FINDINGS_TOLD = 3;
-
-/** Says what an agent does, a line for each thing; with several graphs each line names its own. */
-export function agentEvents(): AgentEvents {
-  const dirs = new Map<string, string>();
-  const since = new Map<string, Snapshot>();
-  const failing = new Map<string, string>();
-  const ofGraph = (graphId: string) => (dirs.size > 1 ? `${graphId}: ` : '');
-  return {
-    started: ({ store, port, socket }) => {
-      say(`points are kept in ${plain(store)}`);
-      say(
-        `metrics and probes: http://127.0.0.1:${port}/metrics /health /readiness /liveness · socket: ${socket}`,
-      );
-    },
-    guarding: (graphId, dir) => {
-      dirs.set(graphId, plain(Buffer.from(dir).toString()));
-      say(`protecting ${dirs.get(graphId)} as graph "${graphId}"`);
-    },
-    snapshot: (snapshot) => {
-      const { graphId } = snapshot;
-      failing.delete(graphId);
-      if (isUsable(snapshot.grade) && !since.has(graphId)) since.set(graphId, snapshot);
-      const first = since.get(graphId);
-      const protectedSince =
-        first === undefined
-          ? 'not protected yet'
-          : `protected since ${timeText(first.capturedAt)}, RPO ${rpoText(snapshot)}`;
-      const time = timeText(snapshot.capturedAt);
-      say(`${time} ${ofGraph(graphId)}${snapshotLine(snapshot)} · ${protectedSince}`);
-      if (!isUsable(snapshot.grade) || snapshot.alarms.length > 0)
-        printFindings(snapshot.findings, FINDINGS_TOLD);
-    },
-    pruned: (graphId, { remove, keep, bytesFreed }) => {
-      const freed = sizeText(Number(bytesFreed));
-      say(
-        `${ofGraph(graphId)}retention: ${remove.length} points removed, ${keep.length} kept, ${freed} freed`,
-      );
-    },
-    waiting: (graphId) => say(`waiting for ${dirs.get(graphId)}, which is not there yet`),
-    warned: (graphId, { message, hint }) => {
-      say(`warning: ${ofGraph(graphId)}${plain(message)}`);
-      say(`hint: ${plain(hint)}`);
-    },
-    settled: (findings) => printFindings(findings),
-    failed: (graphId, error) => {
-      // Said once, and again only when it changes: it is tried again by itself.
-      if (error.message !== failing.get(graphId)) printError(error, false);
-      failing.set(graphId, error.message);
-    },
-  };
-}
-
-/** What a loss of the directory would cost at this moment. */
-function rpoText(snapshot: Snapshot): string {
-  return snapshot.confirmedAt === undefined
-    ? '-'
-    : durationText(Math.max(0, now() - timestampMs(snapshot.confirmedAt)));
+  if (output === 'print') {
+    const signal = abortOnStopSignals(() => say('stopping: a last look at the directory'));
+    for (const warning of warnings) say(`warning: ${plain(warning)}`);
+    await runAgent(settings, printedEvents(), signal);
+    say('stopped');
+  } else {
+    const { createLog } = await import('../host/log.ts');
+    const log = createLog(logSettings);
+    const signal = abortOnStopSignals(() => log.info('stopping: a last look at the directory'));
+    for (const warning of warnings) log.warn(warning);
+    await runAgent(settings, loggedEvents(log), signal);
+    log.info('stopped');
+  }
+  exitAfter(LAST_LINES_MS);
 }

@@ -2,7 +2,7 @@ import { type Command, Option, type OptionValues } from 'commander';
 import type { Flags, SettingFlag } from '../agent/main.ts';
 import { collect } from './options.ts';
 
-/** Adds the flags of all settings to a command; those whose part is not in this version are not in its help. */
+/** Adds the flags of all settings to a command; flags of parts that are not in this version are hidden. */
 export function addSettingFlags(command: Command, flags: readonly SettingFlag[]): void {
   for (const { name, word, about, repeats, hidden } of flags) {
     const several = repeats ? `${about}; may be given several times` : about;
@@ -13,7 +13,7 @@ export function addSettingFlags(command: Command, flags: readonly SettingFlag[])
   }
 }
 
-/** The flags that were given to a command, by their names. */
+/** Returns the flags that were given to a command, by name. */
 export function flagsOf(values: OptionValues, command: Command, others: readonly string[] = []): Flags {
   const flags: Record<string, string | string[] | boolean> = {};
   for (const { long, negate } of command.options) {
@@ -26,7 +26,7 @@ export function flagsOf(values: OptionValues, command: Command, others: readonly
   return flags;
 }
 
-/** What commander calls the value of a flag. */
+/** Returns the name that commander has for the value of a flag. */
 function attribute(name: string): string {
   return name.replace(/^--/, '').replace(/-([a-z])/g, (_, letter: string) => letter.toUpperCase());
 }

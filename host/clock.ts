@@ -1,19 +1,20 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 
-/** Milliseconds since 1970 by the wall clock: for people and retention, never to decide what is correct. */
+// The wall clock may jump: it serves people and retention, and decides nothing about correctness.
+/** Returns the wall clock, in milliseconds since 1970. */
 export function now(): number {
   return Date.now();
 }
 
-/** Milliseconds of a clock that never goes back. */
+/** Returns a clock that never goes back, in milliseconds. */
 export function monotonic(): number {
   return performance.now();
 }
 
-/** Timers take no more. */
+/** Longest wait of a timer, in milliseconds. */
 const TIMER_MS_MAX = 2 ** 31 - 1;
 
-/** Waits some milliseconds, of which there may be endlessly many; false if the signal came first. */
+/** Waits `ms` milliseconds, which may be infinite. Returns false if the signal aborts first. */
 export async function waited(ms: number, signal: AbortSignal): Promise<boolean> {
   const endMs = monotonic() + ms;
   for (let leftMs = ms; leftMs > 0 && !signal.aborted; leftMs = endMs - monotonic())

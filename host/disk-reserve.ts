@@ -5,24 +5,23 @@ import { LightkeeperError } from '../core/errors.ts';
 const RESERVE_BYTES_MIN = 1024 ** 3;
 const RESERVE_SHARE = 0.05;
 
-/** What is about to be written, and where. */
+/** A planned write. */
 export interface Need {
-  /** What cannot be done if the space is short: the words after "Cannot". */
+  /** What the write does: the words after "Cannot" in the error. */
   readonly doing: string;
-  /** A path on the disk, which need not be there yet. */
+  /** A path on the disk, which may not exist yet. */
   readonly place: string;
-  /** At most this many bytes will be written. */
+  /** Most bytes of the write. */
   readonly bytes: number;
-  /** Of the graph's largest file, where an instance writes to the same disk: it may rewrite it whole. */
+  // An instance on the same disk may rewrite its largest file as a whole.
+  /** Bytes of the graph's largest file; undefined if no instance writes to the disk. */
   readonly largestBytes?: number;
-  /** Free bytes that must remain; undefined for the formula, 0 for no check. */
+  /** Free bytes that must remain; undefined is the formula, 0 is no check. */
   readonly reserveBytes: bigint | undefined;
 }
 
-/**
- * Refuses to write what could leave less than max(1 GiB, twice the largest file, 5 %) of a disk free: an old
- * LightRAG truncates in place, and if its disk is full at its next flush, its graph is gone.
- */
+// An old LightRAG truncates in place: if its disk is full at the next flush, its graph is lost.
+/** Refuses a write that could leave less than max(1 GiB, twice the largest file, 5 %) of the disk free. */
 export async function checkReserve(need: Need): Promise<void> {
   if (need.reserveBytes === 0n) return;
   let { place } = need;
@@ -31,7 +30,7 @@ export async function checkReserve(need: Need): Promise<void> {
     place = dirname(place);
     disk = await statfs(place).catch(() => undefined);
   }
-  // A path none of whose folders can be asked fails at the first write, with a reason.
+  // Where no folder of the path can be read, the first write fails with the reason.
   if (disk === undefined) return;
   const free = disk.bavail * disk.bsize;
   const formula = Math.max(

@@ -13,28 +13,26 @@ import {
 import { dirname, join } from 'node:path';
 import { ioError, LightkeeperError, systemCode } from '../core/errors.ts';
 
-/**
- * Every change that Lightkeeper makes to a disk goes through this file, under a label such as
- * `store:pack:rename`. A test can stop the process at each label, let exactly one of them fail, or record
- * what would have survived a power loss.
- */
+// Every change that Lightkeeper makes to a disk goes through this file. A test can stop the process at a
+// label, make a label fail, or record what would survive a power loss.
+/** A change to a disk, with a label such as `store:pack:rename`. */
 export interface Effect {
   readonly label: string;
   readonly op: 'create' | 'write' | 'sync' | 'rename' | 'link' | 'syncDir' | 'remove' | 'mkdir' | 'other';
   readonly path: string | Buffer;
-  /** The new name, for `rename` and `link`. */
+  /** New name, for `rename` and `link`. */
   readonly to?: string;
-  /** For `write`. */
+  /** Offset in the file, for `write`. */
   readonly position?: number;
   readonly bytes?: Uint8Array;
 }
 
-/** Sees each effect just before and just after it happens; what it throws is what the caller gets. */
+/** Observes each effect before and after it happens. What it throws, the effect throws. */
 export type EffectWatcher = (phase: 'before' | 'after', effect: Effect) => void;
 
 let watcher: EffectWatcher | undefined = faultFromEnvironment(process.env.LIGHTKEEPER_FAULT);
 
-/** Puts a watcher in place of the present one, for tests in process; answers what undoes it. */
+/** Replaces the watcher, for tests in process. Returns a function that restores the previous one. */
 export function watchEffects(next: EffectWatcher): () => void {
   const previous = watcher;
   watcher = next;
@@ -44,10 +42,13 @@ export function watchEffects(next: EffectWatcher): () => void {
 }
 
 /**
- * `kill:before:LABEL:N` or `kill:after:LABEL:N`: the process kills itself at the N-th effect of that label;
- * `fail:CODE:LABEL:N`: that effect and all later ones of the label fail with that code. `*` is any label;
- * `trace:FILE-DESCRIPTOR` is not a fault: the label of each effect is written there, a line each, before it
- * happens.
+ * Returns the watcher that a specification asks for:
+ *
+ * - `kill:before:LABEL:N`, `kill:after:LABEL:N`: the process kills itself at the N-th effect of the label.
+ * - `fail:CODE:LABEL:N`: the N-th effect of the label and all later ones fail with the code.
+ * - `trace:FILE-DESCRIPTOR`: each label is written there before its effect, one per line.
+ *
+ * `*` is any label.
  */
 function faultFromEnvironment(spec: string | undefined): EffectWatcher | undefined {
   if (spec === undefined || spec === '') return undefined;
@@ -64,7 +65,7 @@ function faultFromEnvironment(spec: string | undefined): EffectWatcher | undefin
     if (label !== '*' && effect.label !== label) return;
     if (kind === 'kill' && phase === second && ++seen === nth) {
       process.kill(process.pid, 'SIGKILL');
-      // A signal to oneself is delivered when the system call returns, to the whole process.
+      // The signal is delivered when the system call returns, to the whole process.
       Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 10_000);
     }
     if (kind === 'fail' && phase === 'before' && ++seen >= nth) {
@@ -73,7 +74,7 @@ function faultFromEnvironment(spec: string | undefined): EffectWatcher | undefin
   };
 }
 
-/** Runs one labelled effect of any kind; the ones below are made with it. */
+/** Runs one labelled effect of any kind. */
 export async function effect<T>(what: Effect, run: () => Promise<T>): Promise<T> {
   watcher?.('before', what);
   const result = await run();
@@ -81,7 +82,7 @@ export async function effect<T>(what: Effect, run: () => Promise<T>): Promise<T>
   return result;
 }
 
-/** As `effect`, for calls that block. */
+/** Runs one labelled effect that blocks. */
 export function effectSync<T>(what: Effect, run: () => T): T {
   watcher?.('before', what);
   const result = run();
@@ -89,7 +90,7 @@ export function effectSync<T>(what: Effect, run: () => T): T {
   return result;
 }
 
-/** Creates a file that must not exist yet. */
+/** Creates a file; fails if it exists. */
 export async function createFile(label: string, path: string | Buffer): Promise<FileHandle> {
   try {
     return await effect({ label, op: 'create', path }, () => open(path, 'wx', 0o600));
@@ -120,7 +121,7 @@ export async function writeAt(
   }
 }
 
-/** Waits until a file's bytes are on the disk. */
+/** Syncs the bytes of a file to the disk. */
 export async function syncFile(label: string, path: string | Buffer, file: FileHandle): Promise<void> {
   try {
     await effect({ label, op: 'sync', path }, () => file.sync());
@@ -129,7 +130,7 @@ export async function syncFile(label: string, path: string | Buffer, file: FileH
   }
 }
 
-/** Waits until the names in a folder are on the disk. */
+/** Syncs the names in a folder to the disk. */
 export async function syncDir(label: string, path: string | Buffer): Promise<void> {
   try {
     await effect({ label, op: 'syncDir', path }, async () => {
@@ -145,7 +146,7 @@ export async function syncDir(label: string, path: string | Buffer): Promise<voi
   }
 }
 
-/** Renames without waiting for the folder: the caller syncs it. */
+/** Renames a file. The caller syncs the folder. */
 export async function renameFile(label: string, from: string | Buffer, to: string | Buffer): Promise<void> {
   try {
     await effect({ label, op: 'rename', path: from, to: to.toString() }, () => rename(from, to));
@@ -154,7 +155,7 @@ export async function renameFile(label: string, from: string | Buffer, to: strin
   }
 }
 
-/** Removes a file; that it is gone already is not an error. */
+/** Removes a file, if it exists. */
 export async function removeFile(label: string, path: string | Buffer): Promise<void> {
   try {
     await effect({ label, op: 'remove', path }, () => unlink(path));
@@ -163,7 +164,8 @@ export async function removeFile(label: string, path: string | Buffer): Promise<
   }
 }
 
-/** Removes a folder with all in it; only ever used on our own caches and temporary files. */
+// Only for caches and temporary files of Lightkeeper.
+/** Removes a folder with its content. */
 export async function removeTree(label: string, path: string | Buffer): Promise<void> {
   try {
     await effect({ label, op: 'remove', path }, () => rm(path, { recursive: true, force: true }));
@@ -172,7 +174,7 @@ export async function removeTree(label: string, path: string | Buffer): Promise<
   }
 }
 
-/** Makes a folder, with those above it, durable up to the first that was there. */
+/** Creates a folder and its missing parents, and syncs them up to the first that existed. */
 export async function makeDir(label: string, path: string): Promise<void> {
   try {
     const first = await effect({ label, op: 'mkdir', path }, () =>
@@ -184,22 +186,23 @@ export async function makeDir(label: string, path: string): Promise<void> {
       if (made === first || made === dirname(made)) return;
     }
   } catch (error) {
-    throw ioError('create', path, await whyNot(path, error));
+    throw ioError('create', path, await mkdirCause(path, error));
   }
 }
 
-/** Node says ENOENT for whatever keeps it from making folders; the system says more when asked for one. */
-async function whyNot(path: string, error: unknown): Promise<unknown> {
+// Node reports ENOENT for any failure of a recursive mkdir; a plain one reports the cause.
+/** Returns the cause of a failed creation of a folder. */
+async function mkdirCause(path: string, error: unknown): Promise<unknown> {
   if (systemCode(error) !== 'ENOENT') return error;
   const parent = dirname(path);
-  if (parent !== path && !(await exists(parent))) return await whyNot(parent, error);
+  if (parent !== path && !(await exists(parent))) return await mkdirCause(parent, error);
   return await mkdir(path).then(
     () => error,
     (own: unknown) => own,
   );
 }
 
-/** Publishes a small file durably in place of what was there: temporary, write, sync, rename, sync folder. */
+/** Replaces a small file durably: temporary file, write, sync, rename, sync folder. */
 export async function replaceFile(label: string, path: string, bytes: Uint8Array): Promise<void> {
   const temporary = join(dirname(path), `.new-${process.pid}-${Date.now().toString(36)}`);
   const file = await createFile(label, temporary);
@@ -213,7 +216,7 @@ export async function replaceFile(label: string, path: string, bytes: Uint8Array
   await syncDir(label, dirname(path));
 }
 
-/** Whether a name is there, a dangling symlink included. */
+/** Returns whether a name exists, also as a dangling symlink. */
 export async function exists(path: string | Buffer): Promise<boolean> {
   try {
     await lstat(path);
@@ -224,7 +227,7 @@ export async function exists(path: string | Buffer): Promise<boolean> {
   }
 }
 
-/** Refuses a path that is a symlink where a folder of ours is meant. */
+/** Refuses a path that is a symlink, where Lightkeeper needs a folder of its own. */
 export async function refuseSymlink(path: string): Promise<void> {
   const target = await readlink(path).catch(() => undefined);
   if (target !== undefined) {

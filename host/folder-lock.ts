@@ -4,7 +4,8 @@ import { Level } from 'level';
 import { ioCode, ioError, type LightkeeperError, systemCode } from '../core/errors.ts';
 import { removeTree } from './disk.ts';
 
-/** A kernel lock on a folder that holds nothing else: it ends with the process, or when what comes back is closed. */
+// The lock is the one of LevelDB: the kernel releases it when the process ends.
+/** Locks a folder that holds nothing else. Returns the lock, which closing releases. */
 export async function lockFolder(
   folder: string,
   inUse: (cause: unknown) => Promise<LightkeeperError>,
@@ -20,7 +21,7 @@ export async function lockFolder(
       const denied = await notWritable(folder);
       if (denied !== undefined) throw ioError('lock', folder, denied);
       if (attempt === 2 || ioCode(cause) !== undefined) throw ioError('lock', folder, cause);
-      // Its content means nothing: a process that was killed may have left it half written.
+      // A process that was killed may have left the content half written; it has no meaning.
       for (const name of await readdir(folder)) {
         if (name !== 'LOCK') await removeTree('store:owner:clear', join(folder, name));
       }
@@ -28,7 +29,7 @@ export async function lockFolder(
   }
 }
 
-/** Why this process may not write to the folder or its lock, as the system says it; undefined if it may. */
+/** Returns the system error that forbids writing to the folder or its lock; undefined if writing is allowed. */
 export async function notWritable(folder: string): Promise<unknown> {
   for (const path of [folder, join(folder, 'LOCK')]) {
     const denied = await access(path, constants.W_OK).catch((error: unknown) => error);

@@ -1,6 +1,6 @@
 import { LightkeeperError } from '../core/errors.ts';
 
-const DURATIONS: Readonly<Record<string, number>> = {
+const MS_PER_UNIT: Readonly<Record<string, number>> = {
   ms: 1,
   s: 1000,
   m: 60_000,
@@ -10,7 +10,7 @@ const DURATIONS: Readonly<Record<string, number>> = {
   w: 604_800_000,
 };
 
-const SIZES: Readonly<Record<string, number>> = {
+const BYTES_PER_UNIT: Readonly<Record<string, number>> = {
   b: 1,
   kb: 1e3,
   mb: 1e6,
@@ -21,6 +21,12 @@ const SIZES: Readonly<Record<string, number>> = {
   gib: 2 ** 30,
   tib: 2 ** 40,
 };
+
+/** Units of a duration, in lower case. */
+export const DURATION_UNITS: readonly string[] = Object.keys(MS_PER_UNIT);
+
+/** Units of a size, in lower case. */
+export const SIZE_UNITS: readonly string[] = Object.keys(BYTES_PER_UNIT);
 
 function parse(text: string, units: Readonly<Record<string, number>>, what: string, example: string): number {
   const [, digits = '', unit = ''] = /^([0-9]+(?:\.[0-9]+)?)\s*([a-z]*)$/i.exec(text.trim()) ?? [];
@@ -36,22 +42,22 @@ function parse(text: string, units: Readonly<Record<string, number>>, what: stri
   return value;
 }
 
-/** Milliseconds from "300ms", "30s", "5m", "2h", "30d" or "1w". */
+/** Parses "300ms", "30s", "5m", "2h", "30d" or "1w" as milliseconds. */
 export function parseDuration(text: string): number {
-  return parse(text, DURATIONS, 'a duration', '300ms, 30s, 2h or 30d');
+  return parse(text, MS_PER_UNIT, 'a duration', '300ms, 30s, 2h or 30d');
 }
 
-/** Bytes from "1GiB", "500MB" or "0". */
+/** Parses "1GiB", "500MB" or "0" as bytes. */
 export function parseSize(text: string): number {
-  return parse(text, SIZES, 'a size', '1GiB or 500MB');
+  return parse(text, BYTES_PER_UNIT, 'a size', '1GiB or 500MB');
 }
 
-/** Bytes for people: "3.9 MB". */
+/** Formats bytes for people: "3.9 MB". */
 export function sizeText(bytes: number): string {
   const units = ['B', 'kB', 'MB', 'GB', 'TB', 'PB'];
   let value = bytes;
   let unit = 0;
-  // What would round to a thousand is one of the next unit.
+  // A value that rounds to 1000 is shown in the next unit.
   while (value >= (unit === 0 ? 1000 : 999.5) && unit < units.length - 1) {
     value /= 1000;
     unit += 1;
@@ -59,7 +65,7 @@ export function sizeText(bytes: number): string {
   return unit === 0 ? `${value} B` : `${value >= 99.95 ? value.toFixed(0) : value.toFixed(1)} ${units[unit]}`;
 }
 
-/** A duration for people: "45 ms", "2.1 s", "3 min", "5 h", "2 d". */
+/** Formats a duration for people: "45 ms", "2.1 s", "3 min", "5 h", "2 d". */
 export function durationText(duration: number | bigint): string {
   const ms = Number(duration);
   if (ms < 999.5) return `${Math.round(ms)} ms`;

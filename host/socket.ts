@@ -7,14 +7,14 @@ import type { ConnectRouter, Interceptor, Transport } from '@connectrpc/connect'
 import { connectNodeAdapter, createConnectTransport, Http2SessionManager } from '@connectrpc/connect-node';
 import { LightkeeperError, systemCode } from '../core/errors.ts';
 
-/** Longer paths are cut by Node without a word. */
+/** Longest path of a socket, in bytes; Node cuts longer ones silently. */
 const SOCKET_PATH_BYTES_MAX = 107;
 const CONNECT_TIMEOUT_MS = 5000;
 
-/** A short path for the socket of a process that serves `name`, in a folder that only this user can open. */
+/** Returns a short socket path for `name`, in a folder that only this user can open. */
 export async function socketPath(name: string): Promise<string> {
   const runtime = process.env.XDG_RUNTIME_DIR;
-  // Not os.userInfo: the user of a container often has no name.
+  // os.userInfo fails where the user has no name, as in many containers.
   const own = process.getuid?.() ?? 0;
   const folder =
     runtime === undefined || runtime === ''
@@ -42,7 +42,7 @@ export async function serveSocket(
   routes: (router: ConnectRouter) => void,
   interceptors: Interceptor[],
 ): Promise<{ server: Http2Server; close: () => Promise<void> }> {
-  // The caller owns what the socket is named after, so a file here is the trace of a killed process.
+  // The caller owns the name, so an existing file was left by a process that was killed.
   await unlink(path).catch((error: unknown) => {
     if (systemCode(error) !== 'ENOENT') throw error;
   });

@@ -6,19 +6,20 @@ import { effect } from './disk.ts';
 const run = promisify(execFile);
 const TIMEOUT_MS = 600_000;
 
-/** Whether this machine has a `sync` that can be asked for one filesystem; Node has no call for that. */
+// Node has no call that syncs one filesystem.
+/** Returns whether the `sync` of this machine can sync one filesystem. */
 export async function canSyncFilesystem(): Promise<boolean> {
-  // On /proc there is nothing to write, so the question costs nothing.
+  // /proc has nothing to write, so this sync is free.
   return await run('sync', ['-f', '/proc/self/status'], { timeout: TIMEOUT_MS }).then(
     () => true,
     () => false,
   );
 }
 
-/** Waits until everything written to the filesystem of `path` is on the disk. */
+/** Syncs the filesystem of `path` to the disk. */
 export async function syncFilesystem(label: string, path: Buffer): Promise<void> {
   await effect({ label, op: 'sync', path }, async () => {
-    // The argument of a process is a string here; the folder's own name may be none, "." always is.
+    // An argument must be a string, and the name of the folder may not be valid text; "." is.
     await run('sync', ['-f', '.'], { timeout: TIMEOUT_MS, cwd: path.toString() }).catch((error: unknown) => {
       throw ioError('sync', path.toString(), error);
     });

@@ -1,24 +1,24 @@
 import { dirname } from 'node:path';
+import type { ProblemReport } from '../../host/config/problem.ts';
 import type { BuiltGraph } from './graph.ts';
-import type { Report } from './problem.ts';
 
-/** Reports graphs that cannot be guarded beside each other. */
-export function reportContradictions(
+/** Reports graphs that conflict: the same id, the same directory, or one directory inside another. */
+export function reportConflicts(
   graphs: readonly BuiltGraph[],
   realPath: (path: string) => string,
-  report: Report,
+  report: ProblemReport,
 ): void {
   const ids = new Map<string, BuiltGraph>();
   const dirs = new Map<string, BuiltGraph>();
   for (const graph of graphs) {
     const { settings, path, idOrigin, dir } = graph;
     if (idOrigin !== undefined) {
-      const same = first(ids, settings.graphId, graph);
+      const same = claim(ids, settings.graphId, graph);
       const at = { origin: idOrigin, path: `${path}.id` };
       if (same !== undefined) report.problem(at, `"${settings.graphId}" is the id of ${same.path} too`);
     }
     if (dir === undefined) continue;
-    const twin = first(dirs, realPath(dir.value), graph);
+    const twin = claim(dirs, realPath(dir.value), graph);
     if (twin === undefined) continue;
     report.problem({ origin: dir.origin, path: `${path}.dir` }, `it is the directory of ${twin.path} too`);
   }
@@ -32,14 +32,14 @@ export function reportContradictions(
   }
 }
 
-/** The graph that had the name already; if there is none, this one has it from now on. */
-function first(names: Map<string, BuiltGraph>, name: string, graph: BuiltGraph): BuiltGraph | undefined {
+/** Returns the graph that has the name; if there is none, gives it to this one. */
+function claim(names: Map<string, BuiltGraph>, name: string, graph: BuiltGraph): BuiltGraph | undefined {
   const before = names.get(name);
   if (before === undefined) names.set(name, graph);
   return before;
 }
 
-/** The graph whose directory holds this one. */
+/** Returns the graph whose directory holds this one. */
 function containing(dir: string, dirs: ReadonlyMap<string, BuiltGraph>): BuiltGraph | undefined {
   for (let above = dirname(dir); ; above = dirname(above)) {
     const outer = above === dir ? undefined : dirs.get(above);

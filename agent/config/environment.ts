@@ -1,20 +1,20 @@
 import { resolve } from 'node:path';
+import {
+  booleanVariable,
+  numberVariable,
+  readVariables,
+  type Variable,
+  variableOrigin,
+} from '../../host/config/environment.ts';
+import type { LogLevel } from '../../host/config/log-settings.ts';
+import { emptyMap, type Mapping, overlayMap, quoted, withValue } from '../../host/config/node.ts';
+import type { ProblemReport } from '../../host/config/problem.ts';
 import { BUCKET_VARIABLES, bucketHint, STORE_VARIABLES } from '../../host/places.ts';
-import { emptyMap, type Mapping, type Node, type Origin, quoted, withValue } from './node.ts';
-import type { Report } from './problem.ts';
 import { GRAPH_KEYS, TOP_KEYS } from './schema.ts';
-import { nearest } from './suggest.ts';
-import { type Key, truthOf } from './value-types.ts';
 
-/** A variable that was used, and what it says. */
-export interface Variable<T> {
-  readonly value: T;
-  readonly origin: Origin;
-}
-
-/** What the variables of a process say. */
-export interface FromEnvironment {
-  /** Keys of the agent. */
+/** Settings that the variables of a process give. */
+export interface EnvironmentSettings {
+  /** Top keys. */
   readonly agent: Mapping;
   /** WORKING_DIR, with WORKSPACE. */
   readonly dir: Variable<string> | undefined;
@@ -25,23 +25,25 @@ export interface FromEnvironment {
   readonly retentionMs: Variable<number> | undefined;
 }
 
-const PREFIX = 'LIGHTKEEPER_';
-/** Ours, but no settings: of the command line, for tests, and what hooks are told. */
-const NO_SETTINGS = new Set(['KEY', 'DEBUG', 'FAULT', 'GRAPH', 'DIR', 'VERSION']);
-/** Kubernetes tells every container of a service that is named lightkeeper. */
-const OF_KUBERNETES = /(?:^|_)(?:SERVICE_(?:HOST|PORT)|PORT_\d+_(?:TCP|UDP|SCTP))/;
-const KUBERNETES_ADDRESS = /^(?:tcp|udp|sctp):\/\//;
-
 const HOUR_MS = 3_600_000;
 const DAY_MS = 24 * HOUR_MS;
-/** What a point's age or an interval may be: a century. */
+/** Longest interval and longest age of a snapshot: a century. */
 const HOURS_MAX = 876_000;
 const DAYS_MAX = 36_500;
-/** The original system's port of metrics. */
+/** Default metrics port of the original system. */
 const METRICS_PORT = '9090';
-const LOG_LEVELS = ['DEBUG', 'INFO', 'WARNING', 'ERROR', 'CRITICAL'];
-/** Variables of the original system whose parts are not in this version: they concern what does not happen. */
-const LATER = [
+
+/** Levels of the original system. */
+const ORIGINAL_LEVELS: ReadonlyMap<string, LogLevel> = new Map([
+  ['DEBUG', 'debug'],
+  ['INFO', 'info'],
+  ['WARNING', 'warn'],
+  ['ERROR', 'error'],
+  ['CRITICAL', 'error'],
+]);
+
+/** Variables of the original system whose parts are not in this version. */
+const LATER_VARIABLES = [
   'LIGHTRAG_REPLICATION_MAX_TARGETS',
   'LIGHTRAG_RECOVERY_DB_URL',
   'LIGHTRAG_RECOVERY_CHECKPOINT_INTERVAL_HOURS',
@@ -50,142 +52,97 @@ const LATER = [
   'LIGHTRAG_METRICS_RETENTION_DAYS',
 ];
 
-/** Reads the variables that are ours, and those of the original system. */
+/** Reads the variables of Lightkeeper and of the original system. */
 export async function readEnvironment(
   env: NodeJS.ProcessEnv,
   cwd: string,
-  report: Report,
-): Promise<FromEnvironment> {
-  let agent = await ownVariables(env, report);
-  const [store] = STORE_VARIABLES.filter((name) => env[name]);
-  if (store !== undefined) {
-    const node: Node = { kind: 'scalar', value: env[store] ?? '', origin: originOf(store) };
-    agent = withValue(agent, ['store'], node);
-  }
+  report: ProblemReport,
+): Promise<EnvironmentSettings> {
+  const own = await readVariables(env, TOP_KEYS, report, graphKeyState);
   for (const name of BUCKET_VARIABLES) {
     if (!env[name]) continue;
     const state = 'object stores are not in this version';
-    report.problem({ origin: originOf(name), path: '' }, state, { hint: bucketHint(name) });
+    report.problem({ origin: variableOrigin(name), path: '' }, state, { hint: bucketHint(name) });
   }
+  const log = originalLogLevel(env, report);
   warnOfLater(env, report);
-  const number = (name: string, scale: number, most: number) => numberOf(env, name, { scale, most }, report);
+  const number = (name: string, scale: number, max: number) =>
+    numberVariable(env, name, { scale, max, report });
   return {
-    agent,
+    agent: withStore(env, overlayMap(log, own)),
     dir: workingDir(env, cwd, report),
     apiKey: env.LIGHTRAG_API_KEY
-      ? { value: env.LIGHTRAG_API_KEY, origin: originOf('LIGHTRAG_API_KEY') }
+      ? { value: env.LIGHTRAG_API_KEY, origin: variableOrigin('LIGHTRAG_API_KEY') }
       : undefined,
-    captures: truth(env, 'LIGHTRAG_BACKUP_ENABLED', report),
-    continuous: truth(env, 'LIGHTRAG_BACKUP_CONTINUOUS', report),
+    captures: booleanVariable(env, 'LIGHTRAG_BACKUP_ENABLED', report),
+    continuous: booleanVariable(env, 'LIGHTRAG_BACKUP_CONTINUOUS', report),
     intervalMs: number('LIGHTRAG_BACKUP_INTERVAL_HOURS', HOUR_MS, HOURS_MAX),
     retentionMs: number('LIGHTRAG_BACKUP_RETENTION_DAYS', DAY_MS, DAYS_MAX),
   };
 }
 
-function originOf(name: string): Origin {
-  return { kind: 'environment', name };
+/** Returns why a key of a graph cannot be set by a variable; undefined for any other word. */
+function graphKeyState(key: string): string | undefined {
+  if (!Object.hasOwn(GRAPH_KEYS, key)) return undefined;
+  return `keys of a graph have no variable; use --${key.replaceAll('_', '-')} or a file`;
 }
 
-async function ownVariables(env: NodeJS.ProcessEnv, report: Report): Promise<Mapping> {
-  let agent = emptyMap();
-  for (const [name, value] of Object.entries(env).sort()) {
-    if (!name.startsWith(PREFIX) || value === undefined || value === '') continue;
-    const word = name.slice(PREFIX.length);
-    const key = word.toLowerCase();
-    const known = word === word.toUpperCase() && Object.hasOwn(TOP_KEYS, key);
-    if (!known) {
-      if (!KUBERNETES_ADDRESS.test(value)) noteUnknown(name, word, report);
-      continue;
-    }
-    const { structure = false, repeats = false }: Key<unknown> = TOP_KEYS[key as keyof typeof TOP_KEYS];
-    const many = structure || (repeats && value.startsWith('['));
-    const node: Node | undefined = many
-      ? (await import('./yaml.ts')).parseYaml(value, { kind: 'environment', name }, report)
-      : { kind: 'scalar', value, origin: originOf(name) };
-    if (node !== undefined) agent = withValue(agent, [key], node);
-  }
-  return agent;
+/** Returns the settings with the store of the first variable that names one. */
+function withStore(env: NodeJS.ProcessEnv, agent: Mapping): Mapping {
+  const [name] = STORE_VARIABLES.filter((one) => env[one]);
+  if (name === undefined) return agent;
+  return withValue(agent, ['store'], {
+    kind: 'scalar',
+    value: env[name] ?? '',
+    origin: variableOrigin(name),
+  });
 }
 
-/** A slip of the pen is refused; what may be somebody else's is told of. */
-function noteUnknown(name: string, word: string, report: Report): void {
-  if (OF_KUBERNETES.test(word)) return;
-  if (Object.hasOwn(GRAPH_KEYS, word.toLowerCase())) {
-    const flag = `--${word.toLowerCase().replaceAll('_', '-')}`;
-    report.warn(`${name} is not used: keys of a graph have no variable; use ${flag} or a file`);
-    return;
-  }
-  if (NO_SETTINGS.has(word)) return;
-  const near = nearest(word, Object.keys(TOP_KEYS));
-  if (near === undefined) {
-    report.warn(`${name} is not used: there is no such setting`);
-    return;
-  }
-  const meant = `${PREFIX}${near.toUpperCase()}`;
-  report.problem({ origin: originOf(name), path: '' }, `unknown variable; did you mean ${meant}?`);
+/** Reads the log level as the original system names it; LIGHTKEEPER_LOG_LEVEL wins over it. */
+function originalLogLevel(env: NodeJS.ProcessEnv, report: ProblemReport): Mapping {
+  const word = env.LIGHTRAG_LOG_LEVEL?.trim() ?? '';
+  if (word === '') return emptyMap();
+  const origin = variableOrigin('LIGHTRAG_LOG_LEVEL');
+  const value = ORIGINAL_LEVELS.get(word.toUpperCase());
+  if (value !== undefined) return withValue(emptyMap(), ['log', 'level'], { kind: 'scalar', value, origin });
+  const state = `${quoted(word)} is none of ${[...ORIGINAL_LEVELS.keys()].join(', ')}`;
+  report.problem({ origin, path: '' }, state);
+  return emptyMap();
 }
 
-/** The directory as LightRAG finds it. */
-function workingDir(env: NodeJS.ProcessEnv, cwd: string, report: Report): Variable<string> | undefined {
+/** Returns the directory as LightRAG finds it. */
+function workingDir(
+  env: NodeJS.ProcessEnv,
+  cwd: string,
+  report: ProblemReport,
+): Variable<string> | undefined {
   const { WORKING_DIR: dir = '', WORKSPACE: workspace = '' } = env;
   if (dir === '') {
     if (workspace !== '') report.warn('WORKSPACE is not used: WORKING_DIR is not set');
     return undefined;
   }
   if (/^\.{1,2}$|[/\\]/.test(workspace)) {
-    const state = `${quoted(workspace)} is no name of a folder`;
-    report.problem({ origin: originOf('WORKSPACE'), path: '' }, state);
+    const state = `${quoted(workspace)} is not the name of a folder`;
+    report.problem({ origin: variableOrigin('WORKSPACE'), path: '' }, state);
     return undefined;
   }
-  return { value: resolve(cwd, dir, workspace), origin: originOf('WORKING_DIR') };
+  return { value: resolve(cwd, dir, workspace), origin: variableOrigin('WORKING_DIR') };
 }
 
-function truth(env: NodeJS.ProcessEnv, name: string, report: Report): Variable<boolean> | undefined {
-  const word = env[name]?.trim() ?? '';
-  if (word === '') return undefined;
-  const value = truthOf(word);
-  if (value !== undefined) return { value, origin: originOf(name) };
-  report.problem({ origin: originOf(name), path: '' }, `true or false is needed here, not ${quoted(word)}`);
-  return undefined;
-}
-
-function numberOf(
-  env: NodeJS.ProcessEnv,
-  name: string,
-  { scale, most }: { scale: number; most: number },
-  report: Report,
-): Variable<number> | undefined {
-  const word = env[name]?.trim() ?? '';
-  if (word === '') return undefined;
-  const value = /^[0-9]{1,9}(?:\.[0-9]{1,6})?$/.test(word) ? Number(word) : undefined;
-  if (value !== undefined && value > 0 && value <= most) {
-    return { value: Math.max(1, Math.round(value * scale)), origin: originOf(name) };
-  }
-  report.problem(
-    { origin: originOf(name), path: '' },
-    `a number above 0, up to ${most}, is needed here, not ${quoted(word)}`,
-  );
-  return undefined;
-}
-
-/** Tells of what was set for the original system and does nothing here yet. */
-function warnOfLater(env: NodeJS.ProcessEnv, report: Report): void {
+/** Warns of variables of the original system that have no effect in this version. */
+function warnOfLater(env: NodeJS.ProcessEnv, report: ProblemReport): void {
   for (const name of ['LIGHTRAG_REPLICATION_ENABLED', 'LIGHTRAG_RECOVERY_ENABLED']) {
-    if (truth(env, name, report)?.value === true) report.warn(`${name} is not used: not in this version`);
+    if (booleanVariable(env, name, report)?.value === true)
+      report.warn(`${name} is not used: not in this version`);
   }
-  if (truth(env, 'LIGHTRAG_METRICS_ENABLED', report)?.value === false)
+  if (booleanVariable(env, 'LIGHTRAG_METRICS_ENABLED', report)?.value === false)
     report.warn('LIGHTRAG_METRICS_ENABLED is not used: turning metrics off is not in this version');
   const port = env.LIGHTRAG_METRICS_PORT?.trim() ?? '';
   if (port !== '' && !(/^[0-9]{1,5}$/.test(port) && Number(port) <= 65535)) {
-    const origin = originOf('LIGHTRAG_METRICS_PORT');
+    const origin = variableOrigin('LIGHTRAG_METRICS_PORT');
     report.problem({ origin, path: '' }, `a port is needed here, not ${quoted(port)}`);
   } else if (port !== '' && port !== METRICS_PORT) {
     report.warn('LIGHTRAG_METRICS_PORT is not used: not in this version; metrics are served on --http');
   }
-  for (const name of LATER) if (env[name]) report.warn(`${name} is not used: not in this version`);
-  const level = env.LIGHTRAG_LOG_LEVEL?.trim() ?? '';
-  if (level !== '' && !LOG_LEVELS.includes(level.toUpperCase())) {
-    const origin = originOf('LIGHTRAG_LOG_LEVEL');
-    report.problem({ origin, path: '' }, `${quoted(level)} is none of ${LOG_LEVELS.join(', ')}`);
-  }
+  for (const name of LATER_VARIABLES) if (env[name]) report.warn(`${name} is not used: not in this version`);
 }

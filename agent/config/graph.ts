@@ -3,86 +3,86 @@ import { create } from '@bufbuild/protobuf';
 import { graphIdOf } from '../../core/manifest.ts';
 import { isEmptyPolicy } from '../../core/retention.ts';
 import { type RetentionPolicy, RetentionPolicySchema } from '../../gen/lightkeeper/v1/agent_pb.ts';
+import { type Fields, type Reading, readMap } from '../../host/config/keys.ts';
+import { DEFAULT, type Mapping, type Origin } from '../../host/config/node.ts';
+import { type EffectiveSettings, formatDuration, formatPercent } from '../../host/config/show.ts';
+import { nearest } from '../../host/config/suggest.ts';
 import type { CaptureHooks } from '../instance/hooks.ts';
 import type { InstanceSettings } from '../instance/probe.ts';
-import type { FromEnvironment } from './environment.ts';
-import { DEFAULT, type Mapping, type Origin } from './node.ts';
+import type { EnvironmentSettings } from './environment.ts';
 import { GRAPH_KEYS, type RETENTION_KEYS, TOP_KEYS } from './schema.ts';
 import { defaultRetention, GRAPH_DEFAULTS, type GraphSettings } from './settings.ts';
-import { durationWord, type Listing, percentWord } from './show.ts';
-import { nearest } from './suggest.ts';
-import { type Fields, type Reading, readMap } from './value-types.ts';
 
 const HOOK_TIMEOUT_MS = 30_000;
-/** A key is one header of a request. */
+// The key is sent as one header of a request.
 const KEY_CHARACTERS = /^[\x21-\x7e]{1,4096}$/;
 const KEY_FILE_BYTES_MAX = 8192;
 
 type GraphFields = Fields<typeof GRAPH_KEYS>;
 type RetentionFields = Fields<typeof RETENTION_KEYS>;
 
-/** What putting a graph together needs. */
+/** What building the settings of a graph needs. */
 export interface GraphSources {
-  readonly environment: FromEnvironment;
+  readonly environment: EnvironmentSettings;
   readonly reading: Reading;
-  readonly listing: Listing;
+  readonly effective: EffectiveSettings;
   readonly readText: (path: string, bytesMax: number) => string;
 }
 
-/** A graph's settings, with the origin of what may contradict another graph's. */
+/** The settings of a graph, with the origins of those that may conflict with another graph. */
 export interface BuiltGraph {
   readonly settings: GraphSettings;
   /** Its key: `graphs[0]`. */
   readonly path: string;
-  /** Undefined if there is none, which has been reported. */
+  /** Undefined if there is no directory, which has been reported. */
   readonly dir: { readonly value: string; readonly origin: Origin } | undefined;
-  /** Where the id comes from, or the directory that it is made of; undefined if there is neither. */
+  /** Origin of the id, or of the directory that it is derived from; undefined if there is neither. */
   readonly idOrigin: Origin | undefined;
 }
 
-/** Puts a graph together; what is wrong with it is reported. */
+/** Builds the settings of a graph; problems are reported. */
 export function buildGraph(node: Mapping, path: string, sources: GraphSources): BuiltGraph {
-  const { reading, listing } = sources;
+  const { reading, effective } = sources;
   const fields = readMap(GRAPH_KEYS, node, path, reading, (name) =>
     Object.hasOwn(TOP_KEYS, name) ? 'at the top' : undefined,
   );
   const { dir } = fields;
   const at = (name: string) => `${path}.${name}`;
   if (dir === undefined) {
-    if (!slippedDir(node)) missingDir(node, at('dir'), reading);
+    if (!isDirMistaken(node)) reportMissingDir(node, at('dir'), reading);
   } else {
-    listing.add(at('dir'), dir.value, dir.origin);
+    effective.add(at('dir'), dir.value, dir.origin);
   }
   const place = dir?.value ?? '';
   const shown = <T>(value: T) => value;
-  const graphId = listing.take(at('id'), fields.id, graphIdOf(basename(place)), shown);
+  const graphId = effective.take(at('id'), fields.id, graphIdOf(basename(place)), shown);
   const settings: GraphSettings = {
     graphId,
     dir: Buffer.from(place),
-    exclude: listing.take(at('exclude'), fields.exclude, GRAPH_DEFAULTS.exclude, shown),
-    quietMs: listing.take(at('quiet'), fields.quiet, GRAPH_DEFAULTS.quietMs, durationWord),
-    minIntervalMs: listing.take(
+    exclude: effective.take(at('exclude'), fields.exclude, GRAPH_DEFAULTS.exclude, shown),
+    quietMs: effective.take(at('quiet'), fields.quiet, GRAPH_DEFAULTS.quietMs, formatDuration),
+    minIntervalMs: effective.take(
       at('min_interval'),
       fields.min_interval,
       GRAPH_DEFAULTS.minIntervalMs,
-      durationWord,
+      formatDuration,
     ),
-    split: listing.take(at('split'), fields.split, GRAPH_DEFAULTS.split, shown),
-    lossShare: listing.take(at('alarm_loss'), fields.alarm_loss, GRAPH_DEFAULTS.lossShare, percentWord),
+    split: effective.take(at('split'), fields.split, GRAPH_DEFAULTS.split, shown),
+    lossShare: effective.take(at('alarm_loss'), fields.alarm_loss, GRAPH_DEFAULTS.lossShare, formatPercent),
     instance: instanceOf(fields, path, sources),
-    hooks: hooksOf(fields, path, listing),
+    hooks: hooksOf(fields, path, effective),
     retention: retentionOf(fields, node, path, sources),
   };
   return { settings, path, dir, idOrigin: (fields.id ?? dir)?.origin };
 }
 
-/** Whether a directory was named, but wrongly: that has been told of already. */
-function slippedDir({ entries }: Mapping): boolean {
+/** Whether a directory was given wrongly, which has been reported. */
+function isDirMistaken({ entries }: Mapping): boolean {
   const known = Object.keys(GRAPH_KEYS);
   return entries.has('dir') || [...entries.keys()].some((name) => nearest(name, known) === 'dir');
 }
 
-function missingDir({ entries, origin }: Mapping, path: string, { report }: Reading): void {
+function reportMissingDir({ entries, origin }: Mapping, path: string, { report }: Reading): void {
   const state =
     entries.size === 0 && origin.kind === 'default'
       ? 'there is no directory to protect'
@@ -95,15 +95,15 @@ function missingDir({ entries, origin }: Mapping, path: string, { report }: Read
 function instanceOf(
   { instance_url: url, api_key_file: file, allow_partial: partial }: GraphFields,
   path: string,
-  { environment, reading, listing, readText }: GraphSources,
+  { environment, reading, effective, readText }: GraphSources,
 ): InstanceSettings | undefined {
   const { report } = reading;
-  const allowPartial = listing.take(`${path}.allow_partial`, partial, false, (value) => value);
+  const allowPartial = effective.take(`${path}.allow_partial`, partial, false, (value) => value);
   let apiKey: { value: string; origin: Origin } | undefined = environment.apiKey;
   if (file !== undefined) {
-    listing.add(file.path, file.value, file.origin);
+    effective.add(file.path, file.value, file.origin);
     apiKey = {
-      value: keyIn(file.value, (state) => report.problem(file, state), readText),
+      value: readKey(file.value, (state) => report.problem(file, state), readText),
       origin: file.origin,
     };
   }
@@ -111,19 +111,20 @@ function instanceOf(
     if (file !== undefined) report.warn(`${file.path} is not used: there is no instance_url`);
     return undefined;
   }
-  listing.add(url.path, url.value, url.origin);
-  listing.add(`${path}.api_key`, apiKey === undefined ? 'not set' : 'set', apiKey?.origin ?? DEFAULT);
+  effective.add(url.path, url.value, url.origin);
+  effective.add(`${path}.api_key`, apiKey === undefined ? 'not set' : 'set', apiKey?.origin ?? DEFAULT);
   if (apiKey !== undefined && file === undefined && !KEY_CHARACTERS.test(apiKey.value)) {
     report.problem(
       { origin: apiKey.origin, path: '' },
-      'this is no key: one line of visible characters is needed',
+      'this is not a key: one line of visible characters is needed',
     );
   }
   return { url: url.value, apiKey: apiKey?.value ?? '', allowPartial };
 }
 
-/** The key in a file. What is in the file is never repeated. */
-function keyIn(file: string, problem: (state: string) => void, readText: GraphSources['readText']): string {
+// The content of the file is never repeated.
+/** Reads the key in a file. */
+function readKey(file: string, problem: (state: string) => void, readText: GraphSources['readText']): string {
   try {
     const key = readText(file, KEY_FILE_BYTES_MAX).trim();
     if (key === '') problem('the file is empty');
@@ -136,11 +137,15 @@ function keyIn(file: string, problem: (state: string) => void, readText: GraphSo
   }
 }
 
-function hooksOf({ hooks }: GraphFields, path: string, listing: Listing): CaptureHooks | undefined {
+function hooksOf(
+  { hooks }: GraphFields,
+  path: string,
+  effective: EffectiveSettings,
+): CaptureHooks | undefined {
   const { pre_capture: pre, post_capture: post, timeout } = hooks?.value ?? {};
-  const preCapture = listing.take(`${path}.hooks.pre_capture`, pre, [], (lines) => lines);
-  const postCapture = listing.take(`${path}.hooks.post_capture`, post, [], (lines) => lines);
-  const timeoutMs = listing.take(`${path}.hooks.timeout`, timeout, HOOK_TIMEOUT_MS, durationWord);
+  const preCapture = effective.take(`${path}.hooks.pre_capture`, pre, [], (lines) => lines);
+  const postCapture = effective.take(`${path}.hooks.post_capture`, post, [], (lines) => lines);
+  const timeoutMs = effective.take(`${path}.hooks.timeout`, timeout, HOOK_TIMEOUT_MS, formatDuration);
   return preCapture.length + postCapture.length === 0 ? undefined : { preCapture, postCapture, timeoutMs };
 }
 
@@ -148,7 +153,7 @@ function retentionOf(
   { retention }: GraphFields,
   { entries }: Mapping,
   path: string,
-  { environment: { retentionMs }, reading, listing }: GraphSources,
+  { environment: { retentionMs }, reading, effective }: GraphSources,
 ): RetentionPolicy {
   const policy =
     retention !== undefined
@@ -157,7 +162,7 @@ function retentionOf(
         ? create(RetentionPolicySchema, { withinMs: BigInt(retentionMs.value) })
         : defaultRetention();
   const raw = entries.get('retention');
-  // Where a rule is wrong nobody knows what it would keep.
+  // With a wrong rule it is unknown what the others would keep.
   const whole = raw?.kind === 'map' && raw.entries.size === Object.keys(retention?.value ?? {}).length;
   if (retention !== undefined && whole && isEmptyPolicy(policy)) {
     reading.report.problem(retention, 'it would keep nothing', {
@@ -167,11 +172,11 @@ function retentionOf(
   const origin = retention?.origin ?? retentionMs?.origin ?? DEFAULT;
   const add = (name: string, value: number | string | string[], isSet: boolean) => {
     const own = (retention?.value as Record<string, { origin: Origin }> | undefined)?.[name]?.origin;
-    if (isSet) listing.add(`${path}.retention.${name}`, value, own ?? origin);
+    if (isSet) effective.add(`${path}.retention.${name}`, value, own ?? origin);
   };
   for (const name of ['last', 'hourly', 'daily', 'weekly', 'monthly', 'yearly'] as const)
     add(name, policy[name], policy[name] > 0);
-  add('keep_within', durationWord(Number(policy.withinMs)), policy.withinMs > 0n);
+  add('keep_within', formatDuration(Number(policy.withinMs)), policy.withinMs > 0n);
   add('tags', policy.tags, policy.tags.length > 0);
   return policy;
 }

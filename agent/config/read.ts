@@ -1,111 +1,97 @@
-import { closeSync, openSync, readSync, realpathSync } from 'node:fs';
-import { basename, dirname, join, resolve } from 'node:path';
+import { dirname, join, resolve } from 'node:path';
 import type { LightkeeperError } from '../../core/errors.ts';
-import { homeState } from '../../host/places.ts';
-import { reportContradictions } from './conflicts.ts';
-import { type FromEnvironment, readEnvironment } from './environment.ts';
-import { type Flags, type FromFlags, readFlags } from './flags.ts';
+import { readSettingsFile, type SettingsMachine, settingsMachine } from '../../host/config/file.ts';
+import { type Flags, readFlags } from '../../host/config/flags.ts';
+import { type Found, type Reading, readMap, reportWrongType } from '../../host/config/keys.ts';
+import { buildLogSettings, type GivenLogSettings } from '../../host/config/log-settings.ts';
+import {
+  emptyMap,
+  type Mapping,
+  type Node,
+  originText,
+  overlayMap,
+  quoted,
+  withValue,
+} from '../../host/config/node.ts';
+import { ProblemReport, problemsError } from '../../host/config/problem.ts';
+import {
+  type EffectiveSetting,
+  EffectiveSettings,
+  formatDuration,
+  formatSize,
+} from '../../host/config/show.ts';
+import type { Address } from '../../host/config/value-types.ts';
+import { reportConflicts } from './conflicts.ts';
+import { type EnvironmentSettings, readEnvironment } from './environment.ts';
 import { type BuiltGraph, buildGraph } from './graph.ts';
-import { emptyMap, type Mapping, type Node, originText, over, quoted, withValue } from './node.ts';
-import { problemsError, Report } from './problem.ts';
-import { GRAPH_KEYS, TOP_KEYS } from './schema.ts';
+import { GRAPH_KEYS, settingFlags, TOP_KEYS } from './schema.ts';
 import type { AgentSettings } from './settings.ts';
-import { durationWord, Listing, type Shown, sizeWord } from './show.ts';
-import { type Address, type Reading, readMap, type StoredSnapshot, wrong } from './value-types.ts';
 
-/** What settings are read from beside the file. */
+/** Sources of the settings of an agent. */
 export interface SettingsSources {
-  /** The file of YAML, as it was named. */
+  /** Path of the YAML file, as given. */
   readonly file?: string | undefined;
   readonly flags: Flags;
   readonly env: NodeJS.ProcessEnv;
 }
 
-/** What the machine answers while settings are read. */
-export interface SettingsWorld {
-  readonly cwd: string;
-  /** The state folder where none is named. */
-  readonly state: string;
-  /** A file's text; throws what the system says. */
-  readonly readText: (path: string, bytesMax: number) => string;
-  /** A path without links, as far as it is there. */
-  readonly realPath: (path: string) => string;
-}
-
-/** Settings that were read: what holds, what is to be known, and what is wrong. */
+/** Settings of an agent that were read, with warnings and problems. */
 export interface ReadSettings {
-  /** Undefined if anything is wrong. */
+  /** Undefined if there are problems. */
   readonly settings: AgentSettings | undefined;
-  readonly shown: readonly Shown[];
+  readonly log: GivenLogSettings;
+  readonly shown: readonly EffectiveSetting[];
   readonly warnings: readonly string[];
-  /** A line each. */
+  /** One line per problem. */
   readonly problems: readonly string[];
-  /** All problems as one; undefined if there are none. */
+  /** All problems as one error; undefined if there are none. */
   readonly error: LightkeeperError | undefined;
 }
 
-/** No settings are as long. */
-const YAML_BYTES_MAX = 1 << 20;
 const HTTP: Address = { host: '127.0.0.1', port: 9701 };
 const LOOPBACK = /^(?:localhost|127(?:\.\d{1,3}){3}|::1)$/;
-/** Keys that are of one graph and of no other. */
-const OF_ONE_GRAPH = ['id', 'dir', 'instance_url'];
+/** Keys that differ between graphs: their flags cannot be shared. */
+const UNSHARED_KEYS = ['id', 'dir', 'instance_url'];
 
-/** Reads the settings of an agent. Flags win over the environment, that wins over the file. */
+/** Reads the settings of an agent. Flags win over the environment, which wins over the file. */
 export async function readSettings(
   { file, flags, env }: SettingsSources,
-  world: SettingsWorld = machine(env),
+  machine: SettingsMachine = settingsMachine(env),
 ): Promise<ReadSettings> {
-  const report = new Report();
-  const listing = new Listing();
-  const given = file === undefined ? emptyMap() : await readFile(file, world, report);
-  const environment = await readEnvironment(env, world.cwd, report);
-  const fromFlags = await readFlags(flags, report);
-  const below = file === undefined ? world.cwd : dirname(resolve(world.cwd, file));
-  const reading: Reading = { report, folder: (origin) => (origin.kind === 'file' ? below : world.cwd) };
-  const all = over(over(given ?? emptyMap(), environment.agent), fromFlags.agent) as Mapping;
+  const report = new ProblemReport();
+  const effective = new EffectiveSettings();
+  const given = file === undefined ? emptyMap() : await readSettingsFile(file, machine, report);
+  const environment = await readEnvironment(env, machine.cwd, report);
+  const fromFlags = await readFlags(flags, settingFlags(), report);
+  const below = file === undefined ? machine.cwd : dirname(resolve(machine.cwd, file));
+  const reading: Reading = { report, folder: (origin) => (origin.kind === 'file' ? below : machine.cwd) };
+  const agentFlags = fromFlags.get('agent') ?? emptyMap();
+  const graphFlags = fromFlags.get('graph') ?? emptyMap();
+  const all = overlayMap(overlayMap(given ?? emptyMap(), environment.agent), agentFlags);
   const { graphs: graphsNode, top } = withoutGraphs(all);
-  const agent = buildAgent(top, environment, { reading, listing, world });
+  const { log, ...agent } = buildAgent(top, environment, { reading, effective, machine });
   const graphs: BuiltGraph[] = [];
-  const sources = { environment, reading, listing, readText: world.readText };
-  // Of a file that cannot be read nobody knows which graphs it names.
-  const nodes = given === undefined ? [] : graphNodes(graphsNode, environment, fromFlags, reading);
+  const sources = { environment, reading, effective, readText: machine.readText };
+  // Which graphs an unreadable file names is unknown.
+  const nodes = given === undefined ? [] : graphNodes(graphsNode, environment, graphFlags, reading);
   for (const [i, node] of nodes.entries()) {
     const path = `graphs[${i}]`;
-    const built = node.kind === 'map' ? buildGraph(node, path, sources) : wrong(node, path, reading, 'a map');
+    const built =
+      node.kind === 'map' ? buildGraph(node, path, sources) : reportWrongType(node, path, reading, 'a map');
     if (built !== undefined) graphs.push(built);
   }
-  reportContradictions(graphs, world.realPath, report);
+  reportConflicts(graphs, machine.realPath, report);
   const { warnings } = report;
   const problems = report.sorted();
   const settings = { ...agent, graphs: graphs.map((graph) => graph.settings) };
   return {
     settings: problems.length === 0 ? settings : undefined,
-    shown: listing.rows,
+    log,
+    shown: effective.rows,
     warnings,
     problems: problems.map(({ text }) => text),
     error: problems.length === 0 ? undefined : problemsError(problems),
   };
-}
-
-/** What a file says; undefined if it cannot be read, which is reported. */
-async function readFile(file: string, world: SettingsWorld, report: Report): Promise<Mapping | undefined> {
-  const at = { origin: { kind: 'environment', name: file } as const, path: '' };
-  let text: string;
-  try {
-    text = world.readText(resolve(world.cwd, file), YAML_BYTES_MAX);
-  } catch (error) {
-    report.problem(at, `the file cannot be read: ${error instanceof Error ? error.message : String(error)}`);
-    return undefined;
-  }
-  const { parseYaml } = await import('./yaml.ts');
-  const before = report.problems.length;
-  const node = parseYaml(text, { kind: 'file', name: file }, report);
-  if (node?.kind === 'map') return node;
-  if (node === undefined || (node.kind === 'scalar' && node.value === null))
-    return report.problems.length > before ? undefined : emptyMap();
-  report.problem(at, 'the file holds no map of settings');
-  return undefined;
 }
 
 function withoutGraphs(all: Mapping): { graphs: Node | undefined; top: Mapping } {
@@ -116,16 +102,16 @@ function withoutGraphs(all: Mapping): { graphs: Node | undefined; top: Mapping }
   return { graphs: isSet ? graphs : undefined, top: { ...all, entries } };
 }
 
-/** The graphs, with what variables and flags say of them. */
+/** Returns the graphs, overlaid with their variables and flags. */
 function graphNodes(
   graphs: Node | undefined,
-  environment: FromEnvironment,
-  flags: FromFlags,
+  environment: EnvironmentSettings,
+  flags: Mapping,
   reading: Reading,
 ): readonly Node[] {
   const { report } = reading;
   if (graphs !== undefined && graphs.kind !== 'list') {
-    wrong(graphs, 'graphs', reading, 'a list');
+    reportWrongType(graphs, 'graphs', reading, 'a list');
     return [];
   }
   const { dir } = environment;
@@ -134,55 +120,61 @@ function graphNodes(
     report.problem({ origin: graphs.origin, path: 'graphs' }, 'there is no graph');
   if (given.length > 1) {
     if (dir !== undefined) report.warn('WORKING_DIR is not used: there are several graphs');
-    for (const name of OF_ONE_GRAPH) {
-      const flag = flags.graph.entries.get(name);
+    for (const name of UNSHARED_KEYS) {
+      const flag = flags.entries.get(name);
       const state = `there are ${given.length} graphs, and this is of one`;
       if (flag !== undefined) report.problem({ origin: flag.origin, path: name }, state);
     }
   }
-  const shared = new Map(flags.graph.entries);
-  if (given.length > 1) for (const name of OF_ONE_GRAPH) shared.delete(name);
-  const upper: Mapping = { ...flags.graph, entries: shared };
+  const shared = new Map(flags.entries);
+  if (given.length > 1) for (const name of UNSHARED_KEYS) shared.delete(name);
+  const upper: Mapping = { ...flags, entries: shared };
   return given.map((node) => {
     if (node.kind !== 'map') return node;
     const own = given.length === 1 && dir !== undefined ? withDir(node, dir, flags, reading) : node;
-    return { ...(over(own, upper) as Mapping), origin: node.origin };
+    return { ...overlayMap(own, upper), origin: node.origin };
   });
 }
 
 function withDir(
   node: Mapping,
-  dir: NonNullable<FromEnvironment['dir']>,
-  flags: FromFlags,
+  dir: NonNullable<EnvironmentSettings['dir']>,
+  flags: Mapping,
   { report }: Reading,
 ): Mapping {
   const before = node.entries.get('dir');
-  if (before !== undefined && !flags.graph.entries.has('dir'))
+  if (before !== undefined && !flags.entries.has('dir'))
     report.warn(`WORKING_DIR is used, not the directory of ${originText(before.origin)}`);
   return withValue(node, ['dir'], { kind: 'scalar', ...dir });
 }
 
 function buildAgent(
   top: Mapping,
-  { captures, continuous, intervalMs }: FromEnvironment,
-  { reading, listing, world }: { reading: Reading; listing: Listing; world: SettingsWorld },
-): Omit<AgentSettings, 'graphs'> {
+  { captures, continuous, intervalMs }: EnvironmentSettings,
+  {
+    reading,
+    effective,
+    machine,
+  }: { reading: Reading; effective: EffectiveSettings; machine: SettingsMachine },
+): Omit<AgentSettings, 'graphs'> & { log: GivenLogSettings } {
   const fields = readMap(TOP_KEYS, top, '', reading, (name) =>
     Object.hasOwn(GRAPH_KEYS, name) ? 'to a graph: put it below graphs' : undefined,
   );
   const shown = <T>(value: T) => value;
-  const state = listing.take('state', fields.state, world.state, shown);
-  const store = listing.take('store', fields.store, join(state, 'store'), shown);
-  const http = httpOf(fields.http, listing, reading.report);
+  const state = effective.take('state', fields.state, machine.state, shown);
+  const store = effective.take('store', fields.store, join(state, 'store'), shown);
+  const http = httpOf(fields.http, effective, reading.report);
+  const log = buildLogSettings(fields.log, effective);
   const reserve = fields.disk_reserve;
   const formula = 'max(1GiB, 2 × the largest file, 5 %)';
-  listing.add('disk_reserve', reserve === undefined ? formula : sizeWord(reserve.value), reserve?.origin);
+  effective.add('disk_reserve', reserve === undefined ? formula : formatSize(reserve.value), reserve?.origin);
   const settings = {
+    log,
     store,
     http,
     reserveBytes: reserve?.value,
-    captures: listing.take('captures', captures, true, shown),
-    continuous: listing.take('continuous', continuous, true, shown),
+    captures: effective.take('captures', captures, true, shown),
+    continuous: effective.take('continuous', continuous, true, shown),
   };
   if (continuous?.value === false && intervalMs === undefined) {
     reading.report.problem(
@@ -194,16 +186,16 @@ function buildAgent(
     );
   }
   if (intervalMs === undefined) return settings;
-  listing.add('interval', durationWord(intervalMs.value), intervalMs.origin);
+  effective.add('interval', formatDuration(intervalMs.value), intervalMs.origin);
   return { ...settings, intervalMs: intervalMs.value };
 }
 
 function httpOf(
-  found: StoredSnapshot<Address> | undefined,
-  listing: Listing,
-  report: Report,
+  found: Found<Address> | undefined,
+  effective: EffectiveSettings,
+  report: ProblemReport,
 ): AgentSettings['http'] {
-  const { host, port } = listing.take('http', found, HTTP, (one) =>
+  const { host, port } = effective.take('http', found, HTTP, (one) =>
     one.host.includes(':') ? `[${one.host}]:${one.port}` : `${one.host}:${one.port}`,
   );
   if (found !== undefined && !LOOPBACK.test(host)) {
@@ -214,34 +206,4 @@ function httpOf(
     });
   }
   return { host, port, fallback: found === undefined };
-}
-
-/** The machine that this process runs on. */
-function machine(env: NodeJS.ProcessEnv): SettingsWorld {
-  return { cwd: process.cwd(), state: homeState(env), readText: readBounded, realPath };
-}
-
-/** A file's text, at most so long; also of a pipe. */
-function readBounded(path: string, bytesMax: number): string {
-  const descriptor = openSync(path, 'r');
-  try {
-    const bytes = Buffer.alloc(bytesMax + 1);
-    let length = 0;
-    for (let read = -1; read !== 0 && length < bytes.length; length += read)
-      read = readSync(descriptor, bytes, length, bytes.length - length, null);
-    if (length > bytesMax) throw new Error(`it is longer than ${bytesMax} bytes`);
-    return new TextDecoder('utf-8', { fatal: true }).decode(bytes.subarray(0, length));
-  } finally {
-    closeSync(descriptor);
-  }
-}
-
-function realPath(path: string): string {
-  try {
-    return realpathSync(path);
-  } catch {
-    // It is not there yet, or not to be seen: what is above it may be a link.
-    const above = dirname(path);
-    return above === path ? path : join(realPath(above), basename(path));
-  }
 }

@@ -7,40 +7,40 @@ import type { InstanceSettings } from '../instance/probe.ts';
 /** One graph that an agent guards. */
 export interface GraphSettings {
   readonly graphId: string;
-  /** Absolute. */
+  /** Absolute path of the directory, in bytes. */
   readonly dir: Uint8Array;
-  /** Names (with * and ?) that are not captured. */
+  /** Patterns of names that are not captured. */
   readonly exclude: readonly string[];
-  /** The least quiet window, in milliseconds; the learned one may be longer. */
+  /** Shortest quiet window, in milliseconds; the learned one may be longer. */
   readonly quietMs: number;
-  /** Captures start this far apart, at least. */
+  /** Shortest time between the starts of two captures, in milliseconds. */
   readonly minIntervalMs: number;
-  /** Guard each workspace, a direct subfolder with LightRAG's files, as a graph of its own: `ID.W`. */
+  /** Whether each workspace (a direct subfolder with LightRAG's files) is a graph of its own: `ID.W`. */
   readonly split: boolean;
-  /** What may be lost from one point to the next without an alarm, as a share. */
+  /** Share of documents or entities that may disappear between two snapshots without an alarm. */
   readonly lossShare: number;
   readonly instance: InstanceSettings | undefined;
   readonly hooks: CaptureHooks | undefined;
   readonly retention: RetentionPolicy;
 }
 
-/** All that an agent is told. */
+/** Settings of an agent. */
 export interface AgentSettings {
-  /** Absolute. */
+  /** Absolute path of the store. */
   readonly store: string;
   readonly graphs: readonly GraphSettings[];
   readonly http: { readonly host: string; readonly port: number; readonly fallback: boolean };
-  /** Free bytes that must remain; undefined for the formula, 0 for no check. */
+  /** Free bytes that must remain; undefined is the formula, 0 is no check. */
   readonly reserveBytes: bigint | undefined;
-  /** False: no captures, but the endpoints stay. */
+  /** False: no captures; the endpoints are served. */
   readonly captures: boolean;
-  /** A tagged point at least this often, in milliseconds; undefined for none. */
+  /** Longest time between two tagged snapshots, in milliseconds; undefined is no limit. */
   readonly intervalMs?: number;
-  /** Capture after every settled change; false: at the interval alone. */
+  /** True: a capture after every settled change. False: at the interval alone. */
   readonly continuous: boolean;
 }
 
-/** What holds for a graph where nothing else is said. */
+/** Defaults of a graph. */
 export const GRAPH_DEFAULTS = {
   exclude: [],
   quietMs: 300,
@@ -53,7 +53,7 @@ export const GRAPH_DEFAULTS = {
 
 const HOUR_MS = 3_600_000;
 
-/** The retention that holds where nothing else is said. */
+/** Returns the default retention. */
 export function defaultRetention(): RetentionPolicy {
   return create(RetentionPolicySchema, {
     withinMs: BigInt(HOUR_MS),

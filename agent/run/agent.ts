@@ -5,6 +5,8 @@ import { type BytePath, pathText } from '../../core/path.ts';
 import type { Snapshot } from '../../gen/lightkeeper/v1/agent_pb.ts';
 import type { Finding } from '../../gen/lightkeeper/v1/types_pb.ts';
 import { monotonic, waited } from '../../host/clock.ts';
+import { serveHttp } from '../../host/http.ts';
+import { metricsRoute } from '../../host/metrics.ts';
 import type { AgentSettings, GraphSettings } from '../config/settings.ts';
 import { Grader } from '../grade/grader.ts';
 import { runAsPrimary } from '../graph/as-primary.ts';
@@ -17,38 +19,40 @@ import { sweepStore } from '../snapshots/retention.ts';
 import { Store } from '../store/store.ts';
 import { below } from '../watch/names.ts';
 import { workspaceId } from '../watch/workspaces.ts';
-import { serveHttp } from './probes.ts';
+import { type ProbeResult, probeRoutes } from './probes.ts';
 import { serveStore } from './socket.ts';
 
-/** Between two applications of the retention policy. */
+/** Time between two prunes, in milliseconds. */
 const PRUNE_EVERY_MS = 10 * 60 * 1000;
 const FIRST_PRUNE_MS = 60 * 1000;
 
-/** Between two looks for space that nothing needs: what was deleted, or a killed capture left. */
+// A sweep frees the space of deleted snapshots and of captures that were killed.
+/** Time between two sweeps, in milliseconds. */
 const SWEEP_EVERY_MS = 60 * 60 * 1000;
 
-/** Counting goes over every record of the store: scrapes in between get the last figures. */
+// A count reads every record of the store: scrapes in between return the last figures.
+/** Time between two counts of the units, in milliseconds. */
 const COUNT_EVERY_MS = 30_000;
 
-/** Workspaces that one agent guards by itself; each is watched. */
+/** Most graphs of an agent that gains workspaces by itself; each is watched. */
 const WORKSPACES_MAX = 500;
 
-/** What an agent tells whoever started it. */
+/** Events of an agent. */
 export interface AgentEvents extends GraphEvents {
   readonly started: (about: { store: string; port: number; socket: string }) => void;
-  /** A graph is guarded from now on: one of the settings, or a workspace that has been found. */
+  /** The agent guards a further graph: one of the settings, or a workspace. */
   readonly guarding: (graphId: string, dir: Uint8Array) => void;
-  /** A restore in place that was cut off has been finished or undone. */
+  /** An interrupted restore in place has been finished or undone. */
   readonly settled: (findings: readonly Finding[]) => void;
 }
 
-/** Guards graphs until the signal, then takes a last snapshot of each and ends. */
+/** Guards graphs until the signal, then takes a last snapshot of each. */
 export async function runAgent(
   settings: AgentSettings,
   events: AgentEvents,
   signal: AbortSignal,
 ): Promise<void> {
-  // Each graph waits for the one signal in several places.
+  // Each graph listens to the signal in several places.
   setMaxListeners(0, signal);
   for (const graph of settings.graphs) {
     checkGraphId(graph.graphId);
@@ -72,7 +76,7 @@ class Agent {
   readonly #graphs = new Map<string, Graph>();
   readonly #running = new Set<Promise<void>>();
   #countedMs = Number.NEGATIVE_INFINITY;
-  /** When the store is next swept, on the monotonic clock. */
+  /** Time of the next sweep, on the monotonic clock. */
   #sweepMs = monotonic() + PRUNE_EVERY_MS;
 
   constructor(store: Store, settings: AgentSettings, events: AgentEvents) {
@@ -87,12 +91,16 @@ class Agent {
   }
 
   async run(signal: AbortSignal): Promise<void> {
-    const http = await serveHttp(this.#settings.http, {
-      metrics: () => this.#metricsText(),
+    const routes = probeRoutes({
       readiness: () => this.#readiness(),
       health: () => this.#readiness(),
       role: (role, graphId) => this.#role(role, graphId),
     });
+    routes.set(
+      '/metrics',
+      metricsRoute(this.#metrics.registry, () => this.#countUnits()),
+    );
+    const http = await serveHttp(this.#settings.http, routes);
     try {
       const served = await serveStore(this.#taker.store, {
         taker: this.#taker,
@@ -106,8 +114,8 @@ class Agent {
           socket: served.socket,
         });
         for (const graph of this.#settings.graphs) this.#guard(graph, signal);
-        await this.#pruneNowAndThen(signal);
-        // A guard that ends may have found a workspace just before.
+        await this.#pruneRegularly(signal);
+        // A guard that ends may have added a workspace just before.
         while (this.#running.size > 0) await Promise.all(this.#running);
       } finally {
         await served.close();
@@ -143,30 +151,28 @@ class Agent {
 
   #report(snapshot: Snapshot, retries: number): void {
     const graph = this.#graphs.get(snapshot.graphId);
-    // Commands may use this store for other directories too.
+    // A call may capture another directory into this store.
     if (graph === undefined) this.#events.snapshot(snapshot);
     else graph.report(snapshot, retries);
   }
 
-  async #metricsText(): Promise<string> {
-    if (monotonic() - this.#countedMs >= COUNT_EVERY_MS) {
-      this.#countedMs = monotonic();
-      const stats = await storeStats(this.#taker.store, '');
-      this.#metrics.units.set(Number(stats.units));
-      this.#metrics.packs.set(stats.packs);
-      this.#metrics.dedupRatio.set(stats.dedupRatio);
-    }
-    return await this.#metrics.registry.metrics();
+  async #countUnits(): Promise<void> {
+    if (monotonic() - this.#countedMs < COUNT_EVERY_MS) return;
+    this.#countedMs = monotonic();
+    const stats = await storeStats(this.#taker.store, '');
+    this.#metrics.units.set(Number(stats.units));
+    this.#metrics.packs.set(stats.packs);
+    this.#metrics.dedupRatio.set(stats.dedupRatio);
   }
 
-  async #readiness(): Promise<{ ok: boolean; body: unknown }> {
+  async #readiness(): Promise<ProbeResult> {
     const graphs = await Promise.all([...this.#graphs.values()].map((graph) => graph.readiness()));
     const ok = graphs.every((graph) => graph.ok);
     return { ok, body: { ready: ok, graphs: graphs.map(({ body }) => body) } };
   }
 
-  /** Without a controller and without peers an agent is primary for what it guards, in epoch 1. */
-  #role(role: 'primary' | 'standby', graphId: string | undefined): { ok: boolean; body: unknown } {
+  /** Returns whether the agent has a role. Without a controller and peers it is primary, in epoch 1. */
+  #role(role: 'primary' | 'standby', graphId: string | undefined): ProbeResult {
     const guarded = graphId === undefined || this.#graphs.has(graphId);
     const graphs = graphId === undefined ? [...this.#graphs.keys()] : [graphId];
     const body = guarded
@@ -177,8 +183,8 @@ class Agent {
     return { ok: guarded && role === 'primary', body };
   }
 
-  /** Until the signal. */
-  async #pruneNowAndThen(signal: AbortSignal): Promise<void> {
+  /** Prunes and sweeps from time to time until the signal. */
+  async #pruneRegularly(signal: AbortSignal): Promise<void> {
     for (let waitMs = FIRST_PRUNE_MS; await waited(waitMs, signal); waitMs = PRUNE_EVERY_MS) {
       if (!this.#settings.captures) continue;
       const [first] = this.#graphs.keys();

@@ -2,35 +2,40 @@ import type { Command, OptionValues } from 'commander';
 import { LightkeeperError } from '../../core/errors.ts';
 import { EXIT } from '../exit.ts';
 import { plain, printError, say, table } from '../print.ts';
-import { runUntilStopped } from '../run-agent.ts';
 import { addSettingFlags, flagsOf } from '../settings.ts';
 
 /** Flags of these commands that are no settings. */
 const OWN = ['--config', '--json'];
 
-/** `agent`: guard graphs as a file, variables and flags say. `whole` adds the flags, which loads the agent. */
+/** Adds `agent`, which guards graphs. `whole` adds the flags of all settings, which loads the agent. */
 export async function addAgent(program: Command, whole: boolean): Promise<void> {
   const command = program
     .command('agent')
-    .description('guard one or several graphs, as a file, variables and flags say')
+    .description('guard one or several graphs, with settings from a file, variables and flags')
     .argument('[command...]')
-    .option('--config <file>', 'the file of settings')
+    .option('--config <file>', 'settings file (YAML)')
     .action(runWith);
   if (whole) await addFlags(command);
 }
 
-/** `config check`: the settings that hold, and where each comes from. */
+/** Adds `config check` and `config schema`. */
 export async function addConfig(program: Command, whole: boolean): Promise<void> {
-  const config = program.command('config').description('look at the settings of an agent');
+  const config = program
+    .command('config')
+    .description('check the settings of an agent, or print their JSON Schema');
   const check = config
     .command('check')
-    .description('print the settings that hold, where each comes from, and what is wrong')
-    .option('--config <file>', 'the file of settings')
+    .description('print the settings in effect with their origins, and all problems')
+    .option('--config <file>', 'settings file (YAML)')
     .option('--json', 'print exactly one JSON document')
     .action(checkWith);
+  config
+    .command('schema')
+    .description('print a JSON Schema of the settings file, for editors')
+    .action(printSchema);
   config.action(() => {
     throw new LightkeeperError('INVALID_ARGUMENT', 'Cannot run "config" alone', {
-      hint: 'run lightkeeper config check',
+      hint: 'run lightkeeper config check or lightkeeper config schema',
     });
   });
   if (whole) await addFlags(check);
@@ -39,6 +44,11 @@ export async function addConfig(program: Command, whole: boolean): Promise<void>
 async function addFlags(command: Command): Promise<void> {
   const { settingFlags } = await import('../../agent/main.ts');
   addSettingFlags(command, await settingFlags());
+}
+
+async function printSchema(): Promise<void> {
+  const { settingsJsonSchema } = await import('../../agent/main.ts');
+  process.stdout.write(`${JSON.stringify(await settingsJsonSchema(), null, 2)}\n`);
 }
 
 async function read(values: OptionValues, command: Command) {
@@ -58,7 +68,8 @@ async function runWith(words: readonly string[], values: OptionValues, command: 
       },
     );
   }
-  await runUntilStopped(await read(values, command));
+  const { runUntilStopped } = await import('../run-agent.ts');
+  await runUntilStopped(await read(values, command), 'log');
 }
 
 async function checkWith(values: OptionValues, command: Command): Promise<void> {

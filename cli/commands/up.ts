@@ -1,30 +1,37 @@
 import type { Command, OptionValues } from 'commander';
 import { collect } from '../options.ts';
-import { runUntilStopped } from '../run-agent.ts';
 import { flagsOf } from '../settings.ts';
 
-/** `up`: protect a directory until stopped. */
+/** Adds `up`, which protects a directory until stopped. */
 export function addUp(program: Command): void {
   program
     .command('up')
     .description('protect a directory until stopped: the main job')
     .option('--dir <dir>', 'the directory (required)')
     .option('--graph <id>', "the graph's name (default: the directory's)")
-    .option('--state <dir>', 'where this agent keeps what is its own')
-    .option('--store <dir>', 'where the points are kept (default: STATE/store)')
-    .option('--http <host:port>', 'metrics and probes (default: 127.0.0.1:9701, or a free port)')
-    .option('--exclude <pattern>', 'names to leave out; may be given several times', collect)
-    .option('--quiet <duration>', 'the least time without a change (default: 300ms; longer where learned)')
-    .option('--min-interval <duration>', 'captures start this far apart, at least (default: 1s)')
-    .option('--instance-url <url>', 'where the instance serves: it is asked whether it is idle')
-    .option('--api-key-file <file>', 'its key (default: LIGHTRAG_API_KEY)')
-    .option('--allow-partial', 'guard the files of an instance that keeps a part of the graph elsewhere')
+    .option('--state <dir>', 'state folder of this agent')
+    .option('--store <dir>', 'folder of the points (default: STATE/store)')
+    .option('--http <host:port>', 'address of metrics and probes (default: 127.0.0.1:9701, or a free port)')
+    .option('--exclude <pattern>', 'names that are not captured; may be given several times', collect)
+    .option(
+      '--quiet <duration>',
+      'shortest time without a change before a capture (default: 300ms; may be learned to be longer)',
+    )
+    .option('--min-interval <duration>', 'shortest time between the starts of two captures (default: 1s)')
+    .option('--instance-url <url>', 'URL of the instance: captures wait until it is idle')
+    .option('--api-key-file <file>', 'file with the API key of the instance (default: LIGHTRAG_API_KEY)')
+    .option('--allow-partial', 'guard the files of an instance that stores a part of the graph elsewhere')
     .option('--no-split', 'guard workspaces in subfolders as a part of this graph')
     .option('--disk-reserve <size>', 'free space that must remain; 0 turns the check off')
+    .option('--log-format <format>', 'log to standard error as text or json, instead of lines for people')
+    .option('--log-level <level>', 'least level that is logged: debug, info, warn or error')
     .action(run);
 }
 
 async function run(flags: OptionValues, command: Command): Promise<void> {
   const { readSettings } = await import('../../agent/main.ts');
-  await runUntilStopped(await readSettings({ flags: flagsOf(flags, command), env: process.env }));
+  const read = await readSettings({ flags: flagsOf(flags, command), env: process.env });
+  // A named format is for a log collector, so the lines for people are left out.
+  const { runUntilStopped } = await import('../run-agent.ts');
+  await runUntilStopped(read, read.log.isFormatGiven ? 'log' : 'print');
 }

@@ -2,10 +2,10 @@ import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
-import type { Flags } from '../../agent/config/flags.ts';
 import { type ReadSettings, readSettings } from '../../agent/config/read.ts';
 import { settingFlags } from '../../agent/config/schema.ts';
 import type { AgentSettings } from '../../agent/config/settings.ts';
+import type { Flags } from '../../host/config/flags.ts';
 
 interface Given {
   readonly yaml?: string;
@@ -200,7 +200,7 @@ describe('a file that is wrong', () => {
       'graphs: [{dir: /d, exclude: a}]',
       [/exclude: a list is needed here, but "a" is text/],
     ],
-    ['a number for a text', 'graphs: [{dir: /d, id: 7}]', [/id: text is needed here, but "7" is none/]],
+    ['a number for a text', 'graphs: [{dir: /d, id: 7}]', [/id: text is needed here, but "7" is a number/]],
     ['a text for a number', "graphs: [{dir: /d, retention: {daily: '7'}}]", [/daily: a whole number/]],
     ['half a point', 'graphs: [{dir: /d, retention: {daily: 1.5}}]', [/daily: a whole number/]],
     ['a word for a truth', 'graphs: [{dir: /d, split: maybe}]', [/split: true or false is needed/]],
@@ -214,7 +214,7 @@ describe('a file that is wrong', () => {
     ['no graphs', 'graphs: []', [/graphs: there is no graph/]],
     ['a graph without a directory', 'graphs:\n- id: a', [at(2, 'graphs[0].dir: there is no directory')]],
     ['an empty path', "graphs: [{dir: ''}]", [/graphs\[0\].dir: it is empty/]],
-    ['a bad id', 'graphs: [{dir: /d, id: a b}]', [/id: "a b" is no graph id; use letters/]],
+    ['a bad id', 'graphs: [{dir: /d, id: a b}]', [/id: "a b" is not a graph id; use letters/]],
     [
       'a policy that keeps nothing',
       'graphs: [{dir: /d, retention: {daily: 0}}]',
@@ -222,7 +222,7 @@ describe('a file that is wrong', () => {
     ],
     ['an address that is none', 'graphs: [{dir: /d}]\nhttp: here', [/http: cannot listen on "here"/]],
     ['an address of the world', 'graphs: [{dir: /d}]\nhttp: 0.0.0.0:9701', [/only loopback addresses/]],
-    ['a url that is none', 'graphs: [{dir: /d, instance_url: here}]', [/instance_url: it is no URL/]],
+    ['a url that is none', 'graphs: [{dir: /d, instance_url: here}]', [/instance_url: it is not a URL/]],
     [
       'a password in a url',
       'graphs: [{dir: /d, instance_url: "http://u:SECRET@h"}]',
@@ -482,7 +482,7 @@ describe('the original names', () => {
     const several = await read({ env, yaml: 'graphs: [{dir: /a}, {dir: /b}]' });
     assert.match(several.warnings.join(), /WORKING_DIR is not used: there are several graphs/);
     assert.deepEqual(await problemsOf({ env: { WORKING_DIR: '/rag', WORKSPACE: '../x' } }), [
-      'WORKSPACE: "../x" is no name of a folder',
+      'WORKSPACE: "../x" is not the name of a folder',
       'there is no directory to protect',
     ]);
   });

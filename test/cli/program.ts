@@ -126,6 +126,11 @@ export class Running {
     return this.until(`${pattern}`, () => pattern.exec(this.stdout) ?? undefined);
   }
 
+  /** Waits until standard error matches. */
+  logs(pattern: RegExp): Promise<RegExpExecArray> {
+    return this.until(`${pattern}`, () => pattern.exec(this.stderr) ?? undefined);
+  }
+
   /** Ends it with a signal and answers how it ended; kills it if it does not. */
   async stop(signal: NodeJS.Signals, withinMs = COMMAND_MS): Promise<Outcome> {
     this.child.kill(signal);

@@ -60,7 +60,10 @@ export class Agent {
 
   /** Starts of the ids of the snapshots that it has told of, side snapshots left out. */
   get points(): string[] {
-    return [...this.out.matchAll(/ snapshot ([0-9a-f]{12}):/g)].map(([, id]) => id as string);
+    const printed = / snapshot ([0-9a-f]{12}):/g;
+    const logged = / snapshot taken .*? snapshot=([0-9a-f]{12})/g;
+    const found = [...this.out.matchAll(printed), ...this.err.matchAll(logged)];
+    return found.map(([, id]) => id as string);
   }
 
   /** Waits for its n-th point. */

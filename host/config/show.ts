@@ -1,7 +1,7 @@
 import { DEFAULT, type Origin, originText } from './node.ts';
 
-/** A setting that holds, and where it comes from; never a secret. */
-export interface Shown {
+/** A setting in effect and its origin. Secrets are never shown. */
+export interface EffectiveSetting {
   readonly key: string;
   readonly value: string | number | boolean | readonly string[];
   readonly origin: string;
@@ -15,19 +15,19 @@ const UNITS = [
   ['s', 1000],
 ] as const;
 
-/** A duration exactly as it may be written. */
-export function durationWord(ms: number): string {
+/** Formats a duration exactly, as a settings file may write it. */
+export function formatDuration(ms: number): string {
   const unit = UNITS.find(([, one]) => ms >= one && ms % one === 0);
   return unit === undefined ? `${ms}ms` : `${ms / unit[1]}${unit[0]}`;
 }
 
-/** A share as it may be written. */
-export function percentWord(share: number): string {
+/** Formats a share as a settings file may write it. */
+export function formatPercent(share: number): string {
   return `${Number((share * 100).toFixed(3))}%`;
 }
 
-/** A size exactly as it may be written. */
-export function sizeWord(bytes: bigint): string {
+/** Formats a size exactly, as a settings file may write it. */
+export function formatSize(bytes: bigint): string {
   const names = ['TiB', 'GiB', 'MiB', 'KiB'];
   for (const [i, name] of names.entries()) {
     const unit = 1n << BigInt(10 * (names.length - i));
@@ -36,23 +36,23 @@ export function sizeWord(bytes: bigint): string {
   return bytes === 0n ? '0' : `${bytes}B`;
 }
 
-/** Gathers the settings that hold while they are put together. */
-export class Listing {
-  readonly rows: Shown[] = [];
+/** Collects the settings in effect while a schema builds them. */
+export class EffectiveSettings {
+  readonly rows: EffectiveSetting[] = [];
 
-  /** Notes a value of an origin. */
-  add(key: string, value: Shown['value'], origin: Origin = DEFAULT): void {
+  /** Adds a value with its origin. */
+  add(key: string, value: EffectiveSetting['value'], origin: Origin = DEFAULT): void {
     this.rows.push({ key, value, origin: originText(origin) });
   }
 
-  /** The value that was given, or what holds without; notes it. */
+  /** Returns the given value or else the default, and adds it to the list. */
   take<T>(
     key: string,
     found: { readonly value: T; readonly origin: Origin } | undefined,
-    otherwise: T,
-    word: (value: T) => Shown['value'],
+    fallback: T,
+    word: (value: T) => EffectiveSetting['value'],
   ): T {
-    const value = found === undefined ? otherwise : found.value;
+    const value = found === undefined ? fallback : found.value;
     this.add(key, word(value), found?.origin ?? DEFAULT);
     return value;
   }

@@ -11,19 +11,19 @@ import {
   parseDocument,
 } from 'yaml';
 import type { Node, Origin } from './node.ts';
-import type { Report } from './problem.ts';
+import type { ProblemReport } from './problem.ts';
 
 const NODES_MAX = 20_000;
 const ALIASES_MAX = 100;
 const DEPTH_MAX = 20;
 
-/** Where a text of YAML is from. */
+/** Origin of a YAML text. */
 export type YamlSource =
   | { readonly kind: 'file'; readonly name: string }
   | { readonly kind: 'environment' | 'flag'; readonly name: string };
 
-/** Reads YAML 1.2 with its origins; undefined if it is empty or cannot be read, which is reported. */
-export function parseYaml(text: string, source: YamlSource, report: Report): Node | undefined {
+/** Parses YAML 1.2 with origins. Returns undefined if it is empty, or if it is invalid, which is reported. */
+export function parseYaml(text: string, source: YamlSource, report: ProblemReport): Node | undefined {
   const lines = new LineCounter();
   const document = parseDocument(text, {
     lineCounter: lines,
@@ -46,21 +46,21 @@ export function parseYaml(text: string, source: YamlSource, report: Report): Nod
     );
   }
   if (document.errors.length > 0) return undefined;
-  return new Walk(document, lines, source, report).root();
+  return new Conversion(document, lines, source, report).root();
 }
 
-/** Turns the library's tree into ours. */
-class Walk {
+/** Converts the tree of the YAML library into nodes. */
+class Conversion {
   readonly #document: Document;
   readonly #lines: LineCounter;
   readonly #source: YamlSource;
-  readonly #report: Report;
+  readonly #report: ProblemReport;
   #nodes = 0;
   #aliases = 0;
-  /** One that is too large is told of once. */
+  /** Whether the document was too large, which is reported once. */
   #givenUp = false;
 
-  constructor(document: Document, lines: LineCounter, source: YamlSource, report: Report) {
+  constructor(document: Document, lines: LineCounter, source: YamlSource, report: ProblemReport) {
     this.#document = document;
     this.#lines = lines;
     this.#source = source;

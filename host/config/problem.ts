@@ -3,20 +3,20 @@ import { type Origin, oneLine, placeText } from './node.ts';
 
 /** Why settings cannot be used. */
 export interface Problem {
-  /** One line: its place and what is wrong. */
+  /** One line: the place and what is wrong there. */
   readonly text: string;
   readonly code: ErrorCode;
   readonly hint: string;
-  /** Its line in the file; undefined if it is not of the file. */
+  /** Line number in the file; undefined if the value is not from the file. */
   readonly line: number | undefined;
 }
 
-/** Gathers what is wrong, so that all of it can be told at once. */
-export class Report {
+/** Collects problems and warnings, so that one report names all of them. */
+export class ProblemReport {
   readonly problems: Problem[] = [];
   readonly warnings: string[] = [];
 
-  /** Notes a problem at a key that was given somewhere. */
+  /** Adds a problem of the value at a key. */
   problem(
     at: { readonly origin: Origin; readonly path: string },
     state: string,
@@ -27,13 +27,13 @@ export class Report {
     this.problems.push({ text: oneLine(place === '' ? state : `${place}: ${state}`), code, hint, line });
   }
 
-  /** The problems: those of the file by their lines, then the others. */
+  /** Returns the problems: those of the file by line, then the others. */
   sorted(): Problem[] {
     const rank = ({ line }: Problem) => line ?? Number.MAX_SAFE_INTEGER;
     return [...this.problems].sort((a, b) => rank(a) - rank(b));
   }
 
-  /** Notes what is to be known, but hinders nothing. */
+  /** Adds a warning, which does not prevent the start. */
   warn(text: string): void {
     this.warnings.push(oneLine(text));
   }
@@ -41,7 +41,7 @@ export class Report {
 
 const HINT = 'lightkeeper config check shows where each setting comes from';
 
-/** All problems as one error. */
+/** Returns all problems as one error. */
 export function problemsError(problems: readonly Problem[]): LightkeeperError {
   const [first] = problems;
   const code =

@@ -1,4 +1,4 @@
-/** How many characters differ, are missing, too many, or swapped with their neighbour. */
+/** Returns the edit distance of two words; swapped neighbours count as one edit. */
 function distance(a: string, b: string): number {
   const first = Array.from({ length: b.length + 1 }, (_, j) => j);
   let [before, row]: [number[], number[]] = [[], first];
@@ -16,7 +16,7 @@ function distance(a: string, b: string): number {
   return row[b.length] ?? 0;
 }
 
-/** The known word that was probably meant; undefined if none is near. */
+/** Returns the known word nearest to a misspelt one; undefined if none is near. */
 export function nearest(word: string, known: Iterable<string>): string | undefined {
   const plain = (text: string) => text.toLowerCase().replace(/[-_]/g, '');
   if (word.length > 100) return undefined;

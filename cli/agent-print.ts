@@ -1,0 +1,69 @@
+import { timestampMs } from '@bufbuild/protobuf/wkt';
+import type { AgentEvents } from '../agent/main.ts';
+import type { Snapshot } from '../gen/lightkeeper/v1/agent_pb.ts';
+import { now } from '../host/clock.ts';
+import { durationText, sizeText } from '../host/quantity.ts';
+import { snapshotLine } from './commands/snapshot.ts';
+import { isUsable } from './exit.ts';
+import { plain, printError, printFindings, say, timeText } from './print.ts';
+
+/** Most findings that are printed of a point that is not usable, or has alarms. */
+const FINDINGS_PRINTED = 3;
+
+/** Returns events that print a line each for people; with several graphs a line names its graph. */
+export function printedEvents(): AgentEvents {
+  const dirs = new Map<string, string>();
+  const since = new Map<string, Snapshot>();
+  const failing = new Map<string, string>();
+  const ofGraph = (graphId: string) => (dirs.size > 1 ? `${graphId}: ` : '');
+  return {
+    started: ({ store, port, socket }) => {
+      say(`points are kept in ${plain(store)}`);
+      say(
+        `metrics and probes: http://127.0.0.1:${port}/metrics /health /readiness /liveness · socket: ${socket}`,
+      );
+    },
+    guarding: (graphId, dir) => {
+      dirs.set(graphId, plain(Buffer.from(dir).toString()));
+      say(`protecting ${dirs.get(graphId)} as graph "${graphId}"`);
+    },
+    snapshot: (snapshot) => {
+      const { graphId } = snapshot;
+      failing.delete(graphId);
+      if (isUsable(snapshot.grade) && !since.has(graphId)) since.set(graphId, snapshot);
+      const first = since.get(graphId);
+      const protectedSince =
+        first === undefined
+          ? 'not protected yet'
+          : `protected since ${timeText(first.capturedAt)}, RPO ${rpoText(snapshot)}`;
+      const time = timeText(snapshot.capturedAt);
+      say(`${time} ${ofGraph(graphId)}${snapshotLine(snapshot)} · ${protectedSince}`);
+      if (!isUsable(snapshot.grade) || snapshot.alarms.length > 0)
+        printFindings(snapshot.findings, FINDINGS_PRINTED);
+    },
+    pruned: (graphId, { remove, keep, bytesFreed }) => {
+      const freed = sizeText(Number(bytesFreed));
+      say(
+        `${ofGraph(graphId)}retention: ${remove.length} points removed, ${keep.length} kept, ${freed} freed`,
+      );
+    },
+    waiting: (graphId) => say(`waiting for ${dirs.get(graphId)}, which is not there yet`),
+    warned: (graphId, { message, hint }) => {
+      say(`warning: ${ofGraph(graphId)}${plain(message)}`);
+      say(`hint: ${plain(hint)}`);
+    },
+    settled: (findings) => printFindings(findings),
+    failed: (graphId, error) => {
+      // The agent tries again by itself: the same failure is printed once.
+      if (error.message !== failing.get(graphId)) printError(error, false);
+      failing.set(graphId, error.message);
+    },
+  };
+}
+
+/** Formats the time whose changes a loss of the directory would cost now. */
+function rpoText(snapshot: Snapshot): string {
+  return snapshot.confirmedAt === undefined
+    ? '-'
+    : durationText(Math.max(0, now() - timestampMs(snapshot.confirmedAt)));
+}
