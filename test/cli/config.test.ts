@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { writeFileSync } from 'node:fs';
 import { it } from 'node:test';
-import { errorLines, type Json, listOf, oneDocument, Place, suite, there } from './program.ts';
+import { errorLines, type Json, listOf, oneDocument, Place, suite, there } from '../support/cli-place.ts';
 
 /** A place with a file of settings, which lies beside the directory. */
 function placeWith(lines: string): Place {

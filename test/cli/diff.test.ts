@@ -14,7 +14,7 @@ import { it } from 'node:test';
 import { deflateSync, inflateSync } from 'node:zlib';
 import { deleteDocument, generate, ingest } from '../../demo/generate.ts';
 import { readGraph } from '../../demo/instance/graph.ts';
-import { hasFields, type Json, listOf, Place, suite } from './program.ts';
+import { hasFields, type Json, listOf, Place, suite } from '../support/cli-place.ts';
 
 const FIXTURES = join(import.meta.dirname, '../../../shared/fixtures');
 const GRAPH = 'graph_chunk_entity_relation.graphml';

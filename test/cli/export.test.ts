@@ -3,7 +3,7 @@ import { readFileSync, truncateSync } from 'node:fs';
 import { join } from 'node:path';
 import { it } from 'node:test';
 import { generate } from '../../demo/generate.ts';
-import { type Json, listOf, oneDocument, Place, suite } from './program.ts';
+import { type Json, listOf, oneDocument, Place, suite } from '../support/cli-place.ts';
 
 const DOCUMENTS = 'kv_store_full_docs.json';
 const CHUNKS = 'kv_store_text_chunks.json';

@@ -3,8 +3,8 @@ import { existsSync, readdirSync, readFileSync, rmSync, truncateSync, writeFileS
 import { join } from 'node:path';
 import { it } from 'node:test';
 import { generate } from '../../demo/generate.ts';
+import { type Json, listOf, oneDocument, Place, suite } from '../support/cli-place.ts';
 import { clockShifted, needing } from '../support/machine.ts';
-import { type Json, listOf, oneDocument, Place, suite } from './program.ts';
 
 const GRAPH = 'graph_chunk_entity_relation.graphml';
 const CHUNKS = 'kv_store_text_chunks.json';

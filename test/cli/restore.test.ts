@@ -16,7 +16,7 @@ import {
 } from 'node:fs';
 import { join } from 'node:path';
 import { it } from 'node:test';
-import { hasFields, Place, suite, there } from './program.ts';
+import { hasFields, Place, suite, there } from '../support/cli-place.ts';
 
 const RESTORED = {
   snapshotId: 'id',

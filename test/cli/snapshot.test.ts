@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { linkSync, mkdirSync, rmSync, symlinkSync, utimesSync, writeFileSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import { it } from 'node:test';
-import { hasFields, type Json, kinds, listOf, Place, suite, there } from './program.ts';
+import { hasFields, type Json, kinds, listOf, Place, suite, there } from '../support/cli-place.ts';
 
 const SNAPSHOT = {
   snapshotId: 'id',

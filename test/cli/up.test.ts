@@ -4,7 +4,7 @@ import { request } from 'node:http';
 import { connect } from 'node:net';
 import { join } from 'node:path';
 import { it } from 'node:test';
-import { type Agent, hasFields, type Json, listOf, Place, suite, there } from './program.ts';
+import { type Agent, hasFields, type Json, listOf, Place, suite, there } from '../support/cli-place.ts';
 
 interface Answer {
   readonly status: number;

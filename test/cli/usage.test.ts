@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
-import { built, errorLines, oneDocument, Place, Running, suite, there } from './program.ts';
+import { built, errorLines, oneDocument, Place, Running, suite, there } from '../support/cli-place.ts';
 
 const PACKAGE = JSON.parse(readFileSync(join(import.meta.dirname, '../../package.json'), 'utf8')) as {
   version: string;

@@ -3,7 +3,7 @@ import { cpSync, existsSync, mkdirSync, readdirSync, rmSync, truncateSync, write
 import { join } from 'node:path';
 import { it } from 'node:test';
 import { generate } from '../../demo/generate.ts';
-import { hasFields, type Json, listOf, oneDocument, Place, suite } from './program.ts';
+import { hasFields, type Json, listOf, oneDocument, Place, suite } from '../support/cli-place.ts';
 
 const FIXTURES = join(import.meta.dirname, '../../../shared/fixtures');
 const RESULT = { grade: 'word', findings: 'list', stats: 'map', durationMs: 'long', dir: 'text' } as const;

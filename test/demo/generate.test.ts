@@ -15,7 +15,7 @@ import {
   rowCounts,
   totalBytes,
 } from '../../demo/generate.ts';
-import { check } from './checker.ts';
+import { check } from '../support/independent-check.ts';
 
 const FIXTURE = join(import.meta.dirname, '../../../shared/fixtures/gustobot@10');
 const VDB_FILES = ['vdb_entities.json', 'vdb_relationships.json', 'vdb_chunks.json'];

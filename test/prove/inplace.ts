@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { join } from 'node:path';
 import { runToEnd, told } from '../support/command.ts';
 
-const TEST = join(import.meta.dirname, '../inplace.test.ts');
+const TEST = join(import.meta.dirname, '../scenarios/restore-in-place.test.ts');
 const CUT_OFF = 'that is cut off|at each of its effects|on a bind mount|on a memory disk';
 const TIMEOUT_MS = 3_600_000;
 

@@ -1,5 +1,5 @@
 import { after, describe, it } from 'node:test';
-import { random } from '../demo/random.ts';
+import { random } from '../../demo/random.ts';
 import {
   both,
   type Damage,
@@ -9,8 +9,8 @@ import {
   drawLoss,
   makeVictim,
   runDamage,
-} from './prove/damage.ts';
-import { inParallel } from './prove/keeper.ts';
+} from '../prove/damage.ts';
+import { inParallel } from '../prove/keeper.ts';
 
 const SEED = Number(process.env.LIGHTKEEPER_SEED ?? 1);
 

@@ -1,5 +1,5 @@
 import { describe, it } from 'node:test';
-import { runLives } from './prove/roundtrip.ts';
+import { runLives } from '../prove/roundtrip.ts';
 
 const SEED = Number(process.env.LIGHTKEEPER_SEED ?? 1);
 /** `npm run prove -- roundtrip` runs hundreds. */

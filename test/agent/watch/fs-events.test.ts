@@ -3,8 +3,8 @@ import { mkdirSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { subscribeOnce } from '../../agent/watch/fs-events.ts';
-import { freshPlace, until } from '../support/place.ts';
+import { subscribeOnce } from '../../../agent/watch/fs-events.ts';
+import { freshPlace, until } from '../../support/place.ts';
 
 const ROUNDS = 40;
 

@@ -1,5 +1,5 @@
 import { describe, it } from 'node:test';
-import { proveGrades, STYLES } from './prove/graded.ts';
+import { proveGrades, STYLES } from '../prove/graded.ts';
 
 const SEED = Number(process.env.LIGHTKEEPER_SEED ?? 1);
 /** A few points of each kind; `npm run prove -- graded` takes hundreds, with pauses of up to three seconds. */

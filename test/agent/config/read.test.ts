@@ -2,10 +2,10 @@ import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
-import type { Flags } from '../../agent/config/flags.ts';
-import { type ReadSettings, readSettings } from '../../agent/config/read.ts';
-import { settingFlags } from '../../agent/config/schema.ts';
-import type { AgentSettings } from '../../agent/config/settings.ts';
+import type { Flags } from '../../../agent/config/flags.ts';
+import { type ReadSettings, readSettings } from '../../../agent/config/read.ts';
+import { settingFlags } from '../../../agent/config/schema.ts';
+import type { AgentSettings } from '../../../agent/config/settings.ts';
 
 interface Given {
   readonly yaml?: string;
@@ -116,7 +116,7 @@ describe('settings of a file', () => {
   });
 
   it('are as docs/operations.md shows them: nothing but the defaults', async () => {
-    const docs = readFileSync(join(import.meta.dirname, '../../docs/operations.md'), 'utf8');
+    const docs = readFileSync(join(import.meta.dirname, '../../../docs/operations.md'), 'utf8');
     const [, yaml = ''] = /```yaml\n([\s\S]*?)```/.exec(docs) ?? [];
     const shown = await settingsOf({ yaml, files: { '/run/secrets/lightrag': 'key' } });
     const [graph] = shown.graphs;

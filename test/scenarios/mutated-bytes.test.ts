@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { after, describe, it } from 'node:test';
-import { BOMBS, defuse } from './prove/bombs.ts';
-import { makeCorpus, runCases } from './prove/mutate.ts';
+import { BOMBS, defuse } from '../prove/bombs.ts';
+import { makeCorpus, runCases } from '../prove/mutate.ts';
 
 const SEED = Number(process.env.LIGHTKEEPER_SEED ?? 1);
 /** `npm run prove -- mutate` runs twenty thousand. */

@@ -2,10 +2,10 @@ import assert from 'node:assert/strict';
 import { cpSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, it, type TestContext } from 'node:test';
-import { Store } from '../../agent/store/store.ts';
-import { Case } from '../support/answers.ts';
-import { fillGraph } from '../support/fill.ts';
-import { freshPlace } from '../support/place.ts';
+import { Store } from '../../../../agent/store/store.ts';
+import { Case } from '../../../support/answers.ts';
+import { fillGraph } from '../../../support/fill.ts';
+import { freshPlace } from '../../../support/place.ts';
 
 const GRAPH = 'data';
 /** Only the index has this: it is gone once the index has been made again. */

@@ -2,12 +2,12 @@ import assert from 'node:assert/strict';
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
-import { FILE_NAMES, generate, rowCounts } from '../../demo/generate.ts';
-import { addQuery, DocumentIngest } from '../../demo/instance/ingest.ts';
-import { load } from '../../demo/instance/load.ts';
-import type { Memory } from '../../demo/instance/memory.ts';
-import { freshPlace } from '../support/place.ts';
-import { check } from './checker.ts';
+import { FILE_NAMES, generate, rowCounts } from '../../../demo/generate.ts';
+import { addQuery, DocumentIngest } from '../../../demo/instance/ingest.ts';
+import { load } from '../../../demo/instance/load.ts';
+import type { Memory } from '../../../demo/instance/memory.ts';
+import { check } from '../../support/independent-check.ts';
+import { freshPlace } from '../../support/place.ts';
 
 const LESSONS = 120;
 

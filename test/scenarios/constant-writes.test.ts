@@ -1,6 +1,6 @@
 import { describe, it } from 'node:test';
-import { writeConstantly } from './prove/constant.ts';
-import { needing } from './support/machine.ts';
+import { writeConstantly } from '../prove/constant.ts';
+import { needing } from '../support/machine.ts';
 
 const SEED = Number(process.env.LIGHTKEEPER_SEED ?? 1);
 /** Each trouble once; `npm run prove -- constant` goes on for an hour. */

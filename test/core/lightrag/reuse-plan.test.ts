@@ -1,8 +1,13 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { matrixOffsets, planSegments, type Segment, splitSegment } from '../../core/lightrag/reuse-plan.ts';
-import type { NodeRef } from '../../core/list.ts';
-import { commonRuns } from '../../core/unit-runs.ts';
+import {
+  matrixOffsets,
+  planSegments,
+  type Segment,
+  splitSegment,
+} from '../../../core/lightrag/reuse-plan.ts';
+import type { NodeRef } from '../../../core/list.ts';
+import { commonRuns } from '../../../core/unit-runs.ts';
 
 const UNIT_BYTES = 16 << 10;
 const KB = 1 << 10;

@@ -1,10 +1,10 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { corpusOf } from '../../demo/corpus.ts';
-import { graphmlFile } from '../../demo/graphml.ts';
-import { edgeKey, graphText, readGraph } from '../../demo/instance/graph.ts';
-import { readVectors, vectorsText } from '../../demo/instance/vectors.ts';
-import { entityRows, vdbFile } from '../../demo/vdb.ts';
+import { corpusOf } from '../../../demo/corpus.ts';
+import { graphmlFile } from '../../../demo/graphml.ts';
+import { edgeKey, graphText, readGraph } from '../../../demo/instance/graph.ts';
+import { readVectors, vectorsText } from '../../../demo/instance/vectors.ts';
+import { entityRows, vdbFile } from '../../../demo/vdb.ts';
 
 const CORPUS = corpusOf({ seed: 3, dimension: 5, vectorField: true, ingested: 9, deleted: [], queries: [] });
 const GRAPH = [...graphmlFile(CORPUS)].join('');

@@ -3,7 +3,7 @@ import { readdirSync, readFileSync, rmSync, statSync, truncateSync, writeFileSyn
 import { join } from 'node:path';
 import { it } from 'node:test';
 import { deleteDocument, generate, growCache, ingest } from '../../demo/generate.ts';
-import { type Json, listOf, oneDocument, Place, suite } from './program.ts';
+import { type Json, listOf, oneDocument, Place, suite } from '../support/cli-place.ts';
 
 const ENTITIES = 'vdb_entities.json';
 

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { readdirSync, readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { it } from 'node:test';
-import { hasFields, type Json, listOf, Place, suite, there } from './program.ts';
+import { hasFields, type Json, listOf, Place, suite, there } from '../support/cli-place.ts';
 
 const FINDING = { code: 'text', severity: 'word', object: 'text', snapshots: 'texts', hint: 'text' } as const;
 const VERIFIED = {

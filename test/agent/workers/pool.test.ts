@@ -2,11 +2,11 @@ import assert from 'node:assert/strict';
 import { closeSync, mkdirSync, openSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
-import type { CutBlock } from '../../agent/workers/chunker.ts';
-import { type OutFrame, Work } from '../../agent/workers/tasks.ts';
-import { Case } from '../support/answers.ts';
-import { noise } from '../support/fill.ts';
-import { freshPlace } from '../support/place.ts';
+import type { CutBlock } from '../../../agent/workers/chunker.ts';
+import { type OutFrame, Work } from '../../../agent/workers/tasks.ts';
+import { Case } from '../../support/answers.ts';
+import { noise } from '../../support/fill.ts';
+import { freshPlace } from '../../support/place.ts';
 
 /** Enough for threads, which rest after their work and are used again. */
 const FILE_BYTES = 40e6;
