@@ -3,7 +3,7 @@ import { after, describe, it } from 'node:test';
 import { random } from '../demo/random.ts';
 import { type Case, casesOf, makeWorld, runCase, sampleOf, traceOf } from './prove/crash.ts';
 import { makeHeld, runHeld } from './prove/held.ts';
-import { inParallel } from './prove/keeper.ts';
+import { inParallel } from './prove/store-calls.ts';
 
 const SEED = Number(process.env.LIGHTKEEPER_SEED ?? 1);
 /** Of some two thousand; `npm run prove -- crash` runs them all. */

@@ -29,7 +29,7 @@ function dropRecords(place: Place, name: string, count: number): Buffer {
 async function graded(
   place: Place,
   args: readonly string[] = [],
-  env: NodeJS.ProcessEnv = {},
+  env: Readonly<Record<string, string>> = {},
 ): Promise<Json> {
   const words = ['snapshot', '--dir', place.dir, '--store', place.store, '--json', ...args];
   const outcome = await place.run(words, env);

@@ -4,7 +4,7 @@ import { request } from 'node:http';
 import { connect } from 'node:net';
 import { join } from 'node:path';
 import { it } from 'node:test';
-import { type Agent, hasFields, type Json, listOf, Place, suite, there } from '../support/cli-place.ts';
+import { hasFields, type Json, listOf, Place, suite, there, type Up } from '../support/cli-place.ts';
 
 interface Answer {
   readonly status: number;
@@ -34,7 +34,7 @@ function ask(
 }
 
 /** Waits until the agent has a point. */
-async function protectedSince({ running }: Agent): Promise<void> {
+async function protectedSince({ running }: Up): Promise<void> {
   await running.says(/protected since .*RPO /);
 }
 
@@ -275,7 +275,7 @@ suite('the HTTP port of an agent', () => {
     const place = new Place();
     place.write('a', 'a');
     const agent = await place.up('--disk-reserve', '1000TiB');
-    await agent.running.until('it says why', () => /disk reserve/.exec(agent.running.stderr) ?? undefined);
+    await agent.running.says(/disk reserve/);
     for (const path of ['/readiness', '/health']) {
       const { status, body } = await ask(agent.url, path);
       assert.equal(status, 503, path);
@@ -292,7 +292,7 @@ suite('the HTTP port of an agent', () => {
     const place = new Place();
     place.write('a', 'a');
     const agent = await place.up('--disk-reserve', '1000TiB');
-    await agent.running.until('it says why', () => /disk reserve/.exec(agent.running.stderr) ?? undefined);
+    await agent.running.says(/disk reserve/);
     const readiness = (await ask(agent.url, '/readiness', 'OPTIONS')).status;
     const liveness = (await ask(agent.url, '/liveness', 'OPTIONS')).status;
     await agent.stop();
@@ -435,7 +435,7 @@ suite('the metrics of an agent', () => {
     const place = new Place();
     place.write('a', 'a');
     const agent = await place.up('--disk-reserve', '1000TiB');
-    await agent.running.until('it says why', () => /disk reserve/.exec(agent.running.stderr) ?? undefined);
+    await agent.running.says(/disk reserve/);
     const { body } = await ask(agent.url, '/metrics');
     await agent.stop();
     const errors = families(body).get('lightrag_backup_errors_total')?.samples ?? [];

@@ -2,7 +2,9 @@ import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
-import { built, errorLines, oneDocument, Place, Running, suite, there } from '../support/cli-place.ts';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { errorLines, oneDocument, Place, suite, there } from '../support/cli-place.ts';
+import { BUILT, runToEnd } from '../support/program.ts';
 
 const PACKAGE = JSON.parse(readFileSync(join(import.meta.dirname, '../../package.json'), 'utf8')) as {
   version: string;
@@ -22,7 +24,7 @@ keys create|ca init|token create|config check`
   .map((line) => line.split(' '));
 
 /** What the contract says of this version. */
-const BUILT = [
+const WORKS = [
   'up',
   'demo',
   'snapshot',
@@ -42,41 +44,45 @@ const listed = new Place().run(['--help']).then(({ stdout }) => {
   return new Set([...commands.matchAll(/^ {2}([a-z]+)/gm)].map(([, word]) => word));
 });
 
-describe('the answer to a simple question', () => {
-  it('comes in under 150 ms: version and help', async () => {
-    const place = new Place();
-    const said: Record<string, RegExp> = {
-      '--version': new RegExp(`^${PACKAGE.version.replaceAll('.', '\\.')}\n$`),
-      '--help': /^Usage: lightkeeper /,
-    };
-    for (const [flag, text] of Object.entries(said)) {
+/** Seconds that a command takes: on the clock or, as other processes compute too, on the processor. */
+async function secondsOf(command: readonly string[], printed: RegExp): Promise<number> {
+  const timed = ['bash', '-c', 'TIMEFORMAT="%R %U %S"; time "$@"', 'bash'];
+  const { code, stdout, stderr } = await runToEnd([...timed, ...command], { env: new Place().env });
+  assert.equal(code, 0);
+  assert.match(stdout, printed);
+  const [real = 0, user = 0, system = 0] = stderr.trim().split(' ').map(Number);
+  return Math.min(real, user + system);
+}
+
+const SIMPLE_QUESTIONS: Readonly<Record<string, RegExp>> = {
+  '--version': new RegExp(`^${PACKAGE.version.replaceAll('.', '\\.')}\n$`),
+  '--help': /^Usage: lightkeeper /,
+};
+const LIMIT_S = 0.15;
+const ATTEMPTS = 30;
+
+describe('a simple question', () => {
+  for (const [flag, printed] of Object.entries(SIMPLE_QUESTIONS)) {
+    it(`${flag} ends within 150 ms`, async (t) => {
       let best = Number.POSITIVE_INFINITY;
-      for (let i = 0; i < 10 && best >= 0.15; i++) {
-        const timed = 'TIMEFORMAT="%R %U %S"; time "$@"';
-        const running = new Running(
-          'bash',
-          ['-c', timed, 'bash', process.execPath, built, flag],
-          place.env,
-          place.root,
-        );
-        const { code, stdout, stderr } = await running.ended;
-        assert.equal(code, 0);
-        assert.match(stdout, text);
-        const [real = 0, user = 0, system = 0] = stderr.trim().split(' ').map(Number);
-        // On a busy machine the time on the clock says little: then what it computed counts.
-        best = Math.min(best, real, user + system);
+      let bare = Number.POSITIVE_INFINITY;
+      for (let i = 0; i < ATTEMPTS && best >= LIMIT_S; i++) {
+        if (i > 0) await sleep(200);
+        best = Math.min(best, await secondsOf([process.execPath, BUILT, flag], printed));
+        bare = Math.min(bare, await secondsOf([process.execPath, '-e', '0'], /^$/));
       }
-      assert.equal(best < 0.15, true, `${flag} took ${best} s at best`);
-    }
-  });
+      // Other processes slow this one down by more than the limit leaves room for: nothing can be measured.
+      if (best >= LIMIT_S && bare > LIMIT_S / 2) t.skip(`the machine is busy: Node alone takes ${bare} s`);
+      else assert.ok(best < LIMIT_S, `${best} s at best; Node alone takes ${bare} s`);
+    });
+  }
 });
 
 suite('the program', () => {
   it('runs as a file of its own: it is what npx starts', async () => {
     assert.deepEqual(PACKAGE.bin, { lightkeeper: 'dist/lightkeeper.js' });
     const place = new Place();
-    const running = new Running(built, ['--version'], place.env, place.root);
-    const { code, stdout, stderr } = await running.ended;
+    const { code, stdout, stderr } = await runToEnd([BUILT, '--version'], { env: place.env });
     assert.deepEqual([code, stderr, stdout], [0, '', `${PACKAGE.version}\n`]);
   });
 
@@ -106,7 +112,7 @@ suite('a command of the contract', () => {
         assert.match(help.stdout, new RegExp(`^Usage: lightkeeper ${word}\\b`));
         return;
       }
-      assert.ok(!BUILT.includes(word), `${word} is in --help`);
+      assert.ok(!WORKS.includes(word), `${word} is in --help`);
       const { code, message } = await place.fails(args, 2);
       assert.equal(code, 'UNIMPLEMENTED');
       assert.match(String(message), /not in this version/);
@@ -255,7 +261,7 @@ suite('what cannot be done', () => {
   it('shows a name with control characters on one line', async () => {
     const place = new Place();
     const { stderr } = await place.run(['snapshot', '--dir', 'a\n\x1b[2Jb', '--store', place.store]);
-    errorLines({ code: 1, signal: null, stdout: '', stderr }, 'a name');
+    errorLines({ code: 1, stdout: '', stderr }, 'a name');
     assert.equal(stderr.includes('\x1b'), false);
   });
 });
@@ -268,7 +274,7 @@ suite('an interrupted command', () => {
       const waiting = ['--quiet', '1h', '--settle-timeout', '1h', '--store', place.store];
       const running = place.start(['snapshot', '--dir', place.dir, ...waiting, '--json']);
       const holder = join(place.store, 'owner', 'holder.json');
-      await running.until('the store is taken', () => (there(holder) ? true : undefined));
+      await running.until('the store is taken', () => there(holder));
       const { error } = { error: await place.fails(['list', '--store', place.store], 4) };
       assert.equal(error.code, 'IN_USE');
       const outcome = await running.stop(signal);

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
-import { runToEnd, told } from '../support/command.ts';
+import { outcomeText, runToEnd } from '../support/program.ts';
 
 const TEST = join(import.meta.dirname, '../scenarios/restore-in-place.test.ts');
 const CUT_OFF = 'that is cut off|at each of its effects|on a bind mount|on a memory disk';
@@ -15,6 +15,6 @@ export async function run(log: (line: string) => void): Promise<void> {
     .split('\n')
     .filter((line) => /^\s*(?:not )?ok .*(?:effects|too)|kills:/.test(line));
   for (const line of lines) log(line.trim());
-  assert.equal(ended.code, 0, told(ended));
+  assert.equal(ended.code, 0, outcomeText(ended));
   assert.equal(lines.filter((line) => /kills:/.test(line)).length, 3, 'on three kinds of directory');
 }

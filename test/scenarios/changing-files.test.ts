@@ -1,15 +1,21 @@
 import assert from 'node:assert/strict';
-import { once } from 'node:events';
 import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, it, type TestContext } from 'node:test';
 import { transformSync } from 'esbuild';
-import { briefly, Case, type Snapshot } from '../support/answers.ts';
-import { assertRefused, killGroup, lightkeeper, type StartOptions, start, told } from '../support/command.ts';
+import { briefly, Case, type Snapshot } from '../support/case.ts';
 import { fill, fillGraph, noise } from '../support/fill.ts';
 import { clockShifted, needing } from '../support/machine.ts';
-import { atEnd, freshPlace } from '../support/place.ts';
-import { assertSameTree, type Fact, lookAt } from '../support/tree.ts';
+import { tempFolder } from '../support/place.ts';
+import {
+  assertRefused,
+  killGroup,
+  lightkeeper,
+  outcomeText,
+  Running,
+  type StartOptions,
+} from '../support/program.ts';
+import { assertSameTree, type Fact, readTree } from '../support/tree.ts';
 import { isBlocksInstant, isLogInstant, isWholeState } from '../support/writer.ts';
 
 /** The writer as a program of its own, which starts ten times faster than from its source. */
@@ -26,17 +32,11 @@ const INSTANTS: Readonly<Record<string, (bytes: Buffer) => boolean>> = {
 
 /** Starts a process that changes the directory until the answered function is called, or the test ends. */
 async function writing(t: TestContext, kind: string, dir: string, pauseMs = 0): Promise<() => void> {
-  const program = join(await freshPlace(t), 'writer.mjs');
+  const program = join(await tempFolder(t), 'writer.mjs');
   writeFileSync(program, WRITER);
-  const child = start([process.execPath, program, kind, dir, String(pauseMs)]);
-  atEnd(t, () => killGroup(child));
-  let said = '';
-  child.stderr?.on('data', (text) => {
-    said += String(text);
-  });
-  const ready = child.stdout === null ? Promise.reject(new Error('no output')) : once(child.stdout, 'data');
-  await Promise.race([ready, once(child, 'exit').then(() => assert.fail(`the writer ended: ${said}`))]);
-  return () => killGroup(child);
+  const writer = new Running([process.execPath, program, kind, dir, String(pauseMs)]).endWith(t);
+  await writer.says(/./);
+  return () => killGroup(writer.child);
 }
 
 interface Begun {
@@ -48,11 +48,11 @@ interface Begun {
 }
 
 async function begun(t: TestContext): Promise<Begun> {
-  const place = await freshPlace(t);
+  const place = await tempFolder(t);
   const subject = new Case(join(place, 'data'), join(place, 'store'));
   fillGraph(subject.dir);
   const first = await subject.snapshot();
-  return { place, subject, first, before: lookAt(subject.dir) };
+  return { place, subject, first, before: readTree(subject.dir) };
 }
 
 /** Whatever happened meanwhile: the store holds, and the first snapshot gives back what it was taken of. */
@@ -66,7 +66,7 @@ async function assertUnharmed({ place, subject, first, before }: Begun): Promise
 async function snapshotAnyway(subject: Case, flags: string[], options: StartOptions = {}): Promise<Snapshot> {
   const words = ['snapshot', '--dir', subject.dir, '--store', subject.store, '--json', ...flags];
   const ended = await lightkeeper(words, options);
-  assert.ok(ended.code === 0 || ended.code === 3, told(ended));
+  assert.ok(ended.code === 0 || ended.code === 3, outcomeText(ended));
   const snapshot = JSON.parse(ended.stdout) as Snapshot;
   const torn = ended.code === 3;
   assert.equal(snapshot.cutMethod, torn ? 'CHANGED' : 'SETTLED');
@@ -80,7 +80,7 @@ async function snapshotAnyway(subject: Case, flags: string[], options: StartOpti
 
 /** Asserts that each file of a restored directory has bytes that it had at some instant. */
 function assertInstants(dir: string, names: readonly string[] = Object.keys(INSTANTS)): void {
-  const there = lookAt(dir);
+  const there = readTree(dir);
   for (const name of names) {
     if (!there.has(name)) continue;
     assert.ok(INSTANTS[name]?.(readFileSync(join(dir, name))), `${join(dir, name)} is no state of its own`);
@@ -119,7 +119,7 @@ describe('changes under way', { concurrency: 2 }, () => {
       assert.equal(settled.cutMethod, 'SETTLED');
       if (hurried.cutMethod === 'CHANGED') assert.equal(settled.parentId, first.snapshotId);
       await subject.restore('latest', join(place, 'rest'));
-      const rest = lookAt(subject.dir);
+      const rest = readTree(subject.dir);
       // The writer may have been killed between its two steps.
       rest.delete('whole.tmp.1.2.3');
       assertSameTree(rest, join(place, 'rest'));
@@ -141,7 +141,7 @@ describe('changes under way', { concurrency: 2 }, () => {
           methods.push(cutMethod);
           if (cutMethod === 'CHANGED' && kind !== 'rename') continue;
           await subject.restore(snapshotId, join(place, `back${i}`), { allowTorn: true });
-          assert.ok(lookAt(join(place, `back${i}`)).has(name));
+          assert.ok(readTree(join(place, `back${i}`)).has(name));
           assertInstants(join(place, `back${i}`), [name]);
         }
         stop();
@@ -257,15 +257,14 @@ describe('changes under way', { concurrency: 2 }, () => {
         const path = ${JSON.stringify(path)};
         let n = 0;
         setInterval(() => { ${act}; n++; }, 60);`;
-        const child = start([process.execPath, '-e', script]);
-        atEnd(t, () => killGroup(child));
+        const writer = new Running([process.execPath, '-e', script]).endWith(t);
         const { snapshotId, cutMethod } = await snapshotAnyway(subject, ['--quiet', '0'], {
           under: slowly(path, 60),
         });
-        killGroup(child);
+        killGroup(writer.child);
         await subject.restore(snapshotId, join(place, 'back'), { allowTorn: cutMethod === 'CHANGED' });
-        const fact = lookAt(join(place, 'back')).get('slow');
-        assert.ok(lookAt(join(place, 'back')).has('graph.graphml'));
+        const fact = readTree(join(place, 'back')).get('slow');
+        assert.ok(readTree(join(place, 'back')).has('graph.graphml'));
         if (fact?.type === 'symlink') assert.equal(fact.content, '/etc/passwd');
         if (cutMethod === 'SETTLED' && fact?.type === 'file')
           assert.ok(holds(readFileSync(join(place, 'back/slow'))), what);

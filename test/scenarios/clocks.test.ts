@@ -3,18 +3,17 @@ import { execFileSync } from 'node:child_process';
 import { lstatSync, utimesSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, it, type TestContext } from 'node:test';
-import { Agent } from '../support/agent.ts';
-import { Case } from '../support/answers.ts';
-import { answerOf, assertRefused } from '../support/command.ts';
+import { Case } from '../support/case.ts';
 import { fill, fillGraph } from '../support/fill.ts';
 import { clockShifted, needing } from '../support/machine.ts';
-import { freshPlace } from '../support/place.ts';
-import { assertSameTree, lookAt } from '../support/tree.ts';
+import { tempFolder } from '../support/place.ts';
+import { Agent, assertRefused, jsonOf } from '../support/program.ts';
+import { assertSameTree, readTree } from '../support/tree.ts';
 
 const DAY = 86_400;
 
 async function graphCase(t: TestContext): Promise<{ place: string; subject: Case }> {
-  const place = await freshPlace(t);
+  const place = await tempFolder(t);
   const subject = new Case(join(place, 'data'), join(place, 'store'));
   fillGraph(subject.dir);
   return { place, subject };
@@ -46,7 +45,7 @@ describe('clocks', { concurrency: 2 }, () => {
         taken.map(({ snapshotId }) => snapshotId),
       );
       await subject.restore('latest', join(place, 'back'), { env });
-      assertSameTree(lookAt(subject.dir), join(place, 'back'));
+      assertSameTree(readTree(subject.dir), join(place, 'back'));
       assert.equal(await subject.assertSound({ env }), 4);
     });
 
@@ -105,15 +104,15 @@ describe('clocks', { concurrency: 2 }, () => {
       await agent.says(/ snapshot [0-9a-f]{12}:/);
       fillGraph(subject.dir, 3);
       await agent.point(agent.points.length + 1);
-      assert.equal((await agent.end()).code, 0);
-      assert.equal(agent.err, '');
+      assert.equal((await agent.stop()).code, 0);
+      assert.equal(agent.stderr, '');
       const times = (await subject.list()).map(({ capturedAt }) => Date.parse(capturedAt));
       assert.deepEqual(
         times,
         [...times].sort((a, b) => b - a),
       );
       await subject.restore('latest', join(place, 'back'));
-      assertSameTree(lookAt(subject.dir), join(place, 'back'));
+      assertSameTree(readTree(subject.dir), join(place, 'back'));
     });
   });
 
@@ -121,11 +120,11 @@ describe('clocks', { concurrency: 2 }, () => {
     it('in the future are nothing to wait for', async (t) => {
       const { place, subject } = await graphCase(t);
       const future = Date.now() / 1000 + 400 * DAY;
-      for (const path of lookAt(subject.dir).keys()) utimesSync(join(subject.dir, path), future, future);
+      for (const path of readTree(subject.dir).keys()) utimesSync(join(subject.dir, path), future, future);
       const { cutMethod } = await subject.snapshot();
       assert.equal(cutMethod, 'SETTLED');
       await subject.restore('latest', join(place, 'back'));
-      assertSameTree(lookAt(subject.dir), join(place, 'back'));
+      assertSameTree(readTree(subject.dir), join(place, 'back'));
     });
 
     it('that were put back hide no change: the change time is looked at too', async (t) => {
@@ -139,12 +138,12 @@ describe('clocks', { concurrency: 2 }, () => {
       execFileSync('touch', ['-d', mtime.toISOString(), path]);
       assert.equal((await subject.snapshot()).unchanged, false);
       await subject.restore('latest', join(place, 'back'));
-      assertSameTree(lookAt(subject.dir), join(place, 'back'));
+      assertSameTree(readTree(subject.dir), join(place, 'back'));
       // And a change of nothing but the change time is none.
       execFileSync('chmod', ['u+rw', path]);
       assert.equal((await subject.snapshot()).unchanged, true);
       assert.equal(
-        (await answerOf<{ snapshots: unknown[] }>(['list', '--store', subject.store])).snapshots.length,
+        (await jsonOf<{ snapshots: unknown[] }>(['list', '--store', subject.store])).snapshots.length,
         2,
       );
     });

@@ -10,7 +10,7 @@ import {
   makeVictim,
   runDamage,
 } from '../prove/damage.ts';
-import { inParallel } from '../prove/keeper.ts';
+import { inParallel } from '../prove/store-calls.ts';
 
 const SEED = Number(process.env.LIGHTKEEPER_SEED ?? 1);
 

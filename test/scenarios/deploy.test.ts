@@ -3,12 +3,12 @@ import { mkdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
 import { parse } from 'yaml';
-import { Agent } from '../support/agent.ts';
-import { briefly, Case } from '../support/answers.ts';
+import { briefly, Case } from '../support/case.ts';
 import { needing } from '../support/machine.ts';
-import { freshPlace } from '../support/place.ts';
+import { tempFolder } from '../support/place.ts';
+import { Agent } from '../support/program.ts';
 import { startStandIn } from '../support/standin.ts';
-import { assertSameTree, lookAt } from '../support/tree.ts';
+import { assertSameTree, readTree } from '../support/tree.ts';
 
 const ROOT = join(import.meta.dirname, '../..');
 /** What a container file may say. */
@@ -58,7 +58,7 @@ describe('deploy', () => {
     'works as two processes that see one directory through mounts of their own',
     needing('mount'),
     async (t) => {
-      const place = await freshPlace(t);
+      const place = await tempFolder(t);
       const source = join(place, 'volume');
       const dir = join(place, 'app');
       for (const folder of [source, dir]) mkdirSync(folder);
@@ -80,7 +80,7 @@ describe('deploy', () => {
       assert.equal((await instance.ask('POST /documents')).status, 200);
       await agent.point(2);
       const ended = instance.stop();
-      assert.equal((await agent.end()).code, 0, agent.text);
+      assert.equal((await agent.stop()).code, 0, agent.text);
       assert.equal((await ended).code, 0);
       const { snapshot } = await subject.show('latest');
       assert.equal(['IDLE', 'SETTLED'].includes(snapshot.cutMethod), true);
@@ -89,7 +89,7 @@ describe('deploy', () => {
         [],
       );
       await subject.restore('latest', join(place, 'back'));
-      assertSameTree(lookAt(source), join(place, 'back'));
+      assertSameTree(readTree(source), join(place, 'back'));
     },
   );
 });

@@ -2,13 +2,13 @@ import assert from 'node:assert/strict';
 import { cpSync, mkdirSync, readdirSync, readFileSync, rmSync, statfsSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, it, type TestContext } from 'node:test';
-import { briefly, Case } from '../support/answers.ts';
-import { assertRefused, told } from '../support/command.ts';
+import { briefly, Case } from '../support/case.ts';
 import { fill, fillGraph, noise } from '../support/fill.ts';
-import { packsOf } from '../support/format.ts';
 import { needing, smallDisk } from '../support/machine.ts';
-import { freshPlace } from '../support/place.ts';
-import { assertSameTree, type Fact, lookAt } from '../support/tree.ts';
+import { tempFolder } from '../support/place.ts';
+import { assertRefused, outcomeText } from '../support/program.ts';
+import { packsOf } from '../support/store-format.ts';
+import { assertSameTree, type Fact, readTree } from '../support/tree.ts';
 
 const NO_RESERVE = { flags: ['--disk-reserve', '0'] };
 
@@ -20,11 +20,11 @@ interface Taken {
 }
 
 async function taken(t: TestContext, parent?: string): Promise<Taken> {
-  const place = await freshPlace(t);
+  const place = await tempFolder(t);
   const subject = new Case(join(place, 'data'), join(parent ?? place, 'store'));
   fillGraph(subject.dir);
   const { snapshotId } = await subject.snapshot(NO_RESERVE);
-  return { place, subject, wanted: lookAt(subject.dir), snapshotId };
+  return { place, subject, wanted: readTree(subject.dir), snapshotId };
 }
 
 /** The snapshot from before is whole, whatever happened since. */
@@ -65,7 +65,7 @@ describe('disks', { concurrency: 4 }, () => {
       await assertUnharmed(all);
       await subject.snapshot(NO_RESERVE);
       await subject.restore('latest', join(place, 'back'));
-      assertSameTree(lookAt(subject.dir), join(place, 'back'));
+      assertSameTree(readTree(subject.dir), join(place, 'back'));
       assert.deepEqual(readdirSync(join(subject.store, 'tmp')), []);
       assert.equal(await subject.assertSound(), 2);
     });
@@ -91,7 +91,7 @@ describe('disks', { concurrency: 4 }, () => {
 
     it('for a new store makes none, or an empty one', async (t) => {
       const disk = await smallDisk(t, 1_000_000);
-      const place = await freshPlace(t);
+      const place = await tempFolder(t);
       const subject = new Case(join(place, 'data'), join(disk.path, 'store'));
       fillGraph(subject.dir);
       for (const free of [0, 4096, 8192, 16_384, 24_576, 40_960]) {
@@ -123,7 +123,7 @@ describe('disks', { concurrency: 4 }, () => {
       assert.deepEqual(readdirSync(disk.path), []);
       mkdirSync(join(disk.path, 'there'));
       const there = await restore(join(disk.path, 'there'), '--disk-reserve', '0');
-      assert.ok(there.code === 1 || there.code === 4, told(there));
+      assert.ok(there.code === 1 || there.code === 4, outcomeText(there));
       await assertUnharmed(all);
     });
 
@@ -166,7 +166,7 @@ describe('disks', { concurrency: 4 }, () => {
       }
       await subject.snapshot();
       await subject.restore('latest', join(place, 'back'));
-      assertSameTree(lookAt(subject.dir), join(place, 'back'));
+      assertSameTree(readTree(subject.dir), join(place, 'back'));
       await assertUnharmed(all);
       assert.deepEqual(readdirSync(join(subject.store, 'tmp')), []);
     });
@@ -228,7 +228,7 @@ describe('disks', { concurrency: 4 }, () => {
         assert.match(findings[0]?.hint ?? '', /kernel log/);
         assert.equal(cutMethod, 'SETTLED');
         await subject.restore(snapshotId, join(place, name));
-        const wanted = lookAt(subject.dir);
+        const wanted = readTree(subject.dir);
         wanted.delete(name);
         assertSameTree(wanted, join(place, name));
       }
@@ -269,7 +269,7 @@ describe('disks', { concurrency: 4 }, () => {
     }
 
     it('never makes a snapshot lose a file of the directory', async (t) => {
-      const place = await freshPlace(t);
+      const place = await tempFolder(t);
       const subject = new Case(join(place, 'data'), join(place, 'store'));
       const large = noise('large', 3_000_000);
       fill(subject.dir, { large, small: '1' });
@@ -287,7 +287,7 @@ describe('disks', { concurrency: 4 }, () => {
       if (ended.code === 0) {
         assert.deepEqual((JSON.parse(ended.stdout) as { findings: unknown[] }).findings, []);
         await subject.restore('latest', join(place, 'back'));
-        assertSameTree(lookAt(subject.dir), join(place, 'back'));
+        assertSameTree(readTree(subject.dir), join(place, 'back'));
       } else assert.match(ended.stderr, /^error: Cannot .*\nhint: .*repair/);
     });
   });

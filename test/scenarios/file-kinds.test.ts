@@ -14,15 +14,15 @@ import {
 import { createServer } from 'node:net';
 import { join } from 'node:path';
 import { describe, it, type TestContext } from 'node:test';
-import { briefly, Case } from '../support/answers.ts';
-import { assertRefused, lightkeeper } from '../support/command.ts';
+import { briefly, Case } from '../support/case.ts';
 import { fill, fillGraph, noise, setTime } from '../support/fill.ts';
 import { asUser, NOBODY, needing } from '../support/machine.ts';
-import { atEnd, freshPlace } from '../support/place.ts';
-import { assertSameTree, lookAt } from '../support/tree.ts';
+import { atEnd, tempFolder } from '../support/place.ts';
+import { assertRefused, lightkeeper } from '../support/program.ts';
+import { assertSameTree, readTree } from '../support/tree.ts';
 
 async function emptyCase(t: TestContext): Promise<{ place: string; subject: Case }> {
-  const place = await freshPlace(t);
+  const place = await tempFolder(t);
   const subject = new Case(join(place, 'data'), join(place, 'store'));
   mkdirSync(subject.dir);
   return { place, subject };
@@ -60,7 +60,7 @@ describe('kinds of files', { concurrency: 4 }, () => {
       };
       for (const [name, target] of Object.entries(targets)) symlinkSync(target, join(subject.dir, name));
       symlinkSync(Buffer.from([0xff, 0x2f, 0xfe]), join(subject.dir, 'bytes'));
-      const wanted = lookAt(subject.dir);
+      const wanted = readTree(subject.dir);
       const { findings } = await subject.snapshot();
       assert.deepEqual(findings, []);
       await subject.restore('latest', join(place, 'back'));
@@ -70,7 +70,7 @@ describe('kinds of files', { concurrency: 4 }, () => {
       symlinkSync('elsewhere', join(subject.dir, 'folder'));
       assert.equal((await subject.snapshot()).unchanged, false);
       await subject.restore('latest', join(place, 'again'));
-      assertSameTree(lookAt(subject.dir), join(place, 'again'));
+      assertSameTree(readTree(subject.dir), join(place, 'again'));
       await subject.assertSound();
     });
 
@@ -84,7 +84,7 @@ describe('kinds of files', { concurrency: 4 }, () => {
       const { files, rawBytes } = await subject.snapshot();
       assert.deepEqual({ files, rawBytes }, { files: 7, rawBytes: String(300_000 + 9) });
       await subject.restore('latest', join(place, 'back'));
-      assertSameTree(lookAt(subject.dir), join(place, 'back'));
+      assertSameTree(readTree(subject.dir), join(place, 'back'));
       assert.equal(statSync(join(place, 'back/c/inside')).nlink, 1);
       assert.equal((await subject.snapshot()).unchanged, true);
       // The first name goes: the next one carries the bytes.
@@ -92,13 +92,13 @@ describe('kinds of files', { concurrency: 4 }, () => {
       unlinkSync(join(subject.dir, 'b/first'));
       await subject.snapshot();
       await subject.restore('latest', join(place, 'again'));
-      assertSameTree(lookAt(subject.dir), join(place, 'again'));
+      assertSameTree(readTree(subject.dir), join(place, 'again'));
       // A second name that becomes a file of its own, with the same bytes, is a change.
       unlinkSync(join(subject.dir, 'z'));
       fill(subject.dir, { z: noise('b', 300_000) });
       assert.equal((await subject.snapshot()).unchanged, false);
       await subject.restore('latest', join(place, 'apart'));
-      assertSameTree(lookAt(subject.dir), join(place, 'apart'));
+      assertSameTree(readTree(subject.dir), join(place, 'apart'));
       await subject.assertSound();
     });
 
@@ -118,7 +118,7 @@ describe('kinds of files', { concurrency: 4 }, () => {
     it('a FIFO or socket is left out and listed, and holds nothing up', async (t) => {
       const { place, subject } = await emptyCase(t);
       fillGraph(subject.dir);
-      const wanted = lookAt(subject.dir);
+      const wanted = readTree(subject.dir);
       execFileSync('mkfifo', [join(subject.dir, 'fifo'), join(subject.dir, 'blobs/fifo\n2')]);
       const server = createServer().listen(join(subject.dir, 'socket'));
       atEnd(t, () => server.close());
@@ -130,7 +130,7 @@ describe('kinds of files', { concurrency: 4 }, () => {
       ]);
       await subject.restore('latest', join(place, 'back'));
       wanted.delete('blobs');
-      const back = lookAt(join(place, 'back'));
+      const back = readTree(join(place, 'back'));
       back.delete('blobs');
       assert.deepEqual([...back.keys()], [...wanted.keys()]);
       assert.equal((await subject.snapshot()).findings.length, 3);
@@ -164,7 +164,7 @@ describe('kinds of files', { concurrency: 4 }, () => {
       chmodSync(subject.dir, 0o500);
       await subject.snapshot();
       await subject.restore('latest', join(place, 'back'));
-      assertSameTree(lookAt(subject.dir), join(place, 'back'));
+      assertSameTree(readTree(subject.dir), join(place, 'back'));
       assert.equal(lstatSync(join(place, 'back')).mode & 0o7777, 0o500);
       // A change of nothing but a mode is a change.
       chmodSync(join(subject.dir, 'setuid'), 0o755);
@@ -184,7 +184,7 @@ describe('kinds of files', { concurrency: 4 }, () => {
       const under = asUser();
       assert.deepEqual((await subject.snapshot({ under })).findings, []);
       await subject.restore('latest', join(place, 'back'), { under });
-      assertSameTree(lookAt(subject.dir), join(place, 'back'), { owners: false });
+      assertSameTree(readTree(subject.dir), join(place, 'back'), { owners: false });
     });
 
     it('come back before 1970, and far in the future', async (t) => {
@@ -207,7 +207,7 @@ describe('kinds of files', { concurrency: 4 }, () => {
       const { findings } = await subject.snapshot();
       assert.deepEqual(findings, []);
       await subject.restore('latest', join(place, 'back'));
-      assertSameTree(lookAt(subject.dir), join(place, 'back'));
+      assertSameTree(readTree(subject.dir), join(place, 'back'));
       const shown = await subject.show('latest');
       const times = new Map(shown.files.map(({ path, mtime }) => [path, mtime]));
       assert.match(times.get('before the moon') ?? '', /^1969-07-20T20:17:39\.87654[45]/);
@@ -264,7 +264,7 @@ describe('kinds of files', { concurrency: 4 }, () => {
         assert.match(hint, /right to read/);
         assert.match(message, /EACCES|another name/);
       }
-      const wanted = lookAt(subject.dir);
+      const wanted = readTree(subject.dir);
       for (const name of [...lost, 'closed/inner']) if (name !== 'closed') wanted.delete(name);
       await subject.restore(snapshotId, join(place, 'back'), { under });
       chmodSync(join(place, 'back/closed'), 0);
@@ -276,7 +276,7 @@ describe('kinds of files', { concurrency: 4 }, () => {
       const all = await subject.snapshot();
       assert.deepEqual(all.findings, []);
       await subject.restore('latest', join(place, 'all'));
-      assertSameTree(lookAt(subject.dir), join(place, 'all'));
+      assertSameTree(readTree(subject.dir), join(place, 'all'));
       await subject.assertSound();
     });
 
@@ -302,7 +302,7 @@ describe('kinds of files', { concurrency: 4 }, () => {
       const under = asUser(54_321);
       await subject.snapshot({ under });
       await subject.restore('latest', join(place, 'back'), { under });
-      assertSameTree(lookAt(subject.dir), join(place, 'back'), { owners: false });
+      assertSameTree(readTree(subject.dir), join(place, 'back'), { owners: false });
     });
 
     it('is told of a restore that may not write', async (t) => {
@@ -317,7 +317,7 @@ describe('kinds of files', { concurrency: 4 }, () => {
       assertRefused(await to('mine'), { code: 1, error: /EACCES/, hint: /right/ });
       assertRefused(await to('file/back'), { code: 1, error: /ENOTDIR|EEXIST/, hint: /./ });
       assert.deepEqual(
-        [...lookAt(place).keys()].filter((path) => /^(?:mine|file)./.test(path)),
+        [...readTree(place).keys()].filter((path) => /^(?:mine|file)./.test(path)),
         [],
       );
     });

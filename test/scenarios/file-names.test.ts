@@ -2,11 +2,11 @@ import assert from 'node:assert/strict';
 import { mkdirSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, it, type TestContext } from 'node:test';
-import { briefly, Case } from '../support/answers.ts';
-import { assertRefused, lightkeeper, runToEnd } from '../support/command.ts';
+import { briefly, Case } from '../support/case.ts';
 import { fill, fillGraph } from '../support/fill.ts';
-import { freshPlace } from '../support/place.ts';
-import { assertSameTree, lookAt } from '../support/tree.ts';
+import { tempFolder } from '../support/place.ts';
+import { assertRefused, lightkeeper, runToEnd } from '../support/program.ts';
+import { assertSameTree, readTree } from '../support/tree.ts';
 
 /** Names that tools trip over, one character a byte. */
 const ODD_NAMES: readonly string[] = [
@@ -61,7 +61,7 @@ function below(dir: string, name: string): Buffer {
 }
 
 async function oddCase(t: TestContext): Promise<{ place: string; subject: Case }> {
-  const place = await freshPlace(t);
+  const place = await tempFolder(t);
   const subject = new Case(join(place, 'data'), join(place, 'store'));
   mkdirSync(join(subject.dir, 'folders'), { recursive: true });
   for (const [i, name] of ODD_NAMES.entries()) {
@@ -94,7 +94,7 @@ describe('names', { concurrency: 3 }, () => {
     const { place, subject } = await oddCase(t);
     for (const name of LEFT_OUT) writeFileSync(below(`${subject.dir}/folders`, name), 'not kept');
     fill(subject.dir, { 'folders/.lightkeeper/kept': 'only the one at the top is ours' });
-    const wanted = lookAt(subject.dir);
+    const wanted = readTree(subject.dir);
     for (const name of LEFT_OUT) assert.ok(wanted.delete(`folders/${name}`));
     fill(subject.dir, { '.lightkeeper/stage/x': 'ours' });
     // A temporary sibling would be taken for a flush under way, for a minute.
@@ -130,7 +130,7 @@ describe('names', { concurrency: 3 }, () => {
   it('are found by --path as they are shown', async (t) => {
     const { place, subject } = await oddCase(t);
     await subject.snapshot();
-    const wanted = lookAt(subject.dir);
+    const wanted = readTree(subject.dir);
     for (const [shown, name] of [
       ['caf\\xe9', 'caf\xe9'],
       ['\\x5cxff', '\\xff'],
@@ -140,17 +140,17 @@ describe('names', { concurrency: 3 }, () => {
     ] as const) {
       const to = join(place, `part-${Buffer.from(name, 'latin1').toString('hex')}`);
       await subject.restore('latest', to, { flags: ['--path', shown] });
-      const there = [...lookAt(to).keys()];
+      const there = [...readTree(to).keys()];
       assert.deepEqual(there.sort(), ['folders', `folders/${name}`, `folders/${name}/inner`, name].sort());
-      assert.equal(lookAt(to).get(name)?.content, wanted.get(name)?.content, shown);
+      assert.equal(readTree(to).get(name)?.content, wanted.get(name)?.content, shown);
     }
   });
 
   it('of our own at the top are left out, the mark of an unfinished restore with a warning', async (t) => {
-    const place = await freshPlace(t);
+    const place = await tempFolder(t);
     const subject = new Case(join(place, 'data'), join(place, 'store'));
     fillGraph(subject.dir);
-    const wanted = lookAt(subject.dir);
+    const wanted = readTree(subject.dir);
     const mark = '.lightkeeper-incomplete';
     fill(subject.dir, { [mark]: 'A restore …', '.lightkeeper/journal': 'ours' });
     const { snapshotId, findings } = await subject.snapshot();
@@ -161,7 +161,7 @@ describe('names', { concurrency: 3 }, () => {
   });
 
   it('deeper than a path can be are listed, and the rest is kept', async (t) => {
-    const place = await freshPlace(t);
+    const place = await tempFolder(t);
     const subject = new Case(join(place, 'data'), join(place, 'stor'));
     await makeDeep(subject.dir, 25);
     fill(subject.dir, { beside: 'kept' });
@@ -173,26 +173,26 @@ describe('names', { concurrency: 3 }, () => {
       assert.ok(object.length > 3000);
     }
     await subject.restore(snapshotId, join(place, 'back'));
-    assertSameTree(lookAt(subject.dir), join(place, 'back'));
-    assert.ok(lookAt(join(place, 'back')).size > 38);
+    assertSameTree(readTree(subject.dir), join(place, 'back'));
+    assert.ok(readTree(join(place, 'back')).size > 38);
     // A longer target is one in which even the part that was kept cannot be named.
     const long = join(place, 'l'.repeat(200));
     mkdirSync(long);
     const words = ['restore', '--snapshot', 'latest', '--disk-reserve', '0', '--to', join(long, 'x')];
     assertRefused(await subject.run(words), { code: 1, error: /ENAMETOOLONG/, hint: /shorter path/ });
-    assert.deepEqual(lookAt(long).size, 0);
+    assert.deepEqual(readTree(long).size, 0);
     await subject.assertSound();
   });
 
   it('of the directory itself may be any, and are shown right in errors', async (t) => {
-    const place = await freshPlace(t);
+    const place = await tempFolder(t);
     const subject = new Case(join(place, '知识 图\n谱'), join(place, 'store é'));
     fillGraph(subject.dir);
     const { graphId } = await subject.snapshot();
     assert.match(graphId, /^[A-Za-z0-9]/);
     const back = join(place, 'zurück \\ \x1b');
     await subject.restore('latest', back);
-    assertSameTree(lookAt(subject.dir), back);
+    assertSameTree(readTree(subject.dir), back);
     const missing = new Case(join(place, '不在'), subject.store);
     const ended = await lightkeeper(['snapshot', '--dir', missing.dir, '--store', missing.store]);
     assertRefused(ended, { code: 1, error: /"[^"]*\/不在": it is not there/, hint: /--dir/ });

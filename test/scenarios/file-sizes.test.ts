@@ -2,17 +2,17 @@ import assert from 'node:assert/strict';
 import { appendFileSync, existsSync, mkdirSync, statSync, truncateSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, it, type TestContext } from 'node:test';
-import { Case } from '../support/answers.ts';
-import { assertRefused } from '../support/command.ts';
+import { Case } from '../support/case.ts';
 import { fill, fillMany, noise } from '../support/fill.ts';
 import { needing } from '../support/machine.ts';
-import { freshPlace } from '../support/place.ts';
-import { assertSameTree, lookAt } from '../support/tree.ts';
+import { tempFolder } from '../support/place.ts';
+import { assertRefused } from '../support/program.ts';
+import { assertSameTree, readTree } from '../support/tree.ts';
 
 const GB = 1_000_000_000;
 
 async function emptyCase(t: TestContext): Promise<{ place: string; subject: Case }> {
-  const place = await freshPlace(t);
+  const place = await tempFolder(t);
   const subject = new Case(join(place, 'data'), join(place, 'store'));
   mkdirSync(subject.dir);
   return { place, subject };
@@ -29,7 +29,7 @@ async function roundTrip(t: TestContext, place: string, subject: Case): Promise<
   const { unchanged, findings } = await timed('snapshot', () => subject.snapshot());
   assert.deepEqual({ unchanged, findings }, { unchanged: false, findings: [] });
   await timed('restore', () => subject.restore('latest', join(place, 'back')));
-  assertSameTree(lookAt(subject.dir), join(place, 'back'));
+  assertSameTree(readTree(subject.dir), join(place, 'back'));
   assert.equal((await timed('unchanged', () => subject.snapshot())).unchanged, true);
   assert.equal(await timed('verify', () => subject.assertSound()), 1);
 }
@@ -40,13 +40,13 @@ describe('sizes', { concurrency: 3 }, () => {
     const { files, rawBytes } = await subject.snapshot();
     assert.deepEqual({ files, rawBytes }, { files: 0, rawBytes: '0' });
     await subject.restore('latest', join(place, 'back'));
-    assert.equal(lookAt(join(place, 'back')).size, 0);
+    assert.equal(readTree(join(place, 'back')).size, 0);
     assert.ok(statSync(join(place, 'back')).isDirectory());
     assert.equal((await subject.snapshot()).unchanged, true);
     // From something to nothing is a change; what was before is still there.
     fill(subject.dir, { file: 'x' });
     const { snapshotId } = await subject.snapshot();
-    const wanted = lookAt(subject.dir);
+    const wanted = readTree(subject.dir);
     truncateSync(join(subject.dir, 'file'));
     assert.equal((await subject.snapshot()).rawBytes, '0');
     await subject.restore(snapshotId, join(place, 'before'));
@@ -81,9 +81,9 @@ describe('sizes', { concurrency: 3 }, () => {
   });
 
   it('a sparse file of 3 GB, which is beyond 31 bits', async (t) => {
-    const place = await freshPlace(t);
+    const place = await tempFolder(t);
     // On a memory disk a hole costs nothing to read; elsewhere the system fills 3 GB of its cache with zeros.
-    const dir = await freshPlace(t, existsSync('/dev/shm') ? '/dev/shm' : undefined);
+    const dir = await tempFolder(t, existsSync('/dev/shm') ? '/dev/shm' : undefined);
     const subject = new Case(dir, join(place, 'store'));
     const file = join(dir, 'sparse');
     writeFileSync(file, 'the first bytes');
@@ -117,7 +117,7 @@ describe('sizes', { concurrency: 3 }, () => {
     appendFileSync(file, 'the end');
     await subject.snapshot();
     await subject.restore('latest', join(place, 'back'));
-    assertSameTree(lookAt(subject.dir), join(place, 'back'));
+    assertSameTree(readTree(subject.dir), join(place, 'back'));
   });
 
   it('5,000 small files', async (t) => {
@@ -137,7 +137,7 @@ describe('sizes', { concurrency: 3 }, () => {
     const under = ['prlimit', '--nofile=256'];
     await subject.snapshot({ under });
     await subject.restore('latest', join(place, 'back'), { under });
-    assertSameTree(lookAt(subject.dir), join(place, 'back'));
+    assertSameTree(readTree(subject.dir), join(place, 'back'));
     // Too few for it: told so wherever it is met, and never taken for damage.
     for (const limit of [80, 150]) {
       const words = [
@@ -150,11 +150,11 @@ describe('sizes', { concurrency: 3 }, () => {
         join(place, `few${limit}`),
       ];
       const ended = await subject.run(words, { under: ['prlimit', `--nofile=${limit}`] });
-      if (ended.code === 0) assertSameTree(lookAt(subject.dir), join(place, `few${limit}`));
+      if (ended.code === 0) assertSameTree(readTree(subject.dir), join(place, `few${limit}`));
       else assertRefused(ended, { code: 1, error: /EMFILE/, hint: /limit of open files/ });
     }
     assert.deepEqual(
-      [...lookAt(place).keys()].filter((path) => path.startsWith('.lightkeeper')),
+      [...readTree(place).keys()].filter((path) => path.startsWith('.lightkeeper')),
       [],
     );
     await subject.assertSound();

@@ -2,15 +2,15 @@ import assert from 'node:assert/strict';
 import { chownSync, existsSync, mkdirSync, renameSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, it, type TestContext } from 'node:test';
-import { briefly, Case } from '../support/answers.ts';
-import { assertRefused, lightkeeper } from '../support/command.ts';
+import { briefly, Case } from '../support/case.ts';
 import { fill, fillGraph } from '../support/fill.ts';
 import { asUser, NOBODY, needing } from '../support/machine.ts';
-import { freshPlace } from '../support/place.ts';
-import { assertSameTree, lookAt } from '../support/tree.ts';
+import { tempFolder } from '../support/place.ts';
+import { assertRefused, lightkeeper } from '../support/program.ts';
+import { assertSameTree, readTree } from '../support/tree.ts';
 
 async function graphIn(t: TestContext): Promise<{ place: string; dir: string }> {
-  const place = await freshPlace(t);
+  const place = await tempFolder(t);
   const dir = join(place, 'data');
   fillGraph(dir);
   return { place, dir };
@@ -18,7 +18,7 @@ async function graphIn(t: TestContext): Promise<{ place: string; dir: string }> 
 
 /** Everything at a place but the cache of a store: to see that nothing was made or changed. */
 function everything(place: string): string[] {
-  const kept = [...lookAt(place)].filter(([path]) => !path.includes('store/index/'));
+  const kept = [...readTree(place)].filter(([path]) => !path.includes('store/index/'));
   return kept.map(([path, { mode, size, content }]) => `${path} ${mode} ${size} ${content}`);
 }
 
@@ -74,8 +74,8 @@ describe('places', { concurrency: 3 }, () => {
         fillGraph(dir, 2);
         assert.equal((await subject.snapshot()).unchanged, false);
         await subject.restore('latest', join(place, 'back'));
-        const wanted = [...lookAt(dir).keys()].filter((path) => !`${path}/`.startsWith(`${inside}/`));
-        assert.deepEqual([...lookAt(join(place, 'back')).keys()], wanted);
+        const wanted = [...readTree(dir).keys()].filter((path) => !`${path}/`.startsWith(`${inside}/`));
+        assert.deepEqual([...readTree(join(place, 'back')).keys()], wanted);
         assert.equal(await subject.assertSound(), 2);
       });
     }
@@ -112,7 +112,7 @@ describe('places', { concurrency: 3 }, () => {
       await subject.snapshot();
       assert.equal((await new Case(dir, join(place, 'disk')).snapshot()).unchanged, true);
       await subject.restore('latest', join(place, 'back'));
-      assertSameTree(lookAt(dir), join(place, 'back'));
+      assertSameTree(readTree(dir), join(place, 'back'));
       await subject.assertSound();
     });
 
@@ -194,7 +194,7 @@ describe('places', { concurrency: 3 }, () => {
         assertRefused(ended, { code: 1, error: /EACCES/, hint: /right/ });
       }
       await new Case(dir, join(place, 'mine/store')).snapshot({ under: asUser() });
-      assert.deepEqual([...lookAt(join(place, 'root only')).keys()], []);
+      assert.deepEqual([...readTree(join(place, 'root only')).keys()], []);
     });
   });
 
@@ -205,7 +205,7 @@ describe('places', { concurrency: 3 }, () => {
       const subject = new Case(join(place, 'link'), join(place, 'store'));
       await subject.snapshot();
       await subject.restore('latest', join(place, 'back'));
-      assertSameTree(lookAt(dir), join(place, 'back'));
+      assertSameTree(readTree(dir), join(place, 'back'));
     });
 
     it('is refused where nothing or no directory is, and no store is made for it', async (t) => {
@@ -247,7 +247,7 @@ describe('places', { concurrency: 3 }, () => {
       assert.deepEqual(everything(place), before);
       rmSync(join(place, 'empty'), { recursive: true });
       await subject.restore('latest', join(place, 'new/and/deep'));
-      assertSameTree(lookAt(dir), join(place, 'new/and/deep'));
+      assertSameTree(readTree(dir), join(place, 'new/and/deep'));
     });
   });
 });

@@ -1,6 +1,6 @@
 import { after, describe, it } from 'node:test';
-import { inParallel } from '../prove/keeper.ts';
 import { drawCuts, record, runCut } from '../prove/power.ts';
+import { inParallel } from '../prove/store-calls.ts';
 
 const SEED = Number(process.env.LIGHTKEEPER_SEED ?? 1);
 /** `npm run prove -- power` runs eight for each moment. */

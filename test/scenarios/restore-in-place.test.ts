@@ -26,13 +26,21 @@ import { alone } from '../../agent/restore/journal-recovery.ts';
 import { lastOf } from '../../cli/await-result.ts';
 import { random } from '../../demo/random.ts';
 import { watchEffects } from '../../host/disk.ts';
-import { inParallel, runBuilt, scratch } from '../prove/keeper.ts';
-import { Agent } from '../support/agent.ts';
-import { briefly, Case, type Finding } from '../support/answers.ts';
-import { assertRefused, BUILT, type Ended, killGroup, runToEnd, start, told } from '../support/command.ts';
-import { fillNew, notAs, oldDirectory, ownNames, type State, stateOf } from '../support/inplace.ts';
+import { inParallel, runBuilt, scratch } from '../prove/store-calls.ts';
+import { briefly, Case, type Finding } from '../support/case.ts';
 import { asUser, bind, boundFolder, NOBODY, needing, smallDisk } from '../support/machine.ts';
-import { atEnd, freshPlace, until } from '../support/place.ts';
+import { atEnd, tempFolder, until } from '../support/place.ts';
+import {
+  Agent,
+  assertRefused,
+  BUILT,
+  type Ended,
+  killGroup,
+  outcomeText,
+  Running,
+  runToEnd,
+} from '../support/program.ts';
+import { fillNew, notAs, oldDirectory, ownNames, type State, stateOf } from '../support/restore-states.ts';
 import { differences } from '../support/tree.ts';
 
 const SEED = Number(process.env.LIGHTKEEPER_SEED ?? 1);
@@ -89,18 +97,18 @@ class World {
 
   async restore(...more: string[]): Promise<Result> {
     const ended = await runBuilt(this.words('--json', ...more));
-    assert.equal(ended.code, 0, told({ ...ended, ms: 0 }));
+    assert.equal(ended.code, 0, outcomeText(ended));
     return JSON.parse(ended.stdout) as Result;
   }
 
   async run(...more: string[]): Promise<Ended> {
-    return { ...(await runBuilt(this.words(...more))), ms: 0 };
+    return await runBuilt(this.words(...more));
   }
 
   /** Runs it until it kills itself. */
   async killed(fault: string, ...more: string[]): Promise<void> {
     const ended = await runBuilt(this.words('--instance-stopped', ...more), { fault });
-    assert.equal(ended.signal, 'SIGKILL', `${fault}: ${told({ ...ended, ms: 0 })}`);
+    assert.equal(ended.signal, 'SIGKILL', `${fault}: ${outcomeText(ended)}`);
   }
 
   /** A capture: the next start settles what was cut off, and says so. */
@@ -126,7 +134,7 @@ class World {
 }
 
 async function world(t: TestContext): Promise<World> {
-  return new World(await freshPlace(t));
+  return new World(await tempFolder(t));
 }
 
 /** Without the temporary file, which an agent would take for a flush under way, for a minute. */
@@ -148,7 +156,7 @@ function assertAlive(ended: Ended, error: RegExp): void {
 async function traceOf(one: World): Promise<string[]> {
   const trace = folder.fresh('trace');
   const ended = await runBuilt(one.words(STOPPED), { trace });
-  assert.equal(ended.code, 0, told({ ...ended, ms: 0 }));
+  assert.equal(ended.code, 0, outcomeText(ended));
   return readFileSync(trace, 'utf8').split('\n').slice(0, -1);
 }
 
@@ -257,7 +265,7 @@ describe('restore --in-place', { concurrency: 3 }, () => {
     });
 
     it('works beside a store at its top', async (t) => {
-      const place = await freshPlace(t);
+      const place = await tempFolder(t);
       const one = new World(place);
       renameSync(one.store, join(one.dir, 'store'));
       const words = one.words(STOPPED, '--json');
@@ -292,25 +300,30 @@ describe('restore --in-place', { concurrency: 3 }, () => {
 
     it('by a lock that is held, and not by one that is left', async (t) => {
       const one = await world(t);
-      const child = start(['flock', join(one.dir, '.lightrag_kv_lock'), 'sleep', '60']);
-      atEnd(t, () => killGroup(child));
+      const holder = new Running(['flock', join(one.dir, '.lightrag_kv_lock'), 'sleep', '60']).endWith(t);
       await until('the lock is held', () => {
         const { ino } = statSync(join(one.dir, '.lightrag_kv_lock'));
         return new RegExp(`:${ino} `).test(readFileSync('/proc/locks', 'utf8'));
       });
       assertAlive(await one.run(STOPPED), /process \d+ holds its lock "\.lightrag_kv_lock"/);
       one.assertUntouched();
-      killGroup(child);
-      await once(child, 'close');
+      killGroup(holder.child);
+      await holder.ended;
       await one.restore(STOPPED);
     });
 
     it('by anything that changes, and by a young temporary file', async (t) => {
       const one = await world(t);
-      const timer = setInterval(() => appendFileSync(join(one.dir, 'sub/deep/leaf'), '.'), 300);
-      atEnd(t, () => clearInterval(timer));
+      // A process of its own: the loop of this one stands still while other tests compute.
+      const script = 'while printf . >> sub/deep/leaf; do sleep 0.05; done';
+      const writer = new Running(['sh', '-c', script], { cwd: one.dir }).endWith(t);
+      const written = () => statSync(join(one.dir, 'sub/deep/leaf')).size;
+      const before = written();
+      await writer.until('it writes', () => written() > before);
       assertAlive(await one.run(STOPPED), /"sub\/deep\/leaf" has just changed/);
-      clearInterval(timer);
+      assert.equal(writer.hasEnded, false, 'it has written all the time');
+      killGroup(writer.child);
+      await writer.ended;
       writeFileSync(join(one.dir, 'vectors.bin.tmp.7.8.9'), 'half');
       assertAlive(await one.run(STOPPED), /"vectors\.bin\.tmp\.7\.8\.9" is younger than a minute/);
       assert.deepEqual(readdirSync(one.dir).includes('.lightkeeper'), false);
@@ -321,7 +334,7 @@ describe('restore --in-place', { concurrency: 3 }, () => {
       const at = (dir: string, store = one.store) =>
         runBuilt(['restore', '--snapshot', snapshotId, '--in-place', dir, '--store', store, STOPPED]);
       const refused = async (ended: ReturnType<typeof at>, error: RegExp, hint: RegExp) =>
-        assertRefused({ ...(await ended), ms: 0 }, { code: 4, error, hint });
+        assertRefused(await ended, { code: 4, error, hint });
       await refused(at(one.store), /it is the store, or a part of it/, /--in-place/);
       await refused(at(join(one.store, 'packs')), /it is the store, or a part of it/, /--in-place/);
       await refused(at(join(one.dir, 'gone.json')), /it is not a directory/, /--in-place/);
@@ -372,7 +385,7 @@ describe('restore --in-place', { concurrency: 3 }, () => {
 
     it('where another disk is mounted below it', needing('mount'), async (t) => {
       const one = await world(t);
-      const other = await freshPlace(t);
+      const other = await tempFolder(t);
       writeFileSync(join(other, 'not-ours'), '');
       const unbind = await bind(other, join(one.dir, 'away/with'));
       try {
@@ -394,18 +407,18 @@ describe('restore --in-place', { concurrency: 3 }, () => {
       assertRefused(await one.run(STOPPED), { code: 1, error: /ENOSPC|No space/, hint: /free space/ });
       one.assertUntouched();
       const guarded = await runBuilt([...one.words(STOPPED), '--disk-reserve', '1GiB']);
-      assertRefused({ ...guarded, ms: 0 }, { code: 4, error: /disk reserve/, hint: /--disk-reserve/ });
+      assertRefused(guarded, { code: 4, error: /disk reserve/, hint: /--disk-reserve/ });
       one.assertUntouched();
     });
 
     it('at any of its own effects undoes what it did', async (t) => {
-      const place = await freshPlace(t);
+      const place = await tempFolder(t);
       const labels = ['stage', 'journal:write', 'journal:publish', 'move-out', 'sync-out', 'move-in'];
       await inParallel(4, labels, async (label) => {
         const one = new World(place, join(place, label));
         const fault = `fail:EIO:inplace:${label}:${label.startsWith('move') ? 2 : 1}`;
         const ended = await runBuilt(one.words(STOPPED), { fault });
-        assertRefused({ ...ended, ms: 0 }, { code: 1, error: /EIO/, hint: /kernel log/ });
+        assertRefused(ended, { code: 1, error: /EIO/, hint: /kernel log/ });
         if (/move|sync/.test(label)) assert.match(ended.stderr, /it has been undone/, label);
         one.assertUntouched();
       });
@@ -415,7 +428,7 @@ describe('restore --in-place', { concurrency: 3 }, () => {
       const one = await world(t);
       const ended = await runBuilt(one.words(STOPPED), { fault: 'fail:EIO:inplace:root:1' });
       const error = /EIO.*; nor could it be undone: .*EIO/;
-      assertRefused({ ...ended, ms: 0 }, { code: 1, error, hint: /finished or undone first/ });
+      assertRefused(ended, { code: 1, error, hint: /finished or undone first/ });
       assert.deepEqual(briefly(await one.next()), [`restore_rolled_forward ${one.dir}`]);
       one.assertIs(wantedNew);
     });
@@ -429,7 +442,7 @@ describe('restore --in-place', { concurrency: 3 }, () => {
       for (const path of [one.dir, one.store]) await owned(path);
       const command = [process.execPath, BUILT, ...one.words(STOPPED)];
       const byNobody = await runToEnd(command, { under: asUser() });
-      assert.equal(byNobody.code, 0, told(byNobody));
+      assert.equal(byNobody.code, 0, outcomeText(byNobody));
       assert.deepEqual(differences(wantedNew.facts, stateOf(one.dir).facts, { owners: false }), []);
       const [old = ''] = ownNames(one.dir);
       assert.equal(statSync(join(one.dir, '.lightkeeper', old, 'sub')).mode & 0o777, 0o555);
@@ -447,14 +460,14 @@ describe('restore --in-place', { concurrency: 3 }, () => {
       for (const path of [one.store, stage]) await runToEnd(['chown', '-Rh', `${NOBODY}:${NOBODY}`, path]);
       const words = ['snapshot', '--dir', one.dir, '--store', one.store, '--disk-reserve', '0'];
       const ended = await runToEnd([process.execPath, BUILT, ...words], { under: asUser() });
-      assert.match(ended.stdout, /restore_rolled_forward/, told(ended));
+      assert.match(ended.stdout, /restore_rolled_forward/, outcomeText(ended));
       assert.equal(existsSync(one.journal), false);
     });
   });
 
   describe('a restore in place that is cut off', { concurrency: 4 }, () => {
     it(`at each of its effects leaves the old state or the new one whole (seed ${SEED})`, async (t) => {
-      const place = await freshPlace(t);
+      const place = await tempFolder(t);
       const trace = await traceOf(new World(place));
       const own = killsOf(trace, /^inplace:/);
       const kills = [...own, ...drawn(killsOf(trace, /^restore:/), STAGING)];
@@ -471,10 +484,10 @@ describe('restore --in-place', { concurrency: 3 }, () => {
 
     for (const kind of ['a bind mount', 'a memory disk']) {
       it(`on ${kind} too (seed ${SEED})`, needing('mount'), async (t) => {
-        const place = await freshPlace(t);
+        const place = await tempFolder(t);
         const mounted = async () => {
           if (kind === 'a memory disk') return (await smallDisk(t, 4_000_000)).path;
-          return await boundFolder(t, await freshPlace(t, place));
+          return await boundFolder(t, await tempFolder(t, place));
         };
         const first = new World(place, await mounted());
         const { dev, ino } = statSync(first.dir);
@@ -491,7 +504,7 @@ describe('restore --in-place', { concurrency: 3 }, () => {
 
     describe('and whose traces were touched', { concurrency: 5 }, () => {
       it('goes back where what was staged is gone', async (t) => {
-        const place = await freshPlace(t);
+        const place = await tempFolder(t);
         const faults = ['move-out:4', 'move-in:1', 'move-in:5', 'journal:end:1'];
         await inParallel(3, faults, async (at) => {
           const one = new World(place, join(place, at));
@@ -571,7 +584,7 @@ describe('restore --in-place', { concurrency: 3 }, () => {
   });
 
   async function readinessOf(agent: Agent): Promise<{ status: number; body: string }> {
-    const [, port = ''] = /127\.0\.0\.1:(\d+)\/metrics/.exec(agent.out) ?? [];
+    const [, port = ''] = /127\.0\.0\.1:(\d+)\/metrics/.exec(agent.stdout) ?? [];
     const response = await fetch(`http://127.0.0.1:${port}/readiness`);
     return { status: response.status, body: await response.text() };
   }
@@ -587,7 +600,7 @@ describe('restore --in-place', { concurrency: 3 }, () => {
       const id = await agent.point(2);
       await until('the old state is gone', () => ownNames(one.dir).length === 0);
       await until('it is ready', async () => (await readinessOf(agent)).status === 200);
-      assert.equal((await agent.end()).code, 0, agent.text);
+      assert.equal((await agent.stop()).code, 0, agent.text);
       assert.equal(agent.points.length, 2, 'it never took a state in between');
       await new Case(one.dir, one.store).restore(id, join(one.dir, '../back'));
       assert.deepEqual(readdirSync(join(one.dir, '../back')).length, 7);
@@ -611,7 +624,7 @@ describe('restore --in-place', { concurrency: 3 }, () => {
       );
       await agent.point(1);
       await until('it is ready', async () => (await readinessOf(agent)).status === 200);
-      assert.equal((await agent.end()).code, 0, agent.text);
+      assert.equal((await agent.stop()).code, 0, agent.text);
       one.assertIs(wantedNew);
     });
   });

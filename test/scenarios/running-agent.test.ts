@@ -12,13 +12,12 @@ import {
 import { createServer } from 'node:net';
 import { join } from 'node:path';
 import { describe, it, type TestContext } from 'node:test';
-import { Agent } from '../support/agent.ts';
-import { Case } from '../support/answers.ts';
-import { assertRefused, killGroup, lightkeeper, start, told } from '../support/command.ts';
+import { Case } from '../support/case.ts';
 import { fill, fillGraph, fillMany, noise } from '../support/fill.ts';
 import { needing, smallDisk } from '../support/machine.ts';
-import { atEnd, freshPlace, until } from '../support/place.ts';
-import { assertSameTree, lookAt } from '../support/tree.ts';
+import { atEnd, tempFolder, until } from '../support/place.ts';
+import { Agent, assertRefused, lightkeeper, outcomeText, Running } from '../support/program.ts';
+import { assertSameTree, readTree } from '../support/tree.ts';
 
 interface Up {
   readonly place: string;
@@ -27,7 +26,7 @@ interface Up {
 }
 
 async function graphCase(t: TestContext, parent?: string): Promise<{ place: string; subject: Case }> {
-  const place = await freshPlace(t);
+  const place = await tempFolder(t);
   const subject = new Case(join(place, 'data'), join(parent ?? place, 'store'));
   fillGraph(subject.dir);
   return { place, subject };
@@ -45,7 +44,7 @@ async function running(t: TestContext, parent?: string): Promise<Up> {
 /** What the newest point holds is what the directory holds. */
 async function assertCaptured({ place, subject }: Omit<Up, 'agent'>, name = 'back'): Promise<void> {
   await subject.restore('latest', join(place, name));
-  assertSameTree(lookAt(subject.dir), join(place, name));
+  assertSameTree(readTree(subject.dir), join(place, name));
   await subject.assertSound();
 }
 
@@ -62,11 +61,11 @@ describe('a running agent', { concurrency: 5 }, () => {
       renameSync(subject.dir, join(place, 'away'));
       await agent.says(/error: Cannot read .*: it is not there\nhint: check --dir/);
       await new Promise((resolve) => setTimeout(resolve, 2500));
-      assert.equal(count(agent.err, /it is not there/), 1, agent.err);
+      assert.equal(count(agent.stderr, /it is not there/), 1, agent.stderr);
       renameSync(join(place, 'away'), subject.dir);
       fillGraph(subject.dir, 2);
       await agent.point(2);
-      assert.equal((await agent.end()).code, 0);
+      assert.equal((await agent.stop()).code, 0);
       await assertCaptured(up);
     });
 
@@ -79,7 +78,7 @@ describe('a running agent', { concurrency: 5 }, () => {
       writeFileSync(join(subject.dir, 'f0/n1'), 'changed');
       await agent.point(2);
       assert.equal(count(agent.text, /by scans alone/), 1, agent.text);
-      assert.equal((await agent.end()).code, 0);
+      assert.equal((await agent.stop()).code, 0);
       await assertCaptured({ place, subject });
     });
 
@@ -94,10 +93,10 @@ describe('a running agent', { concurrency: 5 }, () => {
       fillGraph(subject.dir, 2);
       await agent.point(2);
       clearInterval(writing);
-      assert.equal((await agent.end()).code, 0);
+      assert.equal((await agent.stop()).code, 0);
       rmSync(log);
       await subject.restore('latest', join(place, 'back'));
-      assertSameTree(lookAt(subject.dir), join(place, 'back'));
+      assertSameTree(readTree(subject.dir), join(place, 'back'));
     });
 
     it('is large, reads it at low priority', async (t) => {
@@ -112,16 +111,16 @@ describe('a running agent', { concurrency: 5 }, () => {
       });
       assert.equal(nice.includes(19), true, `${nice}`);
       assert.equal(nice[0], 0, 'the agent itself answers as before');
-      assert.equal((await agent.end()).code, 0);
+      assert.equal((await agent.stop()).code, 0);
       await assertCaptured({ place, subject });
     });
 
     it('is not there when it is stopped, still ends well', async (t) => {
       const { place, subject, agent } = await running(t);
-      const wanted = lookAt(subject.dir);
+      const wanted = readTree(subject.dir);
       rmSync(subject.dir, { recursive: true });
-      const ended = await agent.end();
-      assert.equal(ended.code, 0, told(ended));
+      const ended = await agent.stop();
+      assert.equal(ended.code, 0, outcomeText(ended));
       await subject.restore('latest', join(place, 'back'));
       assertSameTree(wanted, join(place, 'back'));
     });
@@ -133,14 +132,14 @@ describe('a running agent', { concurrency: 5 }, () => {
       symlinkSync(join(place, 'moved'), subject.dir);
       fillGraph(subject.dir, 2);
       await agent.point(2);
-      assert.equal((await agent.end()).code, 0);
-      assert.equal(agent.err, '');
+      assert.equal((await agent.stop()).code, 0);
+      assert.equal(agent.stderr, '');
       await assertCaptured(up);
     });
 
     it('becomes a file, or a symlink to the store, or one to nothing, takes none of them', async (t) => {
       const { place, subject, agent } = await running(t);
-      const wanted = lookAt(subject.dir);
+      const wanted = readTree(subject.dir);
       renameSync(subject.dir, join(place, 'away'));
       writeFileSync(subject.dir, 'a file');
       await agent.says(/it is not a directory/);
@@ -150,8 +149,8 @@ describe('a running agent', { concurrency: 5 }, () => {
       rmSync(subject.dir);
       symlinkSync('nowhere', subject.dir);
       await agent.says(/it is not there/);
-      const ended = await agent.end();
-      assert.equal(ended.code, 0, told(ended));
+      const ended = await agent.stop();
+      assert.equal(ended.code, 0, outcomeText(ended));
       assert.equal((await subject.list()).length, 1);
       await subject.restore('latest', join(place, 'back'));
       assertSameTree(wanted, join(place, 'back'));
@@ -159,15 +158,15 @@ describe('a running agent', { concurrency: 5 }, () => {
 
     it('is emptied, takes a point of that and keeps the one before', async (t) => {
       const { place, subject, agent } = await running(t);
-      const wanted = lookAt(subject.dir);
+      const wanted = readTree(subject.dir);
       const [first = ''] = agent.points;
       for (const name of readdirSync(subject.dir)) rmSync(join(subject.dir, name), { recursive: true });
       await agent.point(2);
-      assert.equal((await agent.end()).code, 0);
+      assert.equal((await agent.stop()).code, 0);
       await subject.restore(first, join(place, 'first'));
       assertSameTree(wanted, join(place, 'first'));
       await subject.restore('latest', join(place, 'back'));
-      assert.equal(lookAt(join(place, 'back')).size, 0);
+      assert.equal(readTree(join(place, 'back')).size, 0);
     });
   });
 
@@ -176,8 +175,8 @@ describe('a running agent', { concurrency: 5 }, () => {
       it(`by ${signal} takes the last state`, async (t) => {
         const up = await running(t);
         fillGraph(up.subject.dir, 2);
-        const ended = await up.agent.end(signal);
-        assert.equal(ended.code, 0, told(ended));
+        const ended = await up.agent.stop(signal);
+        assert.equal(ended.code, 0, outcomeText(ended));
         assert.ok(ended.tookMs < 5000, `${ended.tookMs} ms`);
         assert.match(ended.stdout, /stopping.*\n(?:.*\n)*stopped\n$/);
         await assertCaptured(up);
@@ -190,8 +189,8 @@ describe('a running agent', { concurrency: 5 }, () => {
       const agent = new Agent(t, ['--dir', subject.dir, '--store', subject.store]);
       const tmp = join(subject.store, 'tmp');
       await until('it reads', () => existsSync(tmp) && readdirSync(tmp).length > 0);
-      const ended = await agent.end();
-      assert.equal(ended.code, 0, told(ended));
+      const ended = await agent.stop();
+      assert.equal(ended.code, 0, outcomeText(ended));
       assert.ok(ended.tookMs < 20_000, `${ended.tookMs} ms`);
       await assertCaptured({ place, subject });
     });
@@ -201,14 +200,13 @@ describe('a running agent', { concurrency: 5 }, () => {
       const script = `
       let n = 0;
       setInterval(() => require('node:fs').writeFileSync(${JSON.stringify(join(subject.dir, 'busy'))}, String(n++)), 40);`;
-      const writer = start([process.execPath, '-e', script]);
-      atEnd(t, () => killGroup(writer));
-      await until('it writes', () => lookAt(subject.dir).has('busy'));
+      new Running([process.execPath, '-e', script]).endWith(t);
+      await until('it writes', () => readTree(subject.dir).has('busy'));
       const agent = new Agent(t, ['--dir', subject.dir, '--store', subject.store]);
       await agent.says(/protecting/);
       await new Promise((resolve) => setTimeout(resolve, 1000));
-      const ended = await agent.end();
-      assert.equal(ended.code, 0, told(ended));
+      const ended = await agent.stop();
+      assert.equal(ended.code, 0, outcomeText(ended));
       assert.ok(ended.tookMs < 10_000, `${ended.tookMs} ms`);
       assert.ok((await subject.list()).length >= 1);
       await subject.assertSound();
@@ -218,9 +216,9 @@ describe('a running agent', { concurrency: 5 }, () => {
       const { subject } = await graphCase(t);
       const agent = new Agent(t, ['--dir', subject.dir, '--store', subject.store]);
       await new Promise((resolve) => setTimeout(resolve, 120));
-      const ended = await agent.end();
+      const ended = await agent.stop();
       // Before its handlers are there, a signal just ends it.
-      assert.ok(ended.code === 0 || ended.code === 130 || ended.signal === 'SIGTERM', told(ended));
+      assert.ok(ended.code === 0 || ended.code === 130 || ended.signal === 'SIGTERM', outcomeText(ended));
       assert.equal((await subject.snapshot()).cutMethod, 'SETTLED');
       await subject.assertSound();
     });
@@ -235,7 +233,7 @@ describe('a running agent', { concurrency: 5 }, () => {
       const error = new RegExp(`process ${agent.pid} on .* does not answer`);
       assertRefused(ended, { code: 4, error, hint: new RegExp(`process ${agent.pid}`) });
       assert.ok(ended.ms < 20_000);
-      assert.equal((await agent.end()).code, 0);
+      assert.equal((await agent.stop()).code, 0);
     });
   });
 
@@ -280,10 +278,10 @@ describe('a running agent', { concurrency: 5 }, () => {
       atEnd(t, () => standard.close());
       const agent = new Agent(t, [...words, '--default-http']);
       await agent.point(1);
-      const [, found = ''] = /http:\/\/127\.0\.0\.1:(\d+)\/metrics/.exec(agent.out) ?? [];
+      const [, found = ''] = /http:\/\/127\.0\.0\.1:(\d+)\/metrics/.exec(agent.stdout) ?? [];
       assert.notEqual(found, '9701');
       assert.equal((await fetch(`http://127.0.0.1:${found}/readiness`)).status, 200);
-      assert.equal((await agent.end()).code, 0);
+      assert.equal((await agent.stop()).code, 0);
     });
 
     it('to write where it may not, or to a full disk, is refused', needing('mount'), async (t) => {
@@ -305,9 +303,9 @@ describe('a running agent', { concurrency: 5 }, () => {
       const { subject, agent } = up;
       fill(subject.dir, { large: noise('large', 5_000_000) });
       await agent.says(/error: Cannot .*ENOSPC.*\nhint: free space/);
-      const [, port = ''] = /:(\d+)\/metrics/.exec(agent.out) ?? [];
+      const [, port = ''] = /:(\d+)\/metrics/.exec(agent.stdout) ?? [];
       await new Promise((resolve) => setTimeout(resolve, 6500));
-      assert.equal(count(agent.err, /^error:/m), 1, agent.err);
+      assert.equal(count(agent.stderr, /^error:/m), 1, agent.stderr);
       assert.deepEqual(readdirSync(join(subject.store, 'tmp')), []);
       const ready = await fetch(`http://127.0.0.1:${port}/readiness`);
       assert.equal(ready.status, 503);
@@ -320,9 +318,9 @@ describe('a running agent', { concurrency: 5 }, () => {
       await agent.point(3);
       assert.equal((await fetch(`http://127.0.0.1:${port}/readiness`)).status, 200);
       // Nothing of that is lost with the process.
-      await agent.end('SIGKILL');
+      await agent.stop('SIGKILL');
       assert.equal(await subject.assertSound(), 3);
-      assert.doesNotMatch(agent.err, /Warning|garbage/);
+      assert.doesNotMatch(agent.stderr, /Warning|garbage/);
       await assertCaptured(up);
     });
 
@@ -345,13 +343,13 @@ describe('a running agent', { concurrency: 5 }, () => {
       writeFileSync(filler, Buffer.alloc(size));
       // It confirms every five seconds that nothing has changed, which is a write.
       await new Promise((resolve) => setTimeout(resolve, 8000));
-      assert.ok(count(agent.err, /^error:/m) <= 1, agent.err);
+      assert.ok(count(agent.stderr, /^error:/m) <= 1, agent.stderr);
       rmSync(filler);
       fillGraph(subject.dir, 3);
       await agent.point(3);
       fillGraph(subject.dir, 4);
       await agent.point(4);
-      await agent.end('SIGKILL');
+      await agent.stop('SIGKILL');
       assert.equal((await subject.list()).length, 4);
       assert.deepEqual(
         (await subject.list()).map(({ position }) => position.sequence),

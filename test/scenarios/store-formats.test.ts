@@ -2,13 +2,13 @@ import assert from 'node:assert/strict';
 import { chmodSync, chownSync, cpSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, it, type TestContext } from 'node:test';
-import { Case } from '../support/answers.ts';
-import { assertRefused, lightkeeper, type StartOptions } from '../support/command.ts';
+import { Case } from '../support/case.ts';
 import { fillGraph } from '../support/fill.ts';
-import { packsOf, resealConfig, resealPack } from '../support/format.ts';
 import { asUser, NOBODY, needing, smallDisk } from '../support/machine.ts';
-import { freshPlace, removeAll } from '../support/place.ts';
-import { assertSameTree, type Fact, lookAt } from '../support/tree.ts';
+import { removeAll, tempFolder } from '../support/place.ts';
+import { assertRefused, lightkeeper, type StartOptions } from '../support/program.ts';
+import { packsOf, resealConfig, resealPack } from '../support/store-format.ts';
+import { assertSameTree, type Fact, readTree } from '../support/tree.ts';
 
 interface Taken {
   readonly place: string;
@@ -18,16 +18,16 @@ interface Taken {
 
 /** A store with one snapshot, that no process has. */
 async function taken(t: TestContext, parent?: string): Promise<Taken> {
-  const place = await freshPlace(t);
+  const place = await tempFolder(t);
   const subject = new Case(join(place, 'data'), join(parent ?? place, 'store'));
   fillGraph(subject.dir);
   await subject.snapshot();
-  return { place, subject, wanted: lookAt(subject.dir) };
+  return { place, subject, wanted: readTree(subject.dir) };
 }
 
 /** Names and bytes of a store but for its caches. */
 function kept(store: string): string[] {
-  return [...lookAt(store)]
+  return [...readTree(store)]
     .filter(([path]) => !/^(?:index|owner|tmp)/.test(path))
     .map(([path, { mode, content }]) => `${path} ${mode} ${content}`);
 }
@@ -134,19 +134,19 @@ describe('formats', { concurrency: 3 }, () => {
   describe('a store that cannot be written to', { concurrency: 2 }, () => {
     it('on a disk that is mounted so gives back what it has', needing('mount'), async (t) => {
       const disk = await smallDisk(t, 16_000_000);
-      const place = await freshPlace(t);
+      const place = await tempFolder(t);
       const subject = new Case(join(place, 'data'), join(disk.path, 'store'));
       fillGraph(subject.dir);
       await subject.snapshot({ flags: ['--disk-reserve', '0'] });
       await disk.remount('ro');
-      await assertReadOnly({ place, subject, wanted: lookAt(subject.dir) }, {});
+      await assertReadOnly({ place, subject, wanted: readTree(subject.dir) }, {});
       await disk.remount('rw');
       assert.equal((await subject.snapshot({ flags: ['--disk-reserve', '0'] })).unchanged, false);
     });
 
     it('by this user gives back what it has', needing('root', 'setpriv'), async (t) => {
       const all = await taken(t);
-      for (const [path, { type }] of lookAt(all.subject.store))
+      for (const [path, { type }] of readTree(all.subject.store))
         chmodSync(join(all.subject.store, path), type === 'dir' ? 0o555 : 0o444);
       chmodSync(all.subject.store, 0o555);
       mkdirSync(join(all.place, 'there'));
@@ -156,7 +156,7 @@ describe('formats', { concurrency: 3 }, () => {
 
     it('needs a place for its index, and says so', needing('root', 'setpriv'), async (t) => {
       const all = await taken(t);
-      for (const [path, { type }] of lookAt(all.subject.store))
+      for (const [path, { type }] of readTree(all.subject.store))
         chmodSync(join(all.subject.store, path), type === 'dir' ? 0o555 : 0o444);
       chmodSync(all.subject.store, 0o555);
       const env = { TMPDIR: join(all.place, 'nowhere') };
@@ -169,7 +169,7 @@ describe('formats', { concurrency: 3 }, () => {
       needing('root', 'setpriv'),
       async (t) => {
         const { place, subject } = await taken(t);
-        for (const path of [place, subject.store, ...lookAt(subject.store).keys()])
+        for (const path of [place, subject.store, ...readTree(subject.store).keys()])
           chownSync(path.startsWith('/') ? path : join(subject.store, path), NOBODY, NOBODY);
         const [data = ''] = packsOf(subject.store, 'data');
         chmodSync(data, 0);

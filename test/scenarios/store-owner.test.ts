@@ -2,12 +2,11 @@ import assert from 'node:assert/strict';
 import { rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, it, type TestContext } from 'node:test';
-import { Agent } from '../support/agent.ts';
-import { Case } from '../support/answers.ts';
-import { answerOf, assertRefused, lightkeeper } from '../support/command.ts';
+import { Case } from '../support/case.ts';
 import { fill, fillGraph, noise } from '../support/fill.ts';
-import { freshPlace, until } from '../support/place.ts';
-import { assertSameTree, lookAt } from '../support/tree.ts';
+import { tempFolder, until } from '../support/place.ts';
+import { Agent, assertRefused, jsonOf, lightkeeper } from '../support/program.ts';
+import { assertSameTree, readTree } from '../support/tree.ts';
 
 interface Held {
   readonly place: string;
@@ -18,12 +17,12 @@ interface Held {
 
 /** An agent that guards a directory and so holds its store. */
 async function held(t: TestContext): Promise<Held> {
-  const place = await freshPlace(t);
+  const place = await tempFolder(t);
   const subject = new Case(join(place, 'data'), join(place, 'store'));
   fillGraph(subject.dir);
   const agent = new Agent(t, ['--dir', subject.dir, '--store', subject.store]);
   await agent.point(1);
-  const [, socket = ''] = /socket: (\S+)/.exec(agent.out) ?? [];
+  const [, socket = ''] = /socket: (\S+)/.exec(agent.stdout) ?? [];
   return { place, subject, agent, socket };
 }
 
@@ -34,7 +33,7 @@ describe('holders', { concurrency: 2 }, () => {
       fill(join(place, 'other'), { file: 'x' });
       for (const dir of [subject.dir, join(place, 'other')]) {
         const second = new Agent(t, ['--dir', dir, '--store', subject.store]);
-        const ended = await second.ended();
+        const ended = await second.ended;
         assertRefused(ended, {
           code: 4,
           error: new RegExp(`Cannot open the store ".*": process ${agent.pid} on \\S+ has it`),
@@ -44,7 +43,7 @@ describe('holders', { concurrency: 2 }, () => {
       // The first one never noticed.
       fillGraph(subject.dir, 2);
       await agent.point(2);
-      assert.equal((await agent.end()).code, 0);
+      assert.equal((await agent.stop()).code, 0);
       await subject.assertSound();
     });
 
@@ -64,20 +63,20 @@ describe('holders', { concurrency: 2 }, () => {
         ['restore', '--snapshot', 'latest', '--graph', 'data', '--to', join(place, 'dry'), '--dry-run'],
       ];
       await subject.restore('latest', join(place, 'back'), { flags: ['--graph', 'data'] });
-      assertSameTree(lookAt(subject.dir), join(place, 'back'));
-      await answerOf(['pin', taken.snapshotId, '--store', subject.store]);
-      await answerOf(['tag', taken.snapshotId, 'more=1', '--store', subject.store]);
+      assertSameTree(readTree(subject.dir), join(place, 'back'));
+      await jsonOf(['pin', taken.snapshotId, '--store', subject.store]);
+      await jsonOf(['tag', taken.snapshotId, 'more=1', '--store', subject.store]);
       const plain = (answer: unknown): unknown =>
         JSON.parse(JSON.stringify(answer, (key, value) => (key === 'durationMs' ? undefined : value)));
-      const ask = () => Promise.all(reads.map((words) => answerOf([...words, '--store', subject.store])));
+      const ask = () => Promise.all(reads.map((words) => jsonOf([...words, '--store', subject.store])));
       const asked = plain(await ask());
       const refused = await subject.run(['delete', taken.snapshotId]);
       assertRefused(refused, { code: 4, error: /it is pinned/, hint: /unpin/ });
       const wrong = await subject.run(['show', 'ffffffff']);
       assertRefused(wrong, { code: 1, error: /Cannot find the snapshot/, hint: /list/ });
-      assert.equal((await agent.end()).code, 0);
+      assert.equal((await agent.stop()).code, 0);
       const free: unknown[] = [];
-      for (const words of reads) free.push(await answerOf([...words, '--store', subject.store]));
+      for (const words of reads) free.push(await jsonOf([...words, '--store', subject.store]));
       assert.deepEqual(asked, plain(free));
       assert.ok(socket.startsWith('/'));
     });
@@ -85,18 +84,18 @@ describe('holders', { concurrency: 2 }, () => {
     it('just works after the agent was killed', async (t) => {
       const { place, subject, agent } = await held(t);
       fill(subject.dir, { large: noise('large', 40_000_000) });
-      await until('a capture is under way', () => lookAt(join(subject.store, 'tmp')).size > 0);
-      await agent.end('SIGKILL');
+      await until('a capture is under way', () => readTree(join(subject.store, 'tmp')).size > 0);
+      await agent.stop('SIGKILL');
       const { unchanged } = await subject.snapshot();
       assert.equal(unchanged, false);
       await subject.assertSound();
-      assert.equal(lookAt(join(subject.store, 'tmp')).size, 0);
+      assert.equal(readTree(join(subject.store, 'tmp')).size, 0);
       const next = new Agent(t, ['--dir', subject.dir, '--store', subject.store]);
       await next.says(/ snapshot [0-9a-f]{12}:| unchanged since /);
       // Now over the socket of the new one, where that of the killed one was.
       await subject.restore('latest', join(place, 'back'));
-      assertSameTree(lookAt(subject.dir), join(place, 'back'));
-      assert.equal((await next.end('SIGINT')).code, 0);
+      assertSameTree(readTree(subject.dir), join(place, 'back'));
+      assert.equal((await next.stop('SIGINT')).code, 0);
     });
 
     it('is refused, with the name of the holder, where its socket cannot be reached', async (t) => {
@@ -110,7 +109,7 @@ describe('holders', { concurrency: 2 }, () => {
           hint: /socket.*does not answer/,
         });
       }
-      assert.equal((await agent.end()).code, 0);
+      assert.equal((await agent.stop()).code, 0);
       await subject.assertSound();
     });
 
@@ -132,7 +131,7 @@ describe('holders', { concurrency: 2 }, () => {
 
   describe('a store that several commands want at once', { concurrency: 6 }, () => {
     it('is given to one of them; the others are refused and harm nothing', async (t) => {
-      const place = await freshPlace(t);
+      const place = await tempFolder(t);
       const store = join(place, 'store');
       const cases = [1, 2, 3, 4].map((n) => new Case(join(place, `data${n}`), store));
       for (const [n, { dir }] of cases.entries()) fillGraph(dir, n);
@@ -147,7 +146,7 @@ describe('holders', { concurrency: 2 }, () => {
     });
 
     it('is free if nothing but the record of a holder is left', async (t) => {
-      const place = await freshPlace(t);
+      const place = await tempFolder(t);
       const subject = new Case(join(place, 'data'), join(place, 'store'));
       fillGraph(subject.dir);
       await subject.snapshot();

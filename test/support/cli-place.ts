@@ -1,7 +1,5 @@
 import assert from 'node:assert/strict';
-import { type ChildProcessByStdio, spawn } from 'node:child_process';
 import {
-  cpSync,
   existsSync,
   mkdirSync,
   mkdtempSync,
@@ -9,132 +7,31 @@ import {
   readFileSync,
   rmSync,
   statSync,
-  symlinkSync,
   writeFileSync,
 } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import type { Readable } from 'node:stream';
 import { after, describe } from 'node:test';
-import { setTimeout as sleep } from 'node:timers/promises';
+import { type Ended, lightkeeper, type Running, startLightkeeper } from './program.ts';
 
-const ROOT = join(import.meta.dirname, '../..');
-const BUILT_WITHIN_MS = 30_000;
 /** A command on a small store that takes this long hangs. */
-const COMMAND_MS = 30_000;
+const COMMAND_MS = 60_000;
 
 const own = mkdtempSync(join(tmpdir(), 'lightkeeper-cli-'));
 after(() => rmSync(own, { recursive: true, force: true }));
 
-/** Whether every part that a part of a build loads is there: a build that is being written is not whole. */
-function isWhole(dist: string): boolean {
-  const names = new Set(readdirSync(dist));
-  if (!names.has('lightkeeper.js') || !names.has('worker.js')) return false;
-  return [...names]
-    .filter((name) => name.endsWith('.js'))
-    .every((name) => {
-      const text = readFileSync(join(dist, name), 'utf8');
-      return [...text.matchAll(/"\.\/([\w-]+\.js)"/g)].every(([, part]) => names.has(part ?? ''));
-    });
-}
-
-/**
- * The built program. It is copied once, so that another build meanwhile takes nothing away from under a test.
- */
-async function copyBuilt(): Promise<string> {
-  const dist = join(own, 'dist');
-  for (const startedMs = performance.now(); ; await sleep(200)) {
-    try {
-      rmSync(dist, { recursive: true, force: true });
-      cpSync(join(ROOT, 'dist'), dist, { recursive: true, preserveTimestamps: true });
-      if (isWhole(dist)) break;
-    } catch (error) {
-      if (performance.now() - startedMs > BUILT_WITHIN_MS) throw error;
-    }
-    assert.ok(performance.now() - startedMs < BUILT_WITHIN_MS, 'dist is whole: run node build.mjs first');
-  }
-  writeFileSync(join(own, 'package.json'), JSON.stringify({ type: 'module' }));
-  symlinkSync(join(ROOT, 'node_modules'), join(own, 'node_modules'));
-  return join(dist, 'lightkeeper.js');
-}
-
-/** The file that `bin.lightkeeper` names. */
-export const built = await copyBuilt();
-
-const alive = new Set<Running>();
-
-/**
- * Tests that run beside each other, each in a place of its own. Processes that a failed test left behind are
- * ended with them.
- */
+/** Tests that run beside each other, each in a place of its own. */
 export function suite(name: string, body: () => void): void {
-  describe(name, { concurrency: 3 }, () => {
-    after(() => {
-      for (const { child } of alive) child.kill('SIGKILL');
-    });
-    body();
-  });
+  describe(name, { concurrency: 3 }, body);
 }
 
 /** What a command did. */
-export interface Outcome {
-  readonly code: number | null;
-  readonly signal: string | null;
-  readonly stdout: string;
-  readonly stderr: string;
-}
+export type Outcome = Pick<Ended, 'code' | 'stdout' | 'stderr'>;
 
 export type Json = Record<string, unknown>;
 
-/** A running process of the built program, and what it has said so far. */
-export class Running {
-  readonly child: ChildProcessByStdio<null, Readable, Readable>;
-  readonly ended: Promise<Outcome>;
-  stdout = '';
-  stderr = '';
-
-  constructor(command: string, args: readonly string[], env: NodeJS.ProcessEnv, cwd: string) {
-    this.child = spawn(command, args, { env, cwd, stdio: ['ignore', 'pipe', 'pipe'] });
-    this.child.stdout.setEncoding('utf8').on('data', (text: string) => {
-      this.stdout += text;
-    });
-    this.child.stderr.setEncoding('utf8').on('data', (text: string) => {
-      this.stderr += text;
-    });
-    alive.add(this);
-    this.ended = new Promise((resolve, reject) => {
-      this.child.once('error', reject);
-      this.child.once('close', (code, signal) => {
-        alive.delete(this);
-        resolve({ code, signal, stdout: this.stdout, stderr: this.stderr });
-      });
-    });
-  }
-
-  /** Waits for something to come true; fails if the process ends before. */
-  async until<T>(what: string, look: () => T | undefined): Promise<T> {
-    for (const startedMs = performance.now(); performance.now() - startedMs < COMMAND_MS; await sleep(20)) {
-      const found = look();
-      if (found !== undefined) return found;
-      if (this.child.exitCode !== null) break;
-    }
-    throw new Error(`${what} did not happen; stdout: ${this.stdout}; stderr: ${this.stderr}`);
-  }
-
-  /** Waits until standard output matches. */
-  says(pattern: RegExp): Promise<RegExpExecArray> {
-    return this.until(`${pattern}`, () => pattern.exec(this.stdout) ?? undefined);
-  }
-
-  /** Ends it with a signal and answers how it ended; kills it if it does not. */
-  async stop(signal: NodeJS.Signals, withinMs = COMMAND_MS): Promise<Outcome> {
-    this.child.kill(signal);
-    const timer = setTimeout(() => this.child.kill('SIGKILL'), withinMs);
-    const outcome = await this.ended;
-    clearTimeout(timer);
-    return outcome;
-  }
-}
+/** Variables of a process, beside those of this one. */
+type Env = Readonly<Record<string, string>>;
 
 let places = 0;
 
@@ -143,7 +40,7 @@ export class Place {
   readonly root: string;
   readonly dir: string;
   readonly store: string;
-  readonly env: NodeJS.ProcessEnv;
+  readonly env: Env;
 
   constructor() {
     places += 1;
@@ -152,9 +49,7 @@ export class Place {
     this.store = join(this.root, 'store');
     for (const folder of [this.dir, join(this.root, 'run'), join(this.root, 'home')])
       mkdirSync(folder, { recursive: true, mode: 0o700 });
-    const { PATH } = process.env;
     this.env = {
-      PATH,
       HOME: join(this.root, 'home'),
       XDG_RUNTIME_DIR: join(this.root, 'run'),
       LIGHTKEEPER_STATE: join(this.root, 'state'),
@@ -171,19 +66,15 @@ export class Place {
     writeFileSync(join(this.dir, name), content);
   }
 
-  start(args: readonly string[], env: NodeJS.ProcessEnv = {}): Running {
-    return new Running(process.execPath, [built, ...args], { ...this.env, ...env }, this.root);
+  start(args: readonly string[], env: Env = {}): Running {
+    return startLightkeeper(args, { env: { ...this.env, ...env }, cwd: this.root });
   }
 
-  async run(args: readonly string[], env: NodeJS.ProcessEnv = {}): Promise<Outcome> {
-    const running = this.start(args, env);
-    const timer = setTimeout(() => running.child.kill('SIGKILL'), COMMAND_MS);
-    const outcome = await running.ended;
-    clearTimeout(timer);
-    return outcome;
+  run(args: readonly string[], env: Env = {}): Promise<Ended> {
+    return lightkeeper(args, { env: { ...this.env, ...env }, cwd: this.root, timeoutMs: COMMAND_MS });
   }
 
-  /** Runs a command of a store with --json and answers its document. */
+  /** Runs a command of a store with --json and returns its document. */
   async json(args: readonly string[], code = 0): Promise<Json> {
     const outcome = await this.run([...args, '--store', this.store, '--json']);
     assert.equal(outcome.code, code, `${args.join(' ')}: ${outcome.stdout}${outcome.stderr}`);
@@ -244,7 +135,7 @@ export class Place {
   }
 
   /** Runs a command that must fail, with --json: its exit code and both forms of its error are checked. */
-  async fails(args: readonly string[], code: number, env: NodeJS.ProcessEnv = {}): Promise<Json> {
+  async fails(args: readonly string[], code: number, env: Env = {}): Promise<Json> {
     const what = args.join(' ');
     // Behind the words of the command, so that it is not taken for the value of a flag.
     const flag = args.findIndex((word) => word.startsWith('-'));
@@ -261,7 +152,7 @@ export class Place {
   }
 
   /** As `fails`, without --json: there is nothing on standard output. */
-  async failsPlainly(args: readonly string[], code: number, env: NodeJS.ProcessEnv = {}): Promise<string> {
+  async failsPlainly(args: readonly string[], code: number, env: Env = {}): Promise<string> {
     const outcome = await this.run(args, env);
     assert.equal(outcome.code, code, `${args.join(' ')}: ${outcome.stdout}${outcome.stderr}`);
     assert.equal(outcome.stdout, '', args.join(' '));
@@ -270,16 +161,17 @@ export class Place {
   }
 
   /** Starts `up` on the directory and waits until it serves. */
-  async up(...args: string[]): Promise<Agent> {
+  async up(...args: string[]): Promise<Up> {
     const given = ['up', '--dir', this.dir, '--store', this.store, '--http', '127.0.0.1:0', ...args];
     const running = this.start(given);
+    after(() => running.kill('SIGKILL'));
     const [, port = ''] = await running.says(/http:\/\/127\.0\.0\.1:([0-9]+)\/metrics/);
-    return { running, url: `http://127.0.0.1:${port}`, stop: (signal = 'SIGTERM') => running.stop(signal) };
+    return { running, url: `http://127.0.0.1:${port}`, stop: (signal) => running.stop(signal) };
   }
 }
 
 /** An `up` that serves. */
-export interface Agent {
+export interface Up {
   readonly running: Running;
   readonly url: string;
   readonly stop: (signal?: NodeJS.Signals) => Promise<Outcome>;

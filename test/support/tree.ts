@@ -50,7 +50,7 @@ function statOf(path: Buffer) {
 }
 
 /** Every name below a directory, one character a byte, with what is known of it; special files left out. */
-export function lookAt(dir: string): Map<string, Fact> {
+export function readTree(dir: string): Map<string, Fact> {
   const root = Buffer.from(dir);
   const facts = new Map<string, Fact>();
   const firsts = new Map<string, string>();
@@ -115,5 +115,5 @@ export function assertSameTree(
   dir: string,
   options: { owners?: boolean } = {},
 ): void {
-  assert.deepEqual(differences(wanted, lookAt(dir), options), []);
+  assert.deepEqual(differences(wanted, readTree(dir), options), []);
 }

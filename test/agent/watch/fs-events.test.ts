@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { describe, it } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { subscribeOnce } from '../../../agent/watch/fs-events.ts';
-import { freshPlace, until } from '../../support/place.ts';
+import { tempFolder, until } from '../../support/place.ts';
 
 const ROUNDS = 40;
 
@@ -14,7 +14,7 @@ function watches(): number {
 
 describe('a subscription to the next filesystem event', () => {
   it('reports it once, ends by itself and leaves nothing open, whenever the event comes', async (t) => {
-    const dir = await freshPlace(t);
+    const dir = await tempFolder(t);
     let heard = 0;
     for (let round = 0; round < ROUNDS; round++) {
       const file = join(dir, `f${round}`);
@@ -40,7 +40,7 @@ describe('a subscription to the next filesystem event', () => {
   });
 
   it('begins on a directory that does not exist, without an event', async (t) => {
-    const dir = join(await freshPlace(t), 'none');
+    const dir = join(await tempFolder(t), 'none');
     const watch = await subscribeOnce(Buffer.from(dir), { names: 0, onEvent: () => {}, onGaveUp: () => {} });
     await watch?.close();
     await until('all watches are closed', () => watches() === 0);

@@ -4,16 +4,16 @@ import { join } from 'node:path';
 import { describe, it } from 'node:test';
 import type { CutBlock } from '../../../agent/workers/chunker.ts';
 import { type OutFrame, Work } from '../../../agent/workers/tasks.ts';
-import { Case } from '../../support/answers.ts';
+import { Case } from '../../support/case.ts';
 import { noise } from '../../support/fill.ts';
-import { freshPlace } from '../../support/place.ts';
+import { tempFolder } from '../../support/place.ts';
 
 /** Enough for threads, which rest after their work and are used again. */
 const FILE_BYTES = 40e6;
 
 describe('threads that are used again', () => {
   it('bring nothing along from work that was cut off', async (t) => {
-    const place = await freshPlace(t);
+    const place = await tempFolder(t);
     const path = join(place, 'a');
     writeFileSync(path, noise(1, 1_000_000));
     const frames: OutFrame[] = [];
@@ -56,7 +56,7 @@ describe('threads that are used again', () => {
   });
 
   it('serve captures and restores of several directories at once', async (t) => {
-    const place = await freshPlace(t);
+    const place = await tempFolder(t);
     const cases = ['a', 'b', 'c'].map((name) => new Case(join(place, name), join(place, `${name}-store`)));
     for (const [i, { dir }] of cases.entries()) {
       mkdirSync(dir);

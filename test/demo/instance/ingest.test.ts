@@ -7,7 +7,7 @@ import { addQuery, DocumentIngest } from '../../../demo/instance/ingest.ts';
 import { load } from '../../../demo/instance/load.ts';
 import type { Memory } from '../../../demo/instance/memory.ts';
 import { check } from '../../support/independent-check.ts';
-import { freshPlace } from '../../support/place.ts';
+import { tempFolder } from '../../support/place.ts';
 
 const LESSONS = 120;
 
@@ -26,7 +26,7 @@ describe('what an instance learns', () => {
     { documents: 30, seed: 99, vectorField: false },
   ]) {
     it(`fits what ${documents} documents left (seed ${seed})`, async (t) => {
-      const dir = await freshPlace(t);
+      const dir = await tempFolder(t);
       const state = await generate(dir, { seed: 5, documents, dimension: 8, vectorField });
       const memory = await load(dir, undefined);
       for (let i = 0; i < LESSONS; i++) {
@@ -47,7 +47,7 @@ describe('what an instance learns', () => {
   }
 
   it('is the same where a document is taken up again', async (t) => {
-    const dir = await freshPlace(t);
+    const dir = await tempFolder(t);
     await generate(dir, { seed: 5, documents: 40, dimension: 8 });
     const memory = await load(dir, undefined);
     for (let i = 0; i < 20; i++) {
@@ -62,7 +62,7 @@ describe('what an instance learns', () => {
   });
 
   it('makes each question another entry of the cache', async (t) => {
-    const dir = await freshPlace(t);
+    const dir = await tempFolder(t);
     await generate(dir, { seed: 5, documents: 4, dimension: 8 });
     const memory = await load(dir, undefined);
     const { size } = memory.store('kv_store_llm_response_cache.json');

@@ -6,9 +6,9 @@ import { describe, it, type TestContext } from 'node:test';
 import { LightkeeperError } from '../../../core/errors.ts';
 import { generate } from '../../../demo/generate.ts';
 import { parseOptions } from '../../../demo/instance/options.ts';
-import { assertRefused, type Ended, runToEnd, told } from '../../support/command.ts';
 import { check } from '../../support/independent-check.ts';
-import { freshPlace, until } from '../../support/place.ts';
+import { tempFolder, until } from '../../support/place.ts';
+import { assertRefused, type Ended, outcomeText, runToEnd } from '../../support/program.ts';
 import { INSTANCE, type StandIn, startStandIn } from '../../support/standin.ts';
 
 const FIXTURE = join(import.meta.dirname, '../../../../shared/fixtures/gustobot@10');
@@ -48,7 +48,7 @@ function tryToStart(dir: string, ...flags: string[]): Promise<Ended> {
 
 describe('the stand-in instance', () => {
   it('forgets documents and leaves a whole directory, as if it had never known them', async (t) => {
-    const dir = join(await freshPlace(t), 'rag');
+    const dir = join(await tempFolder(t), 'rag');
     const { ask, stop } = await startInstance(t, dir);
     const ids = async () =>
       ((await ask('GET /documents')).body.documents as { id: string }[]).map(({ id }) => id);
@@ -69,7 +69,7 @@ describe('the stand-in instance', () => {
   for (const style of ['inplace', 'rename'] as const) {
     for (const api of ['old', 'new'] as const) {
       it(`ingests, asks and leaves a whole directory (${style}, ${api})`, async (t) => {
-        const dir = join(await freshPlace(t), 'rag');
+        const dir = join(await tempFolder(t), 'rag');
         const { ask, digest, stop } = await startInstance(t, dir, '--style', style, '--api', api);
         const { body } = await ask('GET /documents');
         assert.equal((body.documents as unknown[]).length, 6);
@@ -81,7 +81,7 @@ describe('the stand-in instance', () => {
         assert.deepEqual(await check(dir), WHOLE);
         assert.deepEqual(await statuses(dir), Array(9).fill('processed'));
         const known = await digest();
-        assert.deepEqual(await stop(), { code: 0, signal: null });
+        assert.equal((await stop()).code, 0);
         assert.deepEqual(await check(dir), WHOLE);
         assert.equal((await readdir(dir)).length, 12);
         const again = await startInstance(t, dir);
@@ -91,7 +91,7 @@ describe('the stand-in instance', () => {
   }
 
   it('answers health and pipeline status as LightRAG does', async (t) => {
-    const dir = join(await freshPlace(t), 'rag');
+    const dir = join(await tempFolder(t), 'rag');
     const old = await startInstance(t, dir, '--api', 'old', '--storage', 'postgres', '--workspace', 'one');
     const { body } = await old.ask('GET /health');
     assert.equal(body.status, 'healthy');
@@ -117,7 +117,7 @@ describe('the stand-in instance', () => {
   });
 
   it('is busy from the first file of an ingest to the last, and says what is not on disk', async (t) => {
-    const dir = join(await freshPlace(t), 'rag');
+    const dir = join(await tempFolder(t), 'rag');
     const { ask } = await startInstance(t, dir, '--pause', '120ms');
     const status = async () => (await ask('GET /documents/pipeline_status')).body;
     const graph = await text(dir, GRAPH);
@@ -139,7 +139,7 @@ describe('the stand-in instance', () => {
   });
 
   it('works by itself, until it is told to pause', async (t) => {
-    const dir = join(await freshPlace(t), 'rag');
+    const dir = join(await tempFolder(t), 'rag');
     const { ask } = await startInstance(t, dir, '--ingest-every', '30ms', '--query-every', '10ms');
     await until('two documents', async () => (await statuses(dir)).length >= 8);
     await ask('POST /pause');
@@ -152,16 +152,16 @@ describe('the stand-in instance', () => {
   });
 
   it('leaves a cut file when it is killed, and does not start with it', async (t) => {
-    const dir = join(await freshPlace(t), 'rag');
-    const { child, ask, ended } = await startInstance(t, dir, '--style', 'inplace', '--piece-pause', '40ms');
+    const dir = join(await tempFolder(t), 'rag');
+    const { running, ask } = await startInstance(t, dir, '--style', 'inplace', '--piece-pause', '40ms');
     const whole = (await stat(join(dir, CACHE))).size;
     const lost = ask('POST /documents').catch(() => {});
     await until('a cut cache', async () => {
       const { size } = await stat(join(dir, CACHE));
       return size > 0 && size < whole;
     });
-    child.kill('SIGKILL');
-    await Promise.all([lost, ended]);
+    running.kill('SIGKILL');
+    await Promise.all([lost, running.ended]);
     assertRefused(await tryToStart(dir), {
       code: 1,
       error: new RegExp(`Cannot load ".*${CACHE}": it is cut`),
@@ -170,12 +170,12 @@ describe('the stand-in instance', () => {
   });
 
   it('goes on with the document that it was killed over', async (t) => {
-    const dir = join(await freshPlace(t), 'rag');
+    const dir = join(await tempFolder(t), 'rag');
     const first = await startInstance(t, dir, '--pause', '100ms');
     const lost = first.ask('POST /documents').catch(() => {});
     await until('processing', async () => (await statuses(dir)).at(-1) === 'processing');
-    first.child.kill('SIGKILL');
-    await Promise.all([lost, first.ended]);
+    first.running.kill('SIGKILL');
+    await Promise.all([lost, first.running.ended]);
     const { ask } = await startInstance(t, dir);
     await ask('POST /documents');
     assert.deepEqual(await statuses(dir), Array(7).fill('processed'));
@@ -183,7 +183,7 @@ describe('the stand-in instance', () => {
   });
 
   it('names the file that is wrong', async (t) => {
-    const place = await freshPlace(t);
+    const place = await tempFolder(t);
     const good = join(place, 'good');
     await generate(good, { seed: 11, documents: 3, dimension: 8 });
     const other = join(place, 'other');
@@ -222,7 +222,7 @@ describe('the stand-in instance', () => {
   });
 
   it('answers as before from a copy, and otherwise from a mixture of two states', async (t) => {
-    const place = await freshPlace(t);
+    const place = await tempFolder(t);
     const dir = join(place, 'rag');
     const { ask, digest } = await startInstance(t, dir);
     const old = join(place, 'old');
@@ -239,8 +239,7 @@ describe('the stand-in instance', () => {
     await ask('POST /documents');
     assert.equal(await right.digest(), await digest());
     await cp(join(old, 'vdb_entities.json'), join(copy, 'vdb_entities.json'));
-    await right.child.kill('SIGKILL');
-    await right.ended;
+    await right.running.stop('SIGKILL');
     const mixed = await startInstance(t, copy);
     assert.notEqual(await mixed.digest(), await digest());
     const { body } = await mixed.ask(query);
@@ -249,7 +248,7 @@ describe('the stand-in instance', () => {
   });
 
   it('overwrites what is restored while it runs', async (t) => {
-    const place = await freshPlace(t);
+    const place = await tempFolder(t);
     const dir = join(place, 'rag');
     const { ask, digest, stop } = await startInstance(t, dir);
     const point = join(place, 'point');
@@ -267,21 +266,21 @@ describe('the stand-in instance', () => {
   });
 
   it('finishes its flush when it is asked to stop, out of reach meanwhile', async (t) => {
-    const dir = join(await freshPlace(t), 'rag');
-    const { child, ask, stop } = await startInstance(t, dir, '--style', 'inplace', '--pause', '40ms');
+    const dir = join(await tempFolder(t), 'rag');
+    const { running, ask, stop } = await startInstance(t, dir, '--style', 'inplace', '--pause', '40ms');
     const ingest = ask('POST /documents');
     await until('processing', async () => (await statuses(dir).catch(() => [])).at(-1) === 'processing');
     const ended = stop();
     await assert.rejects(until('refused', async () => (await ask('GET /health')).status === 0));
-    assert.equal(child.exitCode, null);
+    assert.equal(running.hasEnded, false);
     assert.equal((await ingest).status, 200);
-    assert.deepEqual(await ended, { code: 0, signal: null });
+    assert.equal((await ended).code, 0);
     assert.deepEqual(await check(dir), WHOLE);
     assert.deepEqual(await statuses(dir), Array(7).fill('processed'));
   });
 
   it('wants the key for all but health', async (t) => {
-    const dir = join(await freshPlace(t), 'rag');
+    const dir = join(await tempFolder(t), 'rag');
     const { ask } = await startInstance(t, dir, '--api-key', 'sesame');
     assert.equal((await ask('GET /health')).status, 200);
     for (const route of ['GET /documents/pipeline_status', 'GET /documents', 'POST /pause', 'GET /digest']) {
@@ -293,7 +292,7 @@ describe('the stand-in instance', () => {
   });
 
   it('refuses flags that it cannot use', async (t) => {
-    const dir = join(await freshPlace(t), 'rag');
+    const dir = join(await tempFolder(t), 'rag');
     const wrong = [
       ['--style', 'copy'],
       ['--pause', '3x'],
@@ -316,7 +315,7 @@ describe('the stand-in instance', () => {
     const error = /Cannot use "copy" as --style/;
     assertRefused(await tryToStart(dir, '--style', 'copy'), { code: 2, error, hint: /inplace, rename/ });
     const help = await tryToStart(dir, '--help');
-    assert.equal(help.code, 0, told(help));
+    assert.equal(help.code, 0, outcomeText(help));
     assert.match(help.stdout, /--ingest-every/);
     assert.equal(existsSync(dir), false);
   });
@@ -324,7 +323,7 @@ describe('the stand-in instance', () => {
   it('writes a real directory back byte for byte', {
     skip: !existsSync(FIXTURE) && `no ${FIXTURE}`,
   }, async (t) => {
-    const dir = join(await freshPlace(t), 'rag');
+    const dir = join(await tempFolder(t), 'rag');
     await cp(FIXTURE, dir, { recursive: true });
     const before = await contents(dir);
     const { stop } = await startInstance(t, dir, '--dimension', '1024');

@@ -3,9 +3,9 @@ import { cpSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:f
 import { join } from 'node:path';
 import { describe, it, type TestContext } from 'node:test';
 import { Store } from '../../../../agent/store/store.ts';
-import { Case } from '../../../support/answers.ts';
+import { Case } from '../../../support/case.ts';
 import { fillGraph } from '../../../support/fill.ts';
-import { freshPlace } from '../../../support/place.ts';
+import { tempFolder } from '../../../support/place.ts';
 
 const GRAPH = 'data';
 /** Only the index has this: it is gone once the index has been made again. */
@@ -20,7 +20,7 @@ interface Sealed {
 
 /** A store with a snapshot, closed well. */
 async function sealed(t: TestContext): Promise<Sealed> {
-  const place = await freshPlace(t);
+  const place = await tempFolder(t);
   const subject = new Case(join(place, 'data'), join(place, 'store'));
   fillGraph(subject.dir);
   await subject.snapshot();

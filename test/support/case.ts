@@ -11,7 +11,7 @@ import {
   VerifyLevel_Value,
   VerifyResultSchema,
 } from '../../gen/lightkeeper/v1/agent_pb.ts';
-import { answerOf, type Ended, lightkeeper, type StartOptions } from './command.ts';
+import { type Ended, jsonOf, lightkeeper, type StartOptions } from './program.ts';
 
 /** The answers of the command line that tests look at, as they come in JSON. */
 export interface Finding {
@@ -101,7 +101,7 @@ export class Case {
   async snapshot(options?: StartOptions & { code?: number; flags?: string[] }): Promise<Snapshot> {
     if (options !== undefined) {
       const words = this.snapshotWords(...(options.flags ?? []));
-      return await answerOf([...words, '--store', this.store], options);
+      return await jsonOf([...words, '--store', this.store], options);
     }
     const [dir, store] = [resolve(this.dir), resolve(this.store)];
     const request = { dir: Buffer.from(dir), quietMs: 50n };
@@ -127,7 +127,7 @@ export class Case {
     if (Object.keys(others).length > 0) {
       const words = ['restore', '--snapshot', snapshotId, '--to', to, '--disk-reserve', '0'];
       const flags = [...(others.flags ?? []), ...(allowTorn ? ['--allow-torn'] : [])];
-      return await answerOf([...words, ...flags, '--store', this.store], others);
+      return await jsonOf([...words, ...flags, '--store', this.store], others);
     }
     const target = { case: 'to' as const, value: Buffer.from(to) };
     const request = { snapshotId, target, allowTorn, diskReserveBytes: 0n };
@@ -136,7 +136,7 @@ export class Case {
   }
 
   async show(snapshotId: string, options?: StartOptions): Promise<Shown> {
-    if (options !== undefined) return await answerOf(['show', snapshotId, '--store', this.store], options);
+    if (options !== undefined) return await jsonOf(['show', snapshotId, '--store', this.store], options);
     const request = { snapshotId, pageSize: 10_000 };
     return asPrinted(GetSnapshotResponseSchema, await this.#here((client) => client.getSnapshot(request)));
   }
@@ -145,7 +145,7 @@ export class Case {
     const listed: { snapshots: Snapshot[] } =
       options === undefined
         ? asPrinted(ListSnapshotsResponseSchema, await this.#here((client) => client.listSnapshots({})))
-        : await answerOf(['list', '--store', this.store], options);
+        : await jsonOf(['list', '--store', this.store], options);
     return listed.snapshots;
   }
 
@@ -155,7 +155,7 @@ export class Case {
     const verified: Verified =
       options === undefined
         ? asPrinted(VerifyResultSchema, await this.#here((client) => lastOf(client.verifyStore({ level }))))
-        : await answerOf(['verify', '--level', 'bytes', '--store', this.store], options);
+        : await jsonOf(['verify', '--level', 'bytes', '--store', this.store], options);
     assert.deepEqual(verified.findings, []);
     return verified.checkedSnapshots;
   }

@@ -23,8 +23,8 @@ import {
   VerifyResultSchema,
 } from '../../gen/lightkeeper/v1/agent_pb.ts';
 import type { Finding } from '../../gen/lightkeeper/v1/types_pb.ts';
-import { type Ended, lightkeeper } from '../support/command.ts';
-import { difference, readTree, type Tree } from './tree.ts';
+import { type Ended, lightkeeper } from '../support/program.ts';
+import { difference, readTree, type Tree } from './random-tree.ts';
 
 /** The graph of all stores here. */
 export const GRAPH = 'g';
@@ -39,7 +39,7 @@ export interface Policy {
 }
 
 /** What people do with one store, by whichever way. */
-export interface Keeper {
+export interface StoreCalls {
   readonly store: string;
   snapshot(dir: string): Promise<Snapshot>;
   list(): Promise<SnapshotSummary[]>;
@@ -53,7 +53,7 @@ export interface Keeper {
 }
 
 /** The store's calls in this process, opened and closed for each as the command line does it. */
-export function ownKeeper(store: string): Keeper {
+export function callsInProcess(store: string): StoreCalls {
   const call = <T>(run: (client: AgentClient) => Promise<T>, create = false) =>
     withStore(store, { create }, run);
   return {
@@ -158,7 +158,7 @@ export const COMMANDS = {
 };
 
 /** The same calls by the built program, a process each. */
-export function builtKeeper(store: string): Keeper {
+export function callsByProgram(store: string): StoreCalls {
   const call = async <D extends DescMessage>(schema: D, args: string[]): Promise<MessageShape<D>> => {
     const { code, signal, stdout, stderr } = await runBuilt(args);
     assert.ok(code === 0 || code === 3, `${args.join(' ')}: exit ${code} ${signal}\n${stderr}`);
@@ -204,7 +204,7 @@ export function scratch(name: string): Scratch {
 
 /** Restores a snapshot and fails unless it is the tree. */
 export async function restoresTo(
-  keeper: Keeper,
+  keeper: StoreCalls,
   snapshotId: string,
   wanted: Tree,
   to: string,
@@ -216,7 +216,7 @@ export async function restoresTo(
 }
 
 /** All that an index says of the snapshots: it must be the same after the index is made again from the packs. */
-export async function portrait(keeper: Keeper): Promise<string[]> {
+export async function portrait(keeper: StoreCalls): Promise<string[]> {
   const lines = (await keeper.list()).map(({ snapshotId, position, parentId, tags, pinned, ...sizes }) =>
     JSON.stringify([
       snapshotId,

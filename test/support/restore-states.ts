@@ -12,7 +12,7 @@ import {
 } from 'node:fs';
 import { join } from 'node:path';
 import { fill, noise } from './fill.ts';
-import { differences, type Fact, lookAt } from './tree.ts';
+import { differences, type Fact, readTree } from './tree.ts';
 
 const NEVER = /^(?:\.lightkeeper(?:\/|$)|[^/]*\.tmp\.[0-9.]+$|\.lightrag_[^/]*lock$)/;
 const TIME_SLACK_NS = 2000n;
@@ -26,7 +26,7 @@ export interface State {
 
 /** Looks at the state of a directory. */
 export function stateOf(dir: string): State {
-  const facts = lookAt(dir);
+  const facts = readTree(dir);
   for (const path of [...facts.keys()]) if (NEVER.test(path)) facts.delete(path);
   const { mode, mtimeNs } = lstatSync(dir, { bigint: true });
   return { facts, mode: Number(mode & 0o7777n), mtimeNs };

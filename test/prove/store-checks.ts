@@ -1,10 +1,10 @@
 import assert from 'node:assert/strict';
 import { readdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
-import { type Keeper, portrait } from './keeper.ts';
+import { portrait, type StoreCalls } from './store-calls.ts';
 
 /** One snapshot a number, each with the one before it as its parent. */
-export async function checkPositions(keeper: Keeper): Promise<void> {
+export async function checkPositions(keeper: StoreCalls): Promise<void> {
   const list = await keeper.list();
   const numbers = list.map(({ position }) => position?.sequence);
   assert.equal(new Set(numbers).size, numbers.length, `numbers are given once: ${numbers}`);
@@ -12,7 +12,7 @@ export async function checkPositions(keeper: Keeper): Promise<void> {
 }
 
 /** The index is a cache: without it the store says the same. */
-export async function checkRebuilt(keeper: Keeper, gone: ReadonlySet<string>): Promise<void> {
+export async function checkRebuilt(keeper: StoreCalls, gone: ReadonlySet<string>): Promise<void> {
   const before = await portrait(keeper);
   rmSync(join(keeper.store, 'index'), { recursive: true });
   assert.deepEqual(await portrait(keeper), before, 'the store says the same after its index is made again');
