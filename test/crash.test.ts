@@ -7,8 +7,8 @@ import { inParallel } from './prove/store-calls.ts';
 
 const SEED = Number(process.env.LIGHTKEEPER_SEED ?? 1);
 /** Of some two thousand; `npm run prove -- crash` runs them all. */
-const CASES = 38;
-const HELD_EVERY = 12;
+const CASES = 20;
+const HELD_EVERY = 24;
 
 const world = await makeWorld(SEED, { large: false });
 after(() => world.folder.drop());

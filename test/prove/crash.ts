@@ -75,7 +75,7 @@ export interface Case {
 /** The scenes on one seed, and a folder for what they need. */
 export class World {
   readonly seed: number;
-  readonly folder: Scratch = scratch('crash');
+  readonly folder: Scratch = scratch('crash', { memory: true });
   readonly scenes: Scene[] = [];
   readonly #trees = new Map<number, Tree>();
 

@@ -63,7 +63,7 @@ export interface Victim {
 
 /** Builds the store that is damaged; the same on every call with one seed. */
 export async function makeVictim(seed: number): Promise<Victim> {
-  const folder = scratch('damage');
+  const folder = scratch('damage', { memory: true });
   const keeper = callsInProcess(folder.fresh('base'));
   const trees = new Map<string, Tree>();
   const manifests = new Map<string, string>();

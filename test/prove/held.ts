@@ -73,7 +73,7 @@ async function labelsOf(held: Pick<Held, 'folder' | 'store'>, { run }: Call): Pr
 
 /** Makes the store and finds the places; the same on every call with one seed. */
 export async function makeHeld(seed: number): Promise<Held> {
-  const folder = scratch('held');
+  const folder = scratch('held', { memory: true });
   const keeper = callsInProcess(folder.fresh('base'));
   const trees = new Map<string, Tree>();
   const dirs = Array.from({ length: 4 }, (_, version) => {

@@ -52,7 +52,7 @@ export interface Corpus {
 
 /** Makes a store that holds records of every kind, and takes it apart. */
 export async function makeCorpus(seed: number): Promise<Corpus> {
-  const folder = scratch('mutate');
+  const folder = scratch('mutate', { memory: true });
   const keeper = callsInProcess(folder.fresh('base'));
   const ids: string[] = [];
   for (let version = 0; version < 3; version++) {

@@ -79,7 +79,7 @@ function stampsOf(store: string): Map<string, string> {
 
 /** Records a store's life: three snapshots, a deletion, a prune, one more snapshot. */
 export async function record(seed: number): Promise<Recording> {
-  const folder = scratch('power');
+  const folder = scratch('power', { memory: true });
   const keeper = callsInProcess(folder.fresh('recorded'));
   const { store } = keeper;
   const dirs = Array.from({ length: 5 }, (_, version) => {

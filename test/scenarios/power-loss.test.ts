@@ -4,7 +4,7 @@ import { inParallel } from '../prove/store-calls.ts';
 
 const SEED = Number(process.env.LIGHTKEEPER_SEED ?? 1);
 /** `npm run prove -- power` runs eight for each moment. */
-const CUTS = 30;
+const CUTS = 16;
 
 const recording = await record(SEED);
 after(() => recording.folder.drop());
