@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { readdirSync, readFileSync, rmSync, statSync, truncateSync, writeFileSync } from 'node:fs';
+import { cpSync, readdirSync, readFileSync, rmSync, statSync, truncateSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { it } from 'node:test';
 import { deleteDocument, generate, growCache, ingest } from '../../demo/generate.ts';
@@ -23,10 +23,20 @@ function packsOf(store: string): string[] {
   );
 }
 
+const made = new Place();
+const madeState = await generate(made.dir, { seed: 3, documents: 160, dimension: 384 });
+
+/** Returns a place with a copy of one large graph. */
+function largeGraph(): Place {
+  const place = new Place();
+  cpSync(made.dir, place.dir, { recursive: true, preserveTimestamps: true });
+  return place;
+}
+
 suite('a graph of which most has not changed', () => {
   it('is graded although the point before it is damaged', async () => {
-    const place = new Place();
-    let state = await generate(place.dir, { seed: 3, documents: 160, dimension: 384 });
+    const place = largeGraph();
+    let state = madeState;
     await place.snapshot();
     state = await ingest(place.dir, state, 1);
     const first = new Set(packsOf(place.store));
@@ -40,8 +50,8 @@ suite('a graph of which most has not changed', () => {
   });
 
   it('is graded as one that is read from end to end', async () => {
-    const place = new Place();
-    let state = await generate(place.dir, { seed: 3, documents: 160, dimension: 384 });
+    const place = largeGraph();
+    let state = madeState;
     // What is held against the point before is not what one directory tells.
     const agrees = async (what: string, ...also: readonly string[]) => {
       const graded = await looked(place, ['snapshot', '--store', place.store]);

@@ -84,7 +84,8 @@ export class Place {
   /** Takes a snapshot of the directory with some files in it. */
   async snapshot(files: Readonly<Record<string, string | Buffer>> = {}, ...args: string[]): Promise<Json> {
     for (const [name, content] of Object.entries(files)) this.write(name, content);
-    return await this.json(['snapshot', '--dir', this.dir, ...args]);
+    const quiet = args.includes('--quiet') ? [] : ['--quiet', '50ms'];
+    return await this.json(['snapshot', '--dir', this.dir, ...quiet, ...args]);
   }
 
   /** Takes a snapshot while something writes all the time. */

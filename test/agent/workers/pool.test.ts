@@ -8,8 +8,8 @@ import { Case } from '../../support/case.ts';
 import { noise } from '../../support/fill.ts';
 import { tempFolder } from '../../support/place.ts';
 
-/** Enough for threads, which rest after their work and are used again. */
-const FILE_BYTES = 40e6;
+/** Just enough for several threads, which rest after their work and are used again. */
+const FILE_BYTES = 34e6;
 
 describe('threads that are used again', () => {
   it('bring nothing along from work that was cut off', async (t) => {

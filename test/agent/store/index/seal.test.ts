@@ -1,7 +1,9 @@
 import assert from 'node:assert/strict';
-import { cpSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { execFileSync } from 'node:child_process';
+import { cpSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { describe, it, type TestContext } from 'node:test';
+import { after, describe, it, type TestContext } from 'node:test';
 import { Store } from '../../../../agent/store/store.ts';
 import { Case } from '../../../support/case.ts';
 import { fillGraph } from '../../../support/fill.ts';
@@ -18,9 +20,8 @@ interface Sealed {
   readonly files: readonly string[];
 }
 
-/** A store with a snapshot, closed well. */
-async function sealed(t: TestContext): Promise<Sealed> {
-  const place = await tempFolder(t);
+/** Makes a store with a snapshot, closed well. */
+async function makeSealed(place: string): Promise<Case> {
   const subject = new Case(join(place, 'data'), join(place, 'store'));
   fillGraph(subject.dir);
   await subject.snapshot();
@@ -29,6 +30,19 @@ async function sealed(t: TestContext): Promise<Sealed> {
   store.index.putConfirmedAt(batch, GRAPH, CONFIRMED_MS);
   await batch.write();
   await store.close();
+  return subject;
+}
+
+const folder = mkdtempSync(join(tmpdir(), 'lightkeeper-seal-'));
+after(() => rmSync(folder, { recursive: true }));
+const original = await makeSealed(folder);
+
+/** Returns a copy of a store with a snapshot, closed well. */
+async function sealed(t: TestContext): Promise<Sealed> {
+  const place = await tempFolder(t);
+  const subject = new Case(join(place, 'data'), join(place, 'store'));
+  // The seal knows files by their times to the nanosecond.
+  execFileSync('cp', ['-a', original.dir, original.store, place]);
   const index = join(subject.store, 'index');
   const files = readdirSync(index).filter((name) => /\.log$|\.ldb$|MANIFEST|CURRENT/.test(name));
   assert.equal(files.length >= 3, true, files.join(' '));
