@@ -16,7 +16,7 @@ function blocks(kind: string): string[] {
   );
 }
 
-test('every npx lightkeeper line of the README works beside a running up', async (t) => {
+test('README: every npx lightkeeper line works beside a running up', async (t) => {
   const place = await tempFolder(t);
   const dir = join(place, 'rag_storage');
   await generate(dir, { seed: 1, documents: 4, dimension: 8 });
@@ -35,7 +35,7 @@ test('every npx lightkeeper line of the README works beside a running up', async
   assert.equal((await agent.stop()).code, 0);
 });
 
-test('the demo prints what the README shows, figures apart', async () => {
+test('README: the demo prints what is shown, figures apart', async () => {
   const ended = await lightkeeper(['demo']);
   assert.equal(ended.code, 0, outcomeText(ended));
   const shape = (line: string) =>
@@ -52,7 +52,7 @@ test('the demo prints what the README shows, figures apart', async () => {
     assert.ok(printed.has(shape(line)), `the demo does not print: ${line}\n${ended.stdout}`);
 });
 
-test('every npm script that the README names exists', () => {
+test('README: every npm script named exists', () => {
   const { scripts } = JSON.parse(readFileSync(join(ROOT, 'package.json'), 'utf8')) as {
     scripts: Record<string, string>;
   };
@@ -63,7 +63,7 @@ test('every npm script that the README names exists', () => {
   for (const name of named) assert.ok(name in scripts, name);
 });
 
-test('every document that the README links to exists', () => {
+test('README: every linked document exists', () => {
   for (const [, path] of README.matchAll(/\]\((docs\/[^)]+)\)/g)) {
     assert.ok(existsSync(join(ROOT, path ?? '')), path);
   }

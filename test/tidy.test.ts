@@ -341,8 +341,8 @@ function faults(check: Check, snippets: readonly string[], path = 'core/a.ts'): 
 const ones = (things: readonly unknown[]) => things.map(() => 1);
 const zeros = (things: readonly unknown[]) => things.map(() => 0);
 
-describe('the checkers', () => {
-  it('see every way to import', () => {
+describe("tidy's checks", () => {
+  it('find every way to import', () => {
     const ways = [
       "import 'node:fs';",
       "import fs from 'node:fs';",
@@ -361,7 +361,7 @@ describe('the checkers', () => {
     assert.deepEqual(faults(forbiddenImports, ['// import "node:fs";\nconst a = `import "node:fs"`;']), [0]);
   });
 
-  it('refuse what the table does not allow and nothing else', () => {
+  it('report exactly the imports that the table does not allow', () => {
     const sources = (pairs: string) =>
       parse(
         pairs.split(',').map((pair) => {
@@ -386,7 +386,7 @@ describe('the checkers', () => {
     assert.deepEqual(faults(forbiddenImports, story, 'cli/commands/up.ts'), [1]);
   });
 
-  it('let core hash and inflate, but not draw random numbers', () => {
+  it('let core hash and inflate but not draw random numbers', () => {
     const bad = [
       "import { randomBytes } from 'node:crypto';",
       "import { gunzip } from 'node:zlib';",
@@ -428,7 +428,7 @@ describe('the checkers', () => {
     assert.deepEqual(faults(bannedNames, good), zeros(good));
   });
 
-  it('find names that say nothing', () => {
+  it('find empty names', () => {
     const files = ['core/utils.ts', 'core/common/a.ts', 'agent/pathHelper.ts', 'host/packManager.ts'];
     for (const file of files) assert.deepEqual(faults(emptyNames, [''], file), [1], file);
     const bad = ['class StoreManager {}', 'interface PathHelper {}', 'const A = class Utils {};'];
@@ -436,7 +436,7 @@ describe('the checkers', () => {
     assert.deepEqual(faults(emptyNames, ["import { AManager } from 'a';\nclass Store {}"]), [0]);
   });
 
-  it('find what a core may not depend on', () => {
+  it('find what core may not depend on', () => {
     const bad = [
       'const a = Date.now();',
       'const now = Date.now;',
@@ -508,20 +508,20 @@ interface Locked {
 }
 
 describe('the repository', () => {
-  it('is looked at', () => {
+  it('is covered by the checks', () => {
     const folders = new Set([...generated, ...shipped].map(({ path }) => path.split('/')[0] ?? ''));
     for (const folder of ['gen', 'core', 'host', 'agent', 'cli', 'demo'])
       assert.equal(folders.has(folder), true, folder);
   });
 
   for (const folder of ['gen', ...SHIPPED]) {
-    it(`imports in ${folder} only what the table of the design allows`, () => {
+    it(`imports in ${folder} only what the table allows`, () => {
       const sources = [...generated, ...shipped].filter(({ path }) => path.startsWith(`${folder}/`));
       everywhere(forbiddenImports, sources);
     });
   }
 
-  it('imports in agent/ only downwards, from floor to floor', () => {
+  it('imports in agent/ only from lower floors', () => {
     assertPresent(shipped.flatMap(upwardImports), PRESENT_VIOLATIONS.floors);
   });
 
@@ -550,7 +550,7 @@ describe('the repository', () => {
     assert.equal(wanted.length > 0, true);
   });
 
-  it('needs every exception to the table', () => {
+  it('has no unused exception to the table', () => {
     const real = new Set(shipped.flatMap(importsOf).map(({ from, to }) => `${from} -> ${to}`));
     assert.deepEqual(
       [...BESIDE_TABLE].filter((exception) => !real.has(exception)),
@@ -560,7 +560,7 @@ describe('the repository', () => {
 
   it('has no file or class that is named utils, common, Manager or Helper', () =>
     everywhere(emptyNames, written));
-  it('has a core that depends on its arguments alone', () =>
+  it('has a core that depends only on its arguments', () =>
     everywhere(
       impurities,
       shipped.filter(({ path }) => path.startsWith('core/')),

@@ -33,8 +33,8 @@ function largeGraph(): Place {
   return place;
 }
 
-suite('a graph of which most has not changed', () => {
-  it('is graded although the point before it is damaged', async () => {
+suite('an incremental grade', () => {
+  it('works although the snapshot before is damaged', async () => {
     const place = largeGraph();
     let state = madeState;
     await place.snapshot();
@@ -49,7 +49,7 @@ suite('a graph of which most has not changed', () => {
     assert.deepEqual([grade, findings], ['VALID', []]);
   });
 
-  it('is graded as one that is read from end to end', async () => {
+  it('equals a grade of a full read', async () => {
     const place = largeGraph();
     let state = madeState;
     // What is held against the point before is not what one directory tells.

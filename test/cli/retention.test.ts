@@ -33,7 +33,7 @@ function decided(document: Json, field: string): string[] {
 }
 
 suite('prune', () => {
-  it('keeps what a rule names and removes the rest, with reasons', async () => {
+  it('retains what a rule names and removes the rest, with reasons', async () => {
     const place = new Place();
     const [first = '', second = '', third = ''] = await history(place, 3);
     const plan = await place.json(['prune', '--keep-last', '2', '--dry-run']);
@@ -46,7 +46,7 @@ suite('prune', () => {
     assert.deepEqual(listOf(await place.json(['verify', '--level', 'bytes']), 'findings'), []);
   });
 
-  it('gives space back', async () => {
+  it('frees space', async () => {
     const place = new Place();
     const noise = Buffer.from(Array.from({ length: 50_000 }, (_, i) => (i * i * 31) % 251));
     await place.snapshot({ a: noise });
@@ -66,7 +66,7 @@ suite('prune', () => {
     await place.fails(['prune', '--keep-last', '0', '--keep-within', '0', '--store', place.store], 4);
   });
 
-  it('never removes the last usable point or what is pinned', async () => {
+  it('never removes the last usable or a pinned snapshot', async () => {
     const place = new Place();
     const [first = '', , third = ''] = await history(place, 3);
     await place.json(['pin', first]);
@@ -74,7 +74,7 @@ suite('prune', () => {
     assert.deepEqual(decided(result, 'keep'), [third, first]);
   });
 
-  it('knows every rule of the contract', async () => {
+  it('supports every rule of the contract', async () => {
     const place = new Place();
     const [first = '', second = '', third = ''] = await history(place, 3);
     await place.json(['tag', second, 'release=1.4']);
@@ -95,7 +95,7 @@ suite('prune', () => {
     assert.equal(decided(all, 'keep').length, 3);
   });
 
-  it('keeps to one graph where it is told to', async () => {
+  it('with --graph touches one graph only', async () => {
     const place = new Place();
     for (const [a, graph] of [
       ['1', 'one'],
@@ -122,7 +122,7 @@ suite('delete, pin and tag', () => {
     await place.fails(['delete', first, '--store', place.store], 1);
   });
 
-  it('delete refuses the last usable point, also where a torn one is left', async () => {
+  it('delete refuses the last usable snapshot, even if a torn one is left', async () => {
     const place = new Place();
     const { snapshotId } = await place.snapshot({ a: 'a' });
     await place.tornSnapshot();
@@ -143,7 +143,7 @@ suite('delete, pin and tag', () => {
     await place.json(['delete', first]);
   });
 
-  it('tag sets and removes, and leaves other tags alone', async () => {
+  it('tag sets and removes tags and leaves others alone', async () => {
     const place = new Place();
     const [first = ''] = await history(place, 1);
     assert.deepEqual((await place.json(['tag', first, 'a=1', 'b=2'])).tags, { a: '1', b: '2' });
@@ -155,7 +155,7 @@ suite('delete, pin and tag', () => {
 });
 
 suite('verify and repair', () => {
-  it('verify finds nothing in a whole store, and says what it looked at', async () => {
+  it('verify finds nothing in a whole store and says what it checked', async () => {
     const place = new Place();
     const [first = ''] = await history(place, 2);
     const structure = await place.json(['verify']);
@@ -171,7 +171,7 @@ suite('verify and repair', () => {
     assert.match(people.stdout, /all holds: every pack is there/);
   });
 
-  it('verify exits 3 for a changed byte, and names the snapshots concerned', async () => {
+  it('verify exits 3 for a changed byte and names the affected snapshots', async () => {
     const place = new Place();
     const old = await place.snapshot({ a: 'x'.repeat(10_000) });
     await place.snapshot({ a: 'small' });
@@ -195,7 +195,7 @@ suite('verify and repair', () => {
     for (const level of ['structure', 'bytes']) await place.json(['verify', '--level', level], 3);
   });
 
-  it('repair sets damage aside, deletes nothing, and exits 3 for what is lost', async () => {
+  it('repair quarantines damage, deletes nothing and exits 3 for losses', async () => {
     const place = new Place();
     const old = await place.snapshot({ a: 'x'.repeat(10_000) });
     const good = await place.snapshot({ a: 'small' });
@@ -221,7 +221,7 @@ suite('verify and repair', () => {
     assert.equal(readFileSync(place.path('to/a'), 'utf8'), 'small');
   });
 
-  it('what the directory still holds is stored again by the next snapshot, and all holds', async () => {
+  it('the next snapshot stores lost data again and heals the damaged ones', async () => {
     const place = new Place();
     await place.snapshot({ a: 'x'.repeat(10_000) });
     place.damage();
@@ -234,7 +234,7 @@ suite('verify and repair', () => {
     assert.equal(readFileSync(place.path('to/a'), 'utf8'), 'x'.repeat(10_000));
   });
 
-  it('repair makes a lost index and a lost config again', async () => {
+  it('repair rebuilds a lost index and a lost config', async () => {
     const place = new Place();
     const ids = (await history(place, 2)).reverse();
     for (const lost of [
@@ -252,7 +252,7 @@ suite('verify and repair', () => {
 });
 
 suite('stats', () => {
-  it('counts what is there and what was saved', async () => {
+  it('reports what the store holds and what deduplication saved', async () => {
     const place = new Place();
     const text = Array.from({ length: 4000 }, (_, i) => `line ${i}\n`).join('');
     await place.snapshot({ a: text });

@@ -79,21 +79,21 @@ describe('a simple question', () => {
 });
 
 suite('the program', () => {
-  it('runs as a file of its own: it is what npx starts', async () => {
+  it('can be executed directly, as npx does', async () => {
     assert.deepEqual(PACKAGE.bin, { lightkeeper: 'dist/lightkeeper.js' });
     const place = new Place();
     const { code, stdout, stderr } = await runToEnd([BUILT, '--version'], { env: place.env });
     assert.deepEqual([code, stderr, stdout], [0, '', `${PACKAGE.version}\n`]);
   });
 
-  it('without a command shows its help', async () => {
+  it('prints its help without a command', async () => {
     const place = new Place();
     const { code, stdout } = await place.run([]);
     assert.equal(code, 0);
     assert.equal(stdout, (await place.run(['help'])).stdout);
   });
 
-  it('makes nothing where it only answers', async () => {
+  it('writes nothing when it only prints', async () => {
     const place = new Place();
     await place.run(['--help']);
     await place.run(['list']);
@@ -104,7 +104,7 @@ suite('the program', () => {
 suite('a command of the contract', () => {
   for (const args of CONTRACT) {
     const [word = ''] = args;
-    it(`${word} is in --help, or answers that it is not in this version`, async () => {
+    it(`${word} is in --help or is refused as not in this version`, async () => {
       const place = new Place();
       if ((await listed).has(word)) {
         const help = await place.run([word, '--help']);
@@ -119,7 +119,7 @@ suite('a command of the contract', () => {
     });
   }
 
-  it('that is not built yet gives no help either', async () => {
+  it('that is not in this version has no help', async () => {
     const place = new Place();
     const known = await listed;
     const first = CONTRACT.map(([word = '']) => word).find((word) => !known.has(word));
@@ -133,7 +133,7 @@ suite('a command of the contract', () => {
     }
   });
 
-  it('whose part is not built yet says so for that part', async () => {
+  it('with an option that is not in this version is refused for it', async () => {
     const place = new Place();
     await place.snapshot({ a: 'a' });
     const parts = [
@@ -190,14 +190,14 @@ suite('wrong usage', () => {
     ['a level that is none', ['verify', '--level', 'deep']],
   ];
   for (const [what, args] of wrong) {
-    it(`exits 2 for ${what}, and makes nothing`, async () => {
+    it(`exits 2 for ${what} and writes nothing`, async () => {
       const place = new Place();
       await place.fails(args, 2);
       assert.equal(!there(place.path('state')) && !there(place.path('x')), true);
     });
   }
 
-  it('says nothing on standard output without --json', async () => {
+  it('prints nothing on standard output without --json', async () => {
     const place = new Place();
     place.write('foreign', '');
     const plain: [number, string[]][] = [
@@ -212,7 +212,7 @@ suite('wrong usage', () => {
     for (const [code, args] of plain) await place.failsPlainly(args, code);
   });
 
-  it('exits 2 for a name that cannot be a graph', async () => {
+  it('exits 2 for an invalid graph id', async () => {
     const place = new Place();
     for (const graph of ['a b', 'a\nb', '../x', 'x'.repeat(129)])
       await place.fails(['snapshot', '--dir', place.dir, `--graph=${graph}`, '--store', place.store], 2);
@@ -225,8 +225,8 @@ suite('wrong usage', () => {
   });
 });
 
-suite('what cannot be done', () => {
-  it('exits 1 where there is no store, no directory, no snapshot', async () => {
+suite('a failing command', () => {
+  it('exits 1 for a missing store, directory or snapshot', async () => {
     const place = new Place();
     for (const command of ['list', 'repair']) await place.fails([command, '--store', place.store], 1);
     await place.fails(['snapshot', '--dir', place.path('none'), '--store', place.path('other')], 1);
@@ -236,14 +236,14 @@ suite('what cannot be done', () => {
     await place.fails(['show', 'latest', '--graph', 'other', '--store', place.store], 1);
   });
 
-  it('exits 4 for a store path that holds other files, and leaves them alone', async () => {
+  it('exits 4 for a store path with foreign files and leaves them alone', async () => {
     const place = new Place();
     place.write('a', 'a');
     await place.fails(['snapshot', '--dir', place.root, '--store', place.dir], 4);
     assert.equal(readFileSync(join(place.dir, 'a'), 'utf8'), 'a');
   });
 
-  it('exits 4 where the disk reserve would not stay free', async () => {
+  it('exits 4 if it would use the disk reserve', async () => {
     const place = new Place();
     place.write('a', 'a');
     const reserve = ['--disk-reserve', '1000TiB'];
@@ -258,7 +258,7 @@ suite('what cannot be done', () => {
     assert.equal(there(place.path('to')), false);
   });
 
-  it('shows a name with control characters on one line', async () => {
+  it('prints a name with control characters on one line', async () => {
     const place = new Place();
     const { stderr } = await place.run(['snapshot', '--dir', 'a\n\x1b[2Jb', '--store', place.store]);
     errorLines({ code: 1, stdout: '', stderr }, 'a name');

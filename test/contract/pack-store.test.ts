@@ -38,14 +38,14 @@ const hasCode = (code: string) => (error: unknown) =>
   error instanceof LightkeeperError && error.code === code;
 
 for (const [name, make] of Object.entries(IMPLEMENTATIONS)) {
-  describe(`packs in a ${name}`, async () => {
+  describe(`a pack store in a ${name}`, async () => {
     const { packs, remove } = await make();
     after(async () => {
       await packs.close();
       await remove();
     });
 
-    test('what is put can be got, whole and in parts', async () => {
+    test('returns what was put, whole and in parts', async () => {
       const bytes = randomBytes(5000);
       const { packId, stored } = await put(packs, bytes);
       assert.equal(stored, true);
@@ -55,7 +55,7 @@ for (const [name, make] of Object.entries(IMPLEMENTATIONS)) {
       assert.deepEqual(await packs.head(packId), { size: 5000 });
     });
 
-    test('a second put of the same pack says that it was there', async () => {
+    test('reports a second put of the same pack', async () => {
       const bytes = randomBytes(100);
       assert.equal((await put(packs, bytes)).stored, true);
       const { packId, stored } = await put(packs, bytes);
@@ -63,14 +63,14 @@ for (const [name, make] of Object.entries(IMPLEMENTATIONS)) {
       assert.deepEqual(await packs.get(packId, 0, 100), bytes);
     });
 
-    test('reading beyond the end is damage, and a pack that is not there is not found', async () => {
+    test('reports a read beyond the end as damage and a missing pack as not found', async () => {
       const { packId } = await put(packs, randomBytes(10));
       await assert.rejects(packs.get(packId, 5, 6), hasCode('DAMAGED'));
       await assert.rejects(packs.get('0'.repeat(64), 0, 1), hasCode('NOT_FOUND'));
       assert.equal(await packs.head('0'.repeat(64)), undefined);
     });
 
-    test('lists are in order, whole or by shard', async () => {
+    test('lists packs in order, all or by shard', async () => {
       for (let i = 0; i < 20; i++) await put(packs, randomBytes(20));
       const all = await listed(packs);
       assert.ok(all.length >= 20);
@@ -88,7 +88,7 @@ for (const [name, make] of Object.entries(IMPLEMENTATIONS)) {
       );
     });
 
-    test('a removed pack is gone, and removing it again is no error', async () => {
+    test('removes a pack, and again without an error', async () => {
       const { packId } = await put(packs, randomBytes(30));
       await packs.get(packId, 0, 1);
       await packs.delete(packId);
@@ -97,7 +97,7 @@ for (const [name, make] of Object.entries(IMPLEMENTATIONS)) {
       await assert.rejects(packs.get(packId, 0, 1), hasCode('NOT_FOUND'));
     });
 
-    test('a shard is stamped anew when a pack comes or goes', async () => {
+    test('changes the stamp of a shard when a pack comes or goes', async () => {
       const { packId } = await put(packs, randomBytes(30));
       const shard = packId.slice(0, 2);
       const before = await packs.shardStamp(shard);

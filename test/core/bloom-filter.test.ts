@@ -6,8 +6,8 @@ import { sha256 } from '../../core/unit.ts';
 const ids = (prefix: string, count: number) =>
   Array.from({ length: count }, (_, i) => sha256(Buffer.from(`${prefix} ${i}`)));
 
-describe('a filter of ids', () => {
-  it('never denies what was added, alone or within a longer buffer', () => {
+describe('a Bloom filter of ids', () => {
+  it('contains every id that was added', () => {
     const filter = new IdFilter();
     const added = ids('added', 20_000);
     const together = Buffer.concat(added);
@@ -18,7 +18,7 @@ describe('a filter of ids', () => {
     );
   });
 
-  it('takes few others for added ones, as few as its size promises', () => {
+  it('has no more false positives than its size promises', () => {
     const filter = new IdFilter();
     for (const id of ids('added', 200_000)) filter.add(id);
     const wrong = ids('other', 50_000).filter((id) => filter.mayHold(id)).length;
@@ -26,7 +26,7 @@ describe('a filter of ids', () => {
     assert.equal(wrong < 15, true, `${wrong} of 50,000`);
   });
 
-  it('holds nothing at first', () => {
+  it('is empty at first', () => {
     const filter = new IdFilter();
     assert.equal(
       ids('other', 100).some((id) => filter.mayHold(id)),

@@ -28,8 +28,8 @@ import {
   SnapshotSummarySchema,
   VerifyLevel_Value,
 } from '../../gen/lightkeeper/v1/agent_pb.ts';
-import { FAILURES_SHOWN, filesIn, callsInProcess, packFiles, type Scratch, scratch } from './store-calls.ts';
 import { makeTree, someBytes } from './random-tree.ts';
+import { callsInProcess, FAILURES_SHOWN, filesIn, packFiles, type Scratch, scratch } from './store-calls.ts';
 
 const PACK_HEADER_BYTES = 40;
 const TRAILER_BYTES = 56;

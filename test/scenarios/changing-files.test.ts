@@ -87,9 +87,9 @@ function assertInstants(dir: string, names: readonly string[] = Object.keys(INST
   }
 }
 
-describe('changes under way', { concurrency: 2 }, () => {
+describe('files that change during a capture', { concurrency: 2 }, () => {
   describe('a directory that changes while it is read', { concurrency: 2 }, () => {
-    it('in every way at once makes a torn side snapshot, which harms nothing', async (t) => {
+    it('in every way at once gives a torn side snapshot, which harms nothing', async (t) => {
       const all = await begun(t);
       const { place, subject, first } = all;
       const stop = await writing(t, 'storm', subject.dir);
@@ -131,7 +131,7 @@ describe('changes under way', { concurrency: 2 }, () => {
       ['blocks', 'blocks'],
       ['log', 'log'],
     ] as const) {
-      it(`by ${kind} is never settled and wrong`, async (t) => {
+      it(`by ${kind} is never captured as settled and wrong`, async (t) => {
         const all = await begun(t);
         const { place, subject } = all;
         const stop = await writing(t, kind, subject.dir, kind === 'rename' ? 15 : 40);
@@ -150,7 +150,7 @@ describe('changes under way', { concurrency: 2 }, () => {
       });
     }
 
-    it('by a flush that does not end is torn, not taken as quiet', async (t) => {
+    it('by a flush that does not end is torn', async (t) => {
       const all = await begun(t);
       const { subject } = all;
       const stop = await writing(t, 'flush', subject.dir, 20);
@@ -170,7 +170,7 @@ describe('changes under way', { concurrency: 2 }, () => {
     });
 
     it(
-      'by a flush that was cut off is settled after a minute, and says so',
+      'by an interrupted flush is settled after a minute, with a finding',
       needing('faketime'),
       async (t) => {
         const all = await begun(t);
@@ -183,7 +183,7 @@ describe('changes under way', { concurrency: 2 }, () => {
       },
     );
 
-    it('only now and then is not waited for longer than was asked', async (t) => {
+    it('now and then is waited for no longer than asked', async (t) => {
       const all = await begun(t);
       const { subject } = all;
       fill(subject.dir, { new: 'x' });
@@ -194,7 +194,7 @@ describe('changes under way', { concurrency: 2 }, () => {
       await assertUnharmed(all);
     });
 
-    it('by a log that is left out is settled, wherever the log is', async (t) => {
+    it('by an excluded log is settled', async (t) => {
       const all = await begun(t);
       const { subject } = all;
       mkdirSync(join(subject.dir, 'logs'));
@@ -220,7 +220,7 @@ describe('changes under way', { concurrency: 2 }, () => {
     ];
   }
 
-  describe('a file that changes in the middle of a slow read', {
+  describe('a file that changes during a slow read', {
     concurrency: 2,
     ...needing('strace'),
   }, () => {

@@ -19,9 +19,9 @@ async function graphCase(t: TestContext): Promise<{ place: string; subject: Case
   return { place, subject };
 }
 
-describe('clocks', { concurrency: 2 }, () => {
-  describe('a wall clock that is set back', { concurrency: 2, ...needing('faketime') }, () => {
-    it('never takes the history back, and is not waited for', async (t) => {
+describe('wrong clocks', { concurrency: 2 }, () => {
+  describe('a wall clock', { concurrency: 2, ...needing('faketime') }, () => {
+    it('that is set back does not reorder the history or delay a capture', async (t) => {
       const { place, subject } = await graphCase(t);
       const first = await subject.snapshot();
       fillGraph(subject.dir, 2);
@@ -49,7 +49,7 @@ describe('clocks', { concurrency: 2 }, () => {
       assert.equal(await subject.assertSound({ env }), 4);
     });
 
-    it('refuses to remove anything by its age', async (t) => {
+    it('that is set back stops retention by age', async (t) => {
       const { subject } = await graphCase(t);
       for (const version of [1, 2, 3]) {
         fillGraph(subject.dir, version);
@@ -76,7 +76,7 @@ describe('clocks', { concurrency: 2 }, () => {
       await subject.assertSound();
     });
 
-    it('forward by years, and back, keeps what was taken meanwhile', async (t) => {
+    it('that jumps years ahead and back loses no snapshot', async (t) => {
       const { subject } = await graphCase(t);
       await subject.snapshot();
       fillGraph(subject.dir, 2);
@@ -93,7 +93,7 @@ describe('clocks', { concurrency: 2 }, () => {
       assert.equal(await subject.assertSound(), 3);
     });
 
-    it('under a running agent is lived with', async (t) => {
+    it('that is set back under a running agent does not stop it', async (t) => {
       const { place, subject } = await graphCase(t);
       await subject.snapshot();
       const agent = new Agent(t, ['--dir', subject.dir, '--store', subject.store], {
@@ -117,7 +117,7 @@ describe('clocks', { concurrency: 2 }, () => {
   });
 
   describe('times of files', { concurrency: 2 }, () => {
-    it('in the future are nothing to wait for', async (t) => {
+    it('in the future do not delay a capture', async (t) => {
       const { place, subject } = await graphCase(t);
       const future = Date.now() / 1000 + 400 * DAY;
       for (const path of readTree(subject.dir).keys()) utimesSync(join(subject.dir, path), future, future);
@@ -127,7 +127,7 @@ describe('clocks', { concurrency: 2 }, () => {
       assertSameTree(readTree(subject.dir), join(place, 'back'));
     });
 
-    it('that were put back hide no change: the change time is looked at too', async (t) => {
+    it('that were set back hide no change', async (t) => {
       const { place, subject } = await graphCase(t);
       const path = join(subject.dir, 'graph.graphml');
       await subject.snapshot();

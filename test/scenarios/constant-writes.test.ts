@@ -13,8 +13,8 @@ const AMOUNT = {
   instance: ['--ingest-every', '1500ms', '--query-every', '600ms', '--pause', '10ms'],
 };
 
-describe(`an instance that writes all the time (seed ${SEED})`, needing('mount', 'faketime'), () => {
-  it('is kept whole through every trouble, and its last state is never missed', async (t) => {
+describe(`an agent beside constant writes (seed ${SEED})`, needing('mount', 'faketime'), () => {
+  it('captures the last state after every disturbance, and every snapshot is sound', async (t) => {
     await writeConstantly(t, AMOUNT, (line) => t.diagnostic(line));
   });
 });

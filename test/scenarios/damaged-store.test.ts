@@ -25,11 +25,11 @@ async function several(count: number, next: () => Damage): Promise<void> {
 
 describe(`a damaged store (seed ${SEED})`, () => {
   const draw = random(SEED);
-  it('with one bit flipped', () => several(4, () => drawFlip(victim, draw)));
-  it('with a file cut short', () => several(1, () => drawCut(victim, draw)));
-  it('without one of its packs', () => several(1, () => drawLoss(victim, draw)));
-  it('with an index that is gone or damaged', () => several(2, () => drawIndexLoss(draw)));
-  it('with both', async () => {
+  it('with one flipped bit is diagnosed and repaired', () => several(4, () => drawFlip(victim, draw)));
+  it('with a cut file is diagnosed and repaired', () => several(1, () => drawCut(victim, draw)));
+  it('without one of its packs is diagnosed and repaired', () => several(1, () => drawLoss(victim, draw)));
+  it('with a lost or damaged index rebuilds it', () => several(2, () => drawIndexLoss(draw)));
+  it('with a lost index and damaged packs is diagnosed and repaired', async () => {
     await several(1, () => both(drawFlip(victim, draw), drawIndexLoss(draw)));
     await several(1, () => both(drawLoss(victim, draw), drawIndexLoss(draw)));
   });

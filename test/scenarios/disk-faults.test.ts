@@ -41,9 +41,9 @@ function leaveFree(disk: string, bytes: number): void {
   writeFileSync(join(disk, 'filler'), Buffer.alloc(Math.max(0, bavail * bsize - bytes)));
 }
 
-describe('disks', { concurrency: 4 }, () => {
-  describe('a disk that is full', { concurrency: 2, ...needing('mount') }, () => {
-    it('at any write refuses the snapshot and harms none that were there', async (t) => {
+describe('disk faults', { concurrency: 4 }, () => {
+  describe('a full disk', { concurrency: 2, ...needing('mount') }, () => {
+    it('fails the snapshot at any write and harms no earlier one', async (t) => {
       const disk = await smallDisk(t, 8_000_000);
       const all = await taken(t, disk.path);
       const { place, subject } = all;
@@ -70,7 +70,7 @@ describe('disks', { concurrency: 4 }, () => {
       assert.equal(await subject.assertSound(), 2);
     });
 
-    it('to the last byte still gives back what is on it', async (t) => {
+    it('to the last byte still restores and lists', async (t) => {
       const disk = await smallDisk(t, 4_000_000);
       const all = await taken(t, disk.path);
       leaveFree(disk.path, 0);
@@ -89,7 +89,7 @@ describe('disks', { concurrency: 4 }, () => {
       await assertUnharmed(all, 'again');
     });
 
-    it('for a new store makes none, or an empty one', async (t) => {
+    it('leaves no new store, or an empty one', async (t) => {
       const disk = await smallDisk(t, 1_000_000);
       const place = await tempFolder(t);
       const subject = new Case(join(place, 'data'), join(disk.path, 'store'));
@@ -104,7 +104,7 @@ describe('disks', { concurrency: 4 }, () => {
       assert.equal(await subject.assertSound(), 1);
     });
 
-    it('under a restore leaves nothing behind', async (t) => {
+    it('fails a restore, which leaves nothing behind', async (t) => {
       const disk = await smallDisk(t, 2_000_000);
       const all = await taken(t);
       const { subject } = all;
@@ -127,7 +127,7 @@ describe('disks', { concurrency: 4 }, () => {
       await assertUnharmed(all);
     });
 
-    it('soon is refused before anything is written: the reserve', async (t) => {
+    it('is prevented by the disk reserve before anything is written', async (t) => {
       const disk = await smallDisk(t, 64_000_000);
       const all = await taken(t, disk.path);
       const { subject } = all;
@@ -144,7 +144,7 @@ describe('disks', { concurrency: 4 }, () => {
     });
   });
 
-  describe('a disk that says no at one place', { concurrency: 2 }, () => {
+  describe('one failing disk operation', { concurrency: 2 }, () => {
     const LABELS = [
       'store:owner:record',
       'store:data:write',
@@ -200,7 +200,7 @@ describe('disks', { concurrency: 4 }, () => {
   }
 
   describe('a disk with errors', { concurrency: 2, ...needing('strace') }, () => {
-    it('that does not sync is believed: no snapshot, nothing harmed', async (t) => {
+    it('that does not sync fails the snapshot and harms nothing', async (t) => {
       const all = await taken(t);
       const { subject } = all;
       fillGraph(subject.dir, 2);
@@ -215,7 +215,7 @@ describe('disks', { concurrency: 4 }, () => {
       await assertUnharmed(all);
     });
 
-    it('under the directory makes findings by name', async (t) => {
+    it('under the directory gives findings by name', async (t) => {
       const all = await taken(t);
       const { place, subject } = all;
       const sizes = { small: 10, medium: 3_000_000, large: 12_000_000 };
@@ -236,7 +236,7 @@ describe('disks', { concurrency: 4 }, () => {
       await assertUnharmed(all);
     });
 
-    it('under the directory, in a folder, makes a finding of the folder', async (t) => {
+    it('in a folder of the directory gives a finding for the folder', async (t) => {
       const all = await taken(t);
       const { subject } = all;
       fill(subject.dir, { 'bad/file': 'x' });
@@ -246,7 +246,7 @@ describe('disks', { concurrency: 4 }, () => {
       await assertUnharmed(all);
     });
 
-    it('under the store fails a restore, and is not taken for damage', async (t) => {
+    it('under the store fails a restore and is not reported as damage', async (t) => {
       const { place, subject } = await taken(t);
       const [pack = ''] = packsOf(subject.store, 'data');
       const under = failing('read,pread64', 'EIO', { path: pack });
@@ -256,7 +256,7 @@ describe('disks', { concurrency: 4 }, () => {
     });
   });
 
-  describe('a store that is damaged', { concurrency: 2 }, () => {
+  describe('a damaged store under capture', { concurrency: 2 }, () => {
     /** Flips a bit in the body of every frame of a pack: its table of contents stays whole. */
     function damageFrames(path: string): void {
       const bytes = readFileSync(path);
@@ -268,7 +268,7 @@ describe('disks', { concurrency: 4 }, () => {
       writeFileSync(path, bytes);
     }
 
-    it('never makes a snapshot lose a file of the directory', async (t) => {
+    it('never makes a snapshot lose a file', async (t) => {
       const place = await tempFolder(t);
       const subject = new Case(join(place, 'data'), join(place, 'store'));
       const large = noise('large', 3_000_000);

@@ -37,9 +37,9 @@ async function foreignCase(t: TestContext): Promise<{ place: string; subject: Ca
   return found;
 }
 
-describe('kinds of files', { concurrency: 4 }, () => {
+describe('file kinds', { concurrency: 4 }, () => {
   describe('links', { concurrency: 1 }, () => {
-    it('that are symbolic come back as they are, wherever they point', async (t) => {
+    it('that are symbolic are restored as they are', async (t) => {
       const { place, subject } = await emptyCase(t);
       fill(subject.dir, { 'sub/file': 'x' });
       fill(place, { 'outside/secret': 'not to be followed' });
@@ -74,7 +74,7 @@ describe('kinds of files', { concurrency: 4 }, () => {
       await subject.assertSound();
     });
 
-    it('that are hard stay one file inside, and a file of its own if the other name is outside', async (t) => {
+    it('that are hard stay one file inside the directory, and become a file if the other name is outside', async (t) => {
       const { place, subject } = await emptyCase(t);
       fill(subject.dir, { 'b/first': noise('b', 300_000), 'c/inside': 'two names', empty: '' });
       for (const name of ['a', 'b/second', 'z'])
@@ -102,7 +102,7 @@ describe('kinds of files', { concurrency: 4 }, () => {
       await subject.assertSound();
     });
 
-    it('that were asked for without their first name are listed', async (t) => {
+    it('that are restored without their first name are listed', async (t) => {
       const { place, subject } = await emptyCase(t);
       fill(subject.dir, { first: 'bytes' });
       linkSync(join(subject.dir, 'first'), join(subject.dir, 'second'));
@@ -114,8 +114,8 @@ describe('kinds of files', { concurrency: 4 }, () => {
     });
   });
 
-  describe('what is no file', { concurrency: 1 }, () => {
-    it('a FIFO or socket is left out and listed, and holds nothing up', async (t) => {
+  describe('special files', { concurrency: 1 }, () => {
+    it('a FIFO or socket is skipped with a finding and blocks nothing', async (t) => {
       const { place, subject } = await emptyCase(t);
       fillGraph(subject.dir);
       const wanted = readTree(subject.dir);
@@ -136,7 +136,7 @@ describe('kinds of files', { concurrency: 4 }, () => {
       assert.equal((await subject.snapshot()).findings.length, 3);
     });
 
-    it('a device is left out and listed', needing('root', 'mknod'), async (t) => {
+    it('a device is skipped with a finding', needing('root', 'mknod'), async (t) => {
       const { subject } = await emptyCase(t);
       fillGraph(subject.dir);
       execFileSync('mknod', [join(subject.dir, 'zero'), 'c', '1', '5']);
@@ -148,7 +148,7 @@ describe('kinds of files', { concurrency: 4 }, () => {
   });
 
   describe('modes, owners and times', { concurrency: 1 }, () => {
-    it('come back: set-uid bits, folders that nobody may write to, owners', async (t) => {
+    it('are restored with set-uid bits, read-only folders and owners', async (t) => {
       const { place, subject } = await emptyCase(t);
       // What its owner may not read, only root can compare.
       const none = process.getuid?.() === 0 ? 0 : 0o400;
@@ -171,7 +171,7 @@ describe('kinds of files', { concurrency: 4 }, () => {
       assert.equal((await subject.snapshot()).unchanged, false);
     });
 
-    it('come back for a user without rights too', needing('root', 'setpriv'), async (t) => {
+    it('are restored for an unprivileged user too', needing('root', 'setpriv'), async (t) => {
       const { place, subject } = await foreignCase(t);
       fill(subject.dir, { 'closed/file': 'x', 'closed/sub/file': 'y', setuid: 'z' });
       const [closed, setuid] = [join(subject.dir, 'closed'), join(subject.dir, 'setuid')];
@@ -187,7 +187,7 @@ describe('kinds of files', { concurrency: 4 }, () => {
       assertSameTree(readTree(subject.dir), join(place, 'back'), { owners: false });
     });
 
-    it('come back before 1970, and far in the future', async (t) => {
+    it('are restored before 1970 and far in the future', async (t) => {
       const { place, subject } = await emptyCase(t);
       const seconds = {
         'first of ext4': -2_147_483_648,
@@ -215,7 +215,7 @@ describe('kinds of files', { concurrency: 4 }, () => {
       assert.equal((await subject.run(['show', 'latest'])).code, 0);
     });
 
-    it('beyond what can be kept are kept as near as can be, and listed', async (t) => {
+    it('beyond the supported range are clamped with a finding', async (t) => {
       const { place, subject } = await emptyCase(t);
       fill(subject.dir, { 'in 2400': 'x', now: 'y' });
       setTime(join(subject.dir, 'in 2400'), 13_569_465_600);
@@ -228,8 +228,8 @@ describe('kinds of files', { concurrency: 4 }, () => {
     });
   });
 
-  describe('what cannot be read', { concurrency: 1, ...needing('root', 'setpriv') }, () => {
-    it('is listed by name, the rest is kept', async (t) => {
+  describe('unreadable files', { concurrency: 1, ...needing('root', 'setpriv') }, () => {
+    it('are listed by name and the rest is captured', async (t) => {
       const { place, subject } = await foreignCase(t);
       fillGraph(subject.dir);
       fill(subject.dir, {
@@ -280,7 +280,7 @@ describe('kinds of files', { concurrency: 4 }, () => {
       await subject.assertSound();
     });
 
-    it('makes a refusal if it is the directory itself', async (t) => {
+    it('are a refusal if it is the directory itself', async (t) => {
       const { subject } = await foreignCase(t);
       fill(subject.dir, { file: 'x' });
       const words = subject.snapshotWords('--store', subject.store);
@@ -295,7 +295,7 @@ describe('kinds of files', { concurrency: 4 }, () => {
       assert.equal(await subject.assertSound({ under }), 1);
     });
 
-    it('is not what a user without a name of its own meets', async (t) => {
+    it('are no problem of a user without a name', async (t) => {
       const { place, subject } = await foreignCase(t);
       fillGraph(subject.dir);
       for (const path of [place, subject.dir, subject.store]) chownSync(path, 54_321, 54_321);
@@ -305,7 +305,7 @@ describe('kinds of files', { concurrency: 4 }, () => {
       assertSameTree(readTree(subject.dir), join(place, 'back'), { owners: false });
     });
 
-    it('is told of a restore that may not write', async (t) => {
+    it('are reported like a restore without write permission', async (t) => {
       const { place, subject } = await foreignCase(t);
       fillGraph(subject.dir);
       await subject.snapshot({ under: asUser() });

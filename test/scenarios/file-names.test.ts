@@ -89,8 +89,8 @@ async function makeDeep(dir: string, levels: number): Promise<void> {
   assert.equal(code, 0, stderr);
 }
 
-describe('names', { concurrency: 3 }, () => {
-  it('are kept whatever bytes they are, and come back', async (t) => {
+describe('file names', { concurrency: 3 }, () => {
+  it('of any bytes are captured and restored', async (t) => {
     const { place, subject } = await oddCase(t);
     for (const name of LEFT_OUT) writeFileSync(below(`${subject.dir}/folders`, name), 'not kept');
     fill(subject.dir, { 'folders/.lightkeeper/kept': 'only the one at the top is ours' });
@@ -110,7 +110,7 @@ describe('names', { concurrency: 3 }, () => {
     await subject.assertSound();
   });
 
-  it('are shown one by one, harmless for a terminal, whole for a program', async (t) => {
+  it('are printed safely for a terminal and completely in JSON', async (t) => {
     const { subject } = await oddCase(t);
     await subject.snapshot();
     const { files } = await subject.show('latest');
@@ -127,7 +127,7 @@ describe('names', { concurrency: 3 }, () => {
     assert.equal(stdout.split('\n').filter((line) => line.includes('new\\x0aline')).length, 4);
   });
 
-  it('are found by --path as they are shown', async (t) => {
+  it('are selected by --path as they are printed', async (t) => {
     const { place, subject } = await oddCase(t);
     await subject.snapshot();
     const wanted = readTree(subject.dir);
@@ -146,7 +146,7 @@ describe('names', { concurrency: 3 }, () => {
     }
   });
 
-  it('of our own at the top are left out, the mark of an unfinished restore with a warning', async (t) => {
+  it('of Lightkeeper itself at the top are excluded, an unfinished restore with a warning', async (t) => {
     const place = await tempFolder(t);
     const subject = new Case(join(place, 'data'), join(place, 'store'));
     fillGraph(subject.dir);
@@ -160,7 +160,7 @@ describe('names', { concurrency: 3 }, () => {
     assertSameTree(wanted, join(place, 'there'));
   });
 
-  it('deeper than a path can be are listed, and the rest is kept', async (t) => {
+  it('beyond PATH_MAX are listed and the rest is captured', async (t) => {
     const place = await tempFolder(t);
     const subject = new Case(join(place, 'data'), join(place, 'stor'));
     await makeDeep(subject.dir, 25);
@@ -184,7 +184,7 @@ describe('names', { concurrency: 3 }, () => {
     await subject.assertSound();
   });
 
-  it('of the directory itself may be any, and are shown right in errors', async (t) => {
+  it('of the directory itself may be any and are printed right in errors', async (t) => {
     const place = await tempFolder(t);
     const subject = new Case(join(place, '知识 图\n谱'), join(place, 'store é'));
     fillGraph(subject.dir);

@@ -34,8 +34,8 @@ async function roundTrip(t: TestContext, place: string, subject: Case): Promise<
   assert.equal(await timed('verify', () => subject.assertSound()), 1);
 }
 
-describe('sizes', { concurrency: 3 }, () => {
-  it('nothing at all is a snapshot: an empty directory', async (t) => {
+describe('file sizes', { concurrency: 3 }, () => {
+  it('an empty directory is captured and restored', async (t) => {
     const { place, subject } = await emptyCase(t);
     const { files, rawBytes } = await subject.snapshot();
     assert.deepEqual({ files, rawBytes }, { files: 0, rawBytes: '0' });
@@ -54,7 +54,7 @@ describe('sizes', { concurrency: 3 }, () => {
     assert.equal(await subject.assertSound(), 3);
   });
 
-  it('files of no bytes, of one, and at the borders of units and blocks', async (t) => {
+  it('files of zero and one byte and at unit and block borders are captured and restored', async (t) => {
     const { place, subject } = await emptyCase(t);
     const block = 2 << 20;
     const lengths = [0, 1, 2, 4095, 4096, 4097, 6144, 8192, 65_535, 65_536, 65_537, 131_072];
@@ -69,7 +69,7 @@ describe('sizes', { concurrency: 3 }, () => {
     await roundTrip(t, place, subject);
   });
 
-  it('a dense file of more than one pack, and what is added to it', async (t) => {
+  it('a file of more than one pack is captured and restored, and an appended line costs little', async (t) => {
     const { place, subject } = await emptyCase(t);
     const file = join(subject.dir, 'dense');
     writeFileSync(file, noise('dense', 68_000_000));
@@ -80,7 +80,7 @@ describe('sizes', { concurrency: 3 }, () => {
     await subject.assertSound();
   });
 
-  it('a sparse file of 3 GB, which is beyond 31 bits', async (t) => {
+  it('a sparse file of 3 GB is captured, and its restore needs the whole size', async (t) => {
     const place = await tempFolder(t);
     // On a memory disk a hole costs nothing to read; elsewhere the system fills 3 GB of its cache with zeros.
     const dir = await tempFolder(t, existsSync('/dev/shm') ? '/dev/shm' : undefined);
@@ -109,7 +109,7 @@ describe('sizes', { concurrency: 3 }, () => {
     assertRefused(await subject.run(words), { code: 4, error: /disk reserve/, hint: /--disk-reserve/ });
   });
 
-  it('a sparse file comes back with the same bytes', async (t) => {
+  it('a sparse file is restored with the same bytes', async (t) => {
     const { place, subject } = await emptyCase(t);
     const file = join(subject.dir, 'sparse');
     writeFileSync(file, '');
@@ -120,7 +120,7 @@ describe('sizes', { concurrency: 3 }, () => {
     assertSameTree(readTree(subject.dir), join(place, 'back'));
   });
 
-  it('5,000 small files', async (t) => {
+  it('5,000 small files are captured and restored, and one change costs its bytes', async (t) => {
     const { place, subject } = await emptyCase(t);
     fillMany(subject.dir, 5000);
     await roundTrip(t, place, subject);
@@ -130,7 +130,7 @@ describe('sizes', { concurrency: 3 }, () => {
     await subject.assertSound();
   });
 
-  it('few open files are enough', needing('prlimit'), async (t) => {
+  it('a limit of 256 open files is enough, and lower ones are reported', needing('prlimit'), async (t) => {
     const { place, subject } = await emptyCase(t);
     fillMany(subject.dir, 600);
     fill(subject.dir, { large: noise('large', 9_000_000) });

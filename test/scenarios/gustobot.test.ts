@@ -33,7 +33,7 @@ function lines({ grade, findings }: Judged) {
   };
 }
 
-test('ten real states in one store restore to equal trees, graded as the golden file says', {
+test('ten real states: restore to equal trees, with the grades of the golden file', {
   skip,
 }, async (t) => {
   const place = await tempFolder(t);
@@ -67,7 +67,7 @@ test('ten real states in one store restore to equal trees, graded as the golden 
   assert.deepEqual({ alone, series }, JSON.parse(await readFile(GOLDEN, 'utf8')));
 });
 
-test('up makes a snapshot of every state that is copied over the directory, and ends clean', {
+test('up: captures every real state copied over the directory and ends with 0', {
   skip,
 }, async (t) => {
   const place = await tempFolder(t);

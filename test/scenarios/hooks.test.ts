@@ -63,7 +63,7 @@ function alive(pid: number): boolean {
 }
 
 describe('hooks around a capture', { concurrency: 2 }, () => {
-  it('pause a writer that never rests: the point is PAUSED, and one state', async (t) => {
+  it('pause a constant writer, so that the snapshot is PAUSED and consistent', async (t) => {
     const { place, subject, agent } = await newWorld(t);
     new Running(['sh', '-c', WRITER], { cwd: place }).endWith(t);
     await until('it writes', () => Number(readFileSync(join(subject.dir, 'a'), 'utf8')) > 2);
@@ -81,7 +81,7 @@ describe('hooks around a capture', { concurrency: 2 }, () => {
     }
   });
 
-  it('are told the graph and the directory as it is named', async (t) => {
+  it('receive the graph id and the directory', async (t) => {
     const { subject, agent, written } = await newWorld(t, "it's a\\x5c \u00fc");
     const running = agent({ post_capture: ['echo "$LIGHTKEEPER_GRAPH $LIGHTKEEPER_DIR" > told'] });
     await running.point(1);
@@ -89,7 +89,7 @@ describe('hooks around a capture', { concurrency: 2 }, () => {
     assert.equal(written('told'), `g ${subject.dir}\n`);
   });
 
-  it('that fail cost the word PAUSED and nothing else; the others after it are left out', async (t) => {
+  it('that fail only prevent PAUSED, and later ones are skipped', async (t) => {
     const { subject, agent, written } = await newWorld(t);
     const running = agent({
       pre_capture: ['echo no pause today >&2; exit 3', 'echo two >> ran'],
@@ -106,7 +106,7 @@ describe('hooks around a capture', { concurrency: 2 }, () => {
     assert.match(written('ran'), /^after\n/);
   });
 
-  it('that hang are ended at their deadline with all that they have started', async (t) => {
+  it('that hang are killed at their deadline with their children', async (t) => {
     const { subject, agent, written } = await newWorld(t);
     const running = agent({ pre_capture: ['sleep 1000 & echo $! > pid; wait'], timeout: '300ms' });
     await running.point(1);

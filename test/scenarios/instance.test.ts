@@ -13,8 +13,8 @@ import { assertSameTree, readTree } from '../support/tree.ts';
 const PACED = ['--pause', '20ms'];
 const KEY = { 'X-API-Key': 'secret' };
 
-describe('an agent that may ask the instance', { concurrency: 2 }, () => {
-  it('knows when it is idle, and what it is', async (t) => {
+describe('an agent with --instance-url', { concurrency: 2 }, () => {
+  it("captures idle states and records the server's version", async (t) => {
     const place = await tempFolder(t);
     const subject = new Case(join(place, 'rag'), join(place, 'store'));
     const instance = await startStandIn(t, subject.dir, [...PACED, '--api-key', 'secret']);
@@ -51,7 +51,7 @@ describe('an agent that may ask the instance', { concurrency: 2 }, () => {
     assert.equal((await agent.stop()).code, 0);
   });
 
-  it('has the last flush of an instance that is stopped at the same moment', async (t) => {
+  it('captures the last flush of an instance that stops at the same time', async (t) => {
     const place = await tempFolder(t);
     const subject = new Case(join(place, 'rag'), join(place, 'store'));
     const instance = await startStandIn(t, subject.dir, [
@@ -71,7 +71,7 @@ describe('an agent that may ask the instance', { concurrency: 2 }, () => {
     assertSameTree(readTree(subject.dir), join(place, 'back'));
   });
 
-  it('goes on without one that does not answer, and says so', async (t) => {
+  it('captures without an unreachable instance, with a finding', async (t) => {
     const place = await tempFolder(t);
     const subject = new Case(join(place, 'rag'), join(place, 'store'));
     mkdirSync(subject.dir);
@@ -85,7 +85,7 @@ describe('an agent that may ask the instance', { concurrency: 2 }, () => {
     assert.equal((await agent.stop()).code, 0);
   });
 
-  it('refuses storages that keep no files here, unless a part is enough', async (t) => {
+  it('refuses storages without files, unless --allow-partial is set', async (t) => {
     const place = await tempFolder(t);
     const subject = new Case(join(place, 'rag'), join(place, 'store'));
     const instance = await startStandIn(t, subject.dir, [...PACED, '--storage', 'postgres']);
@@ -100,7 +100,7 @@ describe('an agent that may ask the instance', { concurrency: 2 }, () => {
     assert.equal((await agent.stop()).code, 0);
   });
 
-  it('says when the instance serves another directory', async (t) => {
+  it('reports an instance that serves another directory', async (t) => {
     const place = await tempFolder(t);
     const instance = await startStandIn(t, join(place, 'rag'), PACED);
     const subject = new Case(join(place, 'copy'), join(place, 'store'));
@@ -113,7 +113,7 @@ describe('an agent that may ask the instance', { concurrency: 2 }, () => {
     assert.equal((await agent.stop()).code, 0);
   });
 
-  it('is not fooled by what is no LightRAG', async (t) => {
+  it('rejects a server that is not LightRAG', async (t) => {
     const place = await tempFolder(t);
     const subject = new Case(join(place, 'rag'), join(place, 'store'));
     mkdirSync(subject.dir);

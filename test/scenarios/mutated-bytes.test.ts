@@ -11,13 +11,13 @@ const corpus = await makeCorpus(SEED);
 after(() => corpus.folder.drop());
 
 describe(`mutated bytes (seed ${SEED})`, () => {
-  it('are refused with an error of ours, or read as what they are', async () => {
+  it('are refused with a LightkeeperError or read correctly', async () => {
     const failures: unknown[] = [];
     await runCases(corpus, CASES, (error) => failures.push(error));
     assert.deepEqual(failures.map(String), []);
   });
 });
 
-describe('bytes that ask for more than they are', () => {
+describe('a decompression bomb', () => {
   for (const bomb of BOMBS) it(`${bomb.name} is refused within bounds`, () => defuse(bomb));
 });

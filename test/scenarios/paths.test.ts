@@ -29,8 +29,8 @@ function nextCommand(): string {
   return turn++ % 2 === 0 ? 'snapshot' : 'up';
 }
 
-describe('places', { concurrency: 3 }, () => {
-  describe('a store inside the directory that it protects', { concurrency: 2 }, () => {
+describe('paths', { concurrency: 3 }, () => {
+  describe('a store inside the protected directory', { concurrency: 2 }, () => {
     const ways: readonly [
       how: string,
       paths: (place: string, dir: string) => { dir: string; store: string },
@@ -61,7 +61,7 @@ describe('places', { concurrency: 3 }, () => {
       ],
     ];
     for (const [how, paths] of ways) {
-      it(`${how} is left out, with a warning`, async (t) => {
+      it(`${how} is excluded with a warning`, async (t) => {
         const { place, dir } = await graphIn(t);
         const subject = new Case(...(Object.values(paths(place, dir)) as [string, string]));
         const { findings, cutMethod, files } = await subject.snapshot();
@@ -80,7 +80,7 @@ describe('places', { concurrency: 3 }, () => {
       });
     }
 
-    it('or the other way round, or both in one place, is refused before anything is made', async (t) => {
+    it('or around it, or equal to it, is refused before anything is written', async (t) => {
       const { place, dir } = await graphIn(t);
       const empty = join(place, 'empty');
       mkdirSync(empty);
@@ -103,8 +103,8 @@ describe('places', { concurrency: 3 }, () => {
     });
   });
 
-  describe('the path of a store', { concurrency: 2 }, () => {
-    it('may be a symlink to a folder, empty or a store', async (t) => {
+  describe('a store path', { concurrency: 2 }, () => {
+    it('may be a symlink to an empty folder or a store', async (t) => {
       const { place, dir } = await graphIn(t);
       mkdirSync(join(place, 'disk'));
       symlinkSync(join(place, 'disk'), join(place, 'link'));
@@ -116,7 +116,7 @@ describe('places', { concurrency: 3 }, () => {
       await subject.assertSound();
     });
 
-    it('may be new and deep, end with a slash, and be moved', async (t) => {
+    it('may be new and deep and end with a slash, and the store may be moved', async (t) => {
       const { place, dir } = await graphIn(t);
       const subject = new Case(dir, `${join(place, 'a/b/../c/store')}/`);
       await subject.snapshot();
@@ -126,7 +126,7 @@ describe('places', { concurrency: 3 }, () => {
       await moved.assertSound();
     });
 
-    it('may be the top of a disk, with its lost+found', async (t) => {
+    it('may be the top of a disk with lost+found', async (t) => {
       const { place, dir } = await graphIn(t);
       mkdirSync(join(place, 'disk/lost+found'), { recursive: true });
       const subject = new Case(dir, join(place, 'disk'));
@@ -134,7 +134,7 @@ describe('places', { concurrency: 3 }, () => {
       await subject.assertSound();
     });
 
-    it('is refused where it is something else, which stays as it is', async (t) => {
+    it('is refused if it is something else, which is left alone', async (t) => {
       const { place, dir } = await graphIn(t);
       writeFileSync(join(place, 'file'), 'mine');
       fill(join(place, 'foreign'), { 'thesis.txt': 'mine', 'tmp/x': 'mine' });
@@ -156,7 +156,7 @@ describe('places', { concurrency: 3 }, () => {
       assert.deepEqual(everything(place), before);
     });
 
-    it('is not made by a command that only reads', async (t) => {
+    it('is not created by a command that only reads', async (t) => {
       const { place } = await graphIn(t);
       writeFileSync(join(place, 'file'), 'mine');
       fill(join(place, 'foreign'), { 'thesis.txt': 'mine' });
@@ -182,7 +182,7 @@ describe('places', { concurrency: 3 }, () => {
       assert.deepEqual(everything(place), before);
     });
 
-    it('is refused where this user may not write', needing('root', 'setpriv'), async (t) => {
+    it('is refused without write permission', needing('root', 'setpriv'), async (t) => {
       const { place, dir } = await graphIn(t);
       mkdirSync(join(place, 'root only'));
       mkdirSync(join(place, 'mine'));
@@ -198,8 +198,8 @@ describe('places', { concurrency: 3 }, () => {
     });
   });
 
-  describe('the path of the directory', { concurrency: 2 }, () => {
-    it('may be a symlink, which is followed', async (t) => {
+  describe('a directory path', { concurrency: 2 }, () => {
+    it('may be a symlink', async (t) => {
       const { place, dir } = await graphIn(t);
       symlinkSync(dir, join(place, 'link'));
       const subject = new Case(join(place, 'link'), join(place, 'store'));
@@ -208,7 +208,7 @@ describe('places', { concurrency: 3 }, () => {
       assertSameTree(readTree(dir), join(place, 'back'));
     });
 
-    it('is refused where nothing or no directory is, and no store is made for it', async (t) => {
+    it('is refused if it is missing or no directory, and no store is created', async (t) => {
       const { place } = await graphIn(t);
       writeFileSync(join(place, 'file'), 'x');
       symlinkSync('nowhere', join(place, 'dangling'));
@@ -226,7 +226,7 @@ describe('places', { concurrency: 3 }, () => {
       assert.ok(!existsSync(join(place, 'store')));
     });
 
-    it('to restore to is refused where something is, which stays as it is', async (t) => {
+    it('to restore to is refused if something is there, which is left alone', async (t) => {
       const { place, dir } = await graphIn(t);
       const subject = new Case(dir, join(place, 'store'));
       const { snapshotId } = await subject.snapshot();

@@ -10,7 +10,7 @@ const recording = await record(SEED);
 after(() => recording.folder.drop());
 
 describe(`a power loss (seed ${SEED})`, () => {
-  it('loses nothing that was said to be kept', async () => {
+  it('loses no committed snapshot', async () => {
     await inParallel(2, drawCuts(recording, CUTS), (cut) => runCut(recording, cut));
   });
 });

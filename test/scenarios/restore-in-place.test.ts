@@ -198,8 +198,8 @@ async function cutOff(one: World, fault: string, way: 'capture' | 'restore'): Pr
 }
 
 describe('restore --in-place', { concurrency: 3 }, () => {
-  describe('a restore in place', { concurrency: 4 }, () => {
-    it('gives the directory the snapshot, and keeps what it held', async (t) => {
+  describe('a normal run', { concurrency: 4 }, () => {
+    it('restores the snapshot and saves the old state', async (t) => {
       const one = await world(t);
       const { ino } = statSync(one.dir);
       const result = await one.restore(STOPPED);
@@ -222,7 +222,7 @@ describe('restore --in-place', { concurrency: 3 }, () => {
       assert.deepEqual(await one.next(), []);
     });
 
-    it('takes a URL that refuses connections as evidence', async (t) => {
+    it('accepts a URL that refuses connections as evidence', async (t) => {
       const one = await world(t);
       const closed = createTcp().listen(0, '127.0.0.1');
       await once(closed, 'listening');
@@ -232,7 +232,7 @@ describe('restore --in-place', { concurrency: 3 }, () => {
       one.assertIs(wantedNew);
     });
 
-    it('to a directory that is not there is as with --to', async (t) => {
+    it('works like --to for a missing directory', async (t) => {
       const one = await world(t);
       rmSync(one.dir, { recursive: true });
       const result = await one.restore();
@@ -241,7 +241,7 @@ describe('restore --in-place', { concurrency: 3 }, () => {
       assert.equal(existsSync(join(one.dir, '.lightkeeper')), false);
     });
 
-    it('with --dry-run says what it would do and touches nothing', async (t) => {
+    it('with --dry-run reports its plan and changes nothing', async (t) => {
       const one = await world(t);
       const before = lstatSync(one.dir, { bigint: true });
       const result = await one.restore('--dry-run', '--exclude', 'gone*');
@@ -255,7 +255,7 @@ describe('restore --in-place', { concurrency: 3 }, () => {
       assert.match((await one.run('--dry-run')).stdout, /would restore .*\n.*3 removed.*\n.*gone\.json/);
     });
 
-    it('leaves what is excluded as it is', async (t) => {
+    it('leaves excluded names alone', async (t) => {
       const one = await world(t);
       const { findings } = await one.restore(STOPPED, '--exclude', 'gone.json', '--exclude', 'sub');
       assert.equal(readFileSync(join(one.dir, 'gone.json'), 'utf8'), 'only here');
@@ -264,7 +264,7 @@ describe('restore --in-place', { concurrency: 3 }, () => {
       assert.deepEqual(briefly(findings), ['excluded_kept sub']);
     });
 
-    it('works beside a store at its top', async (t) => {
+    it('works with a store at the top of the directory', async (t) => {
       const place = await tempFolder(t);
       const one = new World(place);
       renameSync(one.store, join(one.dir, 'store'));
@@ -277,14 +277,14 @@ describe('restore --in-place', { concurrency: 3 }, () => {
     });
   });
 
-  describe('a restore in place is refused', { concurrency: 5 }, () => {
-    it('without evidence, with the commands that are needed', async (t) => {
+  describe('a refusal', { concurrency: 5 }, () => {
+    it('refuses without evidence and prints the commands that are needed', async (t) => {
       const one = await world(t);
       assertAlive(await one.run(), /there is no evidence that the instance is down/);
       one.assertUntouched();
     });
 
-    it('by a URL that does anything but refuse', async (t) => {
+    it('refuses while the URL does anything but refuse connections', async (t) => {
       const one = await world(t);
       const http = createServer((_, response) => response.writeHead(503).end()).listen(0, '127.0.0.1');
       await once(http, 'listening');
@@ -298,7 +298,7 @@ describe('restore --in-place', { concurrency: 3 }, () => {
       one.assertUntouched();
     });
 
-    it('by a lock that is held, and not by one that is left', async (t) => {
+    it('refuses while a lock is held, not for one left behind', async (t) => {
       const one = await world(t);
       const holder = new Running(['flock', join(one.dir, '.lightrag_kv_lock'), 'sleep', '60']).endWith(t);
       await until('the lock is held', () => {
@@ -312,7 +312,7 @@ describe('restore --in-place', { concurrency: 3 }, () => {
       await one.restore(STOPPED);
     });
 
-    it('by anything that changes, and by a young temporary file', async (t) => {
+    it('refuses a directory in which a file changed within two seconds, and a young temporary file', async (t) => {
       const one = await world(t);
       // A process of its own: the loop of this one stands still while other tests compute.
       const script = 'while printf . >> sub/deep/leaf; do sleep 0.05; done';
@@ -329,7 +329,7 @@ describe('restore --in-place', { concurrency: 3 }, () => {
       assert.deepEqual(readdirSync(one.dir).includes('.lightkeeper'), false);
     });
 
-    it('where it would move a store, a mount or what is no directory', async (t) => {
+    it('refuses a store, a mount and what is no directory', async (t) => {
       const one = await world(t);
       const at = (dir: string, store = one.store) =>
         runBuilt(['restore', '--snapshot', snapshotId, '--in-place', dir, '--store', store, STOPPED]);
@@ -350,7 +350,7 @@ describe('restore --in-place', { concurrency: 3 }, () => {
       assert.equal(readFileSync(join(one.dir, 'sub/deep/leaf'), 'utf8'), 'old leaf');
     });
 
-    it('while another one is at work on the directory', async (t) => {
+    it('refuses while another restore works on the directory', async (t) => {
       const one = await world(t);
       await one.killed('kill:before:inplace:move-in:2');
       const cannot = { code: 4, error: /another restore in place is at work on it/, hint: /wait/ };
@@ -364,7 +364,7 @@ describe('restore --in-place', { concurrency: 3 }, () => {
       one.assertIs(wantedNew);
     });
 
-    it('if the instance comes back while the snapshot is staged', async (t) => {
+    it('refuses if the instance comes back while the snapshot is staged', async (t) => {
       const one = await world(t);
       const unwatch = watchEffects((phase, { label, path }) => {
         if (phase === 'before' && label === 'inplace:stage:sync' && String(path).startsWith(one.dir))
@@ -383,7 +383,7 @@ describe('restore --in-place', { concurrency: 3 }, () => {
       assert.equal(readFileSync(join(one.dir, 'docs.json'), 'utf8'), 'old docs, longer.');
     });
 
-    it('where another disk is mounted below it', needing('mount'), async (t) => {
+    it('refuses a directory with another disk mounted below it', needing('mount'), async (t) => {
       const one = await world(t);
       const other = await tempFolder(t);
       writeFileSync(join(other, 'not-ours'), '');
@@ -400,8 +400,8 @@ describe('restore --in-place', { concurrency: 3 }, () => {
     });
   });
 
-  describe('a restore in place that fails', { concurrency: 4 }, () => {
-    it('on a full disk leaves the old state as it was', needing('mount'), async (t) => {
+  describe('a failure', { concurrency: 4 }, () => {
+    it('on a full disk leaves the old state', needing('mount'), async (t) => {
       const disk = await smallDisk(t, 280_000);
       const one = new World(disk.path);
       assertRefused(await one.run(STOPPED), { code: 1, error: /ENOSPC|No space/, hint: /free space/ });
@@ -411,7 +411,7 @@ describe('restore --in-place', { concurrency: 3 }, () => {
       one.assertUntouched();
     });
 
-    it('at any of its own effects undoes what it did', async (t) => {
+    it('at any of its own effects is undone', async (t) => {
       const place = await tempFolder(t);
       const labels = ['stage', 'journal:write', 'journal:publish', 'move-out', 'sync-out', 'move-in'];
       await inParallel(4, labels, async (label) => {
@@ -424,7 +424,7 @@ describe('restore --in-place', { concurrency: 3 }, () => {
       });
     });
 
-    it('and cannot undo it either leaves that to the next start', async (t) => {
+    it('that cannot be undone is left to the next start', async (t) => {
       const one = await world(t);
       const ended = await runBuilt(one.words(STOPPED), { fault: 'fail:EIO:inplace:root:1' });
       const error = /EIO.*; nor could it be undone: .*EIO/;
@@ -433,7 +433,7 @@ describe('restore --in-place', { concurrency: 3 }, () => {
       one.assertIs(wantedNew);
     });
 
-    it('does not fail where a user without rights moves folders that nobody may write to', async (t) => {
+    it('does not happen when an unprivileged user moves read-only folders', async (t) => {
       if (process.getuid?.() !== 0) return t.skip('needs root');
       const one = await world(t);
       const owned = (path: string) => runToEnd(['chown', '-Rh', `${NOBODY}:${NOBODY}`, path]);
@@ -448,7 +448,7 @@ describe('restore --in-place', { concurrency: 3 }, () => {
       assert.equal(statSync(join(one.dir, '.lightkeeper', old, 'sub')).mode & 0o777, 0o555);
     });
 
-    it('does not lock out whose directory it is', async (t) => {
+    it('does not lock out the owner of the directory', async (t) => {
       if (process.getuid?.() !== 0) return t.skip('needs root');
       const one = await restingWorld(t);
       chmodSync(folder.path, 0o755);
@@ -465,8 +465,8 @@ describe('restore --in-place', { concurrency: 3 }, () => {
     });
   });
 
-  describe('a restore in place that is cut off', { concurrency: 4 }, () => {
-    it(`at each of its effects leaves the old state or the new one whole (seed ${SEED})`, async (t) => {
+  describe('a kill', { concurrency: 4 }, () => {
+    it(`at each of its effects leaves the old or the new state whole (seed ${SEED})`, async (t) => {
       const place = await tempFolder(t);
       const trace = await traceOf(new World(place));
       const own = killsOf(trace, /^inplace:/);
@@ -483,7 +483,7 @@ describe('restore --in-place', { concurrency: 3 }, () => {
     });
 
     for (const kind of ['a bind mount', 'a memory disk']) {
-      it(`on ${kind} too (seed ${SEED})`, needing('mount'), async (t) => {
+      it(`on ${kind} leaves the old or the new state whole (seed ${SEED})`, needing('mount'), async (t) => {
         const place = await tempFolder(t);
         const mounted = async () => {
           if (kind === 'a memory disk') return (await smallDisk(t, 4_000_000)).path;
@@ -502,8 +502,8 @@ describe('restore --in-place', { concurrency: 3 }, () => {
       });
     }
 
-    describe('and whose traces were touched', { concurrency: 5 }, () => {
-      it('goes back where what was staged is gone', async (t) => {
+    describe('a recovery from changed traces', { concurrency: 5 }, () => {
+      it('rolls back if staged files are gone', async (t) => {
         const place = await tempFolder(t);
         const faults = ['move-out:4', 'move-in:1', 'move-in:5', 'journal:end:1'];
         await inParallel(3, faults, async (at) => {
@@ -521,7 +521,7 @@ describe('restore --in-place', { concurrency: 3 }, () => {
         });
       });
 
-      it('is refused where neither state is whole, and where the journal is not', async (t) => {
+      it('is refused if neither state or the journal is whole', async (t) => {
         const one = await world(t);
         await one.killed('kill:before:inplace:move-in:3');
         const text = readFileSync(one.journal, 'utf8');
@@ -568,7 +568,7 @@ describe('restore --in-place', { concurrency: 3 }, () => {
         assertRefused(ended, { code: 4, error, hint: /nothing was changed: .*journal\.json/ });
       });
 
-      it('keeps what somebody wrote in between', async (t) => {
+      it('preserves what was written in between', async (t) => {
         const one = await world(t);
         await one.killed('kill:before:inplace:move-in:1');
         writeFileSync(join(one.dir, 'docs.json'), 'written by an instance that started too early');
@@ -589,8 +589,8 @@ describe('restore --in-place', { concurrency: 3 }, () => {
     return { status: response.status, body: await response.text() };
   }
 
-  describe('an agent and a restore in place', { concurrency: 2 }, () => {
-    it('goes on from what was restored, and then lets the old state go', async (t) => {
+  describe('an agent on a restored directory', { concurrency: 2 }, () => {
+    it('captures the restored state and then removes the old one', async (t) => {
       const one = await restingWorld(t);
       const words = ['--dir', one.dir, '--store', one.store, '--graph', 'mine', '--exclude', 'gone.json'];
       const agent = new Agent(t, [...words, '--disk-reserve', '0']);
@@ -607,7 +607,7 @@ describe('restore --in-place', { concurrency: 3 }, () => {
       assert.equal(readFileSync(join(one.dir, 'gone.json'), 'utf8'), 'only here');
     });
 
-    it('settles what was cut off before its first point, and is not ready until then', async (t) => {
+    it('finishes an interrupted restore before its first snapshot, and is not ready until then', async (t) => {
       const one = await restingWorld(t);
       await new Case(one.dir, one.store).snapshot();
       await one.killed('kill:before:inplace:move-in:2');

@@ -54,8 +54,8 @@ function count(text: string, what: RegExp): number {
 }
 
 describe('a running agent', { concurrency: 5 }, () => {
-  describe('up, when its directory', { concurrency: 3 }, () => {
-    it('is removed while it runs and is brought back, says so and goes on', async (t) => {
+  describe('the directory of a running agent', { concurrency: 3 }, () => {
+    it('may be removed and brought back, with a message', async (t) => {
       const up = await running(t);
       const { place, subject, agent } = up;
       renameSync(subject.dir, join(place, 'away'));
@@ -69,7 +69,7 @@ describe('a running agent', { concurrency: 5 }, () => {
       await assertCaptured(up);
     });
 
-    it('has too many names to be watched, says so once and is looked at', async (t) => {
+    it('with too many names to watch is scanned, with one message', async (t) => {
       const { place, subject } = await graphCase(t);
       fillMany(subject.dir, 2100);
       const agent = new Agent(t, ['--dir', subject.dir, '--store', subject.store]);
@@ -82,7 +82,7 @@ describe('a running agent', { concurrency: 5 }, () => {
       await assertCaptured({ place, subject });
     });
 
-    it('has a name that is left out and changes all the time, sees the others change', async (t) => {
+    it('with an excluded busy file is still captured on other changes', async (t) => {
       const { place, subject } = await graphCase(t);
       const log = join(subject.dir, 'server.log');
       const writing = setInterval(() => writeFileSync(log, String(performance.now())), 20);
@@ -99,7 +99,7 @@ describe('a running agent', { concurrency: 5 }, () => {
       assertSameTree(readTree(subject.dir), join(place, 'back'));
     });
 
-    it('is large, reads it at low priority', async (t) => {
+    it('is read at low priority if it is large', async (t) => {
       const { place, subject } = await graphCase(t);
       fill(subject.dir, { large: noise('large', 10_000_000) });
       const agent = new Agent(t, ['--dir', subject.dir, '--store', subject.store]);
@@ -115,7 +115,7 @@ describe('a running agent', { concurrency: 5 }, () => {
       await assertCaptured({ place, subject });
     });
 
-    it('is not there when it is stopped, still ends well', async (t) => {
+    it('may be missing when the agent stops', async (t) => {
       const { place, subject, agent } = await running(t);
       const wanted = readTree(subject.dir);
       rmSync(subject.dir, { recursive: true });
@@ -125,7 +125,7 @@ describe('a running agent', { concurrency: 5 }, () => {
       assertSameTree(wanted, join(place, 'back'));
     });
 
-    it('becomes a symlink to another disk, follows it', async (t) => {
+    it('may become a symlink to another disk', async (t) => {
       const up = await running(t);
       const { place, subject, agent } = up;
       renameSync(subject.dir, join(place, 'moved'));
@@ -137,7 +137,7 @@ describe('a running agent', { concurrency: 5 }, () => {
       await assertCaptured(up);
     });
 
-    it('becomes a file, or a symlink to the store, or one to nothing, takes none of them', async (t) => {
+    it('is not captured when it becomes a file or a bad symlink', async (t) => {
       const { place, subject, agent } = await running(t);
       const wanted = readTree(subject.dir);
       renameSync(subject.dir, join(place, 'away'));
@@ -156,7 +156,7 @@ describe('a running agent', { concurrency: 5 }, () => {
       assertSameTree(wanted, join(place, 'back'));
     });
 
-    it('is emptied, takes a point of that and keeps the one before', async (t) => {
+    it('gives a snapshot when emptied, and the one before is retained', async (t) => {
       const { place, subject, agent } = await running(t);
       const wanted = readTree(subject.dir);
       const [first = ''] = agent.points;
@@ -170,9 +170,9 @@ describe('a running agent', { concurrency: 5 }, () => {
     });
   });
 
-  describe('up, when it is stopped', { concurrency: 3 }, () => {
+  describe('a stopped agent', { concurrency: 3 }, () => {
     for (const signal of ['SIGINT', 'SIGTERM'] as const) {
-      it(`by ${signal} takes the last state`, async (t) => {
+      it(`captures the last state on ${signal}`, async (t) => {
         const up = await running(t);
         fillGraph(up.subject.dir, 2);
         const ended = await up.agent.stop(signal);
@@ -183,7 +183,7 @@ describe('a running agent', { concurrency: 5 }, () => {
       });
     }
 
-    it('in the middle of its first capture', async (t) => {
+    it('ends well in the middle of its first capture', async (t) => {
       const { place, subject } = await graphCase(t);
       for (let i = 0; i < 6; i++) fill(subject.dir, { [`large${i}`]: noise(i, 25_000_000) });
       const agent = new Agent(t, ['--dir', subject.dir, '--store', subject.store]);
@@ -195,7 +195,7 @@ describe('a running agent', { concurrency: 5 }, () => {
       await assertCaptured({ place, subject });
     });
 
-    it('while its directory never rests, within seconds', async (t) => {
+    it('ends within seconds beside a constant writer', async (t) => {
       const { subject } = await graphCase(t);
       const script = `
       let n = 0;
@@ -212,7 +212,7 @@ describe('a running agent', { concurrency: 5 }, () => {
       await subject.assertSound();
     });
 
-    it('at once, before it has begun', async (t) => {
+    it('ends at once before it has begun', async (t) => {
       const { subject } = await graphCase(t);
       const agent = new Agent(t, ['--dir', subject.dir, '--store', subject.store]);
       await new Promise((resolve) => setTimeout(resolve, 120));
@@ -224,8 +224,8 @@ describe('a running agent', { concurrency: 5 }, () => {
     });
   });
 
-  describe('up, when it is halted', () => {
-    it('is told of by a command that wants its store, which does not wait for ever', async (t) => {
+  describe('a halted agent', () => {
+    it('is named by a command that needs its store and times out', async (t) => {
       const { subject, agent } = await running(t);
       agent.kill('SIGSTOP');
       const ended = await subject.run(['list']);
@@ -237,8 +237,8 @@ describe('a running agent', { concurrency: 5 }, () => {
     });
   });
 
-  describe('up, when it is told wrong', { concurrency: 3 }, () => {
-    it('says what is wrong, how it is right, and makes nothing', async (t) => {
+  describe('an agent with wrong arguments', { concurrency: 3 }, () => {
+    it('says what is wrong and how to correct it, and writes nothing', async (t) => {
       const { place, subject } = await graphCase(t);
       const ok = ['up', '--dir', subject.dir, '--store', subject.store];
       const names = readdirSync(place);
@@ -262,7 +262,7 @@ describe('a running agent', { concurrency: 5 }, () => {
       assert.deepEqual(readdirSync(place), names);
     });
 
-    it('to listen where something else does, is refused; with no port named it finds another', async (t) => {
+    it('is refused a port in use, and picks another if none was given', async (t) => {
       const { subject } = await graphCase(t);
       const server = createServer().listen(0, '127.0.0.1');
       await once(server, 'listening');
@@ -284,7 +284,7 @@ describe('a running agent', { concurrency: 5 }, () => {
       assert.equal((await agent.stop()).code, 0);
     });
 
-    it('to write where it may not, or to a full disk, is refused', needing('mount'), async (t) => {
+    it('is refused a read-only or full disk', needing('mount'), async (t) => {
       const disk = await smallDisk(t, 500_000);
       const { subject } = await graphCase(t, disk.path);
       const words = ['up', '--dir', subject.dir, '--store', subject.store, '--http', '127.0.0.1:0'];
@@ -296,8 +296,8 @@ describe('a running agent', { concurrency: 5 }, () => {
     });
   });
 
-  describe('up, when the disk of the store is full', { concurrency: 3, ...needing('mount') }, () => {
-    it('keeps running, says so once, and recovers when there is space', async (t) => {
+  describe("an agent whose store's disk is full", { concurrency: 3, ...needing('mount') }, () => {
+    it('continues, reports it once and recovers when there is space', async (t) => {
       const disk = await smallDisk(t, 4_000_000);
       const up = await running(t, disk.path);
       const { subject, agent } = up;
@@ -324,7 +324,7 @@ describe('a running agent', { concurrency: 5 }, () => {
       await assertCaptured(up);
     });
 
-    it('to the last byte, with a directory that rests, loses nothing', async (t) => {
+    it('loses nothing of a directory at rest', async (t) => {
       const disk = await smallDisk(t, 4_000_000);
       const up = await running(t, disk.path);
       const { subject, agent } = up;

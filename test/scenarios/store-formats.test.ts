@@ -46,7 +46,7 @@ function commandsOn({ place, subject }: Taken): string[][] {
   ];
 }
 
-describe('formats', { concurrency: 3 }, () => {
+describe('store formats', { concurrency: 3 }, () => {
   describe('a store of a newer version', { concurrency: 2 }, () => {
     const newer: readonly [what: string, change: (store: string) => void, error: RegExp][] = [
       ['its format', (store) => resealConfig(store, { format: 2 }), /has format 2/],
@@ -64,7 +64,7 @@ describe('formats', { concurrency: 3 }, () => {
       ],
     ];
     for (const [i, [what, change, error]] of newer.entries()) {
-      it(`is refused by every command, and left as it is: ${what}`, async (t) => {
+      it(`is refused by every command and left alone: ${what}`, async (t) => {
         const all = await taken(t);
         const { subject, place, wanted } = all;
         const old = join(place, 'old');
@@ -89,7 +89,7 @@ describe('formats', { concurrency: 3 }, () => {
       });
     }
 
-    it('is used where it only adds what may be ignored', async (t) => {
+    it('is used if it only adds what may be ignored', async (t) => {
       const { subject, place, wanted } = await taken(t);
       resealConfig(subject.store, { optionalFeatures: 0x81, colour: 'blue', nested: { a: [1] } });
       for (const pack of packsOf(subject.store)) resealPack(pack, (header) => header.writeUInt32LE(0x81, 16));
@@ -131,8 +131,8 @@ describe('formats', { concurrency: 3 }, () => {
     assert.deepEqual(kept(subject.store), before);
   }
 
-  describe('a store that cannot be written to', { concurrency: 2 }, () => {
-    it('on a disk that is mounted so gives back what it has', needing('mount'), async (t) => {
+  describe('a read-only store', { concurrency: 2 }, () => {
+    it('on a read-only mount restores its snapshots', needing('mount'), async (t) => {
       const disk = await smallDisk(t, 16_000_000);
       const place = await tempFolder(t);
       const subject = new Case(join(place, 'data'), join(disk.path, 'store'));
@@ -144,7 +144,7 @@ describe('formats', { concurrency: 3 }, () => {
       assert.equal((await subject.snapshot({ flags: ['--disk-reserve', '0'] })).unchanged, false);
     });
 
-    it('by this user gives back what it has', needing('root', 'setpriv'), async (t) => {
+    it('of another user restores its snapshots', needing('root', 'setpriv'), async (t) => {
       const all = await taken(t);
       for (const [path, { type }] of readTree(all.subject.store))
         chmodSync(join(all.subject.store, path), type === 'dir' ? 0o555 : 0o444);
@@ -154,7 +154,7 @@ describe('formats', { concurrency: 3 }, () => {
       await assertReadOnly(all, { under: asUser() });
     });
 
-    it('needs a place for its index, and says so', needing('root', 'setpriv'), async (t) => {
+    it('without room for a temporary index is refused', needing('root', 'setpriv'), async (t) => {
       const all = await taken(t);
       for (const [path, { type }] of readTree(all.subject.store))
         chmodSync(join(all.subject.store, path), type === 'dir' ? 0o555 : 0o444);
@@ -164,26 +164,22 @@ describe('formats', { concurrency: 3 }, () => {
       assertRefused(ended, { code: 1, error: /ENOENT|EACCES/, hint: /TMPDIR/ });
     });
 
-    it(
-      'with a pack that may not be read says so, and calls nothing damaged',
-      needing('root', 'setpriv'),
-      async (t) => {
-        const { place, subject } = await taken(t);
-        for (const path of [place, subject.store, ...readTree(subject.store).keys()])
-          chownSync(path.startsWith('/') ? path : join(subject.store, path), NOBODY, NOBODY);
-        const [data = ''] = packsOf(subject.store, 'data');
-        chmodSync(data, 0);
-        const words = ['restore', '--snapshot', 'latest', '--disk-reserve', '0', '--to', join(place, 'back')];
-        const ended = await subject.run(words, { under: asUser() });
-        assertRefused(ended, { code: 1, error: /EACCES/, hint: /right/ });
-        chmodSync(data, 0o600);
-        await subject.assertSound({ under: asUser() });
-      },
-    );
+    it('with an unreadable pack is reported, not as damage', needing('root', 'setpriv'), async (t) => {
+      const { place, subject } = await taken(t);
+      for (const path of [place, subject.store, ...readTree(subject.store).keys()])
+        chownSync(path.startsWith('/') ? path : join(subject.store, path), NOBODY, NOBODY);
+      const [data = ''] = packsOf(subject.store, 'data');
+      chmodSync(data, 0);
+      const words = ['restore', '--snapshot', 'latest', '--disk-reserve', '0', '--to', join(place, 'back')];
+      const ended = await subject.run(words, { under: asUser() });
+      assertRefused(ended, { code: 1, error: /EACCES/, hint: /right/ });
+      chmodSync(data, 0o600);
+      await subject.assertSound({ under: asUser() });
+    });
   });
 
-  describe('a folder that looks like a store', { concurrency: 2 }, () => {
-    it('is refused where its config is no config', async (t) => {
+  describe('a folder like a store', { concurrency: 2 }, () => {
+    it('is refused if its config is malformed', async (t) => {
       const all = await taken(t);
       const { subject } = all;
       for (const [i, text] of ['', '{}\n', `${'a'.repeat(100_000)}\n`].entries()) {

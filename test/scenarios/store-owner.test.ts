@@ -26,9 +26,9 @@ async function held(t: TestContext): Promise<Held> {
   return { place, subject, agent, socket };
 }
 
-describe('holders', { concurrency: 2 }, () => {
-  describe('a store that an agent holds', { concurrency: 6 }, () => {
-    it('is refused to another agent, which is told who has it', async (t) => {
+describe('the owner of a store', { concurrency: 2 }, () => {
+  describe('a store that an agent owns', { concurrency: 6 }, () => {
+    it('is refused to another agent, with the name of the owner', async (t) => {
       const { place, subject, agent } = await held(t);
       fill(join(place, 'other'), { file: 'x' });
       for (const dir of [subject.dir, join(place, 'other')]) {
@@ -47,7 +47,7 @@ describe('holders', { concurrency: 2 }, () => {
       await subject.assertSound();
     });
 
-    it('answers every command as it would if it were free', async (t) => {
+    it('serves every command as if it were free', async (t) => {
       const { place, subject, agent, socket } = await held(t);
       fill(join(place, 'other'), { file: 'x' });
       const other = new Case(join(place, 'other'), subject.store);
@@ -81,7 +81,7 @@ describe('holders', { concurrency: 2 }, () => {
       assert.ok(socket.startsWith('/'));
     });
 
-    it('just works after the agent was killed', async (t) => {
+    it('works after the agent was killed', async (t) => {
       const { place, subject, agent } = await held(t);
       fill(subject.dir, { large: noise('large', 40_000_000) });
       await until('a capture is under way', () => readTree(join(subject.store, 'tmp')).size > 0);
@@ -98,7 +98,7 @@ describe('holders', { concurrency: 2 }, () => {
       assert.equal((await next.stop('SIGINT')).code, 0);
     });
 
-    it('is refused, with the name of the holder, where its socket cannot be reached', async (t) => {
+    it('is refused with the name of the owner if its socket is unreachable', async (t) => {
       const { subject, agent, socket } = await held(t);
       rmSync(socket);
       for (const words of [['list'], ['verify'], subject.snapshotWords()]) {
@@ -113,7 +113,7 @@ describe('holders', { concurrency: 2 }, () => {
       await subject.assertSound();
     });
 
-    it('is told of where the holder ends in the middle of a call', async (t) => {
+    it('gives an error if the owner ends during a call', async (t) => {
       const { subject, agent } = await held(t);
       fill(subject.dir, { large: noise('large', 40_000_000) });
       await agent.point(2);
@@ -129,8 +129,8 @@ describe('holders', { concurrency: 2 }, () => {
     });
   });
 
-  describe('a store that several commands want at once', { concurrency: 6 }, () => {
-    it('is given to one of them; the others are refused and harm nothing', async (t) => {
+  describe('a store that several commands need at once', { concurrency: 6 }, () => {
+    it('is opened by one of them; the others are refused and harm nothing', async (t) => {
       const place = await tempFolder(t);
       const store = join(place, 'store');
       const cases = [1, 2, 3, 4].map((n) => new Case(join(place, `data${n}`), store));
@@ -145,7 +145,7 @@ describe('holders', { concurrency: 2 }, () => {
       assert.equal(await first?.assertSound(), done);
     });
 
-    it('is free if nothing but the record of a holder is left', async (t) => {
+    it('is free if only the record of an owner is left', async (t) => {
       const place = await tempFolder(t);
       const subject = new Case(join(place, 'data'), join(place, 'store'));
       fillGraph(subject.dir);

@@ -13,9 +13,9 @@ const AMOUNT = {
   withShares: false,
 };
 
-describe(`usable points of an instance that writes all the time (seed ${SEED})`, { concurrency: 2 }, () => {
+describe(`usable snapshots beside constant writes (seed ${SEED})`, { concurrency: 2 }, () => {
   for (const style of STYLES) {
-    it(`are each one state of it, written ${style.style}`, async (t) => {
+    it(`are each one state of the instance, written ${style.style}`, async (t) => {
       await proveGrades(t, [style], AMOUNT, (line) => t.diagnostic(line));
     });
   }

@@ -84,8 +84,8 @@ restore_roots: []
 graph_roots: []
 `;
 
-describe('settings of a file', () => {
-  it('are read whole; relative paths begin at the file', async () => {
+describe('a settings file', () => {
+  it('gives every setting; relative paths start at the file', async () => {
     const settings = await settingsOf({ yaml: WHOLE, files: { '/etc/lk/key': ' secret\n' } });
     const { graphs, ...agent } = settings;
     assert.deepEqual(agent, {
@@ -115,7 +115,7 @@ describe('settings of a file', () => {
     assert.equal(second.graphId, 'second-graph');
   });
 
-  it('are as docs/operations.md shows them: nothing but the defaults', async () => {
+  it('that docs/operations.md shows holds nothing but the defaults', async () => {
     const docs = readFileSync(join(import.meta.dirname, '../../../docs/operations.md'), 'utf8');
     const [, yaml = ''] = /```yaml\n([\s\S]*?)```/.exec(docs) ?? [];
     const shown = await settingsOf({ yaml, files: { '/run/secrets/lightrag': 'key' } });
@@ -124,7 +124,7 @@ describe('settings of a file', () => {
     assert.deepEqual({ ...graph, instance: undefined }, plain);
   });
 
-  it('may leave all but the directory out', async () => {
+  it('needs nothing but the directory', async () => {
     const { graphs, ...agent } = await settingsOf({ yaml: 'graphs: [{dir: /d/rag}]' });
     const http = { host: '127.0.0.1', port: 9701, fallback: true };
     const store = '/state/store';
@@ -143,18 +143,18 @@ describe('settings of a file', () => {
     assert.deepEqual([hourly, daily, weekly, monthly, withinMs], [48, 30, 8, 12, 3_600_000n]);
   });
 
-  it('replace the default retention as a whole', async () => {
+  it('replaces the default retention as a whole', async () => {
     const { retention } = await graphOf('retention: {daily: 3}');
     assert.deepEqual([retention.hourly, retention.daily, retention.withinMs], [0, 3, 0n]);
   });
 
-  it('take a key without a value for one that is not there', async () => {
+  it('treats a key without a value as absent', async () => {
     assert.deepEqual((await graphOf('exclude:\nquiet: ~')).exclude, []);
     for (const yaml of ['', '# nothing\n', '{}'])
       assert.equal((await settingsOf({ yaml, flags: { '--dir': '/d' } })).graphs.length, 1);
   });
 
-  it('may repeat themselves by aliases', async () => {
+  it('may repeat parts by YAML aliases', async () => {
     const yaml = 'graphs:\n  - {dir: /a, retention: &keep {daily: 3}}\n  - {dir: /b, retention: *keep}\n';
     const { graphs } = await settingsOf({ yaml });
     assert.deepEqual(
@@ -164,7 +164,7 @@ describe('settings of a file', () => {
   });
 });
 
-describe('a file that is wrong', () => {
+describe('a wrong settings file', () => {
   const at = (line: number, text: string) => `lk/config.yaml:${line}: ${text}`;
   const wrong: [what: string, yaml: string, problems: (string | RegExp)[]][] = [
     ['an unknown key', 'graphs:\n  - dri: /d', [at(2, 'graphs[0].dri: unknown key; did you mean "dir"?')]],
@@ -290,7 +290,7 @@ describe('a file that is wrong', () => {
     });
   }
 
-  it('is refused for all that is wrong with it, at once, in the order of its lines', async () => {
+  it('lists all its problems at once, in the order of its lines', async () => {
     const yaml = 'graphs:\n  - dri: /d\n    quiet: -1\n  - dir: /e\n    retention: {dayly: 1}\nhttp: x\n';
     const { error, problems } = await read({ yaml, flags: { '--disk-reserve': 'much' } });
     const lines = problems.map((problem) => /^lk\/config.yaml:(\d+): /.exec(problem)?.[1]);
@@ -299,7 +299,7 @@ describe('a file that is wrong', () => {
     assert.equal(error?.message, ['Cannot use the settings: 5 problems', ...problems].join('\n'));
   });
 
-  it('does not grow by its aliases', async () => {
+  it('with nested aliases does not expand without bound', async () => {
     const levels = Array.from({ length: 15 }, (_, i) => {
       const items =
         i === 0
@@ -316,7 +316,7 @@ describe('a file that is wrong', () => {
   });
 });
 
-describe('parts that are not in this version', () => {
+describe('settings of parts that this version lacks', () => {
   const top = [
     'targets: [{name: b, certificate: agent-b, graphs: [main], bandwidth: 50MB/s}]',
     'grpc: 127.0.0.1:9702',
@@ -340,7 +340,7 @@ describe('parts that are not in this version', () => {
     });
   }
 
-  it('are checked too', async () => {
+  it('are validated too', async () => {
     const yaml = 'graphs: [{dir: /d, ack: some}]\ntargets: [{nam: b, bandwidth: 5MB}]\nprofile: slow';
     const problems = (await problemsOf({ yaml })).join('\n');
     for (const one of [
@@ -353,10 +353,10 @@ describe('parts that are not in this version', () => {
   });
 });
 
-describe('flags and variables', () => {
+describe('flags and environment variables', () => {
   const yaml = 'http: 127.0.0.1:1\ngraphs: [{dir: /d, retention: {daily: 3}}]';
 
-  it('win over the file: flags, then variables', async () => {
+  it('override the file, flags first', async () => {
     const env = { LIGHTKEEPER_HTTP: '127.0.0.1:2', LIGHTKEEPER_STATE: 'st' };
     const portOf = async (given: Given) => (await settingsOf(given)).http.port;
     assert.equal(await portOf({ yaml }), 1);
@@ -365,7 +365,7 @@ describe('flags and variables', () => {
     assert.equal((await settingsOf({ yaml, env })).store, '/etc/st/store');
   });
 
-  it('need no file', async () => {
+  it('work without a file', async () => {
     const flags = { '--dir': 'rag', '--graph': 'main', '--exclude': ['a', 'b'], '--split': false };
     const { graphs } = await settingsOf({ flags: { ...flags, '--allow-partial': true, '--quiet': '1s' } });
     const { graphId, dir, exclude, split, quietMs } = graphs[0] ?? assert.fail('one graph');
@@ -373,7 +373,7 @@ describe('flags and variables', () => {
     assert.equal(Buffer.from(dir).toString(), '/etc/rag');
   });
 
-  it('are there for every key', async () => {
+  it('exist for every key', async () => {
     const names = settingFlags().map(({ name }) => name);
     assert.equal(new Set(names).size, names.length);
     const expected = `
@@ -384,7 +384,7 @@ describe('flags and variables', () => {
     for (const name of expected.trim().split(/\s+/)) assert.ok(names.includes(name), name);
   });
 
-  it('join maps, and replace lists and values', async () => {
+  it('merge maps and replace lists and values', async () => {
     const flags = { '--retention-hourly': '5', '--exclude': ['x'] };
     const { graphs } = await settingsOf({ yaml, flags });
     const { retention, exclude } = graphs[0] ?? assert.fail('one graph');
@@ -394,7 +394,7 @@ describe('flags and variables', () => {
     assert.deepEqual([joined?.daily, joined?.weekly], [9, 2]);
   });
 
-  it('may be YAML where a value has parts', async () => {
+  it('may hold YAML where a value has parts', async () => {
     const env = { LIGHTKEEPER_GRAPHS: '[{dir: a, quiet: 2s}, {dir: b}]' };
     const { graphs } = await settingsOf({ env });
     assert.deepEqual(
@@ -417,7 +417,7 @@ describe('flags and variables', () => {
     );
   });
 
-  it('of one graph are refused where there are several; others are for all of them', async () => {
+  it('of one graph are refused for several graphs; others apply to all', async () => {
     const several = 'graphs: [{dir: /a}, {dir: /b, quiet: 2s}]';
     const { graphs } = await settingsOf({ yaml: several, flags: { '--quiet': '5s' } });
     assert.deepEqual(
@@ -443,7 +443,7 @@ describe('flags and variables', () => {
     assert.equal(safe.error?.code, 'REFUSED');
   });
 
-  it('that nobody knows are told of: slips are refused', async () => {
+  it('that are unknown are reported; likely typing errors are refused', async () => {
     const flags = { '--dir': '/d' };
     assert.deepEqual(await problemsOf({ flags, env: { LIGHTKEEPER_STROE: '/x' } }), [
       'LIGHTKEEPER_STROE: unknown variable; did you mean LIGHTKEEPER_STORE?',
@@ -467,11 +467,11 @@ describe('flags and variables', () => {
   });
 });
 
-describe('the original names', () => {
+describe('environment variables of LightRAG', () => {
   const dirOf = async (given: Given) =>
     Buffer.from((await settingsOf(given)).graphs[0]?.dir ?? '').toString();
 
-  it('WORKING_DIR and WORKSPACE name the directory as LightRAG finds it', async () => {
+  it('WORKING_DIR and WORKSPACE give the directory that LightRAG uses', async () => {
     assert.equal(await dirOf({ env: { WORKING_DIR: './rag' } }), '/etc/rag');
     const env = { WORKING_DIR: '/rag', WORKSPACE: 'w1' };
     assert.equal(await dirOf({ env }), '/rag/w1');
@@ -503,7 +503,7 @@ describe('the original names', () => {
     });
   }
 
-  it('LIGHTRAG_BACKUP_RETENTION_DAYS is for graphs without a retention of their own', async () => {
+  it('LIGHTRAG_BACKUP_RETENTION_DAYS applies to graphs without their own retention', async () => {
     const yaml = 'graphs: [{dir: /a}, {dir: /b, retention: {daily: 3}}]';
     const { graphs } = await settingsOf({ yaml, env: { LIGHTRAG_BACKUP_RETENTION_DAYS: '7' } });
     const kept = graphs.map(({ retention: { withinMs, hourly, daily } }) => [withinMs, hourly, daily]);
@@ -513,7 +513,7 @@ describe('the original names', () => {
     ]);
   });
 
-  it('LIGHTRAG_API_KEY is the key where no file is named', async () => {
+  it('LIGHTRAG_API_KEY is the API key if no key file is set', async () => {
     const env = { LIGHTRAG_API_KEY: 'variable' };
     const lines = 'instance_url: http://127.0.0.1:9621';
     assert.equal((await graphOf(lines, { env })).instance?.apiKey, 'variable');
@@ -543,7 +543,7 @@ describe('the original names', () => {
     });
   }
 
-  it('of what is not in this version are told of, and hinder nothing', async () => {
+  it('for parts that this version lacks are reported and ignored', async () => {
     const env = {
       LIGHTRAG_REPLICATION_ENABLED: 'true',
       LIGHTRAG_RECOVERY_ENABLED: 'true',
@@ -563,8 +563,8 @@ describe('the original names', () => {
   });
 });
 
-describe('the settings that are shown', () => {
-  it('have their origins, and no secrets', async () => {
+describe('shown settings', () => {
+  it('have their origins and no secrets', async () => {
     const yaml =
       'http: 127.0.0.1:1\ngraphs:\n  - dir: /d\n    instance_url: http://h\n    retention: {daily: 3}\n';
     const env = { LIGHTRAG_API_KEY: 'SECRET', LIGHTKEEPER_STORE: '/s', LIGHTRAG_BACKUP_INTERVAL_HOURS: '48' };

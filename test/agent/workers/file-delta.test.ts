@@ -215,7 +215,7 @@ function spoiled(text: string, common: readonly Shared[], draw: Draw): string {
     : `${text.slice(0, at)}${'"{},x0<\\'[draw(8)]}${text.slice(at + 1)}`;
 }
 
-describe('facts of a file by what came and went', () => {
+describe('facts from a file delta', () => {
   for (const path of [
     'kv_store_full_docs.json',
     'kv_store_doc_status.json',
@@ -230,7 +230,7 @@ describe('facts of a file by what came and went', () => {
     'vdb_relationships.json',
     GRAPH,
   ]) {
-    it(`are those that a reader of all of it finds, or none: ${path}`, () => {
+    it(`equal those of a full read, or are none: ${path}`, () => {
       const draw = random(SEED);
       const layout = layoutOf(path);
       const older = layout.write(layout.records);
@@ -274,7 +274,7 @@ describe('facts of a file by what came and went', () => {
     ],
     ['kv_store_full_docs.json', '{\n  "a": {"b": 1', [',\n  "c": {}', ',\n  "d": {}']],
   ] as const) {
-    it(`are not told where what is passed over does not lie between records: ${path}`, () => {
+    it(`are none where a skipped part does not end between records: ${path}`, () => {
       const was = readAll(path, readFileSync(join(place, path), 'latin1')) ?? assert.fail('it does not read');
       const patch = new FilePatch(path, was);
       patch.feed.feed(Buffer.from(before));
@@ -282,7 +282,7 @@ describe('facts of a file by what came and went', () => {
     });
   }
 
-  it('are not told of a file that never had what is gone from it', () => {
+  it('are none if a removed record was never there', () => {
     const path = 'kv_store_full_docs.json';
     const was = readAll(path, readFileSync(join(place, path), 'latin1')) ?? assert.fail('it does not read');
     const patch = new FilePatch(path, was);
@@ -292,7 +292,7 @@ describe('facts of a file by what came and went', () => {
     assert.equal(patch.end(), undefined);
   });
 
-  it('are not told of a graph whose keys mean something else than they did', () => {
+  it('are none if the keys of a graph changed their meaning', () => {
     const text = readFileSync(join(place, GRAPH), 'latin1');
     const was = readAll(GRAPH, text) ?? assert.fail('it does not read');
     const [{ index = 0 } = {}, ...later] = [...text.matchAll(/<node /g)];

@@ -11,8 +11,8 @@ import { tempFolder } from '../../support/place.ts';
 /** Just enough for several threads, which rest after their work and are used again. */
 const FILE_BYTES = 34e6;
 
-describe('threads that are used again', () => {
-  it('bring nothing along from work that was cut off', async (t) => {
+describe('reused worker threads', () => {
+  it('carry nothing over from interrupted work', async (t) => {
     const place = await tempFolder(t);
     const path = join(place, 'a');
     writeFileSync(path, noise(1, 1_000_000));

@@ -53,7 +53,7 @@ const numbers = fc.array(fc.nat({ max: 60 }), { maxLength: 50 });
 const tables = fc.record({ nodes: numbers, edges: numbers, chunks: numbers });
 
 describe('facts of a file', () => {
-  it('come back as they were noted, whatever became of them in a hundred states', () => {
+  it('survive encoding through a hundred states', () => {
     fc.assert(
       fc.property(fc.array(tables, { minLength: 1, maxLength: 100 }), (states) => {
         const stored: Buffer[] = [];
@@ -78,7 +78,7 @@ describe('facts of a file', () => {
     );
   });
 
-  it('cost what has changed: one name of a hundred thousand costs a few bytes', () => {
+  it('take a few bytes for one changed name of a hundred thousand', () => {
     const many = Array.from({ length: 100_000 }, (_, i) => i * 7);
     const first = encodeFacts(facts({ nodes: many }), undefined);
     assert.equal(first.units.length > 5, true);
@@ -92,7 +92,7 @@ describe('facts of a file', () => {
     assert.equal(decodeFacts([...first.units, ...second.units]).facts.tables.get('nodes')?.length, 100_001);
   });
 
-  it('are noted anew when most has changed, and after many small changes', () => {
+  it('are encoded in full when most has changed, and after many small changes', () => {
     const { units, stored } = encodeFacts(facts({ nodes: [1, 2, 3] }), undefined);
     assert.equal(encodeFacts(facts({ nodes: [7, 8, 9] }), stored).stored.parts, 1);
     let last = decodeFacts(units);
@@ -105,7 +105,7 @@ describe('facts of a file', () => {
     assert.equal(longest, 65);
   });
 
-  it('are not taken from units that make no chain', () => {
+  it('are refused from units that form no chain', () => {
     const many = Array.from({ length: 50_000 }, (_, i) => i);
     const { units } = encodeFacts(facts({ nodes: many }), undefined);
     const [a, b, ...rest] = units as [Buffer, Buffer, ...Buffer[]];
@@ -114,8 +114,8 @@ describe('facts of a file', () => {
   });
 });
 
-describe('a table', () => {
-  it('is what the one before was, with what came and without what went', () => {
+describe('a table of facts', () => {
+  it('is the one before plus what came, less what went', () => {
     fc.assert(
       fc.property(numbers, numbers, (a, b) => {
         const sorted = (list: number[]) => Float64Array.from(new Set(list)).sort();
@@ -166,16 +166,16 @@ function without(name: string, n: number): Buffer {
   return Buffer.from(JSON.stringify(value));
 }
 
-describe('checks that know facts', () => {
+describe('a check with known facts', () => {
   const whole = check(WHOLE);
 
-  it('find nothing in what is whole, without reading it', () => {
+  it('finds nothing in a whole directory, without reading it', () => {
     const again = check(WHOLE, whole.noted);
     assert.deepEqual(again.found, whole.found);
     assert.deepEqual(again.found.findings, []);
   });
 
-  it('find in each state what they find by reading all of it, and name it by what was noted', () => {
+  it('finds in each state what a full read finds', () => {
     for (const name of WHOLE.keys()) {
       for (let n = 0; n < 3; n++) {
         const files = new Map(WHOLE).set(name, without(name, n));
@@ -190,7 +190,7 @@ describe('checks that know facts', () => {
     }
   });
 
-  it('note every table of every file', () => {
+  it('collects every table of every file', () => {
     const noted = new Set([...whole.noted.values()].flatMap((one) => [...one.tables.keys()]));
     assert.deepEqual([...noted].sort(), [...TABLES].sort());
   });

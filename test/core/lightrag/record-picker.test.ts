@@ -13,8 +13,8 @@ function picked(text: string, mayWant: (id: string) => boolean, step = 1 << 20):
   return taken;
 }
 
-describe('a picker of records', () => {
-  it('takes those that are wanted, as JSON.parse would have them, and no others', () => {
+describe('a record picker', () => {
+  it('returns exactly the wanted records, as JSON.parse reads them', () => {
     const records = fc.dictionary(fc.string(), fc.jsonValue());
     fc.assert(
       fc.property(
@@ -35,7 +35,7 @@ describe('a picker of records', () => {
     );
   });
 
-  it('takes texts of any length', () => {
+  it('returns texts of any length', () => {
     const long = 'ü"\\\n'.repeat(SHORT_STRING_BYTES_MAX);
     const text = JSON.stringify({ [long]: 1, a: { content: long, [long]: [long] }, b: long });
     assert.deepEqual(
@@ -44,7 +44,7 @@ describe('a picker of records', () => {
     );
   });
 
-  it('takes names that mean something to JavaScript for names', () => {
+  it('treats names such as __proto__ as names', () => {
     const text = '{"__proto__": {"__proto__": 1, "constructor": [NaN]}}';
     const [[id, value] = []] = picked(text, () => true);
     assert.equal(id, '__proto__');

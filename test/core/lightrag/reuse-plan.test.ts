@@ -33,8 +33,8 @@ function segments(one: readonly NodeRef[], other: readonly NodeRef[], end = Numb
   return planSegments(one, other, { runs: commonRuns(one, other), end });
 }
 
-describe('what two states of a file have in common', () => {
-  it('is passed over on both sides, but for its ends', () => {
+describe('a common part of two states', () => {
+  it('is skipped in both, except its ends', () => {
     const one = units(...upTo(100));
     const other = units(...upTo(40), 900, ...upTo(60, 40), 901, 902);
     const { before = [], after = [] } = segments(one, other) ?? {};
@@ -46,7 +46,7 @@ describe('what two states of a file have in common', () => {
     );
   });
 
-  it('is told in the order of each side', () => {
+  it('is listed in the order of each state', () => {
     const one = units(...upTo(40), ...upTo(60, 40));
     const other = units(...upTo(60, 40), ...upTo(40));
     const { before = [], after = [] } = segments(one, other) ?? {};
@@ -54,12 +54,12 @@ describe('what two states of a file have in common', () => {
     assert.deepEqual(sizes(after), [128, -704, 128, 128, -384, 128]);
   });
 
-  it('has longer ends where it is long', () => {
+  it('has longer ends if it is long', () => {
     const same = units(...upTo(1000));
     assert.deepEqual(sizes(segments(same, same)?.before ?? []), [1024, -13_952, 1024]);
   });
 
-  it('ends with the last unit before the matrix, also where it goes on there', () => {
+  it('ends with the last unit before the matrix', () => {
     const one = units(...upTo(200));
     const other = units(900, ...upTo(199, 1));
     const { before = [], after = [] } = segments(one, other, 100 * UNIT_BYTES + 5000) ?? {};
@@ -69,19 +69,19 @@ describe('what two states of a file have in common', () => {
     assert.deepEqual(sizes(segments(one, other, 100 * UNIT_BYTES)?.before ?? []), [16, 208, -1168, 208]);
   });
 
-  it('is read where it is short, or less than half', () => {
+  it('is read if it is short or less than half', () => {
     assert.equal(segments(units(...upTo(20)), units(...upTo(20))), undefined);
     assert.equal(segments(units(...upTo(100)), units(...upTo(45), ...upTo(100, 500))), undefined);
     assert.equal(segments([], []), undefined);
   });
 
-  it('leaves out what one of them has twice', () => {
+  it('excludes units that occur twice', () => {
     const twice = units(...upTo(50), 7, ...upTo(50, 50));
     const { before = [] } = segments(twice, units(...upTo(100))) ?? {};
     assert.deepEqual(sizes(before), [128, 128, -416, 128, 16, 128, -544, 128]);
   });
 
-  it('is read in parts of which each is looked up at once', () => {
+  it('is read in parts that are each looked up at once', () => {
     const parts = splitSegment({ refs: units(...upTo(1100)), from: 7 });
     assert.deepEqual(
       parts.map((part) => ('refs' in part ? [part.from, part.refs.length] : [])),
@@ -94,8 +94,8 @@ describe('what two states of a file have in common', () => {
   });
 });
 
-describe('units of a matrix', () => {
-  it('are known by where they were, but for those beside what has changed', () => {
+describe('reused units of a matrix', () => {
+  it('are those at their old offsets, except beside a change', () => {
     const facts = { matrixAt: BigInt(2 * UNIT_BYTES), vectors: 1000n, dimension: 48 };
     // 192,000 bytes in 256,000 characters: units 2 to 16 lie in them whole.
     const before = units(...upTo(20));

@@ -43,13 +43,13 @@ function read(text: string, older?: string, block = 997) {
   return { told, passed };
 }
 
-describe('a matrix that was read before', () => {
+describe('a vector reader with known facts', () => {
   const seeds = Array.from({ length: ROWS }, (_, i) => i + 1);
   // Rows of 16 and 17 floats begin at a group of four characters only now and then, those of 24 always.
   for (const dimension of [16, 17, 24]) {
     const old = file(dimension, seeds);
 
-    it(`is passed over but for its first and its changed rows, and told as if it had been read (${dimension})`, () => {
+    it(`skips unchanged rows and reports them as if read (dimension ${dimension})`, () => {
       const states = [
         seeds,
         [...seeds, 7001, 7002],
@@ -69,7 +69,7 @@ describe('a matrix that was read before', () => {
       }
     });
 
-    it(`tells of rows that are no vectors where they have changed (${dimension})`, () => {
+    it(`reports changed rows that are no vectors (dimension ${dimension})`, () => {
       const spoil = (matrix: Float32Array) => matrix.fill(Number.NaN, 1700 * dimension, 1701 * dimension);
       const now = file(dimension, seeds, spoil);
       const { told, passed } = read(now, old);
@@ -77,7 +77,7 @@ describe('a matrix that was read before', () => {
       assert.equal(passed > 0, true);
     });
 
-    it(`is too short or too long whatever was passed over (${dimension})`, () => {
+    it(`reports a matrix of the wrong length in spite of skipped rows (dimension ${dimension})`, () => {
       const now = file(dimension, seeds);
       const at = now.indexOf('"matrix": "') + 11 + 80_000;
       for (const bad of [now.slice(0, at) + now.slice(at + 4), `${now.slice(0, at)}AAAA${now.slice(at)}`]) {
@@ -87,7 +87,7 @@ describe('a matrix that was read before', () => {
     });
   }
 
-  it('is read where what is known of it lies between two rows of the one that comes', () => {
+  it('reads rows that do not align with the known ones', () => {
     const rows = Array.from({ length: ROWS }, () => 5);
     const now = file(16, rows);
     const reader = new VectorReader({ name: () => {}, flaw: () => {}, vectors: () => {} }, 'chunks');

@@ -37,7 +37,7 @@ describe('the graph of an instance', () => {
     assert.deepEqual(edges.get(edgeKey([name, 'c'])), { ends: ['c', name], attributes: { weight: '' } });
   });
 
-  it('is refused where it is no such graph', () => {
+  it('is refused if it is no such graph', () => {
     const inGraph = (text: string) => `<graphml><graph>${text}</graph></graphml>`;
     const cases: [text: string, state: RegExp][] = [
       ['{}', /not GraphML at character 0/],
@@ -60,13 +60,13 @@ describe('the vectors of an instance', () => {
     assert.equal([...vectorsText(readVectors(JSON.parse(VECTORS)))].join(''), VECTORS);
   });
 
-  it('keep what newer versions add', () => {
+  it('preserve what newer versions add', () => {
     const text =
       '{"embedding_dim": 1, "data": [{"__id__": "a", "new": [1, {"b": null}]}], "more": true, "matrix": "AACAPw=="}';
     assert.equal([...vectorsText(readVectors(JSON.parse(text)))].join(''), text);
   });
 
-  it('are refused where rows and matrix do not agree', () => {
+  it('are refused if rows and matrix disagree', () => {
     const { data, matrix } = JSON.parse(VECTORS) as { data: object[]; matrix: string };
     const cases: [parsed: object, state: RegExp][] = [
       [{ embedding_dim: 5, data, matrix: matrix.slice(0, -4) }, /its matrix has/],

@@ -19,13 +19,13 @@ function learn(memory: Memory, seed: number): void {
   lesson.setStatus('processed');
 }
 
-describe('what an instance learns', () => {
+describe('an ingest of the stand-in', () => {
   for (const { documents, seed, vectorField } of [
     { documents: 0, seed: 5, vectorField: true },
     { documents: 30, seed: 5, vectorField: true },
     { documents: 30, seed: 99, vectorField: false },
   ]) {
-    it(`fits what ${documents} documents left (seed ${seed})`, async (t) => {
+    it(`fits the state after ${documents} documents (seed ${seed})`, async (t) => {
       const dir = await tempFolder(t);
       const state = await generate(dir, { seed: 5, documents, dimension: 8, vectorField });
       const memory = await load(dir, undefined);
@@ -46,7 +46,7 @@ describe('what an instance learns', () => {
     });
   }
 
-  it('is the same where a document is taken up again', async (t) => {
+  it('is the same when a document is resumed', async (t) => {
     const dir = await tempFolder(t);
     await generate(dir, { seed: 5, documents: 40, dimension: 8 });
     const memory = await load(dir, undefined);
@@ -61,7 +61,7 @@ describe('what an instance learns', () => {
     }
   });
 
-  it('makes each question another entry of the cache', async (t) => {
+  it('adds a cache entry for each question', async (t) => {
     const dir = await tempFolder(t);
     await generate(dir, { seed: 5, documents: 4, dimension: 8 });
     const memory = await load(dir, undefined);

@@ -47,7 +47,7 @@ function tryToStart(dir: string, ...flags: string[]): Promise<Ended> {
 }
 
 describe('the stand-in instance', () => {
-  it('forgets documents and leaves a whole directory, as if it had never known them', async (t) => {
+  it('deletes documents without a trace', async (t) => {
     const dir = join(await tempFolder(t), 'rag');
     const { ask, stop } = await startInstance(t, dir);
     const ids = async () =>
@@ -90,7 +90,7 @@ describe('the stand-in instance', () => {
     }
   }
 
-  it('answers health and pipeline status as LightRAG does', async (t) => {
+  it('serves health and pipeline status as LightRAG does', async (t) => {
     const dir = join(await tempFolder(t), 'rag');
     const old = await startInstance(t, dir, '--api', 'old', '--storage', 'postgres', '--workspace', 'one');
     const { body } = await old.ask('GET /health');
@@ -116,7 +116,7 @@ describe('the stand-in instance', () => {
     assert.equal((await now.ask('GET /query?entity=nobody')).status, 404);
   });
 
-  it('is busy from the first file of an ingest to the last, and says what is not on disk', async (t) => {
+  it('is busy during an ingest and reports what is not on disk', async (t) => {
     const dir = join(await tempFolder(t), 'rag');
     const { ask } = await startInstance(t, dir, '--pause', '120ms');
     const status = async () => (await ask('GET /documents/pipeline_status')).body;
@@ -138,7 +138,7 @@ describe('the stand-in instance', () => {
     assert.deepEqual(await check(dir), WHOLE);
   });
 
-  it('works by itself, until it is told to pause', async (t) => {
+  it('works by itself until it is paused', async (t) => {
     const dir = join(await tempFolder(t), 'rag');
     const { ask } = await startInstance(t, dir, '--ingest-every', '30ms', '--query-every', '10ms');
     await until('two documents', async () => (await statuses(dir)).length >= 8);
@@ -151,7 +151,7 @@ describe('the stand-in instance', () => {
     await until('another document', async () => (await contents(dir)).get(GRAPH) !== paused.get(GRAPH));
   });
 
-  it('leaves a cut file when it is killed, and does not start with it', async (t) => {
+  it('leaves a cut file when killed, and does not start with it', async (t) => {
     const dir = join(await tempFolder(t), 'rag');
     const { running, ask } = await startInstance(t, dir, '--style', 'inplace', '--piece-pause', '40ms');
     const whole = (await stat(join(dir, CACHE))).size;
@@ -169,7 +169,7 @@ describe('the stand-in instance', () => {
     });
   });
 
-  it('goes on with the document that it was killed over', async (t) => {
+  it('resumes the document during which it was killed', async (t) => {
     const dir = join(await tempFolder(t), 'rag');
     const first = await startInstance(t, dir, '--pause', '100ms');
     const lost = first.ask('POST /documents').catch(() => {});
@@ -182,7 +182,7 @@ describe('the stand-in instance', () => {
     assert.deepEqual(await check(dir), WHOLE);
   });
 
-  it('names the file that is wrong', async (t) => {
+  it('names the broken file', async (t) => {
     const place = await tempFolder(t);
     const good = join(place, 'good');
     await generate(good, { seed: 11, documents: 3, dimension: 8 });
@@ -221,7 +221,7 @@ describe('the stand-in instance', () => {
     }
   });
 
-  it('answers as before from a copy, and otherwise from a mixture of two states', async (t) => {
+  it('has the same digest on a copy and another one on a mixture of two states', async (t) => {
     const place = await tempFolder(t);
     const dir = join(place, 'rag');
     const { ask, digest } = await startInstance(t, dir);
@@ -247,7 +247,7 @@ describe('the stand-in instance', () => {
     assert.notEqual(body.description, null);
   });
 
-  it('overwrites what is restored while it runs', async (t) => {
+  it('overwrites a restore made while it runs', async (t) => {
     const place = await tempFolder(t);
     const dir = join(place, 'rag');
     const { ask, digest, stop } = await startInstance(t, dir);
@@ -265,7 +265,7 @@ describe('the stand-in instance', () => {
     assert.equal(await again.digest(), known);
   });
 
-  it('finishes its flush when it is asked to stop, out of reach meanwhile', async (t) => {
+  it('finishes its flush on SIGTERM and refuses connections meanwhile', async (t) => {
     const dir = join(await tempFolder(t), 'rag');
     const { running, ask, stop } = await startInstance(t, dir, '--style', 'inplace', '--pause', '40ms');
     const ingest = ask('POST /documents');
@@ -279,7 +279,7 @@ describe('the stand-in instance', () => {
     assert.deepEqual(await statuses(dir), Array(7).fill('processed'));
   });
 
-  it('wants the key for all but health', async (t) => {
+  it('requires the API key for all but health', async (t) => {
     const dir = join(await tempFolder(t), 'rag');
     const { ask } = await startInstance(t, dir, '--api-key', 'sesame');
     assert.equal((await ask('GET /health')).status, 200);

@@ -59,13 +59,13 @@ async function isKept({ subject }: Sealed): Promise<boolean> {
 }
 
 describe('the seal of an index', () => {
-  it('keeps one that was closed and has not been touched', async (t) => {
+  it('accepts an index that was closed well and not touched', async (t) => {
     const one = await sealed(t);
     assert.equal(await isKept(one), true);
     assert.equal(await isKept(one), true);
   });
 
-  it('has one made again of which any file was cut, zeroed or taken away', async (t) => {
+  it('rejects an index with a file cut, zeroed or removed', async (t) => {
     const ways: readonly ((path: string) => void)[] = [
       (path) => rmSync(path),
       (path) => writeFileSync(path, readFileSync(path).subarray(0, -1)),
@@ -82,7 +82,7 @@ describe('the seal of an index', () => {
     }
   });
 
-  it('says how many have died with it open: one is believed, several in a row are not', async (t) => {
+  it('accepts an index after one crash, not after several in a row', async (t) => {
     const one = await sealed(t);
     const seal = join(one.index, 'SEAL');
     writeFileSync(seal, '{"deaths":1}');
@@ -91,7 +91,7 @@ describe('the seal of an index', () => {
     assert.equal(await isKept(one), false);
   });
 
-  it('says nothing where it is not there, cut or something else', async (t) => {
+  it('that is missing, cut or malformed does not reject the index', async (t) => {
     for (const text of [undefined, '', '{"deaths":', '[]', '{"deaths":"x"}', '{"deaths":0,"files":[3]}']) {
       const one = await sealed(t);
       const seal = join(one.index, 'SEAL');
@@ -101,7 +101,7 @@ describe('the seal of an index', () => {
     }
   });
 
-  it('does not mind a copy that keeps times, though not to the nanosecond', async (t) => {
+  it('accepts a copy whose times are not exact to the nanosecond', async (t) => {
     const one = await sealed(t);
     const aside = `${one.index}-aside`;
     cpSync(one.index, aside, { recursive: true, preserveTimestamps: true });
