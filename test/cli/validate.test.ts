@@ -105,7 +105,7 @@ suite('validate', () => {
     );
   });
 
-  it('counts in ten real states what an independent reader counts', {
+  it('grades ten real states, with a warning for each missing file', {
     skip: existsSync(FIXTURES) ? false : 'needs ../shared/fixtures',
   }, async () => {
     for (const state of readdirSync(FIXTURES).filter((name) => name.startsWith('gustobot@'))) {
