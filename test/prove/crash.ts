@@ -12,7 +12,8 @@ import {
 } from 'node:fs';
 import { join } from 'node:path';
 import { type Random, random } from '../../demo/random.ts';
-import { difference, makeTree, type Node, readTree, someBytes, type Tree } from './random-tree.ts';
+import { difference, type Fact, readTree, type Tree } from '../support/tree.ts';
+import { makeTree, someBytes } from './random-tree.ts';
 import {
   COMMANDS,
   callsByProgram,
@@ -189,7 +190,7 @@ type Base = Omit<Scene, 'name' | 'args'>;
 
 function restores(base: Base, id: string): Scene[] {
   const args = (at: string, target: string) => COMMANDS.restore(at, id, target);
-  const wanted = base.published.get(id) ?? new Map<string, Node>();
+  const wanted = base.published.get(id) ?? new Map<string, Fact>();
   const equal = (path: string) =>
     assert.equal(difference(wanted, readTree(path)), undefined, 'the target is whole');
   return [

@@ -7,7 +7,8 @@ import { lastOf } from '../../cli/await-result.ts';
 import { random } from '../../demo/random.ts';
 import type { Finding } from '../../gen/lightkeeper/v1/types_pb.ts';
 import { watchEffects } from '../../host/disk.ts';
-import { makeTree, readTree, type Tree } from './random-tree.ts';
+import { readTree, type Tree } from '../support/tree.ts';
+import { makeTree } from './random-tree.ts';
 import { callsInProcess, FAILURES_SHOWN, GRAPH, restoresTo, type Scratch, scratch } from './store-calls.ts';
 import { checkPositions, checkRebuilt } from './store-checks.ts';
 

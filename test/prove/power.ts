@@ -5,8 +5,9 @@ import { Level } from 'level';
 import { SHARDS } from '../../agent/store/index/reconcile.ts';
 import { type Random, random } from '../../demo/random.ts';
 import { type Effect, watchEffects } from '../../host/disk.ts';
+import { readTree, type Tree } from '../support/tree.ts';
 import { Disk } from './disk-model.ts';
-import { makeTree, readTree, type Tree } from './random-tree.ts';
+import { makeTree } from './random-tree.ts';
 import {
   callsInProcess,
   FAILURES_SHOWN,

@@ -20,7 +20,8 @@ import {
 import { join } from 'node:path';
 import fc from 'fast-check';
 import { random } from '../../demo/random.ts';
-import { difference, type Node, raw, readTree, someBytes, type Tree } from './random-tree.ts';
+import { difference, type Fact, readTree, type Tree } from '../support/tree.ts';
+import { raw, someBytes } from './random-tree.ts';
 import {
   callsInProcess,
   type Policy,
@@ -170,7 +171,7 @@ class Playground {
     return lstatSync(this.#path(name), { throwIfNoEntry: false }) === undefined ? name : undefined;
   }
 
-  #pick(of: number, type?: Node['type']): string | undefined {
+  #pick(of: number, type?: Fact['type']): string | undefined {
     const names = [...readTree(this.#dir)].filter(([, node]) => type === undefined || node.type === type);
     return names[of % Math.max(1, names.length)]?.[0];
   }

@@ -33,7 +33,7 @@ import {
 } from '../../gen/lightkeeper/v1/agent_pb.ts';
 import type { Finding } from '../../gen/lightkeeper/v1/types_pb.ts';
 import { type Ended, lightkeeper } from '../support/program.ts';
-import { difference, readTree, type Tree } from './random-tree.ts';
+import { difference, readTree, type Tree } from '../support/tree.ts';
 
 /** The graph of all stores here. */
 export const GRAPH = 'g';
