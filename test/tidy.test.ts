@@ -475,19 +475,11 @@ const PRESENT_VIOLATIONS = {
 `,
   /** Exported names with a banned word. */
   names: `
-LookOrder
-Looked
-NotedFacts
 NotedFile
 Passage
-Rooms
-Stretch
 addKeeping
 decodeRoom
 look
-noteFacts
-stretchesOf
-tellStory
 `,
 };
 
