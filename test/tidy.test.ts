@@ -475,6 +475,8 @@ const PRESENT_VIOLATIONS = {
 `,
   /** Exported names with a banned word. */
   names: `
+LookOrder
+Looked
 NotedFile
 Passage
 addKeeping
