@@ -3,8 +3,8 @@ import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { generate } from '../demo/generate.ts';
-import { BUILT, killGroup, lightkeeper, start, told } from './support/command.ts';
-import { atEnd, freshPlace, until } from './support/place.ts';
+import { tempFolder } from './support/place.ts';
+import { Agent, lightkeeper, outcomeText } from './support/program.ts';
 
 const ROOT = join(import.meta.dirname, '..');
 const README = readFileSync(join(ROOT, 'README.md'), 'utf8');
@@ -16,18 +16,13 @@ function blocks(kind: string): string[] {
   );
 }
 
-test('every npx lightkeeper line of the README works beside a running up', async (t) => {
-  const place = await freshPlace(t);
+test('README: every npx lightkeeper line works beside a running up', async (t) => {
+  const place = await tempFolder(t);
   const dir = join(place, 'rag_storage');
   await generate(dir, { seed: 1, documents: 4, dimension: 8 });
   const env = { XDG_RUNTIME_DIR: place, LIGHTKEEPER_STATE: join(place, 'state') };
-  const agent = start([process.execPath, BUILT, 'up', '--dir', dir, '--http', '127.0.0.1:0'], { env });
-  atEnd(t, () => killGroup(agent));
-  let printed = '';
-  agent.stdout?.on('data', (data: Buffer) => {
-    printed += data.toString();
-  });
-  await until('the first snapshot', () => / snapshot [0-9a-f]{12}/.test(printed));
+  const agent = new Agent(t, ['--dir', dir], { env });
+  await agent.point(1);
   const lines = blocks('sh')
     .flatMap((block) => block.split('\n'))
     .filter((line) => line.startsWith('npx lightkeeper '));
@@ -35,16 +30,14 @@ test('every npx lightkeeper line of the README works beside a running up', async
   for (const line of lines) {
     const words = line.replaceAll('/data/', `${place}/`).split(' ').slice(2);
     const ended = await lightkeeper(words, { env });
-    assert.equal(ended.code, 0, `${line}\n${told(ended)}`);
+    assert.equal(ended.code, 0, `${line}\n${outcomeText(ended)}`);
   }
-  agent.kill('SIGTERM');
-  await until('the end of the agent', () => agent.exitCode !== null);
-  assert.equal(agent.exitCode, 0);
+  assert.equal((await agent.stop()).code, 0);
 });
 
-test('the demo prints what the README shows, figures apart', async () => {
+test('README: the demo prints what is shown, figures apart', async () => {
   const ended = await lightkeeper(['demo']);
-  assert.equal(ended.code, 0, told(ended));
+  assert.equal(ended.code, 0, outcomeText(ended));
   const shape = (line: string) =>
     line
       .replace(/[0-9a-f]{12,64}/g, '#')
@@ -59,7 +52,7 @@ test('the demo prints what the README shows, figures apart', async () => {
     assert.ok(printed.has(shape(line)), `the demo does not print: ${line}\n${ended.stdout}`);
 });
 
-test('every npm script that the README names exists', () => {
+test('README: every npm script named exists', () => {
   const { scripts } = JSON.parse(readFileSync(join(ROOT, 'package.json'), 'utf8')) as {
     scripts: Record<string, string>;
   };
@@ -70,7 +63,7 @@ test('every npm script that the README names exists', () => {
   for (const name of named) assert.ok(name in scripts, name);
 });
 
-test('every document that the README links to exists', () => {
+test('README: every linked document exists', () => {
   for (const [, path] of README.matchAll(/\]\((docs\/[^)]+)\)/g)) {
     assert.ok(existsSync(join(ROOT, path ?? '')), path);
   }

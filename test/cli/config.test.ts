@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { writeFileSync } from 'node:fs';
 import { it } from 'node:test';
-import { errorLines, type Json, listOf, oneDocument, Place, suite, there } from './program.ts';
+import { errorLines, type Json, listOf, oneDocument, Place, suite, there } from '../support/cli-place.ts';
 
 /** A place with a file of settings, which lies beside the directory. */
 function placeWith(lines: string): Place {
@@ -16,7 +16,7 @@ const WRONG = 'http: here\ngraphs:\n  - dri: rag\n    quiet: -1\n';
 const CHECK = ['config', 'check', '--config', 'config.yaml'];
 
 suite('config check', () => {
-  it('prints the settings that hold and where each comes from', async () => {
+  it('prints the effective settings and the origin of each', async () => {
     const place = placeWith(GOOD);
     const { code, stdout, stderr } = await place.run([...CHECK, '--min-interval', '2s'], {
       LIGHTKEEPER_DISK_RESERVE: '2GiB',
@@ -57,7 +57,7 @@ suite('config check', () => {
     for (const problem of problems) assert.ok(outcome.stderr.includes(`\n  ${problem}\n`), outcome.stderr);
   });
 
-  it('exits 2 and tells all problems at once, as the agent does', async () => {
+  it('exits 2 and lists all problems at once, as the agent does', async () => {
     const place = placeWith(WRONG);
     const check = await place.run(CHECK);
     const agent = await place.run(['agent', '--config', 'config.yaml']);
@@ -69,7 +69,7 @@ suite('config check', () => {
     assert.equal(there(place.path('state')), false);
   });
 
-  it('tells one problem on one line', async () => {
+  it('prints a single problem on one line', async () => {
     const place = placeWith('graphs: [{dir: rag}]\nprofile: fast\n');
     errorLines(await place.run(CHECK), 'one problem');
     const told = await place.failsPlainly(['agent', '--config', 'config.yaml'], 2);
@@ -105,10 +105,10 @@ suite('config schema', () => {
 });
 
 suite('agent', () => {
-  it('guards the graph of a file until it is stopped', async () => {
+  it('protects the graph of a settings file until it is stopped', async () => {
     const place = placeWith(GOOD);
     const running = place.start(['agent', '--config', 'config.yaml', '--disk-reserve', '0']);
-    await running.logs(/ info {2}snapshot taken graph=main .* rpoMs=\d/);
+    await running.says(/ info {2}snapshot taken graph=main .* rpoMs=\d/);
     const { code, signal, stdout } = await running.stop('SIGTERM');
     assert.deepEqual([code, signal, stdout], [0, null, '']);
     const { snapshots } = (await place.json(['list'])) as { snapshots: Json[] };
@@ -118,16 +118,16 @@ suite('agent', () => {
     );
   });
 
-  it('takes all of it from flags and variables too', async () => {
+  it('takes all settings from flags and variables', async () => {
     const place = placeWith('');
     const env = { WORKING_DIR: place.root, WORKSPACE: 'rag', LIGHTKEEPER_HTTP: '127.0.0.1:0' };
     const running = place.start(['agent', '--store', place.store, '--disk-reserve', '0'], env);
-    await running.logs(/ snapshot taken .* rpoMs=\d/);
+    await running.says(/ snapshot taken .* rpoMs=\d/);
     assert.equal((await running.stop('SIGINT')).code, 0);
     assert.equal((await place.ids()).length, 1);
   });
 
-  it('does not supervise an instance yet', async () => {
+  it('refuses to supervise an instance in this version', async () => {
     const place = placeWith(GOOD);
     const outcome = await place.run([
       'agent',

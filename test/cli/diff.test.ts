@@ -14,7 +14,7 @@ import { it } from 'node:test';
 import { deflateSync, inflateSync } from 'node:zlib';
 import { deleteDocument, generate, ingest } from '../../demo/generate.ts';
 import { readGraph } from '../../demo/instance/graph.ts';
-import { hasFields, type Json, listOf, Place, suite } from './program.ts';
+import { hasFields, type Json, listOf, Place, suite } from '../support/cli-place.ts';
 
 const FIXTURES = join(import.meta.dirname, '../../../shared/fixtures');
 const GRAPH = 'graph_chunk_entity_relation.graphml';
@@ -260,7 +260,7 @@ function keeping(place: Place): { states: string[]; keep: () => Promise<void> } 
 }
 
 suite('diff', () => {
-  it('says what an ingest brought, as a slow look at both says it', async () => {
+  it('reports what an ingest added, as an independent comparison does', async () => {
     const place = new Place();
     const state = await generate(place.dir, { seed: 6, documents: 8, dimension: 8 });
     await place.snapshot();
@@ -284,7 +284,7 @@ suite('diff', () => {
     assert.match(plain.stdout, /^FILE .*\n(?:.*\n)*documents: \+2 −0 ~0\n {2}\+ doc-/);
   });
 
-  it('of files of many units, with changes at any place in them, agrees with a slow look', async () => {
+  it('of large files changed at any place agrees with an independent comparison', async () => {
     const place = new Place();
     let state = await generate(place.dir, { seed: 8, documents: 60, dimension: 8 });
     const { states, keep } = keeping(place);
@@ -315,7 +315,7 @@ suite('diff', () => {
       );
   });
 
-  it('of ten states of a real directory agrees with a slow look', {
+  it('of ten states of a real directory agrees with an independent comparison', {
     skip: existsSync(FIXTURES) ? false : 'needs ../shared/fixtures',
   }, async () => {
     const place = new Place();
@@ -335,7 +335,7 @@ suite('diff', () => {
     }
   });
 
-  it('tells which vectors were made anew, however the rows are written', async () => {
+  it('reports recomputed vectors in every layout of the rows', async () => {
     const place = new Place();
     const state = await generate(place.dir, { seed: 9, documents: 60, dimension: 768 });
     const { states, keep } = keeping(place);
@@ -380,7 +380,7 @@ suite('diff', () => {
     assert.match(plain.stdout, /^vectors of entities: \+0 −0, \d+ embedded again\n {2}~ /m);
   });
 
-  it('compares what it can of points that are not whole, and says what it cannot', async () => {
+  it('compares the readable files of a broken snapshot and lists the others', async () => {
     const place = new Place();
     await generate(place.dir, { seed: 6, documents: 3, dimension: 8 });
     await place.snapshot();
@@ -404,7 +404,7 @@ suite('diff', () => {
     assert.equal((answer.documents as Json).addedCount, '0');
   });
 
-  it('needs two snapshots that are there', async () => {
+  it('needs two existing snapshots', async () => {
     const place = new Place();
     await place.snapshot({ a: 'a' });
     await place.fails(['diff', 'latest', '--store', place.store], 2);

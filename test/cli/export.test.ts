@@ -3,7 +3,7 @@ import { readFileSync, truncateSync } from 'node:fs';
 import { join } from 'node:path';
 import { it } from 'node:test';
 import { generate } from '../../demo/generate.ts';
-import { type Json, listOf, oneDocument, Place, suite } from './program.ts';
+import { type Json, listOf, oneDocument, Place, suite } from '../support/cli-place.ts';
 
 const DOCUMENTS = 'kv_store_full_docs.json';
 const CHUNKS = 'kv_store_text_chunks.json';
@@ -15,7 +15,7 @@ function recordsOf(place: Place, name: string): Records {
 }
 
 suite('export', () => {
-  it('gives back a document that was deleted, from the point before', async () => {
+  it('returns a deleted document from the snapshot before', async () => {
     const place = new Place();
     await generate(place.dir, { seed: 3, documents: 5, dimension: 8 });
     const documents = recordsOf(place, DOCUMENTS);
@@ -46,7 +46,7 @@ suite('export', () => {
     assert.deepEqual(oneDocument(plain), answer);
   });
 
-  it('says which file of a point is not whole', async () => {
+  it('names the broken file of a snapshot', async () => {
     const place = new Place();
     await generate(place.dir, { seed: 3, documents: 5, dimension: 8 });
     truncateSync(join(place.dir, DOCUMENTS), 100);
@@ -55,7 +55,7 @@ suite('export', () => {
     assert.match(String(message), /"kv_store_full_docs\.json" in it is not whole: .* it ends in the middle/);
   });
 
-  it('needs a document, and one that was there', async () => {
+  it('needs the id of a document in the snapshot', async () => {
     const place = new Place();
     await place.snapshot({ a: 'a' });
     await place.fails(['export', '--store', place.store], 2);

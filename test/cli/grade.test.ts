@@ -3,8 +3,8 @@ import { existsSync, readdirSync, readFileSync, rmSync, truncateSync, writeFileS
 import { join } from 'node:path';
 import { it } from 'node:test';
 import { generate } from '../../demo/generate.ts';
+import { type Json, listOf, oneDocument, Place, suite } from '../support/cli-place.ts';
 import { clockShifted, needing } from '../support/machine.ts';
-import { type Json, listOf, oneDocument, Place, suite } from './program.ts';
 
 const GRAPH = 'graph_chunk_entity_relation.graphml';
 const CHUNKS = 'kv_store_text_chunks.json';
@@ -29,7 +29,7 @@ function dropRecords(place: Place, name: string, count: number): Buffer {
 async function graded(
   place: Place,
   args: readonly string[] = [],
-  env: NodeJS.ProcessEnv = {},
+  env: Readonly<Record<string, string>> = {},
 ): Promise<Json> {
   const words = ['snapshot', '--dir', place.dir, '--store', place.store, '--json', ...args];
   const outcome = await place.run(words, env);
@@ -43,8 +43,8 @@ function codes(snapshot: Json): unknown[] {
   return listOf(snapshot, 'findings').map(({ code }) => code);
 }
 
-suite('a grade', () => {
-  it('is VALID for a whole graph, with what is in it', async () => {
+suite('the grade of a snapshot', () => {
+  it('is VALID for a whole graph, with its statistics', async () => {
     const place = await graphPlace();
     const snapshot = await graded(place);
     assert.deepEqual([snapshot.grade, snapshot.findings], ['VALID', []]);
@@ -65,7 +65,7 @@ suite('a grade', () => {
     assert.deepEqual([snapshot.grade, snapshot.stats], ['VALID', undefined]);
   });
 
-  it('is INVALID for a file that does not read, and such a point is no latest-valid', async () => {
+  it('is INVALID for an unreadable file, which latest-valid skips', async () => {
     const place = await graphPlace();
     const whole = await graded(place);
     const kept = readFileSync(join(place.dir, GRAPH));
@@ -85,7 +85,7 @@ suite('a grade', () => {
   });
 
   it(
-    'is TORN for files that do not agree, and INVALID once they have been so for a while',
+    'is TORN for files that disagree, and INVALID after a minute without change',
     needing('faketime'),
     async () => {
       const place = await graphPlace();
@@ -124,7 +124,7 @@ suite('a grade', () => {
     },
   );
 
-  it('is given to a point that nobody has looked into when the directory is met again', async () => {
+  it('is added to an ungraded snapshot when the directory is captured again', async () => {
     const place = await graphPlace();
     const first = await graded(place, ['--no-grade']);
     assert.equal(first.grade, 'UNGRADED');
@@ -136,7 +136,7 @@ suite('a grade', () => {
     await place.json(['restore', '--snapshot', 'latest-valid', '--to', place.path('to')]);
   });
 
-  it('survives the loss of the index and a rewriting of packs', async () => {
+  it('survives the loss of the index and a repack', async () => {
     const place = await graphPlace();
     const first = await graded(place);
     dropRecords(place, 'kv_store_llm_response_cache.json', 1);
@@ -157,7 +157,7 @@ suite('a grade', () => {
     assert.equal((await graded(place)).grade, second.grade, 'what was noted is still there');
   });
 
-  it('says in a line what came and went', async () => {
+  it('comes with a line about what came and went', async () => {
     const place = await graphPlace();
     assert.equal((await graded(place)).summary, '');
     const other = await graphPlace(7);
@@ -169,8 +169,8 @@ suite('a grade', () => {
   });
 });
 
-suite('an error between files', () => {
-  it('stands after three captures, within ten minutes', needing('faketime'), async () => {
+suite('a broken promise', () => {
+  it('becomes a standing finding after three captures over ten minutes', needing('faketime'), async () => {
     const place = await graphPlace();
     await graded(place);
     dropRecords(place, CHUNKS, 1);
@@ -183,7 +183,7 @@ suite('an error between files', () => {
     assert.equal((standing as { standing: Json }).standing.stands, true);
   });
 
-  it('stands when it is accepted, with a reason; a new one does not', async () => {
+  it('becomes a standing finding when accepted with a reason; a new one does not', async () => {
     const place = await graphPlace();
     await graded(place);
     dropRecords(place, VECTORS.replace('vdb_chunks', 'kv_store_text_chunks'), 1);
@@ -211,7 +211,7 @@ suite('an error between files', () => {
     assert.equal((await graded(place)).grade, 'TORN');
   });
 
-  it('of a file that does not read is never accepted', async () => {
+  it('cannot be accepted for an unreadable file', async () => {
     const place = await graphPlace();
     truncateSync(join(place.dir, VECTORS), 1000);
     await graded(place);
@@ -219,8 +219,8 @@ suite('an error between files', () => {
   });
 });
 
-suite('an alarm', () => {
-  it('goes off when much is gone, and pushes nothing out until it is acknowledged', async () => {
+suite('the alarm "emptied"', () => {
+  it('is raised by a large loss, and retention removes nothing until it is acknowledged', async () => {
     const place = await graphPlace(20);
     const before = [];
     for (let n = 0; n < 3; n++) {
@@ -262,7 +262,7 @@ suite('an alarm', () => {
 });
 
 suite('an emptied directory', () => {
-  it('is an alarm, and pushes nothing out', async () => {
+  it('raises the alarm, and retention removes nothing', async () => {
     const place = await graphPlace();
     const whole = await graded(place);
     for (const name of readdirSync(place.dir)) rmSync(join(place.dir, name));
@@ -281,7 +281,7 @@ suite('an emptied directory', () => {
 });
 
 suite('the last usable point', () => {
-  it('is not deleted, a broken one is', async () => {
+  it('cannot be deleted; a broken one can', async () => {
     const place = await graphPlace();
     const whole = await graded(place);
     truncateSync(join(place.dir, GRAPH), 100);

@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import { it } from 'node:test';
-import { type Json, Place, type Running, suite } from './program.ts';
+import { type Json, Place, suite } from '../support/cli-place.ts';
+import type { Running } from '../support/program.ts';
 
 function start(place: Place, command: string, ...args: string[]): Running {
   place.write('a', 'a');
@@ -21,7 +22,7 @@ suite('the log of an agent', () => {
   it('is on standard error, a line per event; standard output stays empty', async () => {
     const place = new Place();
     const running = start(place, 'agent');
-    await running.logs(/ snapshot taken /);
+    await running.says(/ snapshot taken /);
     const { code, stdout, stderr } = await running.stop('SIGTERM');
     assert.deepEqual([code, stdout], [0, '']);
     for (const line of stderr.trimEnd().split('\n'))
@@ -34,7 +35,7 @@ suite('the log of an agent', () => {
     for (const command of ['agent', 'up']) {
       const place = new Place();
       const running = start(place, command, '--log-format', 'json');
-      await running.logs(/"snapshot taken"/);
+      await running.says(/"snapshot taken"/);
       const { code, stdout, stderr } = await running.stop('SIGTERM');
       assert.deepEqual([code, stdout], [0, '']);
       const records = stderr.trimEnd().split('\n');
@@ -57,8 +58,8 @@ suite('the log of an agent', () => {
     it(`whose readers have gone does not end ${command}`, async () => {
       const place = new Place();
       const running = start(place, command);
-      running.child.stdout.destroy();
-      running.child.stderr.destroy();
+      running.child.stdout?.destroy();
+      running.child.stderr?.destroy();
       await points(place, 1);
       place.write('a', 'b');
       await points(place, 2);

@@ -16,7 +16,7 @@ import {
 } from 'node:fs';
 import { join } from 'node:path';
 import { it } from 'node:test';
-import { hasFields, Place, suite, there } from './program.ts';
+import { hasFields, Place, suite, there } from '../support/cli-place.ts';
 
 const RESTORED = {
   snapshotId: 'id',
@@ -64,7 +64,7 @@ function restoring(place: Place, snapshot: string, to: string, ...more: string[]
 }
 
 suite('restore', () => {
-  it('brings back names, bytes, modes, times and links as they were', async () => {
+  it('restores names, bytes, modes, times and links as they were', async () => {
     const place = new Place();
     fill(place);
     const { snapshotId, files } = await place.snapshot();
@@ -83,7 +83,7 @@ suite('restore', () => {
     );
   });
 
-  it('brings back times to the microsecond', async () => {
+  it('restores times to the microsecond', async () => {
     const place = new Place();
     const micros = Array.from({ length: 20 }, (_, i) => 1_795_158_884_771_421n + BigInt(i) * 1_000_003n);
     for (const [i, micro] of micros.entries()) {
@@ -99,7 +99,7 @@ suite('restore', () => {
     assert.deepEqual(times(place.path('to')), micros);
   });
 
-  it('takes an id, the start of one, latest and latest-valid', async () => {
+  it('accepts an id, an id prefix, latest and latest-valid', async () => {
     const place = new Place();
     const old = String((await place.snapshot({ a: 'old' })).snapshotId);
     await place.snapshot({ a: 'new' });
@@ -117,7 +117,7 @@ suite('restore', () => {
     assert.equal(there(place.path('no')), false);
   });
 
-  it('needs --graph for latest where the store holds several', async () => {
+  it('needs --graph for latest if the store holds several graphs', async () => {
     const place = new Place();
     await place.snapshot({ a: 'one' }, '--graph', 'one');
     const two = await place.snapshot({ a: 'two' }, '--graph', 'two');
@@ -129,7 +129,7 @@ suite('restore', () => {
     assert.equal(readFileSync(place.path('to2/a'), 'utf8'), 'two');
   });
 
-  it('refuses a directory that is not empty, and leaves what is in it', async () => {
+  it('refuses a directory that is not empty and leaves it alone', async () => {
     const place = new Place();
     await place.snapshot({ a: 'a' });
     mkdirSync(place.path('to'));
@@ -141,7 +141,7 @@ suite('restore', () => {
     assert.equal(readFileSync(place.path('file'), 'utf8'), 'mine');
   });
 
-  it('fills a directory that is there and empty', async () => {
+  it('fills an existing empty directory', async () => {
     const place = new Place();
     fill(place);
     await place.snapshot();
@@ -152,7 +152,7 @@ suite('restore', () => {
     assert.equal(statSync(place.path('to')).ino, ino, 'it may be a mount point');
   });
 
-  it('brings back only what --path asks for', async () => {
+  it('restores only what --path selects', async () => {
     const place = new Place();
     fill(place);
     await place.snapshot();
@@ -164,7 +164,7 @@ suite('restore', () => {
     assert.equal(there(place.path('no')), false);
   });
 
-  it('with --path and --in-place is wrong usage', async () => {
+  it('refuses --path with --in-place', async () => {
     const place = new Place();
     await place.snapshot({ a: 'a' });
     const both = ['--in-place', place.dir, '--instance-stopped', '--path', 'a'];
@@ -172,7 +172,7 @@ suite('restore', () => {
     assert.equal(readFileSync(join(place.dir, 'a'), 'utf8'), 'a');
   });
 
-  it('with --dry-run says what it would do, refuses what it would refuse, and makes nothing', async () => {
+  it('with --dry-run reports or refuses as without, and writes nothing', async () => {
     const place = new Place();
     fill(place);
     await place.snapshot();
@@ -185,7 +185,7 @@ suite('restore', () => {
     await place.fails([...restoring(place, 'latest', 'to', '--dry-run'), '--store', place.store], 4);
   });
 
-  it('gives a torn snapshot only by its id and with --allow-torn', async () => {
+  it('restores a torn snapshot only by id and with --allow-torn', async () => {
     const place = new Place();
     const torn = String((await place.tornSnapshot()).snapshotId);
     for (const name of ['latest', 'latest-valid'])
@@ -196,7 +196,7 @@ suite('restore', () => {
     assert.match(readFileSync(place.path('to/restless'), 'utf8'), /^[0-9]*$/);
   });
 
-  it('of latest passes a newer torn snapshot over', async () => {
+  it('of latest skips a newer torn snapshot', async () => {
     const place = new Place();
     const good = await place.snapshot({ a: 'good' });
     await place.tornSnapshot();
@@ -204,7 +204,7 @@ suite('restore', () => {
     assert.equal(snapshotId, good.snapshotId);
   });
 
-  it('exits 1 where bytes are damaged, and leaves no directory behind', async () => {
+  it('exits 1 for damaged bytes and leaves no directory behind', async () => {
     const place = new Place();
     await place.snapshot({ a: 'x'.repeat(10_000) });
     place.damage();

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { linkSync, mkdirSync, rmSync, symlinkSync, utimesSync, writeFileSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import { it } from 'node:test';
-import { hasFields, type Json, kinds, listOf, Place, suite, there } from './program.ts';
+import { hasFields, type Json, kinds, listOf, Place, suite, there } from '../support/cli-place.ts';
 
 const SNAPSHOT = {
   snapshotId: 'id',
@@ -56,7 +56,7 @@ function position(snapshot: Json): Json {
 }
 
 suite('snapshot', () => {
-  it('answers with what it took', async () => {
+  it('reports the snapshot it took', async () => {
     const place = new Place();
     const before = Date.now();
     const snapshot = await place.snapshot({ 'a.json': '{"a":1}', 'b.txt': 'b'.repeat(1000) });
@@ -86,7 +86,7 @@ suite('snapshot', () => {
     assert.equal(['UNGRADED', 'VALID', 'DEGRADED', 'TORN', 'INVALID'].includes(String(snapshot.grade)), true);
   });
 
-  it('of a second state goes on from the first, and costs what is new', async () => {
+  it('of a second state has the first as parent and stores only what is new', async () => {
     const place = new Place();
     const first = await place.snapshot({ a: 'a'.repeat(5000), b: 'b' });
     const second = await place.snapshot({ b: 'bb' });
@@ -98,7 +98,7 @@ suite('snapshot', () => {
     assert.deepEqual(await place.ids(), [second.snapshotId, first.snapshotId]);
   });
 
-  it('takes workspaces as a part of the directory, or each as a graph of its own with --split', async () => {
+  it('includes workspaces, or takes each as its own graph with --split', async () => {
     const place = new Place();
     for (const folder of ['one', 'notes']) mkdirSync(join(place.dir, folder));
     place.write('one/kv_store_text_chunks.json', '{}');
@@ -115,7 +115,7 @@ suite('snapshot', () => {
     assert.match(plain.stdout, /^rag: unchanged since .*\nrag\.one: unchanged since /m);
   });
 
-  it('of an unchanged directory makes none: the head comes back, confirmed anew', async () => {
+  it('of an unchanged directory returns the head, confirmed again', async () => {
     const place = new Place();
     const first = await place.snapshot({ a: 'a' });
     const again = await place.snapshot();
@@ -131,7 +131,7 @@ suite('snapshot', () => {
     assert.equal(back.unchanged, false);
   });
 
-  it('says how many bytes it added to the store', async () => {
+  it('reports the bytes it added to the store', async () => {
     const place = new Place();
     let sum = 0;
     for (const content of ['a'.repeat(3000), 'b'.repeat(70_000)]) {
@@ -141,13 +141,13 @@ suite('snapshot', () => {
     }
   });
 
-  it('of an empty directory is one', async () => {
+  it('of an empty directory is allowed', async () => {
     const place = new Place();
     const { files, rawBytes, units } = await place.snapshot();
     assert.deepEqual([files, rawBytes, units], [0, '0', '0']);
   });
 
-  it('keeps tags, and answers after the commit with --no-grade', async () => {
+  it('stores tags, and returns after the commit with --no-grade', async () => {
     const place = new Place();
     const tagged = await place.snapshot({ a: 'a' }, '--tag', 'release=1.4', '--tag', 'by=a=b', '--no-grade');
     assert.deepEqual(tagged.tags, { release: '1.4', by: 'a=b' });
@@ -156,7 +156,7 @@ suite('snapshot', () => {
     assert.deepEqual(listed?.tags, tagged.tags);
   });
 
-  it('keeps a tag also where nothing has changed: the point is what was meant', async () => {
+  it('of an unchanged directory tags the head', async () => {
     const place = new Place();
     await place.snapshot({ a: 'a' }, '--tag', 'old=1');
     const again = await place.snapshot({}, '--tag', 'release=1.4');
@@ -166,7 +166,7 @@ suite('snapshot', () => {
     assert.deepEqual(listed?.tags, { old: '1', release: '1.4' });
   });
 
-  it('names the graph after its directory, or as told', async () => {
+  it('names the graph after its directory or by --graph', async () => {
     const place = new Place();
     const odd = place.path('my graph (old)');
     mkdirSync(odd);
@@ -175,7 +175,7 @@ suite('snapshot', () => {
     assert.equal((await place.json(['snapshot', '--dir', `${basename(place.dir)}/`])).graphId, 'rag');
   });
 
-  it('that is torn exits 3, has no place in the history, and is nobody’s parent', async () => {
+  it('that is torn exits 3, has no sequence and is never a parent', async () => {
     const place = new Place();
     const good = await place.snapshot({ a: 'a' });
     const torn = await place.tornSnapshot();
@@ -191,7 +191,7 @@ suite('snapshot', () => {
     assert.equal((snapshot as Json).snapshotId, next.snapshotId);
   });
 
-  it('waits no longer than --settle-timeout says', async () => {
+  it('waits no longer than --settle-timeout', async () => {
     const place = new Place();
     place.write('a', 'just now');
     const startedMs = performance.now();
@@ -201,7 +201,7 @@ suite('snapshot', () => {
     assert.equal(performance.now() - startedMs < 6000, true);
   });
 
-  it('leaves out what it cannot keep with a finding, and temporary siblings without one', async () => {
+  it('skips special files with a finding, and temporary siblings without one', async () => {
     const place = new Place();
     writeFileSync(join(place.dir, 'kv.json.tmp.1.2.3'), 'half');
     mkdirSync(join(place.dir, '.lightkeeper'));
@@ -226,7 +226,7 @@ suite('snapshot', () => {
     );
   });
 
-  it('goes to the store of the state folder, or of the original variable', async () => {
+  it("uses the store in the state folder, or that of LightRAG's variable", async () => {
     const place = new Place();
     place.write('a', 'a');
     const take = ['snapshot', '--dir', place.dir];
@@ -236,7 +236,7 @@ suite('snapshot', () => {
     assert.equal(there(place.path('old/packs')), true);
   });
 
-  it('says a line for people, on standard output alone', async () => {
+  it('prints one line, on standard output only', async () => {
     const place = new Place();
     place.write('a', 'a');
     const taken = await place.run(['snapshot', '--dir', place.dir, '--store', place.store]);
@@ -248,7 +248,7 @@ suite('snapshot', () => {
 });
 
 suite('list', () => {
-  it('answers with every snapshot, the newest first', async () => {
+  it('lists every snapshot, newest first', async () => {
     const place = new Place();
     const taken: unknown[] = [];
     for (const content of ['1', '2', '3']) taken.unshift((await place.snapshot({ a: content })).snapshotId);
@@ -267,13 +267,13 @@ suite('list', () => {
     for (const id of taken) assert.equal(people.stdout.includes(String(id).slice(0, 12)), true);
   });
 
-  it('of an empty store, or of a graph that is not there, is empty', async () => {
+  it('of an empty store or an unknown graph is empty', async () => {
     const place = new Place();
     await place.snapshot({ a: 'a' });
     assert.deepEqual(await place.json(['list', '--graph', 'other']), { snapshots: [], nextPageToken: '' });
   });
 
-  it('of one graph leaves the others out', async () => {
+  it('with --graph lists one graph only', async () => {
     const place = new Place();
     const one = await place.snapshot({ a: 'a' }, '--graph', 'one');
     const two = await place.snapshot({}, '--graph', 'two');
@@ -284,7 +284,7 @@ suite('list', () => {
 });
 
 suite('show', () => {
-  it('answers with the snapshot, its files and its findings', async () => {
+  it('prints the snapshot, its files and its findings', async () => {
     const place = new Place();
     mkdirSync(join(place.dir, 'folder'), { mode: 0o750 });
     place.write('folder/file', 'four');
@@ -316,7 +316,7 @@ suite('show', () => {
     assert.match(people.stdout, /folder\/file/);
   });
 
-  it('writes names that are not UTF-8 as escapes, and their bytes beside', async () => {
+  it('prints names that are not UTF-8 as escapes, with their bytes', async () => {
     const place = new Place();
     const raw = Buffer.concat([Buffer.from(`${place.dir}/odd`), Buffer.from([0xff, 0xc3])]);
     writeFileSync(raw, '');
@@ -335,7 +335,7 @@ suite('show', () => {
     rmSync(raw);
   });
 
-  it('takes an id, the first eight digits of one, latest and latest-valid', async () => {
+  it('accepts an id, its first eight digits, latest and latest-valid', async () => {
     const place = new Place();
     const first = String((await place.snapshot({ a: '1' })).snapshotId);
     const second = String((await place.snapshot({ a: '2' })).snapshotId);

@@ -4,7 +4,7 @@ import { request } from 'node:http';
 import { connect } from 'node:net';
 import { join } from 'node:path';
 import { it } from 'node:test';
-import { type Agent, hasFields, type Json, listOf, Place, suite, there } from './program.ts';
+import { hasFields, type Json, listOf, Place, suite, there, type Up } from '../support/cli-place.ts';
 
 interface Answer {
   readonly status: number;
@@ -34,7 +34,7 @@ function ask(
 }
 
 /** Waits until the agent has a point. */
-async function protectedSince({ running }: Agent): Promise<void> {
+async function protectedSince({ running }: Up): Promise<void> {
   await running.says(/protected since .*RPO /);
 }
 
@@ -47,7 +47,7 @@ function lasting(value: unknown): unknown {
 }
 
 suite('up', () => {
-  it('protects a directory: says where the points are and since when', async () => {
+  it('prints where the snapshots are and since when the directory is protected', async () => {
     const place = new Place();
     place.write('a', 'first');
     const agent = await place.up();
@@ -64,7 +64,7 @@ suite('up', () => {
   });
 
   for (const signal of ['SIGTERM', 'SIGINT'] as const) {
-    it(`ends with 0 on ${signal}, after a last snapshot of what has just changed`, async () => {
+    it(`on ${signal} takes a last snapshot and exits 0`, async () => {
       const place = new Place();
       place.write('a', 'first');
       const agent = await place.up();
@@ -78,7 +78,7 @@ suite('up', () => {
     });
   }
 
-  it('names the graph as told, and takes its store from the state folder', async () => {
+  it('names the graph by --graph and puts its store into the state folder', async () => {
     const place = new Place();
     const state = place.path('elsewhere');
     const args = ['up', '--dir', place.dir, '--graph', 'main', '--state', state, '--http', '127.0.0.1:0'];
@@ -89,7 +89,7 @@ suite('up', () => {
     assert.equal((JSON.parse(stdout) as { snapshots: Json[] }).snapshots[0]?.graphId, 'main');
   });
 
-  it('refuses what cannot be protected, and makes nothing', async () => {
+  it('refuses what cannot be protected and writes nothing', async () => {
     const place = new Place();
     place.write('file', '');
     const http = ['--http', '127.0.0.1:0'];
@@ -99,7 +99,7 @@ suite('up', () => {
     assert.equal(there(place.path('state')), false);
   });
 
-  it('waits for a directory that is not there yet', async () => {
+  it('waits for a directory that does not exist yet', async () => {
     const place = new Place();
     rmSync(place.dir, { recursive: true });
     const agent = await place.up();
@@ -112,7 +112,7 @@ suite('up', () => {
     assert.equal((await agent.stop()).code, 0);
   });
 
-  it('guards workspaces as graphs of their own, also those that come later', async () => {
+  it('protects each workspace as its own graph, later ones included', async () => {
     const place = new Place();
     place.write('kv_store_full_docs.json', '{}');
     for (const folder of ['one', 'plain']) mkdirSync(join(place.dir, folder));
@@ -135,7 +135,7 @@ suite('up', () => {
     assert.equal((await agent.stop()).code, 0);
   });
 
-  it('refuses a port and a store that another one has', async () => {
+  it('refuses a port or a store that another process uses', async () => {
     const place = new Place();
     const agent = await place.up();
     const { port } = new URL(agent.url);
@@ -148,7 +148,7 @@ suite('up', () => {
 });
 
 suite('a store that a running agent holds', () => {
-  it('answers every command as it does when it is free', async () => {
+  it('gives every command the same result as a free one', async () => {
     const place = new Place();
     place.write('a', 'a');
     mkdirSync(join(place.dir, 'folder'));
@@ -188,7 +188,7 @@ suite('a store that a running agent holds', () => {
       assert.equal(readFileSync(place.path(`${to}/folder/b`), 'utf8'), 'b'.repeat(20_000));
   });
 
-  it('is changed by commands, and the agent goes on', async () => {
+  it('can be changed by commands while the agent runs', async () => {
     const place = new Place();
     place.write('a', '1');
     const agent = await place.up();
@@ -216,7 +216,7 @@ suite('a store that a running agent holds', () => {
     assert.deepEqual((await place.json(['verify', '--level', 'bytes'])).findings, []);
   });
 
-  it('is reached over a socket that only this user can open', async () => {
+  it('is served on a socket that only its user can open', async () => {
     const place = new Place();
     const agent = await place.up();
     const folder = place.path('run/lightkeeper');
@@ -226,7 +226,7 @@ suite('a store that a running agent holds', () => {
     await agent.stop();
   });
 
-  it('is refused with 4 where its agent cannot be reached, and freed by its death', async () => {
+  it('is refused with exit 4 if its agent is unreachable, and free after its death', async () => {
     const place = new Place();
     const agent = await place.up();
     await protectedSince(agent);
@@ -239,7 +239,7 @@ suite('a store that a running agent holds', () => {
     assert.equal((await place.ids()).length, 1);
   });
 
-  it('is refused with 4 where its agent does not answer', async () => {
+  it('is refused with exit 4 if its agent does not respond', async () => {
     const place = new Place();
     const agent = await place.up();
     await protectedSince(agent);
@@ -255,7 +255,7 @@ suite('a store that a running agent holds', () => {
 });
 
 suite('the HTTP port of an agent', () => {
-  it('answers probes with JSON, and 200 once there is a point', async () => {
+  it('serves probes as JSON, with 200 once there is a snapshot', async () => {
     const place = new Place();
     const agent = await place.up();
     await protectedSince(agent);
@@ -271,11 +271,11 @@ suite('the HTTP port of an agent', () => {
     await agent.stop();
   });
 
-  it('says 503 and why while nothing can be captured, but is alive', async () => {
+  it('returns 503 with the reason while capture is impossible, but stays alive', async () => {
     const place = new Place();
     place.write('a', 'a');
     const agent = await place.up('--disk-reserve', '1000TiB');
-    await agent.running.until('it says why', () => /disk reserve/.exec(agent.running.stderr) ?? undefined);
+    await agent.running.says(/disk reserve/);
     for (const path of ['/readiness', '/health']) {
       const { status, body } = await ask(agent.url, path);
       assert.equal(status, 503, path);
@@ -288,18 +288,18 @@ suite('the HTTP port of an agent', () => {
     assert.match(stderr, /^(?:error: Cannot [^\n]+\nhint: [^\n]+\n)+$/);
   });
 
-  it('answers OPTIONS as GET: load balancers probe with it', async () => {
+  it('handles OPTIONS like GET, as load balancers probe with it', async () => {
     const place = new Place();
     place.write('a', 'a');
     const agent = await place.up('--disk-reserve', '1000TiB');
-    await agent.running.until('it says why', () => /disk reserve/.exec(agent.running.stderr) ?? undefined);
+    await agent.running.says(/disk reserve/);
     const readiness = (await ask(agent.url, '/readiness', 'OPTIONS')).status;
     const liveness = (await ask(agent.url, '/liveness', 'OPTIONS')).status;
     await agent.stop();
     assert.deepEqual([readiness, liveness], [503, 200]);
   });
 
-  it('answers nobody who calls it by a name of his own', async () => {
+  it('refuses requests with a foreign Host header', async () => {
     const place = new Place();
     const agent = await place.up();
     const evil = await ask(agent.url, '/metrics', 'GET', { host: 'evil.example' });
@@ -310,7 +310,7 @@ suite('the HTTP port of an agent', () => {
     await agent.stop();
   });
 
-  it('stays alive when it is sent nonsense', async () => {
+  it('survives malformed requests', async () => {
     const place = new Place();
     const agent = await place.up();
     const { port } = new URL(agent.url);
@@ -371,7 +371,7 @@ function families(text: string): Map<string, Family> {
 }
 
 suite('the metrics of an agent', () => {
-  it('are in the format of Prometheus, and tell what was done', async () => {
+  it('are in the Prometheus format and count what was done', async () => {
     const place = new Place();
     place.write('a', 'a'.repeat(1000));
     const agent = await place.up('--graph', 'main');
@@ -411,7 +411,7 @@ suite('the metrics of an agent', () => {
     await agent.stop();
   });
 
-  it('of our own pass the rules of promtool', async () => {
+  it('follow the rules of promtool', async () => {
     const place = new Place();
     const agent = await place.up();
     await protectedSince(agent);
@@ -431,11 +431,11 @@ suite('the metrics of an agent', () => {
     assert.deepEqual(problems, []);
   });
 
-  it('count failures by their reason', async () => {
+  it('count failures by reason', async () => {
     const place = new Place();
     place.write('a', 'a');
     const agent = await place.up('--disk-reserve', '1000TiB');
-    await agent.running.until('it says why', () => /disk reserve/.exec(agent.running.stderr) ?? undefined);
+    await agent.running.says(/disk reserve/);
     const { body } = await ask(agent.url, '/metrics');
     await agent.stop();
     const errors = families(body).get('lightrag_backup_errors_total')?.samples ?? [];

@@ -2,7 +2,9 @@ import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
-import { built, errorLines, oneDocument, Place, Running, suite, there } from './program.ts';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { errorLines, oneDocument, Place, suite, there } from '../support/cli-place.ts';
+import { BUILT, runToEnd } from '../support/program.ts';
 
 const PACKAGE = JSON.parse(readFileSync(join(import.meta.dirname, '../../package.json'), 'utf8')) as {
   version: string;
@@ -22,7 +24,7 @@ keys create|ca init|token create|config check|config schema`
   .map((line) => line.split(' '));
 
 /** What the contract says of this version. */
-const BUILT = [
+const WORKS = [
   'up',
   'demo',
   'snapshot',
@@ -42,52 +44,56 @@ const listed = new Place().run(['--help']).then(({ stdout }) => {
   return new Set([...commands.matchAll(/^ {2}([a-z]+)/gm)].map(([, word]) => word));
 });
 
-describe('the answer to a simple question', () => {
-  it('comes in under 150 ms: version and help', async () => {
-    const place = new Place();
-    const said: Record<string, RegExp> = {
-      '--version': new RegExp(`^${PACKAGE.version.replaceAll('.', '\\.')}\n$`),
-      '--help': /^Usage: lightkeeper /,
-    };
-    for (const [flag, text] of Object.entries(said)) {
+/** Seconds that a command takes: on the clock or, as other processes compute too, on the processor. */
+async function secondsOf(command: readonly string[], printed: RegExp): Promise<number> {
+  const timed = ['bash', '-c', 'TIMEFORMAT="%R %U %S"; time "$@"', 'bash'];
+  const { code, stdout, stderr } = await runToEnd([...timed, ...command], { env: new Place().env });
+  assert.equal(code, 0);
+  assert.match(stdout, printed);
+  const [real = 0, user = 0, system = 0] = stderr.trim().split(' ').map(Number);
+  return Math.min(real, user + system);
+}
+
+const SIMPLE_QUESTIONS: Readonly<Record<string, RegExp>> = {
+  '--version': new RegExp(`^${PACKAGE.version.replaceAll('.', '\\.')}\n$`),
+  '--help': /^Usage: lightkeeper /,
+};
+const LIMIT_S = 0.15;
+const ATTEMPTS = 30;
+
+describe('a simple question', () => {
+  for (const [flag, printed] of Object.entries(SIMPLE_QUESTIONS)) {
+    it(`${flag} ends within 150 ms`, async (t) => {
       let best = Number.POSITIVE_INFINITY;
-      for (let i = 0; i < 10 && best >= 0.15; i++) {
-        const timed = 'TIMEFORMAT="%R %U %S"; time "$@"';
-        const running = new Running(
-          'bash',
-          ['-c', timed, 'bash', process.execPath, built, flag],
-          place.env,
-          place.root,
-        );
-        const { code, stdout, stderr } = await running.ended;
-        assert.equal(code, 0);
-        assert.match(stdout, text);
-        const [real = 0, user = 0, system = 0] = stderr.trim().split(' ').map(Number);
-        // On a busy machine the time on the clock says little: then what it computed counts.
-        best = Math.min(best, real, user + system);
+      let bare = Number.POSITIVE_INFINITY;
+      for (let i = 0; i < ATTEMPTS && best >= LIMIT_S; i++) {
+        if (i > 0) await sleep(200);
+        best = Math.min(best, await secondsOf([process.execPath, BUILT, flag], printed));
+        bare = Math.min(bare, await secondsOf([process.execPath, '-e', '0'], /^$/));
       }
-      assert.equal(best < 0.15, true, `${flag} took ${best} s at best`);
-    }
-  });
+      // Other processes slow this one down by more than the limit leaves room for: nothing can be measured.
+      if (best >= LIMIT_S && bare > LIMIT_S / 2) t.skip(`the machine is busy: Node alone takes ${bare} s`);
+      else assert.ok(best < LIMIT_S, `${best} s at best; Node alone takes ${bare} s`);
+    });
+  }
 });
 
 suite('the program', () => {
-  it('runs as a file of its own: it is what npx starts', async () => {
+  it('can be executed directly, as npx does', async () => {
     assert.deepEqual(PACKAGE.bin, { lightkeeper: 'dist/lightkeeper.js' });
     const place = new Place();
-    const running = new Running(built, ['--version'], place.env, place.root);
-    const { code, stdout, stderr } = await running.ended;
+    const { code, stdout, stderr } = await runToEnd([BUILT, '--version'], { env: place.env });
     assert.deepEqual([code, stderr, stdout], [0, '', `${PACKAGE.version}\n`]);
   });
 
-  it('without a command shows its help', async () => {
+  it('prints its help without a command', async () => {
     const place = new Place();
     const { code, stdout } = await place.run([]);
     assert.equal(code, 0);
     assert.equal(stdout, (await place.run(['help'])).stdout);
   });
 
-  it('makes nothing where it only answers', async () => {
+  it('writes nothing when it only prints', async () => {
     const place = new Place();
     await place.run(['--help']);
     await place.run(['list']);
@@ -98,7 +104,7 @@ suite('the program', () => {
 suite('a command of the contract', () => {
   for (const args of CONTRACT) {
     const [word = ''] = args;
-    it(`${word} is in --help, or answers that it is not in this version`, async () => {
+    it(`${word} is in --help or is refused as not in this version`, async () => {
       const place = new Place();
       if ((await listed).has(word)) {
         const help = await place.run([word, '--help']);
@@ -106,14 +112,14 @@ suite('a command of the contract', () => {
         assert.match(help.stdout, new RegExp(`^Usage: lightkeeper ${word}\\b`));
         return;
       }
-      assert.ok(!BUILT.includes(word), `${word} is in --help`);
+      assert.ok(!WORKS.includes(word), `${word} is in --help`);
       const { code, message } = await place.fails(args, 2);
       assert.equal(code, 'UNIMPLEMENTED');
       assert.match(String(message), /not in this version/);
     });
   }
 
-  it('that is not built yet gives no help either', async () => {
+  it('that is not in this version has no help', async () => {
     const place = new Place();
     const known = await listed;
     const first = CONTRACT.map(([word = '']) => word).find((word) => !known.has(word));
@@ -127,7 +133,7 @@ suite('a command of the contract', () => {
     }
   });
 
-  it('whose part is not built yet says so for that part', async () => {
+  it('with an option that is not in this version is refused for it', async () => {
     const place = new Place();
     await place.snapshot({ a: 'a' });
     const parts = [
@@ -184,14 +190,14 @@ suite('wrong usage', () => {
     ['a level that is none', ['verify', '--level', 'deep']],
   ];
   for (const [what, args] of wrong) {
-    it(`exits 2 for ${what}, and makes nothing`, async () => {
+    it(`exits 2 for ${what} and writes nothing`, async () => {
       const place = new Place();
       await place.fails(args, 2);
       assert.equal(!there(place.path('state')) && !there(place.path('x')), true);
     });
   }
 
-  it('says nothing on standard output without --json', async () => {
+  it('prints nothing on standard output without --json', async () => {
     const place = new Place();
     place.write('foreign', '');
     const plain: [number, string[]][] = [
@@ -206,7 +212,7 @@ suite('wrong usage', () => {
     for (const [code, args] of plain) await place.failsPlainly(args, code);
   });
 
-  it('exits 2 for a name that cannot be a graph', async () => {
+  it('exits 2 for an invalid graph id', async () => {
     const place = new Place();
     for (const graph of ['a b', 'a\nb', '../x', 'x'.repeat(129)])
       await place.fails(['snapshot', '--dir', place.dir, `--graph=${graph}`, '--store', place.store], 2);
@@ -219,8 +225,8 @@ suite('wrong usage', () => {
   });
 });
 
-suite('what cannot be done', () => {
-  it('exits 1 where there is no store, no directory, no snapshot', async () => {
+suite('a failing command', () => {
+  it('exits 1 for a missing store, directory or snapshot', async () => {
     const place = new Place();
     for (const command of ['list', 'repair']) await place.fails([command, '--store', place.store], 1);
     await place.fails(['snapshot', '--dir', place.path('none'), '--store', place.path('other')], 1);
@@ -230,14 +236,14 @@ suite('what cannot be done', () => {
     await place.fails(['show', 'latest', '--graph', 'other', '--store', place.store], 1);
   });
 
-  it('exits 4 for a store path that holds other files, and leaves them alone', async () => {
+  it('exits 4 for a store path with foreign files and leaves them alone', async () => {
     const place = new Place();
     place.write('a', 'a');
     await place.fails(['snapshot', '--dir', place.root, '--store', place.dir], 4);
     assert.equal(readFileSync(join(place.dir, 'a'), 'utf8'), 'a');
   });
 
-  it('exits 4 where the disk reserve would not stay free', async () => {
+  it('exits 4 if it would use the disk reserve', async () => {
     const place = new Place();
     place.write('a', 'a');
     const reserve = ['--disk-reserve', '1000TiB'];
@@ -252,10 +258,10 @@ suite('what cannot be done', () => {
     assert.equal(there(place.path('to')), false);
   });
 
-  it('shows a name with control characters on one line', async () => {
+  it('prints a name with control characters on one line', async () => {
     const place = new Place();
     const { stderr } = await place.run(['snapshot', '--dir', 'a\n\x1b[2Jb', '--store', place.store]);
-    errorLines({ code: 1, signal: null, stdout: '', stderr }, 'a name');
+    errorLines({ code: 1, stdout: '', stderr }, 'a name');
     assert.equal(stderr.includes('\x1b'), false);
   });
 });
@@ -268,7 +274,7 @@ suite('an interrupted command', () => {
       const waiting = ['--quiet', '1h', '--settle-timeout', '1h', '--store', place.store];
       const running = place.start(['snapshot', '--dir', place.dir, ...waiting, '--json']);
       const holder = join(place.store, 'owner', 'holder.json');
-      await running.until('the store is taken', () => (there(holder) ? true : undefined));
+      await running.until('the store is taken', () => there(holder));
       const { error } = { error: await place.fails(['list', '--store', place.store], 4) };
       assert.equal(error.code, 'IN_USE');
       const outcome = await running.stop(signal);

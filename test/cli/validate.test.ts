@@ -3,7 +3,7 @@ import { cpSync, existsSync, mkdirSync, readdirSync, rmSync, truncateSync, write
 import { join } from 'node:path';
 import { it } from 'node:test';
 import { generate } from '../../demo/generate.ts';
-import { hasFields, type Json, listOf, oneDocument, Place, suite } from './program.ts';
+import { hasFields, type Json, listOf, oneDocument, Place, suite } from '../support/cli-place.ts';
 
 const FIXTURES = join(import.meta.dirname, '../../../shared/fixtures');
 const RESULT = { grade: 'word', findings: 'list', stats: 'map', durationMs: 'long', dir: 'text' } as const;
@@ -28,7 +28,7 @@ function codes(result: Json): unknown[] {
 }
 
 suite('validate', () => {
-  it('answers with a grade, findings and statistics', async () => {
+  it('prints a grade, findings and statistics', async () => {
     const place = new Place();
     await generate(place.dir, { seed: 2, documents: 4, dimension: 8 });
     const result = await validate(place, 0);
@@ -40,7 +40,7 @@ suite('validate', () => {
     assert.deepEqual(readdirSync(place.root).sort(), ['home', 'rag', 'run'], 'it makes nothing');
   });
 
-  it('exits 3 for a graph that is broken, and says where and what to do', async () => {
+  it('exits 3 for a broken graph and says where and what to do', async () => {
     const place = new Place();
     await generate(place.dir, { seed: 2, documents: 4, dimension: 8 });
     truncateSync(join(place.dir, 'graph_chunk_entity_relation.graphml'), 0);
@@ -55,7 +55,7 @@ suite('validate', () => {
     );
   });
 
-  it('refuses bytes that are no UTF-8, wherever they are', async () => {
+  it('reports invalid UTF-8 anywhere in a file', async () => {
     const place = new Place();
     for (const [name, bytes] of [
       ['kv_store_a.json', Buffer.from('{"a\xff": {}}', 'latin1')],
@@ -72,14 +72,14 @@ suite('validate', () => {
     ]);
   });
 
-  it('says that there is nothing to check where there is no graph', async () => {
+  it('reports that a directory without a graph needs no check', async () => {
     const place = new Place();
     place.write('a.txt', 'a');
     const result = await validate(place, 0);
     assert.deepEqual([result.grade, codes(result)], ['VALID', [`no_graph ${place.dir}`]]);
   });
 
-  it('says that a directory is torn which changes while it is read', async () => {
+  it('grades a directory TORN that changes while it is read', async () => {
     const place = new Place();
     await generate(place.dir, { seed: 2, documents: 4, dimension: 8 });
     let n = 0;
@@ -89,7 +89,7 @@ suite('validate', () => {
     assert.equal(codes(result).includes('changed_while_read kv_store_n.json'), true);
   });
 
-  it('looks at the directory alone, or at each workspace too with --split', async () => {
+  it('checks the directory alone, or each workspace too with --split', async () => {
     const place = new Place();
     mkdirSync(join(place.dir, 'one'));
     writeFileSync(join(place.dir, 'one/kv_store_full_docs.json'), '{');
@@ -105,7 +105,7 @@ suite('validate', () => {
     );
   });
 
-  it('finds ten states of a real directory as its facts say', {
+  it('grades ten real states, with a warning for each missing file', {
     skip: existsSync(FIXTURES) ? false : 'needs ../shared/fixtures',
   }, async () => {
     for (const state of readdirSync(FIXTURES).filter((name) => name.startsWith('gustobot@'))) {
@@ -122,7 +122,7 @@ suite('validate', () => {
     }
   });
 
-  it('needs a directory that is there', async () => {
+  it('needs an existing directory', async () => {
     const place = new Place();
     await place.fails(['validate'], 2);
     await place.fails(['validate', '--dir', place.path('none')], 1);
@@ -130,7 +130,7 @@ suite('validate', () => {
 });
 
 suite('verify --level graph', () => {
-  it('says which snapshots hold a graph that is not whole', async () => {
+  it('names the snapshots with a broken graph', async () => {
     const place = new Place();
     await generate(place.dir, { seed: 2, documents: 4, dimension: 8 });
     const whole = await place.snapshot();
@@ -147,7 +147,7 @@ suite('verify --level graph', () => {
     await place.json(['verify', '--level', 'bytes']);
   });
 
-  it('names warnings, and ends well with them', async () => {
+  it('lists warnings and exits 0', async () => {
     const place = new Place();
     await generate(place.dir, { seed: 2, documents: 4, dimension: 8 });
     rmSync(join(place.dir, 'vdb_relationships.json'));

@@ -47,7 +47,7 @@ const shuffled = history.chain((list) =>
 );
 
 describe('a record of annotations', () => {
-  it('is the same in whatever order, and however often, they are read', () => {
+  it('is the same for any order and number of reads', () => {
     fc.assert(
       fc.property(shuffled, ([list, other, again]) => {
         const record = recordOf([...other, ...again]);
@@ -57,7 +57,7 @@ describe('a record of annotations', () => {
     );
   });
 
-  it('holds the newest of each kind and store, and says which those are', () => {
+  it('holds the newest of each kind and store, with its counter', () => {
     fc.assert(
       fc.property(history, (list) => {
         const record = recordOf(list);
@@ -89,7 +89,7 @@ describe('the facts of a snapshot in one store', () => {
     acknowledged: { case: 'acknowledged', value: { reason: 'x' } },
   };
 
-  it('are its own alone where only it can know them, and those of all stores where people gave them', () => {
+  it('are its own for what a store learns, and those of all stores for what people set', () => {
     for (const [kind, fact] of Object.entries(samples) as [keyof typeof FACT_SOURCES, Fact][]) {
       assert.equal(factsOf(one(fact, OWN), OWN)[kind].length, 1, kind);
       const expected = FACT_SOURCES[kind] === 'any' ? 1 : 0;
@@ -97,7 +97,7 @@ describe('the facts of a snapshot in one store', () => {
     }
   });
 
-  it('join the tags of all stores; of one key its own value holds', () => {
+  it('join the tags of all stores; its own value of a key wins', () => {
     const record = recordOf([
       annotation(9, { case: 'tagged', value: { tags: { a: 'theirs', b: '2' } } }, OTHER),
       annotation(1, { case: 'tagged', value: { tags: { a: 'own' } } }, OWN),
@@ -106,7 +106,7 @@ describe('the facts of a snapshot in one store', () => {
     assert.deepEqual(snapshotState(record, OTHER).tags, { a: 'theirs', b: '2' });
   });
 
-  it('pin it if any store pins it, and delete it only where it was deleted', () => {
+  it('pin it if any store pins it, and delete it only in its own store', () => {
     const pinned = one({ case: 'pinned', value: { pinned: true } }, OTHER);
     assert.equal(snapshotState(pinned, OWN).pinned, true);
     const deleted = one({ case: 'deleted', value: { reason: '' } }, OTHER);
@@ -114,7 +114,7 @@ describe('the facts of a snapshot in one store', () => {
     assert.equal(snapshotState(deleted, OTHER).deleted, true);
   });
 
-  it('never take a deletion back', () => {
+  it('never undo a deletion', () => {
     const state = snapshotState(
       recordOf([
         annotation(2, { case: 'deleted', value: { reason: '' } }),

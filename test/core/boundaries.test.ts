@@ -100,14 +100,14 @@ const lumpy = fc
     return Uint8Array.from(Buffer.concat(parts));
   });
 
-describe('cuts of file bytes', () => {
-  it('stay where they have always been: a store is readable for years', () => {
+describe('chunk boundaries of bytes', () => {
+  it('never change between versions', () => {
     assert.deepEqual([...STANDARD.subarray(0, 2)], [772_091_994, 3_020_126_599 | 0]);
     assert.deepEqual(cutsOf(seeded(MIB)), GOLDEN_STANDARD);
     assert.deepEqual(cutsOf(seeded(MIB), gearTable(0x0123456789abcdefn)), GOLDEN_OTHER);
   });
 
-  it('are those of the rule in the store format', () => {
+  it('follow the rule of the store format', () => {
     const bytes = seeded(256 * 1024, 'worded');
     let start = 0;
     for (const end of cutsOf(bytes)) {
@@ -116,7 +116,7 @@ describe('cuts of file bytes', () => {
     }
   });
 
-  it('leave no byte out and keep to the limits', () => {
+  it('cover every byte within the limits', () => {
     const within = (bytes: Uint8Array) => {
       const ends = cutsOf(bytes);
       assert.equal(ends.at(-1) ?? 0, bytes.length);
@@ -131,16 +131,16 @@ describe('cuts of file bytes', () => {
       within(seeded(length));
   });
 
-  it('cut what never suits the rule at the maximum', () => {
+  it('fall at the maximum where the rule never applies', () => {
     assert.deepEqual(cutsOf(new Uint8Array(300_000)), [65_536, 131_072, 196_608, 262_144, 300_000]);
   });
 
-  it('gather round 16 KiB', () => {
+  it('average about 16 KiB', () => {
     const mean = MIB / cutsOf(seeded(MIB)).length;
     assert.ok(mean > UNIT_BYTES_NORMAL * 0.8 && mean < UNIT_BYTES_NORMAL * 1.25, `${mean} bytes`);
   });
 
-  it('do not depend on how much of a file is seen at once', () => {
+  it('do not depend on the size of the buffer', () => {
     const aWindow = fc.integer({ min: 1, max: 80_000 });
     const check = (bytes: Uint8Array, window: number) => {
       let start = 0;
@@ -154,13 +154,13 @@ describe('cuts of file bytes', () => {
     fc.assert(fc.property(lumpy, aWindow, check), { numRuns: 50 });
   });
 
-  it('are decided by the maximum at the latest, also where more follows', () => {
+  it('fall at the maximum at the latest', () => {
     const bytes = new Uint8Array(UNIT_BYTES_MAX);
     assert.equal(cutLength(STANDARD, bytes, 0, UNIT_BYTES_MAX - 1, false), 0);
     assert.equal(cutLength(STANDARD, bytes, 0, UNIT_BYTES_MAX, false), UNIT_BYTES_MAX);
   });
 
-  it('are found again after bytes were put into the middle, the beginning or the end', () => {
+  it('recover after an insertion at the start, middle or end', () => {
     const bytes = seeded(2 * MIB);
     const patch = seeded(1000, 'patch');
     for (const place of [0, 17, MIB, 2 * MIB - 1, 2 * MIB]) {
@@ -169,7 +169,7 @@ describe('cuts of file bytes', () => {
     }
   });
 
-  it('are found again after bytes were taken out of the middle or the beginning', () => {
+  it('recover after a removal at the start or in the middle', () => {
     const bytes = seeded(2 * MIB);
     for (const [place, length] of [
       [0, 1],
@@ -181,7 +181,7 @@ describe('cuts of file bytes', () => {
     }
   });
 
-  it('keep all but the concerned units where a byte changes', () => {
+  it('change only near a changed byte', () => {
     const bytes = seeded(MIB);
     const after = Uint8Array.from(bytes);
     after[MIB / 2] = (after[MIB / 2] ?? 0) ^ 1;
@@ -189,7 +189,7 @@ describe('cuts of file bytes', () => {
     assert.ok(changed >= 1 && changed <= 4, `${changed} units`);
   });
 
-  it('follow the content and not its place in the buffer', () => {
+  it('depend on the content, not on its offset', () => {
     const bytes = seeded(200_000);
     const moved = new Uint8Array(bytes.length + 12_345);
     moved.set(bytes, 12_345);
@@ -199,7 +199,7 @@ describe('cuts of file bytes', () => {
     }
   });
 
-  it('differ between stores of different seeds', () => {
+  it('differ between seeds', () => {
     assert.notDeepEqual(cutsOf(seeded(MIB), gearTable(1n)), GOLDEN_STANDARD);
     assert.notDeepEqual(gearTable(1n), gearTable(2n ** 63n));
   });
@@ -216,7 +216,7 @@ describe('a list piece', () => {
     }
   });
 
-  it('has the limits of the store format', () => {
+  it('respects the limits of the store format', () => {
     assert.deepEqual([PIECE_ENTRIES_MIN, PIECE_ENTRIES_MAX, LIST_ENTRIES_INLINE], [32, 512, 8]);
     assert.deepEqual([UNIT_BYTES_MIN, UNIT_BYTES_NORMAL, UNIT_BYTES_MAX], [6144, 16_384, 65_536]);
   });

@@ -89,8 +89,8 @@ function worded(pieces: Pieces, list: readonly NodeRef[]): { depth: number; entr
 
 const EDGES = [0, 1, 7, 8, 9, 31, 32, 33, 511, 512, 513, 1000, 4096, 20_000];
 
-describe('a list', () => {
-  it('comes back as it was put in, whatever its length', () => {
+describe('a list of units', () => {
+  it('returns its entries at every length', () => {
     const check = (count: number, first: number) => {
       const pieces = new Pieces();
       const list = refs(count, first);
@@ -136,7 +136,7 @@ describe('a list', () => {
     }
   });
 
-  it('costs a few pieces where one entry in the middle changes, comes or goes', () => {
+  it('needs a few new pieces for one changed, added or removed entry', () => {
     const before = new Pieces();
     const list = refs(20_000);
     const root = before.build(list);
@@ -154,7 +154,7 @@ describe('a list', () => {
     }
   });
 
-  it('costs a few pieces where entries are appended', () => {
+  it('needs a few new pieces for appended entries', () => {
     const before = new Pieces();
     const list = refs(20_000);
     const root = before.build(list);
@@ -164,7 +164,7 @@ describe('a list', () => {
     assert.ok(made.length <= 2 * root.depth, `${made.length} pieces`);
   });
 
-  it('whose lowest pieces are made elsewhere starts at depth 1 and counts what is below', () => {
+  it('built on existing pieces starts at depth 1 and counts their entries', () => {
     const pieces = new Pieces();
     const list = new ListBuilder(pieces.keep, 1);
     for (const { id } of refs(100)) list.add(id, 128, 128);
@@ -177,14 +177,14 @@ describe('a list', () => {
     assert.equal(new ListBuilder(pieces.keep, 1).finish().depth, 1);
   });
 
-  it('that is too deep to be believed is not written', () => {
+  it('that is too deep is not written', () => {
     const list = new ListBuilder(new Pieces().keep, LIST_DEPTH_MAX);
     assert.throws(() => list.finish(), { code: 'INTERNAL' });
   });
 });
 
 describe('a node reference', () => {
-  it('keeps spans beyond 32 bits', () => {
+  it('holds spans beyond 32 bits', () => {
     const spans = fc.nat({ max: Number.MAX_SAFE_INTEGER });
     fc.assert(
       fc.property(spans, (span) => {
@@ -193,7 +193,7 @@ describe('a node reference', () => {
     );
   });
 
-  it('is refused where bytes are missing or a span cannot be', () => {
+  it('is refused with missing bytes or an impossible span', () => {
     const whole = bytesOf(refs(2));
     for (const length of [1, 39, 41, 79])
       assert.throws(() => readNodeRefs(whole.subarray(0, length)), { code: 'DAMAGED' });
@@ -204,14 +204,14 @@ describe('a node reference', () => {
     assert.deepEqual(readNodeRefs(new Uint8Array()), []);
   });
 
-  it('reads from the middle of a buffer', () => {
+  it('can be read from the middle of a buffer', () => {
     const room = Buffer.concat([Buffer.alloc(3), bytesOf(refs(1))]);
     assert.deepEqual(readNodeRefs(new Uint8Array(room.buffer, room.byteOffset + 3, NODE_REF_BYTES)), refs(1));
   });
 });
 
 describe('a piece of the list of files', () => {
-  it('ends by the hash of its last path, so that a changed file moves no cut', () => {
+  it('ends by the hash of its last path, so that a changed file moves no boundary', () => {
     const names = Array.from({ length: 3000 }, (_, i) => Buffer.from(`kv_store_${i}.json`));
     const ends = names.filter((name) => filesPieceEnds(32, name));
     const worded = names.filter((name) => {

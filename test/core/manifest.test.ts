@@ -60,26 +60,26 @@ function refuses(run: () => unknown, code: string, why?: string): void {
 }
 
 describe('a manifest', () => {
-  it('is read as it was written', () => {
+  it('is read as written', () => {
     const read = parseManifest(manifest({ parentDigest: DIGEST, description: 'x' }));
     assert.equal(read.graphId, 'main');
     assert.deepEqual(read.parentDigest, DIGEST);
     assert.equal(capturedMs(read), 1_700_000_000_000);
   });
 
-  it('of a newer format is refused as that, and with a hint', () => {
+  it('of a newer format is refused with a hint', () => {
     assert.throws(() => parseManifest(manifest({ format: MANIFEST_FORMAT + 1 })), {
       code: 'TOO_NEW',
       hint: /newer/,
     });
   });
 
-  it('with a field that a newer version knows is read', () => {
+  it('with an unknown field is read', () => {
     const unknown = Buffer.from([0xfa, 0x3f, 1, 0]);
     assert.equal(parseManifest(Buffer.concat([manifest(), unknown])).graphId, 'main');
   });
 
-  it('that cannot be is refused', () => {
+  it('with impossible values is refused', () => {
     const wrong: [string, Uint8Array][] = [
       ['empty', new Uint8Array()],
       ['format 0', manifest({ format: 0 })],
@@ -98,7 +98,7 @@ describe('a manifest', () => {
     for (const [why, bytes] of wrong) refuses(() => parseManifest(bytes), 'DAMAGED', why);
   });
 
-  it('of any bytes is read or refused, never anything else', () => {
+  it('from mutated bytes is read or refused', () => {
     const whole = manifest({ parentDigest: DIGEST });
     const cut = fc.nat({ max: whole.length }).map((length) => whole.subarray(0, length));
     const flipped = fc
@@ -173,7 +173,7 @@ describe('a list of files', () => {
     refuses(() => parseFileList(fileList([half]), ''), 'DAMAGED');
   });
 
-  it('with a type that there is not is refused: nothing says how to restore it', () => {
+  it('with an unknown type is refused', () => {
     const odd = file('a', { type: 5 as FileType_Value, target: Buffer.from('../../etc/passwd') });
     refuses(() => parseFileList(fileList([odd]), ''), 'DAMAGED');
   });
@@ -192,7 +192,7 @@ describe('a graph id', () => {
       assert.throws(() => checkGraphId(id), { code: 'INVALID_ARGUMENT', hint: /128/ }, id);
   });
 
-  it('can be made of every name of a directory', () => {
+  it('can be derived from every directory name', () => {
     assert.equal(graphIdOf('rag_storage'), 'rag_storage');
     assert.equal(graphIdOf('my graph (old)'), 'my-graph--old-');
     assert.equal(graphIdOf('.hidden'), 'hidden');
@@ -203,12 +203,12 @@ describe('a graph id', () => {
 });
 
 describe('a snapshot', () => {
-  it('goes by the first 32 hex digits of its digest', () => {
+  it('has the first 32 hex digits of its digest as id', () => {
     assert.equal(snapshotIdOf(DIGEST), '000102030405060708090a0b0c0d0e0f');
     assert.equal(snapshotIdOf(DIGEST).length, SNAPSHOT_ID_DIGITS);
   });
 
-  it('is never older than its parent, whatever the clock says', () => {
+  it('is never older than its parent', () => {
     const times = fc.nat({ max: 4_000_000_000_000 });
     fc.assert(
       fc.property(times, times, (now, parent) => {

@@ -45,7 +45,7 @@ const anyBytes = fc.oneof(
 const matches = (pattern: string, path: string) => pathMatcher(pattern)(pathFromText(path));
 
 describe('the bytes of a path', () => {
-  it('come back whatever they are, and compare bytewise', () => {
+  it('survive a round trip and compare bytewise', () => {
     fc.assert(
       fc.property(anyBytes, anyBytes, (a, b) => {
         assert.deepEqual(new Uint8Array(pathBytes(pathFromBytes(a))), Uint8Array.from(a));
@@ -55,7 +55,7 @@ describe('the bytes of a path', () => {
     );
   });
 
-  it('are UTF-8 exactly where Node can decode them', () => {
+  it('are UTF-8 exactly if Node can decode them', () => {
     fc.assert(
       fc.property(anyBytes, (bytes) => {
         assert.equal(isUtf8(pathFromBytes(bytes)), decoded(bytes) !== undefined);
@@ -64,7 +64,7 @@ describe('the bytes of a path', () => {
     );
   });
 
-  it('of every first and second byte of a sequence are judged like Node does', () => {
+  it('of every start of a sequence are judged as by Node', () => {
     for (let first = 0x7e; first < 256; first++) {
       for (const second of [0x00, 0x7f, 0x80, 0x8f, 0x90, 0x9f, 0xa0, 0xbf, 0xc0]) {
         for (const rest of [[], [0x80], [0x80, 0x80], [0xbf, 0xbf, 0xbf]]) {
@@ -77,7 +77,7 @@ describe('the bytes of a path', () => {
 });
 
 describe('the text of a path', () => {
-  it('says every name differently, and leads back to its bytes', () => {
+  it('is unique and leads back to the bytes', () => {
     fc.assert(
       fc.property(anyBytes, (bytes) => {
         const path = pathFromBytes(bytes);
@@ -105,7 +105,7 @@ describe('the text of a path', () => {
     assert.equal(pathText(path), 'é\\x5c\\xff\\xc3/a');
   });
 
-  it('is well-formed also for surrogates in UTF-8 clothes', () => {
+  it('is well-formed for encoded surrogates too', () => {
     const encodes = (bytes: Uint8Array) => {
       // A lone surrogate would make this throw.
       encodeURIComponent(pathText(pathFromBytes(bytes)));
@@ -116,7 +116,7 @@ describe('the text of a path', () => {
 });
 
 describe('an unsafe path', () => {
-  it('is refused: it could leave its folder, or be no path at all', () => {
+  it('is refused', () => {
     const unsafe = [
       '',
       '/',
@@ -140,7 +140,7 @@ describe('an unsafe path', () => {
     }
   });
 
-  it('is not one that only looks odd', () => {
+  it('is not confused with one that only looks odd', () => {
     const fine = [
       'a',
       '...',
@@ -175,7 +175,7 @@ describe('an unsafe path', () => {
 });
 
 describe('a pattern', () => {
-  it('keeps * and ? within a name, and lets ** cross folders', () => {
+  it('limits * and ? to a name and lets ** cross folders', () => {
     const cases: [string, string, boolean][] = [
       ['a/*.json', 'a/x.json', true],
       ['a/*.json', 'a/b/x.json', false],
@@ -197,7 +197,7 @@ describe('a pattern', () => {
       assert.equal(matches(pattern, path), wanted, `${pattern} on ${path}`);
   });
 
-  it('without a slash is tried on the last name too, and a matched folder takes all below it', () => {
+  it('without a slash matches the last name, and a folder with all below it', () => {
     const cases: [string, string, boolean][] = [
       ['*.json', 'x.json', true],
       ['*.json', 'a/b/x.json', true],
@@ -217,7 +217,7 @@ describe('a pattern', () => {
     for (const pattern of ['./a/b', '/a/b', 'a/b/', './a/b//']) assert.ok(matches(pattern, 'a/b/c'), pattern);
   });
 
-  it('takes every other character as itself', () => {
+  it('matches every other character literally', () => {
     const characters = [...'.+^$()[]{}|-!@#%&=~`\'",;:<> '];
     for (const character of characters) {
       assert.ok(matches(`a${character}b`, `a${character}b`), character);
@@ -228,14 +228,14 @@ describe('a pattern', () => {
     assert.equal(matches('[ab]', 'a'), false);
   });
 
-  it('of any name without wildcards matches that name', () => {
+  it('without wildcards matches its name', () => {
     const names = anyBytes
       .map(pathFromBytes)
       .filter((path) => pathProblem(path) === undefined && !/[*?]/.test(path));
     fc.assert(fc.property(names, (path) => assert.equal(pathMatcher(pathText(path))(path), true)));
   });
 
-  it('reaches names that are not UTF-8 by their escapes', () => {
+  it('matches names that are not UTF-8 by their escapes', () => {
     const path = pathFromBytes(Buffer.from([0x61, 0xff]));
     assert.equal(pathMatcher('a\\xff')(path), true);
     assert.equal(pathMatcher('a?')(path), true);
@@ -243,7 +243,7 @@ describe('a pattern', () => {
     assert.equal(pathMatcher('a\\xfe')(path), false);
   });
 
-  it('counts a character of several bytes as one for ?', () => {
+  it('matches a character of several bytes with one ?', () => {
     assert.equal(matches('caf?.json', 'café.json'), true);
     assert.equal(matches('?.json', '文.json'), true);
     assert.equal(matches('?.json', '😀.json'), true);

@@ -23,7 +23,7 @@ function learned(...commits: Readonly<Record<string, number>>[]): QuietRecord {
 }
 
 describe('the quiet window', () => {
-  it('is as asked for while nothing was learned, and 0 stays 0', () => {
+  it('is the configured one at first, and 0 stays 0', () => {
     assert.equal(quietWindowMs(300, undefined), 300);
     const record = learned({ a: 0, b: 2000 });
     assert.equal(quietWindowMs(0, record), 0);
@@ -36,12 +36,12 @@ describe('the quiet window', () => {
     assert.equal(quietWindowMs(300, record), 800);
   });
 
-  it('is thirty seconds at most, and what would make it longer teaches nothing', () => {
+  it('is thirty seconds at most, and longer pauses are ignored', () => {
     assert.equal(quietWindowMs(300, learned({ a: 0, b: 7500 })), QUIET_MAX_MS);
     assert.equal(quietWindowMs(300, learned({ a: 0, b: 7501 })), 300);
   });
 
-  it('learns from a flush that two commits saw parts of', () => {
+  it('learns from a flush split over two commits', () => {
     const record = learned({ a: 0, b: 10 }, { c: 1510, d: 1520 });
     assert.deepEqual(record.pausesMs.map(Number), [10, 1500]);
     assert.equal(quietWindowMs(300, record), 6000);
@@ -71,7 +71,7 @@ describe('the quiet window', () => {
     );
   });
 
-  it('learns from a point that proved to be torn that the window was too short, and nothing of its gaps', () => {
+  it('grows after a torn snapshot, without learning its pauses', () => {
     const [whole, torn] = [Buffer.from('whole'), Buffer.from('torn')];
     const first = learnPauses(undefined, at({ a: 0, b: 100 }), whole);
     const second = learnPauses(first, at({ a: 0, b: 5000 }), torn);
@@ -86,7 +86,7 @@ describe('the quiet window', () => {
     assert.deepEqual(learnTorn(undefined, torn, 300).pausesMs.map(Number), [300]);
   });
 
-  it('takes no clock that was set back for a pause, and no crowd of files for a flush', () => {
+  it('ignores a clock that was set back and a crowd of files', () => {
     assert.deepEqual(learned({ a: 1000 }, { b: 0 }).pausesMs.map(Number), [0, 0]);
     const crowd = Object.fromEntries(Array.from({ length: 65 }, (_, i) => [`f${i}`, i * 100]));
     assert.deepEqual(learned({ a: 0, b: 7 }, crowd).pausesMs.map(Number), [7]);

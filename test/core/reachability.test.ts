@@ -23,14 +23,14 @@ function pack(id: number, live: number, more: Partial<PackLife> = {}): PackLife 
 const numbers = (lives: readonly PackLife[]) => lives.map((life) => life.pack).sort((a, b) => a - b);
 
 describe('the plan for packs', () => {
-  it('drops a pack with nothing alive in it, and only such', () => {
+  it('drops exactly the packs without a live unit', () => {
     const { drop, rewrite, freedBytes } = planPacks([pack(1, 0), pack(2, 1), pack(3, 10)]);
     assert.deepEqual(numbers(drop), [1]);
     assert.deepEqual(numbers(rewrite), [2]);
     assert.equal(freedBytes, 10 * MIB + 9 * MIB);
   });
 
-  it('writes a pack again when more than 40 % of it is dead', () => {
+  it('repacks a pack that is more than 40 % dead', () => {
     const { rewrite } = planPacks([pack(1, 6), pack(2, 5), pack(3, 7)]);
     assert.deepEqual(numbers(rewrite), [2]);
     const just = { liveRawBytes: 12 * MIB - 1 };
@@ -51,12 +51,12 @@ describe('the plan for packs', () => {
     assert.equal(freedBytes, 0);
   });
 
-  it('leaves whole packs alone', () => {
+  it('leaves packs alone that are mostly alive', () => {
     assert.deepEqual(planPacks([]), { drop: [], rewrite: [], freedBytes: 0 });
     assert.deepEqual(planPacks([pack(1, 10), pack(2, 8)]), { drop: [], rewrite: [], freedBytes: 0 });
   });
 
-  it('never drops a pack that something is alive in, and names none twice', () => {
+  it('never drops a pack with a live unit and names none twice', () => {
     const lives = fc
       .array(
         fc.record({
@@ -104,7 +104,7 @@ describe('live units', () => {
     assert.equal(live.has(7, 0) && live.has(7, 8) && !live.has(7, 1), true);
   });
 
-  it('of a pack that is not known, or beyond its end, are not', () => {
+  it('of an unknown pack or beyond its end are not counted', () => {
     const live = new LiveUnits();
     live.addPack(1, 8);
     assert.equal(live.mark(2, 0, 1), false);
@@ -114,7 +114,7 @@ describe('live units', () => {
     assert.deepEqual(live.count(1), { units: 0, rawBytes: 0 });
   });
 
-  it('are a set, whatever the order of marks', () => {
+  it('do not depend on the order of marks', () => {
     const marks = fc.array(fc.tuple(fc.nat({ max: 3 }), fc.nat({ max: 70 })), { maxLength: 300 });
     fc.assert(
       fc.property(marks, (list) => {

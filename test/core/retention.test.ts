@@ -49,8 +49,8 @@ function series(count: number, stepMs: number, newestMs = NOW): Candidate[] {
   return Array.from({ length: count }, (_, i) => point(`p${i}`, newestMs - i * stepMs));
 }
 
-describe('a rule', () => {
-  it('last keeps the newest n', () => {
+describe('a retention rule', () => {
+  it('last retains the newest n', () => {
     assert.deepEqual(kept(plan(series(5, HOUR), { last: 3 })), {
       p0: ['last usable point', 'last 1 of 3'],
       p1: ['last 2 of 3'],
@@ -58,7 +58,7 @@ describe('a rule', () => {
     });
   });
 
-  it('hourly keeps the newest of each of the last n hours that have one', () => {
+  it('hourly retains the newest of each of the last n hours that have one', () => {
     const points = [
       point('a', '2026-06-17T12:20:00Z'),
       point('b', '2026-06-17T12:10:00Z'),
@@ -73,7 +73,7 @@ describe('a rule', () => {
     });
   });
 
-  it('daily, monthly and yearly go by the UTC calendar', () => {
+  it('daily, monthly and yearly follow the UTC calendar', () => {
     const points = [
       point('a', '2026-01-01T00:00:00Z'),
       point('b', '2025-12-31T23:59:59Z'),
@@ -118,7 +118,7 @@ describe('a rule', () => {
     });
   });
 
-  it('tag keeps a key, or a key with a value', () => {
+  it('tag retains by key, or by key and value', () => {
     const points = [
       point('plain', NOW),
       point('one', NOW - HOUR, { tags: { release: '1.4' } }),
@@ -131,13 +131,13 @@ describe('a rule', () => {
     assert.deepEqual(ids(plan(points, { tags: ['1.4'] })), ['plain']);
   });
 
-  it('tag keeps nothing for a word that every object knows', () => {
+  it('tag retains nothing for a word such as constructor', () => {
     const points = [point('new', NOW), point('old', NOW - DAY)];
     for (const tag of ['constructor', 'toString', '__proto__', 'hasOwnProperty'])
       assert.deepEqual(ids(plan(points, { tags: [tag] })), ['new'], tag);
   });
 
-  it('and others together keep what any of them keeps, each with its reason', () => {
+  it('together with others retains what any of them does, with each reason', () => {
     const reasons = kept(plan(series(3, DAY), { last: 1, daily: 2, withinMs: BigInt(DAY), tags: ['x'] }));
     assert.deepEqual(reasons.p0, ['last usable point', 'last 1 of 1', 'within', 'daily 2026-06-17']);
     assert.deepEqual(reasons.p1, ['within', 'daily 2026-06-16']);
@@ -145,8 +145,8 @@ describe('a rule', () => {
   });
 });
 
-describe('whatever the policy says', () => {
-  it('the newest usable point stays', () => {
+describe('every policy', () => {
+  it('retains the newest usable snapshot', () => {
     const points = [
       side('torn', NOW),
       point('broken', NOW - HOUR, { worth: 'broken' }),
@@ -157,7 +157,7 @@ describe('whatever the policy says', () => {
     assert.equal(kept(plan(points, { tags: ['x'] })).older, undefined);
   });
 
-  it('a pinned snapshot stays, usable or not', () => {
+  it('retains a pinned snapshot, usable or not', () => {
     const points = [
       point('new', NOW),
       point('pin', NOW - 900 * DAY, { pinned: true }),
@@ -168,14 +168,14 @@ describe('whatever the policy says', () => {
     assert.deepEqual(reasons['torn pin'], ['pinned']);
   });
 
-  it('a torn snapshot is kept a day for inspection, then goes', () => {
+  it('retains a torn snapshot for a day', () => {
     const points = [point('good', NOW), side('young', NOW - DAY + 1), side('old', NOW - DAY)];
     const result = plan(points, { last: 9 });
     assert.deepEqual(kept(result).young, ['torn, kept a day for inspection']);
     assert.deepEqual(result.remove, [{ snapshotId: 'old', reasons: ['not usable, and no rule keeps it'] }]);
   });
 
-  it('what goes says why', () => {
+  it('gives a reason for each removal', () => {
     const points = [...series(2, HOUR), point('broken', NOW - 5 * DAY, { worth: 'broken' })];
     assert.deepEqual(plan(points, { last: 1 }).remove, [
       { snapshotId: 'p1', reasons: ['no rule keeps it'] },
@@ -183,13 +183,13 @@ describe('whatever the policy says', () => {
     ]);
   });
 
-  it('nothing at all is planned for nothing at all', () => {
+  it('plans nothing for no snapshots', () => {
     assert.deepEqual(plan([], { last: 5, daily: 5 }), { keep: [], remove: [] });
   });
 });
 
 describe('torn snapshots', () => {
-  it('never push good ones out of a counted rule', () => {
+  it('never displace usable ones from a counted rule', () => {
     const torn = Array.from({ length: 50 }, (_, i) => side(`torn ${i}`, NOW + i * 1000));
     const broken = Array.from({ length: 50 }, (_, i) => point(`broken ${i}`, NOW + i, { worth: 'broken' }));
     const good = series(30, DAY);
@@ -208,8 +208,8 @@ describe('torn snapshots', () => {
   });
 });
 
-describe('snapshots that nobody has looked into', () => {
-  it('fill the rules once more, and push nothing out', () => {
+describe('ungraded snapshots', () => {
+  it('are counted apart and displace nothing', () => {
     const good = series(4, DAY);
     const unseen = Array.from({ length: 4 }, (_, i) =>
       point(`u${i}`, NOW + HOUR - i * DAY, { worth: 'ungraded' }),
@@ -223,14 +223,14 @@ describe('snapshots that nobody has looked into', () => {
 });
 
 describe('a broken snapshot', () => {
-  it('stays as long as it is the newest', () => {
+  it('is retained as long as it is the newest', () => {
     const points = [point('broken', NOW - 9 * DAY, { worth: 'broken' }), point('good', NOW - 10 * DAY)];
     assert.deepEqual(kept(plan(points, { last: 1 })).broken, ['newest point']);
   });
 });
 
-describe('an alarm that nobody has acknowledged', () => {
-  it('has the points before it thinned as if nothing had come later', () => {
+describe('an unacknowledged alarm', () => {
+  it('has the snapshots before it thinned as if nothing came later', () => {
     const before = series(6, DAY, NOW - 10 * DAY);
     const alarm = point('alarm', NOW - 9 * DAY, { alarming: true });
     const later = Array.from({ length: 8 }, (_, i) => point(`later ${i}`, NOW - i * HOUR));
@@ -251,7 +251,7 @@ describe('an alarm that nobody has acknowledged', () => {
 });
 
 describe('an empty policy', () => {
-  it('is one without any rule', () => {
+  it('has no rule', () => {
     const empty = (policy: Policy) => isEmptyPolicy(create(RetentionPolicySchema, policy));
     assert.equal(empty({}), true);
     const rules: Policy[] = [
@@ -326,7 +326,7 @@ describe('any policy on any history', () => {
     );
   });
 
-  it('keeps the newest usable, the pinned, and the newest of each counted period', () => {
+  it('retains the newest usable, the pinned and the newest of each counted period', () => {
     fc.assert(
       fc.property(candidates, policies, (list, policy) => {
         const result = new Set(ids(plan(list, policy)));
@@ -347,7 +347,7 @@ describe('any policy on any history', () => {
     );
   });
 
-  it('keeps no more usable points than its rules can name', () => {
+  it('retains no more usable snapshots than its rules allow', () => {
     fc.assert(
       fc.property(candidates, policies, (list, policy) => {
         const { last, hourly, daily, weekly, monthly, yearly } = policy;
@@ -361,7 +361,7 @@ describe('any policy on any history', () => {
     );
   });
 
-  it('never keeps less where a rule is widened', () => {
+  it('never retains less after a rule is widened', () => {
     fc.assert(
       fc.property(candidates, policies, few, (list, policy, more) => {
         const narrow = ids(plan(list, policy));
@@ -376,7 +376,7 @@ describe('any policy on any history', () => {
     );
   });
 
-  it('treats good points alike, torn ones beside them or not', () => {
+  it('treats usable snapshots alike with and without torn ones beside them', () => {
     fc.assert(
       fc.property(candidates, policies, (list, policy) => {
         const good = list.filter(({ worth }) => worth === 'usable');

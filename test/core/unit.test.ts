@@ -18,7 +18,7 @@ const kinds = fc.constantFrom(BYTES, LIST, FILES, MANIFEST);
 
 describe('a unit id', () => {
   // printf '\x01\x01\x03\x00\x00\x00abc' | sha256sum
-  it('stays what it has always been: names in manifests are for years', () => {
+  it('never changes between versions', () => {
     const golden: [UnitKind_Value, string, string][] = [
       [BYTES, '', '1a71797cab8ed23c72233b7706b166a33049e4e87dfbc55b9e252f9c1843eca6'],
       [BYTES, 'abc', 'd6898d962d377525ea1ddbec3d9c67b5bc059f899d10efbfd2215c4c2df234ab'],
@@ -39,12 +39,12 @@ describe('a unit id', () => {
     fc.assert(fc.property(kinds, fc.uint8Array({ maxLength: 1000 }), check));
   });
 
-  it('tells the same bytes of two kinds apart', () => {
+  it('differs for the same bytes of two kinds', () => {
     const bytes = Buffer.from('the same');
     assert.equal(new Set([BYTES, LIST, FILES, MANIFEST].map((kind) => hex(unitId(kind, bytes)))).size, 4);
   });
 
-  it('is the same where it is made in place, and leaves the bytes around it as they were', () => {
+  it('is the same when made in place, and leaves other bytes alone', () => {
     const check = (kind: UnitKind_Value, before: Uint8Array, bytes: Uint8Array, after: Uint8Array) => {
       const room = Buffer.concat([before, bytes, after]);
       const copy = Buffer.from(room);
@@ -58,7 +58,7 @@ describe('a unit id', () => {
 });
 
 describe('hashes and hex', () => {
-  it('are those of everyone', () => {
+  it('are the standard ones', () => {
     assert.equal(
       hex(sha256(Buffer.from('abc'))),
       'ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad',
@@ -67,7 +67,7 @@ describe('hashes and hex', () => {
     assert.equal(hex(new Uint8Array([1, 2, 3, 4]).subarray(1, 3)), '0203');
   });
 
-  it('compare bytes, whatever holds them', () => {
+  it('compare bytes in any kind of array', () => {
     assert.equal(sameBytes(Buffer.from('ab'), new Uint8Array([97, 98])), true);
     assert.equal(sameBytes(Buffer.from('ab'), Buffer.from('a')), false);
     assert.equal(sameBytes(new Uint8Array(), Buffer.alloc(0)), true);

@@ -15,7 +15,7 @@ import {
   rowCounts,
   totalBytes,
 } from '../../demo/generate.ts';
-import { check } from './checker.ts';
+import { check } from '../support/independent-check.ts';
 
 const FIXTURE = join(import.meta.dirname, '../../../shared/fixtures/gustobot@10');
 const VDB_FILES = ['vdb_entities.json', 'vdb_relationships.json', 'vdb_chunks.json'];
@@ -51,13 +51,13 @@ async function kv(dir: string, name: string): Promise<Record<string, Record<stri
   return JSON.parse(await readFile(join(dir, name), 'utf8'));
 }
 
-describe('the checker', () => {
+describe('the independent check', () => {
   it('finds the real directory whole', { skip: !existsSync(FIXTURE) && `no ${FIXTURE}` }, async () => {
     const { errors } = await check(FIXTURE);
     assert.deepEqual(errors, []);
   });
 
-  it('sees a file that is older than the others', async () => {
+  it('reports a file that is older than the others', async () => {
     const { dir, state } = await made(SMALL);
     await assert.rejects(
       ingest(dir, state, 1, {
@@ -79,7 +79,7 @@ describe('generate', () => {
     });
   }
 
-  it('makes a whole directory of many documents, with entities that many of them share', async () => {
+  it('makes a whole directory of many documents with shared entities', async () => {
     const { dir, state } = await made({ seed: 5, documents: 400, dimension: 4 });
     assert.deepEqual(await check(dir), WHOLE);
     const counts = Object.values(await kv(dir, 'kv_store_entity_chunks.json')).map(({ count }) => count);
@@ -131,7 +131,7 @@ describe('generate', () => {
 
 describe('ingest', () => {
   for (const style of ['in-place', 'rename'] as const) {
-    it(`leaves (${style}) what generating all at once makes`, async () => {
+    it(`leaves (${style}) what generating all at once does`, async () => {
       const { dir, state } = await made({ ...SMALL, documents: 20, style });
       await ingest(dir, await ingest(dir, state, 1), 3);
       assert.deepEqual(await check(dir), WHOLE);

@@ -25,7 +25,7 @@ describe('a duration', () => {
     for (const [text, ms] of cases) assert.equal(parseDuration(text), ms, text);
   });
 
-  it('that is none is refused with an example', () => {
+  it('that is malformed is refused with an example', () => {
     const wrong = [
       '',
       ' ',
@@ -46,7 +46,7 @@ describe('a duration', () => {
       assert.throws(() => parseDuration(text), refusal, text);
   });
 
-  it('that no number can hold is refused', () => {
+  it('that is too large is refused', () => {
     assert.throws(() => parseDuration(`${'9'.repeat(400)}d`), refusal);
   });
 });
@@ -68,18 +68,18 @@ describe('a size', () => {
     for (const [text, bytes] of cases) assert.equal(parseSize(text), bytes, text);
   });
 
-  it('that is none is refused with an example', () => {
+  it('that is malformed is refused with an example', () => {
     for (const text of ['', '5', 'GiB', '-1GiB', '1e3B', '5s', '5constructor', '1GiBs'])
       assert.throws(() => parseSize(text), refusal, text);
   });
 
-  it('that no number can hold is refused', () => {
+  it('that is too large is refused', () => {
     assert.throws(() => parseSize(`${'9'.repeat(400)}GiB`), refusal);
   });
 });
 
 describe('a quantity', () => {
-  it('of any text is a whole number, at least 0, or refused', () => {
+  it('from any text is a whole number of at least 0 or refused', () => {
     const words = fc.constantFrom(
       '1',
       '20',
@@ -115,7 +115,7 @@ describe('a quantity', () => {
 });
 
 describe('text for people', () => {
-  it('gives sizes in decimal units', () => {
+  it('shows sizes in decimal units', () => {
     const cases: [number, string][] = [
       [0, '0 B'],
       [999, '999 B'],
@@ -127,7 +127,7 @@ describe('text for people', () => {
     for (const [bytes, text] of cases) assert.equal(sizeText(bytes), text);
   });
 
-  it('gives durations in the unit that fits', () => {
+  it('shows durations in the unit that fits', () => {
     const cases: [number, string][] = [
       [0, '0 ms'],
       [45.4, '45 ms'],
@@ -139,7 +139,7 @@ describe('text for people', () => {
     for (const [ms, text] of cases) assert.equal(durationText(ms), text);
   });
 
-  it('never says a thousand of a unit, or sixty', () => {
+  it('never shows a thousand, or sixty, of a unit', () => {
     fc.assert(fc.property(fc.nat({ max: 2 ** 31 }), (n) => assert.doesNotMatch(sizeText(n), /^1000/)));
     for (const n of [999_949, 999_950, 999_999, 99_950_000, 999_999_999]) {
       assert.doesNotMatch(sizeText(n), /^1000/, String(n));

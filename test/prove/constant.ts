@@ -3,12 +3,12 @@ import { cpSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, write
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { random } from '../../demo/random.ts';
-import { Agent } from '../support/agent.ts';
-import { Case } from '../support/answers.ts';
+import { Case } from '../support/case.ts';
 import { clockShiftedBy, smallDisk } from '../support/machine.ts';
-import { freshPlace, type Scope, until } from '../support/place.ts';
+import { type Scope, tempFolder, until } from '../support/place.ts';
+import { Agent } from '../support/program.ts';
 import { type StandIn, startStandIn } from '../support/standin.ts';
-import { differences, lookAt } from '../support/tree.ts';
+import { differences, readTree } from '../support/tree.ts';
 
 /** After an agent is stopped in its tracks for this many names, events of the watch are lost. */
 const BURST_NAMES = 20_000;
@@ -68,7 +68,7 @@ const TROUBLES: readonly Trouble[] = [
 
 async function fullDisk({ disk, amount, agent, instance }: World): Promise<void> {
   const filler = join(disk, 'filler');
-  const before = agent.err.length;
+  const before = agent.stderr.length;
   try {
     // The disk says when it is full.
     for (let i = 0; ; i++) writeFileSync(`${filler}${i}`, Buffer.alloc(1 << 20, i));
@@ -78,7 +78,7 @@ async function fullDisk({ disk, amount, agent, instance }: World): Promise<void>
   await sleep(amount.writeMs);
   // Nothing is captured before the directory rests.
   assert.equal((await instance.ask('POST /pause')).status, 200);
-  const says = () => /full|space/.test(agent.err.slice(before));
+  const says = () => /full|space/.test(agent.stderr.slice(before));
   await until('the agent says that the disk is full', says, CAUGHT_WITHIN_MS);
   for (const name of readdirSync(disk)) if (name.startsWith('filler')) rmSync(join(disk, name));
 }
@@ -100,9 +100,9 @@ async function lostEvents({ subject, amount, agent }: World): Promise<void> {
 
 async function haltedInstance({ amount, instance }: World): Promise<void> {
   await sleep(amount.writeMs / 3);
-  instance.child.kill('SIGSTOP');
+  instance.running.kill('SIGSTOP');
   await sleep(amount.writeMs / 3);
-  instance.child.kill('SIGCONT');
+  instance.running.kill('SIGCONT');
   await sleep(amount.writeMs / 3);
 }
 
@@ -153,12 +153,12 @@ function heldBy({ pid }: Agent): Held {
 /** The newest point is the directory as it is, byte for byte; waits until it is. */
 async function caught({ subject, place, agent }: World): Promise<number> {
   const began = performance.now();
-  const wanted = lookAt(subject.dir);
+  const wanted = readTree(subject.dir);
   const back = join(place, 'back');
   let apart: string[] = [];
   const holds = async () => {
     await subject.restore('latest', back);
-    apart = differences(wanted, lookAt(back));
+    apart = differences(wanted, readTree(back));
     rmSync(back, { recursive: true });
     return apart.length === 0;
   };
@@ -168,7 +168,11 @@ async function caught({ subject, place, agent }: World): Promise<number> {
   const caughtMs = performance.now() - began;
   // It is told of once it has been looked into.
   const { snapshot } = await subject.show('latest');
-  await until('it is told of', () => agent.out.includes(snapshot.snapshotId.slice(0, 12)), CAUGHT_WITHIN_MS);
+  await until(
+    'it is told of',
+    () => agent.stdout.includes(snapshot.snapshotId.slice(0, 12)),
+    CAUGHT_WITHIN_MS,
+  );
   return caughtMs;
 }
 
@@ -178,7 +182,7 @@ export async function writeConstantly(
   amount: Amount,
   log: (line: string) => void,
 ): Promise<void> {
-  const place = await freshPlace(scope);
+  const place = await tempFolder(scope);
   const { path: disk } = await smallDisk(scope, amount.diskBytes);
   const clock = join(place, 'clock');
   writeFileSync(clock, '+0');
@@ -235,7 +239,7 @@ export async function writeConstantly(
   assert.equal(last.residentKiB <= allowed, true, `${last.residentKiB} KiB at the end, ${allowed} allowed`);
   assert.equal(last.descriptors <= DESCRIPTORS_MAX, true, `${last.descriptors} descriptors`);
   const points = agent.points.length;
-  const ended = await agent.end();
+  const ended = await agent.stop();
   assert.equal(ended.code, 0, agent.text);
   const snapshots = await subject.assertSound();
   const rest = readdirSync(subject.store, { recursive: true, encoding: 'utf8' });

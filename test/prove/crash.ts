@@ -12,21 +12,22 @@ import {
 } from 'node:fs';
 import { join } from 'node:path';
 import { type Random, random } from '../../demo/random.ts';
+import { difference, type Fact, readTree, type Tree } from '../support/tree.ts';
+import { makeTree, someBytes } from './random-tree.ts';
 import {
-  builtKeeper,
   COMMANDS,
+  callsByProgram,
+  callsInProcess,
   FAILURES_SHOWN,
   inParallel,
-  type Keeper,
-  ownKeeper,
   packFiles,
   restoresTo,
   runBuilt,
   type Scratch,
+  type StoreCalls,
   scratch,
-} from './keeper.ts';
-import { checkPositions, checkRebuilt } from './promises.ts';
-import { difference, makeTree, type Node, readTree, someBytes, type Tree } from './tree.ts';
+} from './store-calls.ts';
+import { checkPositions, checkRebuilt } from './store-checks.ts';
 
 const INCOMPLETE = '.lightkeeper-incomplete';
 /** Enough for a thread of its own. */
@@ -75,7 +76,7 @@ export interface Case {
 /** The scenes on one seed, and a folder for what they need. */
 export class World {
   readonly seed: number;
-  readonly folder: Scratch = scratch('crash');
+  readonly folder: Scratch = scratch('crash', { memory: true });
   readonly scenes: Scene[] = [];
   readonly #trees = new Map<number, Tree>();
 
@@ -105,7 +106,7 @@ export class World {
 
 /** A store with a snapshot of each of the versions; answers their ids in order. */
 async function history(world: World, versions: readonly number[]): Promise<{ store: string; ids: string[] }> {
-  const keeper = ownKeeper(world.folder.fresh('base'));
+  const keeper = callsInProcess(world.folder.fresh('base'));
   const ids: string[] = [];
   for (const version of versions) ids.push((await keeper.snapshot(world.dir(version))).snapshotId);
   return { store: keeper.store, ids };
@@ -153,7 +154,7 @@ export async function makeWorld(seed: number, options: { large: boolean }): Prom
   };
   const old = new Set([first, second]);
   const marked = world.copy(store);
-  await ownKeeper(marked).delete(first);
+  await callsInProcess(marked).delete(first);
   const rest = new Map([...base.published].filter(([id]) => id !== first));
   const prune = { removable: old, args: (at: string) => COMMANDS.prune(at, { last: 1 }) };
   world.scenes.push(
@@ -189,7 +190,7 @@ type Base = Omit<Scene, 'name' | 'args'>;
 
 function restores(base: Base, id: string): Scene[] {
   const args = (at: string, target: string) => COMMANDS.restore(at, id, target);
-  const wanted = base.published.get(id) ?? new Map<string, Node>();
+  const wanted = base.published.get(id) ?? new Map<string, Fact>();
   const equal = (path: string) =>
     assert.equal(difference(wanted, readTree(path)), undefined, 'the target is whole');
   return [
@@ -221,7 +222,7 @@ async function onDamaged(world: World, base: Base): Promise<Scene[]> {
   const store = world.copy(base.store as string);
   const aside = damage(store);
   const whole = new Map<string, Tree>();
-  const mended = ownKeeper(world.copy(store));
+  const mended = callsInProcess(world.copy(store));
   await mended.repair();
   const broken = new Set((await mended.verify()).flatMap(({ snapshots }) => snapshots));
   for (const [id, tree] of base.published) if (!broken.has(id)) whole.set(id, tree);
@@ -239,7 +240,7 @@ async function manyFiles(world: World, base: Base): Promise<Scene[]> {
   makeTree(dir, random(world.seed), 0);
   writeFileSync(join(dir, 'large'), someBytes(random(world.seed), LARGE_BYTES));
   for (let i = 0; i < MANY_FILES; i++) writeFileSync(join(dir, `many-${i}`), `${i}`);
-  const keeper = ownKeeper(world.folder.fresh('base'));
+  const keeper = callsInProcess(world.folder.fresh('base'));
   const { snapshotId } = await keeper.snapshot(dir);
   const trees = new Map([[snapshotId, readTree(dir)]]);
   const scene = { ...base, store: keeper.store, published: trees, thinned: true };
@@ -341,7 +342,7 @@ export async function runCase(world: World, one: Case, way: 'own' | 'built'): Pr
     // Verify lists the packs, and the index then knows what it had missed. A kill after one effect and one before
     // the next leave the same: one of them is looked at by verify first, the other is just used.
     const looksFirst = /^kill:before|^fail:EIO/.test(fault);
-    await checkStore(world, scene, (way === 'own' ? ownKeeper : builtKeeper)(store), looksFirst);
+    await checkStore(world, scene, (way === 'own' ? callsInProcess : callsByProgram)(store), looksFirst);
   } catch (error) {
     throw new Error(`${scene.name}, ${fault}, seed ${world.seed}: ${String(error)}`, { cause: error });
   } finally {
@@ -367,7 +368,12 @@ function checkFailure(
 }
 
 /** Where all that a store promises is looked at. */
-async function checkStore(world: World, scene: Scene, keeper: Keeper, looksFirst: boolean): Promise<void> {
+async function checkStore(
+  world: World,
+  scene: Scene,
+  keeper: StoreCalls,
+  looksFirst: boolean,
+): Promise<void> {
   if (scene.damaged !== undefined) {
     await keeper.repair();
     const aside = new Set(packFiles(keeper.store, 'quarantine').map(sha256));
@@ -396,7 +402,7 @@ async function checkStore(world: World, scene: Scene, keeper: Keeper, looksFirst
   await checkRebuilt(keeper, gone);
 }
 
-async function checkFindings(scene: Scene, keeper: Keeper, ids: ReadonlySet<string>): Promise<void> {
+async function checkFindings(scene: Scene, keeper: StoreCalls, ids: ReadonlySet<string>): Promise<void> {
   const findings = ids.size === 0 ? [] : await keeper.verify();
   for (const { code, object, snapshots, message } of findings) {
     assert.ok(scene.damaged !== undefined, `verify finds ${code} "${object}": ${message}`);
@@ -407,7 +413,7 @@ async function checkFindings(scene: Scene, keeper: Keeper, ids: ReadonlySet<stri
 async function checkWhole(
   world: World,
   scene: Scene,
-  keeper: Keeper,
+  keeper: StoreCalls,
   ids: ReadonlySet<string>,
 ): Promise<void> {
   for (const id of ids) {

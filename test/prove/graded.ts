@@ -4,10 +4,9 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { DERIVED } from '../../demo/generate.ts';
 import { random } from '../../demo/random.ts';
-import { Agent } from '../support/agent.ts';
-import { Case, type Snapshot } from '../support/answers.ts';
-import { answerOf, lightkeeper, told } from '../support/command.ts';
-import { freshPlace, type Scope, until } from '../support/place.ts';
+import { Case, type Snapshot } from '../support/case.ts';
+import { type Scope, tempFolder, until } from '../support/place.ts';
+import { Agent, jsonOf, lightkeeper, outcomeText } from '../support/program.ts';
 import { type StandIn, startStandIn } from '../support/standin.ts';
 
 const CHUNKS = 'kv_store_text_chunks.json';
@@ -161,7 +160,7 @@ async function proveAll(world: World, subject: Case, points: readonly Snapshot[]
 }
 
 function listOf(store: string): Promise<{ snapshots: Snapshot[] }> {
-  return answerOf(['list', '--store', store]);
+  return jsonOf(['list', '--store', store]);
 }
 
 /** Points of an agent beside the instance. */
@@ -179,7 +178,7 @@ async function agentPoints(
   while (performance.now() < deadline && !(await enough())) await sleep(1000);
   const { snapshots } = await listOf(subject.store);
   agent.kill('SIGKILL');
-  await until('the agent has ended', () => agent.child.exitCode !== null || agent.child.signalCode !== null);
+  await until('the agent has ended', () => agent.hasEnded);
   return { subject, points: snapshots };
 }
 
@@ -198,7 +197,7 @@ async function commandPoints(
     await sleep(draw(3000));
     const words = ['snapshot', '--dir', dir, '--store', subject.store, '--graph', `g${points.length}`];
     const ended = await lightkeeper([...words, '--settle-timeout', '10s', '--disk-reserve', '0', '--json']);
-    assert.equal([0, 3].includes(ended.code ?? -1), true, told(ended));
+    assert.equal([0, 3].includes(ended.code ?? -1), true, outcomeText(ended));
     points.push(JSON.parse(ended.stdout) as Snapshot);
   }
   return { subject, points };
@@ -211,7 +210,7 @@ async function scenario(
   amount: Amount,
   log: (line: string) => void,
 ): Promise<string[]> {
-  const place = await freshPlace(scope);
+  const place = await tempFolder(scope);
   const dir = join(place, 'rag');
   const documents = ['--documents', `${amount.documents}`];
   const flags = ['--seed', `${amount.seed}`, ...documents, '--dimension', '32', '--api', api];
@@ -256,7 +255,7 @@ async function scenario(
 
 /** An instance that has lost the text of a chunk gets usable points once that has stood for ten minutes. */
 async function standing(scope: Scope, amount: Amount, log: (line: string) => void): Promise<void> {
-  const place = await freshPlace(scope);
+  const place = await tempFolder(scope);
   const dir = join(place, 'rag');
   const flags = ['--seed', `${amount.seed}`, '--documents', '12', '--dimension', '32'];
   const first = await startStandIn(scope, dir, flags);

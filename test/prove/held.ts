@@ -7,9 +7,10 @@ import { lastOf } from '../../cli/await-result.ts';
 import { random } from '../../demo/random.ts';
 import type { Finding } from '../../gen/lightkeeper/v1/types_pb.ts';
 import { watchEffects } from '../../host/disk.ts';
-import { FAILURES_SHOWN, GRAPH, ownKeeper, restoresTo, type Scratch, scratch } from './keeper.ts';
-import { checkPositions, checkRebuilt } from './promises.ts';
-import { makeTree, readTree, type Tree } from './tree.ts';
+import { readTree, type Tree } from '../support/tree.ts';
+import { makeTree } from './random-tree.ts';
+import { callsInProcess, FAILURES_SHOWN, GRAPH, restoresTo, type Scratch, scratch } from './store-calls.ts';
+import { checkPositions, checkRebuilt } from './store-checks.ts';
 
 /** A call on a store that stays open, as an agent makes it. */
 interface Call {
@@ -73,8 +74,8 @@ async function labelsOf(held: Pick<Held, 'folder' | 'store'>, { run }: Call): Pr
 
 /** Makes the store and finds the places; the same on every call with one seed. */
 export async function makeHeld(seed: number): Promise<Held> {
-  const folder = scratch('held');
-  const keeper = ownKeeper(folder.fresh('base'));
+  const folder = scratch('held', { memory: true });
+  const keeper = callsInProcess(folder.fresh('base'));
   const trees = new Map<string, Tree>();
   const dirs = Array.from({ length: 4 }, (_, version) => {
     const dir = folder.fresh('dir');
@@ -113,7 +114,7 @@ function ungraded(result: unknown): string | undefined {
 
 /** The disk fails once during a call; then, without the store having been closed, all goes on. */
 export async function runHeld(held: Held, { call, label, nth, code }: HeldCase): Promise<void> {
-  const keeper = ownKeeper(held.folder.fresh('store'));
+  const keeper = callsInProcess(held.folder.fresh('store'));
   cpSync(held.store, keeper.store, { recursive: true, preserveTimestamps: true });
   try {
     let further = '';

@@ -28,8 +28,8 @@ import {
   SnapshotSummarySchema,
   VerifyLevel_Value,
 } from '../../gen/lightkeeper/v1/agent_pb.ts';
-import { FAILURES_SHOWN, filesIn, ownKeeper, packFiles, type Scratch, scratch } from './keeper.ts';
-import { makeTree, someBytes } from './tree.ts';
+import { makeTree, someBytes } from './random-tree.ts';
+import { callsInProcess, FAILURES_SHOWN, filesIn, packFiles, type Scratch, scratch } from './store-calls.ts';
 
 const PACK_HEADER_BYTES = 40;
 const TRAILER_BYTES = 56;
@@ -52,8 +52,8 @@ export interface Corpus {
 
 /** Makes a store that holds records of every kind, and takes it apart. */
 export async function makeCorpus(seed: number): Promise<Corpus> {
-  const folder = scratch('mutate');
-  const keeper = ownKeeper(folder.fresh('base'));
+  const folder = scratch('mutate', { memory: true });
+  const keeper = callsInProcess(folder.fresh('base'));
   const ids: string[] = [];
   for (let version = 0; version < 3; version++) {
     const dir = folder.fresh('dir');

@@ -5,20 +5,21 @@ import { Level } from 'level';
 import { SHARDS } from '../../agent/store/index/reconcile.ts';
 import { type Random, random } from '../../demo/random.ts';
 import { type Effect, watchEffects } from '../../host/disk.ts';
+import { readTree, type Tree } from '../support/tree.ts';
+import { Disk } from './disk-model.ts';
+import { makeTree } from './random-tree.ts';
 import {
+  callsInProcess,
   FAILURES_SHOWN,
   filesIn,
   inParallel,
-  type Keeper,
-  ownKeeper,
   packFiles,
   restoresTo,
   type Scratch,
+  type StoreCalls,
   scratch,
-} from './keeper.ts';
-import { Disk } from './platter.ts';
-import { checkPositions, checkRebuilt } from './promises.ts';
-import { makeTree, readTree, type Tree } from './tree.ts';
+} from './store-calls.ts';
+import { checkPositions, checkRebuilt } from './store-checks.ts';
 
 /** Batches of the index that are synced. One that is missing here is taken as not synced, which is stricter. */
 const SYNCED = new Set(
@@ -79,8 +80,8 @@ function stampsOf(store: string): Map<string, string> {
 
 /** Records a store's life: three snapshots, a deletion, a prune, one more snapshot. */
 export async function record(seed: number): Promise<Recording> {
-  const folder = scratch('power');
-  const keeper = ownKeeper(folder.fresh('recorded'));
+  const folder = scratch('power', { memory: true });
+  const keeper = callsInProcess(folder.fresh('recorded'));
   const { store } = keeper;
   const dirs = Array.from({ length: 5 }, (_, version) => {
     const dir = folder.fresh('dir');
@@ -221,7 +222,7 @@ async function materialise(recording: Recording, cut: Cut, store: string, draw: 
 async function checkAfter(
   recording: Recording,
   promised: Promised,
-  keeper: Keeper,
+  keeper: StoreCalls,
   looksFirst: boolean,
 ): Promise<void> {
   const { published, removable, deleted, taken } = promised;
@@ -260,7 +261,7 @@ async function checkAfter(
 /** Cuts the power at one moment, lets chance decide what survives, and looks at the store. */
 export async function runCut(recording: Recording, cut: Cut): Promise<void> {
   const draw = random(cut.seed);
-  const keeper = ownKeeper(recording.folder.fresh('store'));
+  const keeper = callsInProcess(recording.folder.fresh('store'));
   const moment = recording.moments[cut.at] as Moment;
   let how = '';
   try {

@@ -20,9 +20,17 @@ import {
 import { join } from 'node:path';
 import fc from 'fast-check';
 import { random } from '../../demo/random.ts';
-import { type Keeper, ownKeeper, type Policy, restoresTo, type Scratch, scratch } from './keeper.ts';
-import { checkPositions, checkRebuilt } from './promises.ts';
-import { difference, type Node, raw, readTree, someBytes, type Tree } from './tree.ts';
+import { difference, type Fact, readTree, type Tree } from '../support/tree.ts';
+import { raw, someBytes } from './random-tree.ts';
+import {
+  callsInProcess,
+  type Policy,
+  restoresTo,
+  type Scratch,
+  type StoreCalls,
+  scratch,
+} from './store-calls.ts';
+import { checkPositions, checkRebuilt } from './store-checks.ts';
 
 /** Names as they come from people, from programs and from other systems: one character a byte. */
 const NAMES = [
@@ -163,7 +171,7 @@ class Playground {
     return lstatSync(this.#path(name), { throwIfNoEntry: false }) === undefined ? name : undefined;
   }
 
-  #pick(of: number, type?: Node['type']): string | undefined {
+  #pick(of: number, type?: Fact['type']): string | undefined {
     const names = [...readTree(this.#dir)].filter(([, node]) => type === undefined || node.type === type);
     return names[of % Math.max(1, names.length)]?.[0];
   }
@@ -250,10 +258,10 @@ class Model {
   readonly trees = new Map<string, Tree>();
   readonly gone = new Set<string>();
   readonly #pinned = new Set<string>();
-  readonly #keeper: Keeper;
+  readonly #keeper: StoreCalls;
   readonly #dir: string;
 
-  constructor(keeper: Keeper, dir: string) {
+  constructor(keeper: StoreCalls, dir: string) {
     this.#keeper = keeper;
     this.#dir = dir;
   }
@@ -321,7 +329,7 @@ class Model {
 
 async function live(folder: Scratch, taken: readonly Step[]): Promise<void> {
   const dir = folder.fresh('dir');
-  const keeper = ownKeeper(folder.fresh('store'));
+  const keeper = callsInProcess(folder.fresh('store'));
   try {
     const playground = new Playground(dir);
     const model = new Model(keeper, dir);

@@ -9,10 +9,10 @@ import {
   writeSync,
 } from 'node:fs';
 import { join } from 'node:path';
-import { Case } from '../support/answers.ts';
+import { Case } from '../support/case.ts';
 import { fillMany, noise } from '../support/fill.ts';
-import { assertSameTree, lookAt } from '../support/tree.ts';
-import { type Scratch, scratch } from './keeper.ts';
+import { assertSameTree, readTree } from '../support/tree.ts';
+import { type Scratch, scratch } from './store-calls.ts';
 
 const GB = 1_000_000_000;
 const STEP = 50_000_000;
@@ -51,7 +51,7 @@ async function roundTrip(name: string, folder: Scratch, log: (line: string) => v
   assert.deepEqual({ unchanged, findings }, { unchanged: false, findings: [] });
   const back = folder.fresh('back');
   await timed('restore', () => subject.restore('latest', back));
-  assertSameTree(lookAt(subject.dir), back);
+  assertSameTree(readTree(subject.dir), back);
   assert.equal((await timed('unchanged', () => subject.snapshot())).unchanged, true);
   assert.equal(await timed('verify', () => subject.assertSound()), 1);
   log(`${name}, ${rawBytes} bytes in ${storedBytes}: ${seconds.join(', ')}; every byte came back`);

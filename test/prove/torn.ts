@@ -1,16 +1,15 @@
 import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';
-import { once } from 'node:events';
 import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { promisify } from 'node:util';
 import { transformSync } from 'esbuild';
 import { random } from '../../demo/random.ts';
-import type { Snapshot } from '../support/answers.ts';
-import { killGroup, lightkeeper, start, told } from '../support/command.ts';
+import type { Snapshot } from '../support/case.ts';
 import { FLUSHED, generationOf } from '../support/flusher.ts';
-import { type Scratch, scratch } from './keeper.ts';
+import { killGroup, lightkeeper, outcomeText, Running } from '../support/program.ts';
+import { type Scratch, scratch } from './store-calls.ts';
 
 const command = promisify(execFile);
 /** One document each five seconds. */
@@ -52,7 +51,7 @@ function ours(folder: Scratch): Tool {
       const common = ['--store', store, '--disk-reserve', '0', '--json'];
       const words = ['snapshot', '--dir', dir, '--settle-timeout', SETTLE_TIMEOUT, ...common];
       const ended = await lightkeeper(words);
-      assert.equal(ended.code === 0 || ended.code === 3, true, told(ended));
+      assert.equal(ended.code === 0 || ended.code === 3, true, outcomeText(ended));
       const snapshot = JSON.parse(ended.stdout) as Snapshot;
       if (snapshot.grade === 'TORN') return true;
       const restored = await lightkeeper([
@@ -63,7 +62,7 @@ function ours(folder: Scratch): Tool {
         back,
         ...common,
       ]);
-      assert.equal(restored.code, 0, told(restored));
+      assert.equal(restored.code, 0, outcomeText(restored));
       return false;
     },
   };
@@ -109,10 +108,9 @@ async function flushing(folder: Scratch, style: string, dir: string, pauseMs: nu
   const program = join(folder.path, 'flusher.mjs');
   const source = readFileSync(join(import.meta.dirname, '../support/flusher.ts'));
   writeFileSync(program, transformSync(source, { loader: 'ts' }).code);
-  const child = start([process.execPath, program, style, dir, String(pauseMs), String(EVERY_MS)]);
-  const [said] = (await once(child.stdout ?? child, 'data')) as [Buffer];
-  assert.equal(said.toString().trim(), 'ready');
-  return () => killGroup(child);
+  const running = new Running([process.execPath, program, style, dir, String(pauseMs), String(EVERY_MS)]);
+  await running.says(/^ready$/m);
+  return () => killGroup(running.child);
 }
 
 async function scenario(

@@ -3,12 +3,12 @@ import { mkdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
 import { parse } from 'yaml';
-import { Agent } from '../support/agent.ts';
-import { briefly, Case } from '../support/answers.ts';
+import { briefly, Case } from '../support/case.ts';
 import { needing } from '../support/machine.ts';
-import { freshPlace } from '../support/place.ts';
+import { tempFolder } from '../support/place.ts';
+import { Agent } from '../support/program.ts';
 import { startStandIn } from '../support/standin.ts';
-import { assertSameTree, lookAt } from '../support/tree.ts';
+import { assertSameTree, readTree } from '../support/tree.ts';
 
 const ROOT = join(import.meta.dirname, '../..');
 /** What a container file may say. */
@@ -24,8 +24,8 @@ interface Service {
   readonly healthcheck?: { readonly test: readonly string[] };
 }
 
-describe('deploy', () => {
-  it('runs both as one user over one directory, the points on another volume', () => {
+describe('the deploy files', () => {
+  it('run both containers as one user over one directory, the store on another volume', () => {
     const file = parse(readFileSync(join(ROOT, 'deploy/compose.yaml'), 'utf8')) as {
       services: { lightrag: Service; lightkeeper: Service };
       volumes: Readonly<Record<string, unknown>>;
@@ -45,7 +45,7 @@ describe('deploy', () => {
     assert.equal(lightkeeper.command?.[0], 'agent');
   });
 
-  it('has a container file of known instructions, which copies what exists', () => {
+  it('have a container file with known instructions that copies existing files', () => {
     const lines = readFileSync(join(ROOT, 'deploy/Containerfile'), 'utf8')
       .split('\n')
       .filter((line) => line !== '' && !line.startsWith('#'));
@@ -54,42 +54,38 @@ describe('deploy', () => {
     assert.equal(files.includes('dist'), true);
   });
 
-  it(
-    'works as two processes that see one directory through mounts of their own',
-    needing('mount'),
-    async (t) => {
-      const place = await freshPlace(t);
-      const source = join(place, 'volume');
-      const dir = join(place, 'app');
-      for (const folder of [source, dir]) mkdirSync(folder);
-      const under = ['unshare', '--mount', 'sh', '-c', `mount --bind '${source}' '${dir}' && exec "$0" "$@"`];
-      const instance = await startStandIn(t, dir, ['--pause', '20ms'], { under });
-      const subject = new Case(dir, join(place, 'points'));
-      const words = [
-        '--dir',
-        dir,
-        '--store',
-        subject.store,
-        '--disk-reserve',
-        '0',
-        '--instance-url',
-        instance.url,
-      ];
-      const agent = new Agent(t, words, { under });
-      await agent.point(1);
-      assert.equal((await instance.ask('POST /documents')).status, 200);
-      await agent.point(2);
-      const ended = instance.stop();
-      assert.equal((await agent.end()).code, 0, agent.text);
-      assert.equal((await ended).code, 0);
-      const { snapshot } = await subject.show('latest');
-      assert.equal(['IDLE', 'SETTLED'].includes(snapshot.cutMethod), true);
-      assert.deepEqual(
-        briefly(snapshot.findings).filter((found) => !/^instance_silent/.test(found)),
-        [],
-      );
-      await subject.restore('latest', join(place, 'back'));
-      assertSameTree(lookAt(source), join(place, 'back'));
-    },
-  );
+  it('work with two processes that mount one directory', needing('mount'), async (t) => {
+    const place = await tempFolder(t);
+    const source = join(place, 'volume');
+    const dir = join(place, 'app');
+    for (const folder of [source, dir]) mkdirSync(folder);
+    const under = ['unshare', '--mount', 'sh', '-c', `mount --bind '${source}' '${dir}' && exec "$0" "$@"`];
+    const instance = await startStandIn(t, dir, ['--pause', '20ms'], { under });
+    const subject = new Case(dir, join(place, 'points'));
+    const words = [
+      '--dir',
+      dir,
+      '--store',
+      subject.store,
+      '--disk-reserve',
+      '0',
+      '--instance-url',
+      instance.url,
+    ];
+    const agent = new Agent(t, words, { under });
+    await agent.point(1);
+    assert.equal((await instance.ask('POST /documents')).status, 200);
+    await agent.point(2);
+    const ended = instance.stop();
+    assert.equal((await agent.stop()).code, 0, agent.text);
+    assert.equal((await ended).code, 0);
+    const { snapshot } = await subject.show('latest');
+    assert.equal(['IDLE', 'SETTLED'].includes(snapshot.cutMethod), true);
+    assert.deepEqual(
+      briefly(snapshot.findings).filter((found) => !/^instance_silent/.test(found)),
+      [],
+    );
+    await subject.restore('latest', join(place, 'back'));
+    assertSameTree(readTree(source), join(place, 'back'));
+  });
 });

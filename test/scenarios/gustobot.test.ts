@@ -4,10 +4,10 @@ import { cp, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { promisify } from 'node:util';
-import { Case, type Finding, type Snapshot } from '../support/answers.ts';
-import { answerOf, BUILT, killGroup, lightkeeper, start, told } from '../support/command.ts';
-import { atEnd, freshPlace, until } from '../support/place.ts';
-import { assertSameTree, lookAt } from '../support/tree.ts';
+import { Case, type Finding, type Snapshot } from '../support/case.ts';
+import { tempFolder } from '../support/place.ts';
+import { Agent, jsonOf } from '../support/program.ts';
+import { assertSameTree, readTree } from '../support/tree.ts';
 
 // Node's own cp keeps times to the millisecond only.
 const copy = promisify(execFile);
@@ -17,33 +17,6 @@ const STATES = (await readdir(FIXTURES).catch(() => []))
   .filter((name) => name.startsWith('gustobot@'))
   .sort();
 const skip = STATES.length === 0 ? 'the gustobot fixtures are not on this machine' : false;
-
-test('ten real states in one store restore to equal trees', { skip }, async (t) => {
-  const place = await freshPlace(t);
-  const graph = new Case(join(place, 'gustobot'), join(place, 'store'));
-  const taken: { state: string; snapshotId: string; tree: ReturnType<typeof lookAt> }[] = [];
-  let newInAll = 0;
-  let rawInAll = 0;
-  for (const state of STATES) {
-    await rm(graph.dir, { recursive: true, force: true });
-    await copy('cp', ['-a', join(FIXTURES, state), graph.dir]);
-    const { snapshotId, unchanged, newBytes, rawBytes } = await graph.snapshot();
-    assert.equal(unchanged, false);
-    newInAll += Number(newBytes);
-    rawInAll += Number(rawBytes);
-    taken.push({ state, snapshotId, tree: lookAt(graph.dir) });
-  }
-  assert.ok(newInAll < rawInAll / 2, `${newInAll} new bytes of ${rawInAll}`);
-  for (const { state, snapshotId, tree } of taken) {
-    const to = join(place, 'restored', state);
-    // One of them has lost a file that the one before it had.
-    const words = ['restore', '--snapshot', snapshotId, '--to', to, '--store', graph.store];
-    await answerOf([...words, '--allow-torn']);
-    assertSameTree(tree, to);
-  }
-  const verified = await lightkeeper(['verify', '--level', 'bytes', '--store', graph.store]);
-  assert.equal(verified.code, 0, told(verified));
-});
 
 /** What is said of a state: its grade, and each finding in a line. */
 interface Judged {
@@ -60,61 +33,67 @@ function lines({ grade, findings }: Judged) {
   };
 }
 
-test('ten real states have the grades and findings of the golden file, alone and as a series', {
+test('ten real states: restore to equal trees, with the grades of the golden file', {
   skip,
 }, async (t) => {
-  const place = await freshPlace(t);
+  const place = await tempFolder(t);
   const graph = new Case(join(place, 'gustobot'), join(place, 'store'));
+  const taken: { state: string; snapshotId: string; tree: ReturnType<typeof readTree> }[] = [];
   const alone: Record<string, unknown> = {};
   const series: Record<string, unknown> = {};
+  let newInAll = 0;
+  let rawInAll = 0;
   for (const state of STATES) {
     await rm(graph.dir, { recursive: true, force: true });
     await copy('cp', ['-a', join(FIXTURES, state), graph.dir]);
-    alone[state] = lines(await answerOf<Judged>(['validate', '--dir', graph.dir]));
-    series[state] = lines(await graph.snapshot());
+    alone[state] = lines(await jsonOf<Judged>(['validate', '--dir', graph.dir]));
+    const snapshot = await graph.snapshot();
+    series[state] = lines(snapshot);
+    assert.equal(snapshot.unchanged, false);
+    newInAll += Number(snapshot.newBytes);
+    rawInAll += Number(snapshot.rawBytes);
+    taken.push({ state, snapshotId: snapshot.snapshotId, tree: readTree(graph.dir) });
   }
+  assert.ok(newInAll < rawInAll / 2, `${newInAll} new bytes of ${rawInAll}`);
+  for (const { state, snapshotId, tree } of taken) {
+    const to = join(place, 'restored', state);
+    // One of them has lost a file that the one before it had.
+    await graph.restore(snapshotId, to, { allowTorn: true });
+    assertSameTree(tree, to);
+  }
+  assert.equal(await graph.assertSound({}), taken.length);
   if (process.env.LIGHTKEEPER_GOLDEN === 'write')
     await writeFile(GOLDEN, `${JSON.stringify({ alone, series }, null, 2)}\n`);
   assert.deepEqual({ alone, series }, JSON.parse(await readFile(GOLDEN, 'utf8')));
 });
 
-test('up makes a snapshot of every state that is copied over the directory, and ends clean', {
+test('up: captures every real state copied over the directory and ends with 0', {
   skip,
 }, async (t) => {
-  const place = await freshPlace(t);
+  const place = await tempFolder(t);
   const dir = join(place, 'gustobot');
   const store = join(place, 'state', 'store');
   await cp(join(FIXTURES, 'gustobot@10'), dir, { recursive: true });
   const env = { XDG_RUNTIME_DIR: place };
-  const agent = start(
-    [process.execPath, BUILT, 'up', '--dir', dir, '--state', join(place, 'state'), '--http', '127.0.0.1:0'],
-    { env },
-  );
-  atEnd(t, () => killGroup(agent));
-  let printed = '';
-  agent.stdout?.on('data', (data: Buffer) => {
-    printed += data.toString();
-  });
-  const snapshots = () => printed.split('\n').filter((line) => / snapshot [0-9a-f]{12}:/.test(line)).length;
-  await until('the first snapshot', () => snapshots() === 1);
+  const agent = new Agent(t, ['--dir', dir, '--state', join(place, 'state')], { env });
+  await agent.point(1);
   for (const [i, state] of ['gustobot@09', 'gustobot@08'].entries()) {
     for (const name of await readdir(join(FIXTURES, state))) {
       await cp(join(FIXTURES, state, name), join(place, 'next'));
       await rename(join(place, 'next'), join(dir, name));
     }
-    await until(`a snapshot of ${state}`, () => snapshots() >= i + 2);
+    await agent.point(i + 2);
   }
-  const list = await answerOf<{ snapshots: Snapshot[] }>(['list', '--store', store], { env });
+  const list = await jsonOf<{ snapshots: Snapshot[] }>(['list', '--store', store], { env });
   assert.ok(list.snapshots.length >= 3);
   const to = join(place, 'restored');
-  await answerOf(['restore', '--snapshot', 'latest', '--to', to, '--store', store], { env });
+  await jsonOf(['restore', '--snapshot', 'latest', '--to', to, '--store', store], { env });
   for (const name of await readdir(dir)) {
     assert.deepEqual(await readFile(join(to, name)), await readFile(join(dir, name)), name);
   }
-  const beside = await answerOf<Snapshot>(['snapshot', '--dir', dir, '--store', store], { env });
+  const beside = await jsonOf<Snapshot>(['snapshot', '--dir', dir, '--store', store], { env });
   assert.equal(beside.unchanged, true);
-  agent.kill('SIGINT');
-  await until('the end of the agent', () => agent.exitCode !== null);
-  assert.equal(agent.exitCode, 0);
-  assert.match(printed, /protected since .*, RPO /);
+  const { code, stdout } = await agent.stop('SIGINT');
+  assert.equal(code, 0);
+  assert.match(stdout, /protected since .*, RPO /);
 });

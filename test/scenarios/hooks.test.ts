@@ -3,10 +3,9 @@ import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, it, type TestContext } from 'node:test';
 import { stringify } from 'yaml';
-import { Agent } from '../support/agent.ts';
-import { Case } from '../support/answers.ts';
-import { killGroup, start } from '../support/command.ts';
-import { atEnd, freshPlace, until } from '../support/place.ts';
+import { Case } from '../support/case.ts';
+import { tempFolder, until } from '../support/place.ts';
+import { Agent, Running } from '../support/program.ts';
 
 interface Hooks {
   readonly pre_capture?: readonly string[];
@@ -24,7 +23,7 @@ interface World {
 }
 
 async function newWorld(t: TestContext, name = 'rag'): Promise<World> {
-  const place = await freshPlace(t);
+  const place = await tempFolder(t);
   const subject = new Case(join(place, name), join(place, 'store'));
   mkdirSync(subject.dir);
   writeFileSync(join(subject.dir, 'a'), '0\n');
@@ -64,17 +63,16 @@ function alive(pid: number): boolean {
 }
 
 describe('hooks around a capture', { concurrency: 2 }, () => {
-  it('pause a writer that never rests: the point is PAUSED, and one state', async (t) => {
+  it('pause a constant writer, so that the snapshot is PAUSED and consistent', async (t) => {
     const { place, subject, agent } = await newWorld(t);
-    const writer = start(['sh', '-c', WRITER], { cwd: place });
-    atEnd(t, () => killGroup(writer));
+    new Running(['sh', '-c', WRITER], { cwd: place }).endWith(t);
     await until('it writes', () => Number(readFileSync(join(subject.dir, 'a'), 'utf8')) > 2);
     const running = agent({
       pre_capture: ['touch pause', 'until [ -e paused ]; do sleep 0.01; done'],
       post_capture: ['rm pause'],
     });
     await running.point(2);
-    assert.equal((await running.end()).code, 0, running.text);
+    assert.equal((await running.stop()).code, 0, running.text);
     for (const [i, { snapshotId }] of (await subject.list()).entries()) {
       assert.equal((await subject.show(snapshotId)).snapshot.cutMethod, 'PAUSED');
       const back = join(place, `back${i}`);
@@ -83,15 +81,15 @@ describe('hooks around a capture', { concurrency: 2 }, () => {
     }
   });
 
-  it('are told the graph and the directory as it is named', async (t) => {
+  it('receive the graph id and the directory', async (t) => {
     const { subject, agent, written } = await newWorld(t, "it's a\\x5c \u00fc");
     const running = agent({ post_capture: ['echo "$LIGHTKEEPER_GRAPH $LIGHTKEEPER_DIR" > told'] });
     await running.point(1);
-    assert.equal((await running.end()).code, 0, running.text);
+    assert.equal((await running.stop()).code, 0, running.text);
     assert.equal(written('told'), `g ${subject.dir}\n`);
   });
 
-  it('that fail cost the word PAUSED and nothing else; the others after it are left out', async (t) => {
+  it('that fail only prevent PAUSED, and later ones are skipped', async (t) => {
     const { subject, agent, written } = await newWorld(t);
     const running = agent({
       pre_capture: ['echo no pause today >&2; exit 3', 'echo two >> ran'],
@@ -103,12 +101,12 @@ describe('hooks around a capture', { concurrency: 2 }, () => {
     const [found, ...more] = snapshot.findings;
     assert.deepEqual([found?.code, more], ['hook_failed', []]);
     assert.match(found?.message ?? '', /ended with 3: no pause today/);
-    assert.equal((await running.end()).code, 0, running.text);
+    assert.equal((await running.stop()).code, 0, running.text);
     assert.equal(new Set(written('ran').trim().split('\n')).size, 1);
     assert.match(written('ran'), /^after\n/);
   });
 
-  it('that hang are ended at their deadline with all that they have started', async (t) => {
+  it('that hang are killed at their deadline with their children', async (t) => {
     const { subject, agent, written } = await newWorld(t);
     const running = agent({ pre_capture: ['sleep 1000 & echo $! > pid; wait'], timeout: '300ms' });
     await running.point(1);
@@ -118,7 +116,7 @@ describe('hooks around a capture', { concurrency: 2 }, () => {
       ['hook_failed'],
     );
     assert.match(snapshot.findings[0]?.message ?? '', /took longer than 300 ms/);
-    assert.equal((await running.end()).code, 0, running.text);
+    assert.equal((await running.stop()).code, 0, running.text);
     await until('its child is gone', () => !alive(Number(written('pid'))));
   });
 });

@@ -4,19 +4,18 @@ import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
-import { Agent } from '../support/agent.ts';
-import { briefly, Case } from '../support/answers.ts';
-import { assertRefused, lightkeeper } from '../support/command.ts';
-import { atEnd, freshPlace } from '../support/place.ts';
+import { briefly, Case } from '../support/case.ts';
+import { atEnd, tempFolder } from '../support/place.ts';
+import { Agent, assertRefused, lightkeeper } from '../support/program.ts';
 import { startStandIn } from '../support/standin.ts';
-import { assertSameTree, lookAt } from '../support/tree.ts';
+import { assertSameTree, readTree } from '../support/tree.ts';
 
 const PACED = ['--pause', '20ms'];
 const KEY = { 'X-API-Key': 'secret' };
 
-describe('an agent that may ask the instance', { concurrency: 2 }, () => {
-  it('knows when it is idle, and what it is', async (t) => {
-    const place = await freshPlace(t);
+describe('an agent with --instance-url', { concurrency: 2 }, () => {
+  it("captures idle states and records the server's version", async (t) => {
+    const place = await tempFolder(t);
     const subject = new Case(join(place, 'rag'), join(place, 'store'));
     const instance = await startStandIn(t, subject.dir, [...PACED, '--api-key', 'secret']);
     const words = ['--dir', subject.dir, '--store', subject.store, '--disk-reserve', '0'];
@@ -49,11 +48,11 @@ describe('an agent that may ask the instance', { concurrency: 2 }, () => {
     await subject.restore('latest', join(place, 'back'));
     const second = await startStandIn(t, join(place, 'back'), PACED);
     assert.equal(await second.digest(), before);
-    assert.equal((await agent.end()).code, 0);
+    assert.equal((await agent.stop()).code, 0);
   });
 
-  it('has the last flush of an instance that is stopped at the same moment', async (t) => {
-    const place = await freshPlace(t);
+  it('captures the last flush of an instance that stops at the same time', async (t) => {
+    const place = await tempFolder(t);
     const subject = new Case(join(place, 'rag'), join(place, 'store'));
     const instance = await startStandIn(t, subject.dir, [
       ...PACED,
@@ -66,14 +65,14 @@ describe('an agent that may ask the instance', { concurrency: 2 }, () => {
     const agent = new Agent(t, [...words, '--instance-url', instance.url]);
     await agent.says(/protecting/);
     const ended = instance.stop();
-    assert.equal((await agent.end()).code, 0);
+    assert.equal((await agent.stop()).code, 0);
     assert.equal((await ended).code, 0);
     await subject.restore('latest', join(place, 'back'));
-    assertSameTree(lookAt(subject.dir), join(place, 'back'));
+    assertSameTree(readTree(subject.dir), join(place, 'back'));
   });
 
-  it('goes on without one that does not answer, and says so', async (t) => {
-    const place = await freshPlace(t);
+  it('captures without an unreachable instance, with a finding', async (t) => {
+    const place = await tempFolder(t);
     const subject = new Case(join(place, 'rag'), join(place, 'store'));
     mkdirSync(subject.dir);
     writeFileSync(join(subject.dir, 'kv_store_full_docs.json'), '{}');
@@ -83,11 +82,11 @@ describe('an agent that may ask the instance', { concurrency: 2 }, () => {
     const { snapshot } = await subject.show('latest');
     assert.equal(snapshot.cutMethod, 'SETTLED');
     assert.deepEqual(briefly(snapshot.findings), ['instance_silent http://127.0.0.1:9']);
-    assert.equal((await agent.end()).code, 0);
+    assert.equal((await agent.stop()).code, 0);
   });
 
-  it('refuses storages that keep no files here, unless a part is enough', async (t) => {
-    const place = await freshPlace(t);
+  it('refuses storages without files, unless --allow-partial is set', async (t) => {
+    const place = await tempFolder(t);
     const subject = new Case(join(place, 'rag'), join(place, 'store'));
     const instance = await startStandIn(t, subject.dir, [...PACED, '--storage', 'postgres']);
     const words = ['--dir', subject.dir, '--store', subject.store, '--instance-url', instance.url];
@@ -98,11 +97,11 @@ describe('an agent that may ask the instance', { concurrency: 2 }, () => {
     const { snapshot } = await subject.show('latest');
     assert.equal(snapshot.findings.length > 0, true);
     assert.deepEqual([...new Set(snapshot.findings.map(({ code }) => code))], ['outside_storage']);
-    assert.equal((await agent.end()).code, 0);
+    assert.equal((await agent.stop()).code, 0);
   });
 
-  it('says when the instance serves another directory', async (t) => {
-    const place = await freshPlace(t);
+  it('reports an instance that serves another directory', async (t) => {
+    const place = await tempFolder(t);
     const instance = await startStandIn(t, join(place, 'rag'), PACED);
     const subject = new Case(join(place, 'copy'), join(place, 'store'));
     cpSync(join(place, 'rag'), subject.dir, { recursive: true });
@@ -111,11 +110,11 @@ describe('an agent that may ask the instance', { concurrency: 2 }, () => {
     await agent.point(1);
     const { snapshot } = await subject.show('latest');
     assert.deepEqual(briefly(snapshot.findings), [`other_directory ${join(place, 'rag')}`]);
-    assert.equal((await agent.end()).code, 0);
+    assert.equal((await agent.stop()).code, 0);
   });
 
-  it('is not fooled by what is no LightRAG', async (t) => {
-    const place = await freshPlace(t);
+  it('rejects a server that is not LightRAG', async (t) => {
+    const place = await tempFolder(t);
     const subject = new Case(join(place, 'rag'), join(place, 'store'));
     mkdirSync(subject.dir);
     writeFileSync(join(subject.dir, 'a'), 'a');
@@ -128,6 +127,6 @@ describe('an agent that may ask the instance', { concurrency: 2 }, () => {
     await agent.point(1);
     const { snapshot } = await subject.show('latest');
     assert.deepEqual(briefly(snapshot.findings), [`instance_silent ${url}`]);
-    assert.equal((await agent.end()).code, 0);
+    assert.equal((await agent.stop()).code, 0);
   });
 });

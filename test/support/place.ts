@@ -34,7 +34,7 @@ export function atEnd(t: Scope, undo: () => unknown): void {
 }
 
 /** A new folder that is removed when the test ends. Other users may enter it. */
-export async function freshPlace(t: Scope, parent = tmpdir()): Promise<string> {
+export async function tempFolder(t: Scope, parent = tmpdir()): Promise<string> {
   const place = await mkdtemp(join(parent, 'lightkeeper-test-'));
   await chmod(place, 0o755);
   atEnd(t, () => removeAll(place));

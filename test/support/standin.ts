@@ -1,8 +1,7 @@
 import assert from 'node:assert/strict';
-import type { ChildProcess } from 'node:child_process';
 import { join } from 'node:path';
-import { BUILT, type Ended, killGroup, type StartOptions, start } from './command.ts';
-import { atEnd, type Scope, until } from './place.ts';
+import type { Scope } from './place.ts';
+import { BUILT, type Ended, Running, type StartOptions } from './program.ts';
 
 /** The stand-in as it is built. */
 export const INSTANCE = join(BUILT, '../instance.js');
@@ -17,20 +16,16 @@ export interface Answer {
   readonly body: Record<string, unknown>;
 }
 
-/** How an instance ended. */
-export type End = Pick<Ended, 'code' | 'signal'>;
-
 /** A running stand-in instance. */
 export interface StandIn {
-  readonly child: ChildProcess;
+  readonly running: Running;
   readonly url: string;
   /** Asks for a route such as `GET /digest`. */
   ask(route: string, headers?: Record<string, string>): Promise<Answer>;
   /** A name for all that it knows. */
   digest(headers?: Record<string, string>): Promise<string>;
-  /** Sends SIGTERM and tells how it ended. */
-  stop(): Promise<End>;
-  readonly ended: Promise<End>;
+  /** Ends it by SIGTERM. */
+  stop(): Promise<Ended>;
 }
 
 /**
@@ -43,22 +38,11 @@ export async function startStandIn(
   flags: readonly string[] = [],
   options: StartOptions = {},
 ): Promise<StandIn> {
-  const child = start([process.execPath, INSTANCE, '--dir', dir, ...CALM, ...flags], options);
-  const ended = new Promise<End>((resolve) => {
-    child.once('close', (code, signal) => resolve({ code, signal }));
-  });
-  atEnd(t, async () => {
-    killGroup(child);
-    await ended;
-  });
-  let out = '';
-  let err = '';
-  child.stdout?.on('data', (data: Buffer) => (out += data.toString()));
-  child.stderr?.on('data', (data: Buffer) => (err += data.toString()));
-  await until('the stand-in serves', () => out.includes('\n') || child.exitCode !== null, READY_WITHIN_MS);
-  assert.equal(child.exitCode, null, err);
-  const { ready, port, pid } = JSON.parse(out) as { ready: boolean; port: number; pid: number };
-  assert.deepEqual([ready, pid], [true, child.pid]);
+  const running = new Running([process.execPath, INSTANCE, '--dir', dir, ...CALM, ...flags], options);
+  running.endWith(t);
+  await running.until('it serves', () => running.stdout.includes('\n'), READY_WITHIN_MS);
+  const { ready, port, pid } = JSON.parse(running.stdout) as { ready: boolean; port: number; pid: number };
+  assert.deepEqual([ready, pid], [true, running.pid]);
   const url = `http://127.0.0.1:${port}`;
   const ask: StandIn['ask'] = async (route, headers = {}) => {
     const [method = '', path = ''] = route.split(' ');
@@ -71,9 +55,5 @@ export async function startStandIn(
     assert.equal(status, 200, JSON.stringify(body));
     return String(body.digest);
   };
-  const stop = () => {
-    child.kill('SIGTERM');
-    return ended;
-  };
-  return { child, url, ask, digest, stop, ended };
+  return { running, url, ask, digest, stop: () => running.stop() };
 }

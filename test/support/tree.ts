@@ -20,6 +20,9 @@ export interface Fact {
   readonly first: string;
 }
 
+/** All names below a directory, one character a byte. */
+export type Tree = ReadonlyMap<string, Fact>;
+
 function digestOf(path: Buffer): string {
   const hash = createHash('sha256');
   const step = Buffer.allocUnsafe(STEP_BYTES);
@@ -50,7 +53,7 @@ function statOf(path: Buffer) {
 }
 
 /** Every name below a directory, one character a byte, with what is known of it; special files left out. */
-export function lookAt(dir: string): Map<string, Fact> {
+export function readTree(dir: string): Map<string, Fact> {
   const root = Buffer.from(dir);
   const facts = new Map<string, Fact>();
   const firsts = new Map<string, string>();
@@ -84,11 +87,7 @@ export function lookAt(dir: string): Map<string, Fact> {
 }
 
 /** How two looks differ, as lines; empty if they do not. Links to names outside count as none. */
-export function differences(
-  wanted: ReadonlyMap<string, Fact>,
-  there: ReadonlyMap<string, Fact>,
-  options: { owners?: boolean } = {},
-): string[] {
+export function differences(wanted: Tree, there: Tree, options: { owners?: boolean } = {}): string[] {
   const lines: string[] = [];
   for (const path of there.keys()) if (!wanted.has(path)) lines.push(`${path}: should not be there`);
   for (const [path, a] of wanted) {
@@ -109,11 +108,12 @@ export function differences(
   return lines;
 }
 
+/** Returns the first difference of two trees, or undefined. */
+export function difference(wanted: Tree, there: Tree): string | undefined {
+  return differences(wanted, there)[0];
+}
+
 /** Asserts that a directory is what another one was when it was looked at. */
-export function assertSameTree(
-  wanted: ReadonlyMap<string, Fact>,
-  dir: string,
-  options: { owners?: boolean } = {},
-): void {
-  assert.deepEqual(differences(wanted, lookAt(dir), options), []);
+export function assertSameTree(wanted: Tree, dir: string, options: { owners?: boolean } = {}): void {
+  assert.deepEqual(differences(wanted, readTree(dir), options), []);
 }

@@ -304,8 +304,8 @@ const DAMAGES: readonly [what: string, files: () => Files, wanted: string[]][] =
   ],
 ];
 
-describe('the checks of a LightRAG directory', () => {
-  it('find nothing in a whole one, however it comes, and count what is in it', () => {
+describe('the check of a LightRAG directory', () => {
+  it('finds nothing in a whole one, in chunks of any size, and counts its records', () => {
     for (const step of [1 << 20, 997]) {
       const { findings, stats } = check(WHOLE, UNKNOWN, step);
       assert.deepEqual(codes(findings), []);
@@ -315,7 +315,7 @@ describe('the checks of a LightRAG directory', () => {
   });
 
   for (const [what, files, wanted] of DAMAGES) {
-    it(`name ${what}`, () => {
+    it(`reports ${what}`, () => {
       const { findings } = check(files());
       assert.deepEqual(
         codes(findings),
@@ -329,7 +329,7 @@ describe('the checks of a LightRAG directory', () => {
     });
   }
 
-  it('see that a vector was made of another description or other sources than the graph has', () => {
+  it("reports a vector whose description or sources differ from the graph's", () => {
     assert.deepEqual(signs(check(WHOLE).findings), []);
     const { data } = JSON.parse(String(WHOLE.get(VDB_ENTITIES))) as Vdb;
     const [row] = data as { entity_name: string }[];
@@ -354,7 +354,7 @@ describe('the checks of a LightRAG directory', () => {
     );
   });
 
-  it('tell which names are concerned, and how many', () => {
+  it('lists the affected keys and their count', () => {
     const files = records(CHUNKS, (all, ids) => {
       for (const id of ids.slice(0, 5)) delete all[id];
     });
@@ -367,13 +367,13 @@ describe('the checks of a LightRAG directory', () => {
     );
   });
 
-  it('take what an instance leaves while it works for an error only if it was idle', () => {
+  it('reports unfinished work as an error only if the instance was idle', () => {
     const files = withMatrix(VDB_ENTITIES, (matrix, vdb) => dropRow(vdb, matrix, 3));
     assert.deepEqual(codes(check(files, { idle: false }).findings), ['node_without_vector']);
     assert.deepEqual(codes(check(files, { idle: true }).findings), ['!node_without_vector']);
   });
 
-  it('take a missing file for an error only if the state before had it', () => {
+  it('reports a missing file only if the state before had it', () => {
     const files = changed(VDB_RELATIONS, () => undefined);
     assert.deepEqual(codes(check(files, { idle: true, before: new Set() }).findings), ['missing_file']);
     assert.deepEqual(codes(check(files, { idle: true, before: new Set(WHOLE.keys()) }).findings), [
@@ -381,7 +381,7 @@ describe('the checks of a LightRAG directory', () => {
     ]);
   });
 
-  it('take unknown files, keys and layouts of other versions', () => {
+  it('accepts unknown files, keys and layouts of other versions', () => {
     const files = new Map(WHOLE);
     files.set('kv_store_new.json', Buffer.from('{"a": [1, {"b": null}], "c": "d"}'));
     files.set('_lightrag_config/anchor.json', Buffer.from('["x", 1]'));
@@ -396,7 +396,7 @@ describe('the checks of a LightRAG directory', () => {
     assert.deepEqual(codes(check(files).findings), []);
   });
 
-  it(`find something or nothing in whatever bytes, and never fail (seed ${SEED})`, () => {
+  it(`never throws on mutated bytes (seed ${SEED})`, () => {
     const draw = random(SEED);
     const names = [...WHOLE.keys()];
     for (let round = 0; round < ROUNDS; round++) {
@@ -422,7 +422,7 @@ describe('the checks of a LightRAG directory', () => {
     }
   });
 
-  it('call every file that is cut anywhere cut, and say so in as many bytes', () => {
+  it('reports every cut file as cut, with its length', () => {
     for (const [name, bytes] of WHOLE) {
       const end = bytes.toString('latin1').trimEnd().length;
       const step = Math.max(1, Math.floor(end / 150));

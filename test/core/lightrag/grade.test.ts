@@ -40,7 +40,7 @@ describe('a grade', () => {
     assert.equal(gradeOf([finding('no_graph', Severity_Value.INFO, 'a', { message: 'm' })]), 'VALID');
   });
 
-  it('is DEGRADED where the capture had to leave something out, not where the instance was silent', () => {
+  it('is DEGRADED if the capture skipped something, not if the instance was unreachable', () => {
     assert.equal(gradeOf([], {}, [warning('special_file', 'fifo', { message: 'm' })]), 'DEGRADED');
     assert.equal(gradeOf([], {}, [warning('instance_silent', 'http', { message: 'm' })]), 'VALID');
     assert.equal(gradeOf([], {}, [errorFinding('unreadable', 'notes.txt', { message: 'm' })]), 'DEGRADED');
@@ -50,17 +50,17 @@ describe('a grade', () => {
     );
   });
 
-  it('of new errors between files is TORN: it may be a moment of a flush', () => {
+  it('of new broken promises is TORN, as a flush may be under way', () => {
     assert.equal(gradeOf([lack()]), 'TORN');
     assert.equal(gradeOf([lack()], { unchangedMs: UNCHANGED_MS - 1 }), 'TORN');
   });
 
-  it('of such errors is INVALID where the instance is idle, or nothing has changed for a minute', () => {
+  it('of broken promises at rest is INVALID', () => {
     assert.equal(gradeOf([lack()], { idle: true }), 'INVALID');
     assert.equal(gradeOf([lack()], { unchangedMs: UNCHANGED_MS }), 'INVALID');
   });
 
-  it('of a sign alone is TORN while it may be a moment of a flush, and VALID after that', () => {
+  it('of a hint alone is TORN until the directory is at rest, then VALID', () => {
     const sign = finding('entity_differs', Severity_Value.INFO, 'vdb_entities.json', { message: 'm' });
     assert.equal(mayStand(sign), true);
     assert.equal(gradeOf([sign]), 'TORN');
@@ -77,7 +77,7 @@ describe('a grade', () => {
     );
   });
 
-  it('of a file that does not read is INVALID, whatever else is known', () => {
+  it('of an unreadable file is INVALID in every case', () => {
     for (const code of ['empty_file', 'cut_file', 'malformed_file', 'matrix_length', 'mixed_dimensions']) {
       assert.equal(mayStand(lack(code)), false);
       assert.equal(gradeOf([lack(code), lack()]), 'INVALID');
@@ -93,8 +93,8 @@ describe('a grade', () => {
   });
 });
 
-describe('a standing error', () => {
-  it('is one that three captures have met, over so long that within ten minutes it stands', () => {
+describe('a standing finding', () => {
+  it('is a finding of three captures over ten minutes', () => {
     assert.equal(STANDS_MS < 10 * MINUTE, true);
     assert.deepEqual(
       series([
@@ -115,7 +115,7 @@ describe('a standing error', () => {
     );
   });
 
-  it('is not one with other names, or of another count', () => {
+  it('is not one with other keys or another count', () => {
     const more = lack('chunk_without_vector', ['chunk-1', 'chunk-2']);
     assert.notDeepEqual(sightingKey(lack()), sightingKey(more));
     assert.deepEqual(
@@ -128,7 +128,7 @@ describe('a standing error', () => {
     );
   });
 
-  it('is known again after a torn moment hid it', () => {
+  it('is recognised after a torn capture that hid it', () => {
     const torn = [lack('chunk_without_vector', ['chunk-1', 'chunk-9'])];
     assert.deepEqual(
       series([
@@ -143,7 +143,7 @@ describe('a standing error', () => {
     );
   });
 
-  it('does not excuse a new one beside it', () => {
+  it('does not excuse a new finding beside it', () => {
     const other = lack('edge_without_vector', ['a<SEP>b']);
     assert.deepEqual(
       series([
@@ -157,14 +157,14 @@ describe('a standing error', () => {
     );
   });
 
-  it('is told with how long it has been there', () => {
+  it('is listed with its age', () => {
     const first = judge([lack()], [], NEW);
     const { findings } = judge([lack()], [], { ...NEW, sightings: first.sightings, elapsedMs: 61_000 });
     const { captures, ageMs, stands } = findings[0]?.standing ?? assert.fail();
     assert.deepEqual([captures, ageMs, stands], [2, 61_000n, false]);
   });
 
-  it('begins anew if a whole state came in between', () => {
+  it('starts again after a whole state', () => {
     assert.deepEqual(
       series([
         [0, [lack()]],
@@ -178,7 +178,7 @@ describe('a standing error', () => {
     );
   });
 
-  it('is forgotten when two hundred others came later', () => {
+  it('is forgotten after two hundred newer ones', () => {
     let { sightings } = judge([lack()], [], NEW);
     for (let i = 0; i < 200; i++)
       ({ sightings } = judge([lack('x', [`${i}`])], [], { ...NEW, sightings, elapsedMs: 1 }));

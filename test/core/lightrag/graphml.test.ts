@@ -28,7 +28,7 @@ const flawOfText = (text: string | Buffer, step?: number): LayoutFlaw | undefine
   flawOf(() => told(text, step));
 
 describe('a GraphML reader', () => {
-  it('tells what is in a graph of networkx, however it comes', () => {
+  it('reads a networkx graph in chunks of any size', () => {
     const { nodes, edges } = readGraph(GRAPH);
     const wanted = [
       ...[...nodes.values()].flatMap(({ id, attributes }) => [
@@ -44,7 +44,7 @@ describe('a GraphML reader', () => {
     for (const step of [1 << 20, 4096, 7, 1]) assert.deepEqual(told(GRAPH, step), wanted, `${step}`);
   });
 
-  it('calls every beginning of a graph cut', () => {
+  it('reports every prefix of a graph as cut', () => {
     const end = GRAPH.lastIndexOf('>') + 1;
     const bytes = Buffer.from(GRAPH);
     assert.equal(flawOfText(''), 'empty');
@@ -55,7 +55,7 @@ describe('a GraphML reader', () => {
     assert.equal(flawOfText(bytes), undefined);
   });
 
-  it('takes attributes by their names, in any order and quotes, and decodes what stands for characters', () => {
+  it('reads attributes in any order and quotes, and decodes entities', () => {
     const text = `${HEAD}<!-- a > b --><key attr.type='string' attr.name="source_id" for="node" id="d7"/>
       <key id="d0" for="edge" attr.name="weight"/><graph><node id='a &amp; &lt;&#x4e2d;&#10;">'>
       <data key="d7">c1&lt;SEP&gt;<![CDATA[c<&2]]></data><data key="d0">&nothing;</data></node>
@@ -63,7 +63,7 @@ describe('a GraphML reader', () => {
     assert.deepEqual(told(text, 3), ['node a & <中\n">', 'source_id c1<SEP>c<&2', 'node b', 'edge b b']);
   });
 
-  it('refuses what it must not believe', () => {
+  it('refuses malformed XML', () => {
     const wrong = [
       `<!DOCTYPE graphml [<!ENTITY a "b">]><graphml></graphml>`,
       `${HEAD}<!ELEMENT x></graphml>`,
@@ -85,7 +85,7 @@ describe('a GraphML reader', () => {
     for (const text of wrong) assert.equal(flawOfText(text), 'malformed', text);
   });
 
-  it('holds no text that nobody asked for, and none that is too long', () => {
+  it('does not buffer unwanted or over-long text', () => {
     const ids: string[] = [];
     const reader = new GraphReader(
       { node: (id) => ids.push(id.toString()), edge: () => {}, data: () => assert.fail('it is too long') },

@@ -73,7 +73,7 @@ const values = fc.jsonValue().filter((value) => !JSON.stringify(value).includes(
 const lengths = fc.array(fc.integer({ min: 1, max: 40 }), { minLength: 1, maxLength: 5 });
 
 describe('a JSON reader', () => {
-  it('reads what JSON.parse reads, however it comes', () => {
+  it('reads what JSON.parse reads, in chunks of any size', () => {
     const layouts = fc.constantFrom(undefined, 2);
     fc.assert(
       fc.property(values, lengths, layouts, (value, steps, indent) => {
@@ -84,13 +84,13 @@ describe('a JSON reader', () => {
     );
   });
 
-  it('reads escapes and backslashes at the edge of a chunk', () => {
+  it('reads escapes across the edge of a chunk', () => {
     const text = JSON.stringify({ 'a\\"b\\': ['\\', '\\\\', '\\"', '"', 'é\u0000\u2028', '\\"\\\\"'] });
     for (let first = 1; first < text.length; first++)
       assert.deepEqual(read(Buffer.from(text), [first, 1, 2]), JSON.parse(text));
   });
 
-  it('calls every beginning of a text cut, and only a whole one whole', () => {
+  it('reports every proper prefix as cut', () => {
     const text = ` {"a": [1, -2.5e+3, true, null, "x\\"\\\\"], "b": {"c": {}, "d": []}} `;
     const bytes = Buffer.from(text);
     const end = text.lastIndexOf('}') + 1;
@@ -103,7 +103,7 @@ describe('a JSON reader', () => {
       assert.equal(flawOfText(bytes.subarray(0, length)), undefined);
   });
 
-  it('refuses what is no JSON, where it stops being it', () => {
+  it('refuses invalid JSON at the offset of the error', () => {
     const wrong = [
       '{"a" 1}',
       '{"a":1,}',
@@ -133,16 +133,16 @@ describe('a JSON reader', () => {
     for (const text of wrong) assert.equal(flawOfText(Buffer.from(text)), 'malformed', text);
   });
 
-  it('takes NaN and Infinity as Python writes them', () => {
+  it('accepts NaN and Infinity as Python writes them', () => {
     assert.equal(flawOfText(Buffer.from('[NaN, Infinity, -Infinity]')), undefined);
   });
 
-  it('refuses nesting that no writer makes', () => {
+  it('refuses excessive nesting', () => {
     assert.equal(flawOfText(Buffer.from(`${'['.repeat(500)}${']'.repeat(500)}`)), undefined);
     assert.equal(flawOfText(Buffer.from('['.repeat(2_000_000))), 'malformed');
   });
 
-  it('holds no long string, and still knows where it ends', () => {
+  it('finds the end of a long string without buffering it', () => {
     const long = `${'x'.repeat(SHORT_STRING_BYTES_MAX)}\\\\\\"é${'y\\\\'.repeat(SHORT_STRING_BYTES_MAX)}`;
     const text = `{"${long}":"${long}","z":["${long}", 1]}`;
     for (const step of [1 << 20, 65_537, 4096, 1000]) {
@@ -150,7 +150,7 @@ describe('a JSON reader', () => {
     }
   });
 
-  it('takes a string for long or not by its length, however it comes', () => {
+  it('treats a string as long by its length alone', () => {
     for (const length of [SHORT_STRING_BYTES_MAX - 1, SHORT_STRING_BYTES_MAX, SHORT_STRING_BYTES_MAX + 1]) {
       const text = Buffer.from(`{"${'k'.repeat(length)}":"${'v'.repeat(length)}"}`);
       for (const step of [4096, 30_000, 65_536, 70_000, 1 << 20]) {
@@ -170,7 +170,7 @@ describe('a JSON reader', () => {
     }
   });
 
-  it('ends a text of a hundred megabytes in one string without holding it', () => {
+  it('reads a string of a hundred megabytes in constant memory', () => {
     let pieces = 0;
     const ignore = () => {};
     const events = { open: ignore, close: ignore, key: ignore, string: ignore, bare: ignore, long: ignore };

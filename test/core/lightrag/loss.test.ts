@@ -16,7 +16,7 @@ function codes(before: Stats, after: Stats, share = LOSS_SHARE): string[] {
 }
 
 describe('an alarm', () => {
-  it('is of more lost than a share of documents or entities', () => {
+  it('is raised when more than a share of documents or entities is lost', () => {
     assert.deepEqual(codes({}, {}), []);
     assert.deepEqual(codes({}, { documents: 75n }), []);
     assert.deepEqual(codes({}, { documents: 74n }), ['graph_shrunk documents']);
@@ -25,7 +25,7 @@ describe('an alarm', () => {
     assert.deepEqual(codes({}, { entities: 90n }, 0.05), ['graph_shrunk entities']);
   });
 
-  it('goes by names that are gone, where they are known: others may have come', () => {
+  it('counts lost names, not the difference of totals', () => {
     const stats = create(GraphStatsSchema, { documents: 100n, entities: 100n });
     const told = lossAlarms(stats, stats, { lossShare: LOSS_SHARE, lost: { documents: 90, entities: 3 } });
     assert.deepEqual(
@@ -34,7 +34,7 @@ describe('an alarm', () => {
     );
   });
 
-  it('is of an empty graph, once there was something in it', () => {
+  it('is raised by an emptied graph', () => {
     assert.deepEqual(codes({}, { documents: 0n, entities: 0n }), [
       'graph_emptied documents',
       'graph_emptied entities',
@@ -43,18 +43,18 @@ describe('an alarm', () => {
     assert.deepEqual(codes({ documents: 0n, entities: 0n }, { documents: 0n, entities: 0n }), []);
   });
 
-  it('is not of one document of a few, deleted by hand', () => {
+  it('is not raised by one deleted document of a few', () => {
     assert.deepEqual(codes({ documents: 2n }, { documents: 1n }), []);
   });
 
-  it('is of vectors with other dimensions, not of the first ones', () => {
+  it('is raised by a changed dimension, not by the first vectors', () => {
     assert.deepEqual(codes({}, { dimension: 16 }), ['dimension_changed vectors']);
     assert.deepEqual(codes({ dimension: 0 }, { dimension: 16 }), []);
     assert.deepEqual(codes({}, { dimension: 0 }), []);
   });
 });
 
-describe('the line of a change', () => {
+describe('the line about a change', () => {
   const tables = (given: Partial<Record<TableName, number[]>>) =>
     new Map(Object.entries(given).map(([name, list]) => [name as TableName, Float64Array.from(list)]));
 

@@ -1,0 +1,56 @@
+import { readdirSync } from 'node:fs';
+import { join } from 'node:path';
+
+/** Tests of one module each, without processes of their own. */
+const SMALL = /^(?:agent|contract|core|demo|host)\//;
+/** What takes longest, the longest first: what starts last then ends about when all ends. */
+const LONGEST = [
+  'crash',
+  'scenarios/restore-in-place',
+  'scenarios/file-sizes',
+  'cli/up',
+  'scenarios/running-agent',
+  'scenarios/gustobot',
+  'scenarios/usable-points',
+  'scenarios/constant-writes',
+  'cli/grade',
+  'cli/diff',
+  'cli/usage',
+  'scenarios/damaged-store',
+  'scenarios/power-loss',
+  'cli/retention',
+  'readme',
+  'scenarios/mutated-bytes',
+  'scenarios/disk-faults',
+  'cli/snapshot',
+];
+
+/** Returns the names of the test files, from this folder and without their ending. */
+function names(): string[] {
+  return readdirSync(import.meta.dirname, { recursive: true, encoding: 'utf8' })
+    .filter((name) => name.endsWith('.test.ts'))
+    .map((name) => name.slice(0, -'.test.ts'.length))
+    .sort();
+}
+
+function pathOf(name: string): string {
+  return join(import.meta.dirname, `${name}.test.ts`);
+}
+
+function isSmall(name: string): boolean {
+  return SMALL.test(name) && name !== 'demo/instance/main';
+}
+
+/** Returns the paths of the tests that one process runs together. */
+export function smallTests(): string[] {
+  return names().filter(isSmall).map(pathOf);
+}
+
+/** Returns the paths of the tests that have a process each, in the order in which they begin. */
+export function largeTests(): string[] {
+  const rank = (name: string) => (LONGEST.includes(name) ? LONGEST.indexOf(name) : LONGEST.length);
+  return names()
+    .filter((name) => !isSmall(name))
+    .sort((a, b) => rank(a) - rank(b))
+    .map(pathOf);
+}
