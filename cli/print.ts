@@ -103,6 +103,7 @@ const HINTS: Readonly<Record<ErrorCode, string>> = {
   IN_USE: 'wait until the other process is done, or stop it',
   DAMAGED: 'run lightkeeper verify --level bytes to see what is concerned, then lightkeeper repair',
   TOO_NEW: 'use the version of Lightkeeper that wrote it, or a newer one',
+  TOO_OLD: 'use the version of Lightkeeper that wrote it',
   UNIMPLEMENTED: 'run lightkeeper --help for what there is',
   IO: 'look at that disk and at the rights of this user',
   CANCELLED: 'run it again: what was not published is not there',

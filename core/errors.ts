@@ -15,6 +15,8 @@ export type ErrorCode =
   | 'DAMAGED'
   /** Written by a newer version, with a feature that this version does not know. */
   | 'TOO_NEW'
+  /** Written by an older version, in a format that this version does not read any more. */
+  | 'TOO_OLD'
   /** Not in this version. */
   | 'UNIMPLEMENTED'
   /** The operating system refused: a full disk, a missing permission, a read error. */

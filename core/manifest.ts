@@ -78,6 +78,11 @@ export function parseManifest(bytes: Uint8Array): Manifest {
       hint: 'use the version of Lightkeeper that wrote it, or a newer one',
     });
   }
+  if (manifest.format > 0 && manifest.format < MANIFEST_FORMAT) {
+    throw new LightkeeperError('TOO_OLD', `Cannot read a manifest: it has format ${manifest.format}`, {
+      hint: 'use the version of Lightkeeper that wrote it',
+    });
+  }
   if (manifest.format !== MANIFEST_FORMAT || !GRAPH_ID.test(manifest.graphId)) {
     throw new LightkeeperError('DAMAGED', 'Cannot read a manifest: it names no graph');
   }

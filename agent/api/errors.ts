@@ -10,6 +10,7 @@ const CODES: Readonly<Record<ErrorCode, Code>> = {
   IN_USE: Code.Aborted,
   DAMAGED: Code.DataLoss,
   TOO_NEW: Code.FailedPrecondition,
+  TOO_OLD: Code.FailedPrecondition,
   UNIMPLEMENTED: Code.Unimplemented,
   IO: Code.Unavailable,
   CANCELLED: Code.Canceled,

@@ -33,6 +33,7 @@ import { newestSnapshot, notFound, onlyGraph, resolveSnapshot } from '../snapsho
 import { deleteSnapshot, pruneSnapshots } from '../snapshots/retention.ts';
 import { summaryView } from '../snapshots/views.ts';
 import { reconcile } from '../store/index/reconcile.ts';
+import { recordVerdict } from '../store/upkeep/record-verdict.ts';
 import { repairStore } from '../store/upkeep/repair.ts';
 import { storedSnapshots, verifyStore } from '../store/upkeep/verify.ts';
 import { workspacesIn } from '../watch/workspaces.ts';
@@ -139,13 +140,14 @@ async function verify(
   const level = asked === VerifyLevel_Value.UNSPECIFIED ? VerifyLevel_Value.STRUCTURE : asked;
   const only = snapshotId === '' ? undefined : await resolveSnapshot(store, snapshotId, graphId);
   // The index is a cache and may have lost entries: the packs tell what there is.
-  if (only === undefined && !store.readOnly) await store.exclusively(() => reconcile(store, { all: true }));
+  if (!store.readOnly) await store.exclusively(() => reconcile(store, { all: true, tables: true }));
   const result = await verifyStore(store, {
     bytes: level !== VerifyLevel_Value.STRUCTURE,
     onProgress,
     signal,
     ...(only === undefined ? {} : { only }),
   });
+  await recordVerdict(store, result);
   if (level === VerifyLevel_Value.GRAPH)
     result.findings.push(...(await verifyGraphs(store, storedSnapshots(store, only), signal)));
   return create(VerifyResultSchema, {

@@ -3,15 +3,24 @@ import { constants, statSync } from 'node:fs';
 import { copyFile, type FileHandle, link, lstat, open, readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { ioError, LightkeeperError, systemCode } from '../../core/errors.ts';
-import { createFile, effect, makeDir, removeFile, renameFile, syncDir } from '../../host/disk.ts';
-import type { PackHead, PackStore, SpooledPack } from './pack-store.ts';
+import {
+  createFile,
+  effect,
+  makeDir,
+  removeFile,
+  renameFile,
+  syncDir,
+  syncFile,
+  writeAt,
+} from '../../host/disk.ts';
+import type { PackHead, PackReference, PackSink, PrunablePackStore } from './pack-store.ts';
 
 const PACK_NAME = /^[0-9a-f]{64}\.pack$/;
-/** Packs whose file stays open for readers. */
+/** Most packs whose files stay open for readers. */
 const OPEN_FILES_MAX = 32;
 
-/** Gives a file a second name; where that cannot be, a copy. */
-async function keep(from: string, to: string): Promise<void> {
+/** Gives a file a second name, or copies it where the filesystem has no hard links. */
+async function linkOrCopy(from: string, to: string): Promise<void> {
   try {
     await link(from, to);
   } catch (error) {
@@ -28,8 +37,8 @@ async function sameFile(a: string, b: string): Promise<boolean> {
   return one !== undefined && one.ino === other?.ino && one.dev === other.dev;
 }
 
-/** Keeps packs in `ROOT/packs/ab/<id>.pack`, writing them first to `ROOT/tmp`. */
-export class DirectoryPacks implements PackStore {
+/** Holds packs in `ROOT/packs/ab/<id>.pack`. A pack is written to `ROOT/tmp` first. */
+export class DirectoryPackStore implements PrunablePackStore {
   readonly #root: string;
   readonly #open = new Map<string, Promise<FileHandle>>();
   readonly #shards = new Set<string>();
@@ -38,7 +47,11 @@ export class DirectoryPacks implements PackStore {
     this.#root = root;
   }
 
-  localPath(packId: string): string {
+  reference(packId: string): PackReference {
+    return { file: this.#path(packId) };
+  }
+
+  #path(packId: string): string {
     return join(this.#root, 'packs', packId.slice(0, 2), `${packId}.pack`);
   }
 
@@ -46,23 +59,42 @@ export class DirectoryPacks implements PackStore {
     return join(this.#root, 'packs', shard);
   }
 
-  async spool(): Promise<{ path: string; file: FileHandle }> {
+  async create(label: string): Promise<PackSink> {
     const path = join(this.#root, 'tmp', `${randomBytes(12).toString('hex')}.pack`);
-    return { path, file: await createFile('store:pack:create', path) };
+    const file = await createFile(label, path);
+    let length = 0;
+    return {
+      append: async (effectLabel, bytes) => {
+        const at = length;
+        length += bytes.length;
+        await writeAt(effectLabel, path, file, bytes, at);
+      },
+      publish: async (effectLabel, packId) => {
+        await syncFile(effectLabel, path, file);
+        await file.close();
+        return await this.#publish(packId, path, length);
+      },
+      discard: async () => {
+        // What cannot be closed or removed now is removed when the store is next opened.
+        await file.close().catch(() => {});
+        await removeFile('store:pack:discard', path).catch(() => {});
+      },
+    };
   }
 
-  async putIfAbsent(packId: string, spooled: SpooledPack): Promise<boolean> {
+  /** Moves a written file to its name. Returns false if a pack of that name and size was there. */
+  async #publish(packId: string, from: string, size: number): Promise<boolean> {
     const shard = packId.slice(0, 2);
     if (!this.#shards.has(shard)) {
       await makeDir('store:shard:create', this.#shardPath(shard));
       this.#shards.add(shard);
     }
     const there = await this.head(packId);
-    // One of that name holds the same bytes or is damaged: either way the good one takes its place.
+    // A pack of that name holds the same bytes or is damaged: either way the good one takes its place.
     await this.#forget(packId);
-    await renameFile('store:pack:rename', spooled.path, this.localPath(packId));
+    await renameFile('store:pack:rename', from, this.#path(packId));
     await syncDir('store:pack:publish', this.#shardPath(shard));
-    return there?.size !== spooled.size;
+    return there?.size !== size;
   }
 
   async get(packId: string, offset: number, length: number): Promise<Buffer> {
@@ -71,7 +103,7 @@ export class DirectoryPacks implements PackStore {
     let done = 0;
     while (done < length) {
       const { bytesRead } = await file.read(bytes, done, length - done, offset + done).catch((error) => {
-        throw ioError('read', this.localPath(packId), error);
+        throw ioError('read', this.#path(packId), error);
       });
       if (bytesRead === 0) {
         throw new LightkeeperError('DAMAGED', `Cannot read pack "${packId}": it is cut`, {
@@ -86,7 +118,7 @@ export class DirectoryPacks implements PackStore {
   async #handle(packId: string): Promise<FileHandle> {
     let opening = this.#open.get(packId);
     if (opening === undefined) {
-      opening = open(this.localPath(packId), 'r');
+      opening = open(this.#path(packId), 'r');
       this.#open.set(packId, opening);
       await this.#trim();
     } else {
@@ -103,7 +135,7 @@ export class DirectoryPacks implements PackStore {
           cause: error,
         });
       }
-      throw ioError('open', this.localPath(packId), error);
+      throw ioError('open', this.#path(packId), error);
     }
   }
 
@@ -124,11 +156,11 @@ export class DirectoryPacks implements PackStore {
 
   async head(packId: string): Promise<PackHead | undefined> {
     try {
-      const { size } = await lstat(this.localPath(packId));
+      const { size } = await lstat(this.#path(packId));
       return { size };
     } catch (error) {
       if (systemCode(error) === 'ENOENT' || systemCode(error) === 'ENOTDIR') return undefined;
-      throw ioError('look at', this.localPath(packId), error);
+      throw ioError('look at', this.#path(packId), error);
     }
   }
 
@@ -165,24 +197,26 @@ export class DirectoryPacks implements PackStore {
     }
   }
 
-  async delete(packId: string): Promise<void> {
-    await this.#forget(packId);
-    await removeFile('store:pack:remove', this.localPath(packId));
+  async delete(packIds: readonly string[]): Promise<void> {
+    for (const packId of packIds) {
+      await this.#forget(packId);
+      await removeFile('store:pack:remove', this.#path(packId));
+    }
+    for (const shard of new Set(packIds.map((packId) => packId.slice(0, 2))))
+      await syncDir('store:pack:removed', this.#shardPath(shard));
   }
 
-  /**
-   * Gives a damaged pack a second name in the quarantine, for people to look at; answers it. What is saved from
-   * the pack may be a pack of the same name: the damaged one leaves its place only after that, with `evict`.
-   */
   async quarantine(packId: string): Promise<string> {
     const folder = join(this.#root, 'quarantine');
     await makeDir('store:quarantine:create', folder);
-    const from = this.localPath(packId);
+    const from = this.#path(packId);
     for (let n = 0; ; n++) {
       const to = join(folder, n === 0 ? `${packId}.pack` : `${packId}.${n}.pack`);
       if (await sameFile(from, to)) return to;
       try {
-        await effect({ label: 'store:pack:quarantine', op: 'link', path: from, to }, () => keep(from, to));
+        await effect({ label: 'store:pack:quarantine', op: 'link', path: from, to }, () =>
+          linkOrCopy(from, to),
+        );
       } catch (error) {
         if (systemCode(error) === 'EEXIST') continue;
         throw ioError('keep', to, error);
@@ -192,10 +226,9 @@ export class DirectoryPacks implements PackStore {
     }
   }
 
-  /** Takes a damaged pack out of its place: `quarantine` has its bytes. */
   async evict(packId: string): Promise<void> {
     await this.#forget(packId);
-    await removeFile('store:pack:evict', this.localPath(packId));
+    await removeFile('store:pack:evict', this.#path(packId));
     await syncDir('store:pack:evicted', this.#shardPath(packId.slice(0, 2)));
   }
 

@@ -24,6 +24,16 @@ const FOOTER_BYTES_MAX = 64 << 20;
 
 const TOO_NEW_HINT = 'use the version of Lightkeeper that wrote this store, or a newer one';
 
+/** Returns the error of a file that is of another format: `doing` says what cannot be done. */
+export function formatError(doing: string, format: number): LightkeeperError {
+  const message = `Cannot ${doing}: it has format ${format}, and this version reads format ${STORE_FORMAT}`;
+  return format > STORE_FORMAT
+    ? new LightkeeperError('TOO_NEW', message, { hint: TOO_NEW_HINT })
+    : new LightkeeperError('TOO_OLD', message, {
+        hint: 'use the version of Lightkeeper that wrote it, and name a new store with --store for this one',
+      });
+}
+
 function damaged(state: string): LightkeeperError {
   return new LightkeeperError('DAMAGED', `Cannot read a pack: ${state}`, {
     hint: 'run lightkeeper verify, then lightkeeper repair',
@@ -49,11 +59,7 @@ export function parsePackHeader(bytes: Buffer): { kind: PackKind_Value; storeId:
     throw damaged('the checksum of its header does not hold');
   }
   const format = bytes.readUInt16LE(8);
-  if (format !== STORE_FORMAT) {
-    throw new LightkeeperError('TOO_NEW', `Cannot read a pack: it has format ${format}`, {
-      hint: TOO_NEW_HINT,
-    });
-  }
+  if (format !== STORE_FORMAT) throw formatError('read a pack', format);
   const required = bytes.readUInt32LE(12);
   if (required !== 0) {
     throw new LightkeeperError(

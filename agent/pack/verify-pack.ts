@@ -1,4 +1,3 @@
-import { closeSync, fstatSync, openSync, readSync } from 'node:fs';
 import { normalise, systemCode } from '../../core/errors.ts';
 import { hex, sameBytes, UNIT_ID_BYTES } from '../../core/unit.ts';
 import type { FrameInfo } from '../../gen/lightkeeper/store/v1/pack_pb.ts';
@@ -11,71 +10,60 @@ import {
   parsePackTrailer,
 } from './format.ts';
 import { decodeFrame, decodeRoom, parseFrame, unitsThatDiffer } from './frame.ts';
+import { PackBytes } from './pack-bytes.ts';
+import type { PackReference } from './pack-store.ts';
 
 const STEP_BYTES = 1024 * 1024;
 
-/** What reading every byte of one pack showed. */
-export interface PackReport {
-  readonly bytes: number;
-  readonly units: number;
-  /** Undefined if all holds. */
-  readonly problem: string | undefined;
-  /** The hash holds, but this version cannot read what is inside. */
-  readonly tooNew: boolean;
-  /** The file is not there. */
-  readonly missing: boolean;
-  /** Ids of the units that still decode to what they were; only filled for a damaged pack. */
-  readonly good: string[];
-}
+/** What a check of every byte of one pack found. */
+export type PackReport =
+  | { readonly state: 'whole'; readonly bytes: number; readonly units: number }
+  /** The file does not exist. */
+  | { readonly state: 'missing'; readonly problem: string }
+  /** The hash holds, but this version cannot read the content. */
+  | { readonly state: 'unsupported'; readonly bytes: number; readonly problem: string }
+  | {
+      readonly state: 'damaged';
+      readonly bytes: number;
+      readonly problem: string;
+      /** Ids of the units that still decode to what they were. */
+      readonly good: readonly string[];
+    };
 
-/** Reads a pack from first byte to last: its hash first, and only then what is in it. */
-export function verifyPack(path: string, packId: string): PackReport {
-  let fd: number;
+/** Checks a pack from the first byte to the last: first its hash, and only then its content. */
+export function verifyPack(reference: PackReference, packId: string): PackReport {
+  let pack: PackBytes;
   try {
-    fd = openSync(path, 'r');
+    pack = PackBytes.open(reference);
   } catch (error) {
-    const missing = systemCode(error) === 'ENOENT';
-    const problem = missing ? 'it is missing' : normalise(error).message;
-    return { bytes: 0, units: 0, problem, missing, tooNew: false, good: [] };
+    if (systemCode(error) === 'ENOENT') return { state: 'missing', problem: 'it is missing' };
+    return { state: 'damaged', bytes: 0, problem: normalise(error).message, good: [] };
   }
   try {
-    const size = Number(fstatSync(fd, { bigint: true }).size);
-    const hash = hashFile(fd, size);
-    if (hash !== packId) return salvage(fd, size, 'its bytes do not hash to its name');
+    if (hashOf(pack) !== packId) return salvage(pack, 'its bytes do not hash to its name');
     try {
-      const frames = readTable(fd, size);
-      const units = frames.reduce((sum, frame) => sum + proveUnits(fd, frame), 0);
-      return { bytes: size, units, problem: undefined, missing: false, tooNew: false, good: [] };
+      const frames = readTable(pack);
+      const units = frames.reduce((sum, frame) => sum + proveUnits(pack, frame), 0);
+      return { state: 'whole', bytes: pack.size, units };
     } catch (error) {
       const { code, message } = normalise(error);
-      if (code === 'TOO_NEW')
-        return { bytes: size, units: 0, problem: message, missing: false, tooNew: true, good: [] };
-      return salvage(fd, size, message);
+      if (code === 'TOO_NEW' || code === 'TOO_OLD')
+        return { state: 'unsupported', bytes: pack.size, problem: message };
+      return salvage(pack, message);
     }
   } catch (error) {
-    // The disk refuses to give the bytes: that is damage to whoever needs them.
-    return { bytes: 0, units: 0, problem: normalise(error).message, missing: false, tooNew: false, good: [] };
+    // A disk that does not return the bytes is damage to every snapshot that needs them.
+    return { state: 'damaged', bytes: 0, problem: normalise(error).message, good: [] };
   } finally {
-    closeSync(fd);
+    pack.close();
   }
 }
 
-function readAt(fd: number, position: number, length: number): Buffer {
-  const bytes = Buffer.allocUnsafe(length);
-  let done = 0;
-  while (done < length) {
-    const read = readSync(fd, bytes, done, length - done, position + done);
-    if (read === 0) break;
-    done += read;
-  }
-  return bytes.subarray(0, done);
-}
-
-function hashFile(fd: number, size: number): string {
+function hashOf(pack: PackBytes): string {
   const hash = packHash();
   const step = Buffer.allocUnsafe(STEP_BYTES);
-  for (let at = 0; at < size; ) {
-    const read = readSync(fd, step, 0, STEP_BYTES, at);
+  for (let at = 0; at < pack.size; ) {
+    const read = pack.readInto(step, at);
     if (read === 0) break;
     hash.update(step.subarray(0, read));
     at += read;
@@ -83,18 +71,18 @@ function hashFile(fd: number, size: number): string {
   return hash.digest('hex');
 }
 
-function readTable(fd: number, size: number): FrameInfo[] {
-  parsePackHeader(readAt(fd, 0, PACK_HEADER_BYTES));
+function readTable(pack: PackBytes): FrameInfo[] {
+  parsePackHeader(pack.readAt(0, PACK_HEADER_BYTES));
   const trailer = parsePackTrailer(
-    readAt(fd, Math.max(0, size - PACK_TRAILER_BYTES), PACK_TRAILER_BYTES),
-    size,
+    pack.readAt(Math.max(0, pack.size - PACK_TRAILER_BYTES), PACK_TRAILER_BYTES),
+    pack.size,
   );
-  return parsePackFooter(readAt(fd, trailer.footerOffset, trailer.footerLength), trailer);
+  return parsePackFooter(pack.readAt(trailer.footerOffset, trailer.footerLength), trailer);
 }
 
-/** Answers how many units a frame has; throws if one of them is not what its id says. */
-function proveUnits(fd: number, info: FrameInfo): number {
-  const frame = parseFrame(readAt(fd, info.offset, info.length));
+/** Returns the number of units of a frame. Throws if one does not hash to its id. */
+function proveUnits(pack: PackBytes, info: FrameInfo): number {
+  const frame = parseFrame(pack.readAt(info.offset, info.length));
   const { room, decoded } = decodeRoom(frame.decodedLength);
   decodeFrame(frame, decoded);
   const wrong = unitsThatDiffer(frame, room);
@@ -104,25 +92,25 @@ function proveUnits(fd: number, info: FrameInfo): number {
   return frame.header.unitLengths.length;
 }
 
-/** Finds what is still good in a damaged pack: by its table if that reads, else by walking the frames. */
-function salvage(fd: number, size: number, problem: string): PackReport {
+/** Finds the intact units of a damaged pack. */
+function salvage(pack: PackBytes, problem: string): PackReport {
   const good: string[] = [];
-  for (const { ids } of goodFrames(fd, size)) good.push(...ids);
-  return { bytes: size, units: good.length, problem, missing: false, tooNew: false, good };
+  for (const { ids } of goodFrames(pack)) good.push(...ids);
+  return { state: 'damaged', bytes: pack.size, problem, good };
 }
 
-/** A unit that was read out of a damaged pack and hashes to its id. */
+/** Units of one frame of a damaged pack, each of which hashes to its id. */
 export interface GoodFrame {
   readonly kind: number;
   readonly ids: string[];
   readonly units: Buffer[];
 }
 
-/** Every frame of a damaged pack that still reads, with those of its units that hash to their ids. */
-export function* goodFrames(fd: number, size: number): Generator<GoodFrame> {
-  for (const { offset, length } of frameExtents(fd, size)) {
+/** Yields the frames of a damaged pack that still read, each with its intact units. */
+export function* goodFrames(pack: PackBytes): Generator<GoodFrame> {
+  for (const { offset, length } of frameExtents(pack)) {
     try {
-      const frame = parseFrame(readAt(fd, offset, length));
+      const frame = parseFrame(pack.readAt(offset, length));
       const { room, decoded } = decodeRoom(frame.decodedLength);
       decodeFrame(frame, decoded);
       const wrong = new Set(unitsThatDiffer(frame, room));
@@ -138,46 +126,46 @@ export function* goodFrames(fd: number, size: number): Generator<GoodFrame> {
       }
       yield { kind: frame.header.kind, ids, units };
     } catch (error) {
-      // This frame is the damaged one, or one of them; the others are looked at all the same.
+      // This frame is damaged; others may be intact.
       if (normalise(error).code === 'INTERNAL') throw error;
     }
   }
 }
 
 /** Where frames seem to be: from the footer, or from the lengths that they begin with. */
-function* frameExtents(fd: number, size: number): Generator<{ offset: number; length: number }> {
+function* frameExtents(pack: PackBytes): Generator<{ offset: number; length: number }> {
   try {
     const trailer = parsePackTrailer(
-      readAt(fd, Math.max(0, size - PACK_TRAILER_BYTES), PACK_TRAILER_BYTES),
-      size,
+      pack.readAt(Math.max(0, pack.size - PACK_TRAILER_BYTES), PACK_TRAILER_BYTES),
+      pack.size,
     );
-    const frames = parsePackFooter(readAt(fd, trailer.footerOffset, trailer.footerLength), trailer);
+    const frames = parsePackFooter(pack.readAt(trailer.footerOffset, trailer.footerLength), trailer);
     yield* frames;
     return;
   } catch (error) {
     if (normalise(error).code === 'INTERNAL') throw error;
   }
   let offset = PACK_HEADER_BYTES;
-  while (offset + 16 <= size) {
-    const prefix = readAt(fd, offset, 16);
+  while (offset + 16 <= pack.size) {
+    const prefix = pack.readAt(offset, 16);
     const length = 16 + prefix.readUInt32LE(4) + prefix.readUInt32LE(8);
-    if (prefix.toString('latin1', 0, 4) !== 'LKF1' || offset + length > size) {
-      offset = nextMagic(fd, offset + 1, size);
+    if (prefix.toString('latin1', 0, 4) !== 'LKF1' || offset + length > pack.size) {
+      offset = nextMagic(pack, offset + 1);
       continue;
     }
     yield { offset, length };
     // The lengths may be what is damaged: a frame may begin before the end that they claim.
-    const follows = readAt(fd, offset + length, 4).toString('latin1');
+    const follows = pack.readAt(offset + length, 4).toString('latin1');
     const ok = follows === 'LKF1' || follows.length < 4 || follows[0] === '\0' || follows[0] === '\x01';
-    offset = ok ? offset + length : nextMagic(fd, offset + 1, size);
+    offset = ok ? offset + length : nextMagic(pack, offset + 1);
   }
 }
 
-function nextMagic(fd: number, from: number, size: number): number {
+function nextMagic(pack: PackBytes, from: number): number {
   const magic = Buffer.from('LKF1');
-  for (let at = from; at < size; at += STEP_BYTES - 3) {
-    const found = readAt(fd, at, Math.min(STEP_BYTES, size - at)).indexOf(magic);
+  for (let at = from; at < pack.size; at += STEP_BYTES - 3) {
+    const found = pack.readAt(at, Math.min(STEP_BYTES, pack.size - at)).indexOf(magic);
     if (found >= 0) return at + found;
   }
-  return size;
+  return pack.size;
 }

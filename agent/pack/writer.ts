@@ -1,5 +1,4 @@
 import type { Hash } from 'node:crypto';
-import type { FileHandle } from 'node:fs/promises';
 import { create } from '@bufbuild/protobuf';
 import {
   type Codec_Value,
@@ -8,11 +7,10 @@ import {
   PackKind_Value,
   type UnitKind_Value,
 } from '../../gen/lightkeeper/store/v1/pack_pb.ts';
-import { removeFile, syncFile, writeAt } from '../../host/disk.ts';
 import { encodePackEnd, encodePackHeader, packHash } from './format.ts';
-import type { PackStore } from './pack-store.ts';
+import type { PackSink, PackStore } from './pack-store.ts';
 
-/** A pack that has been published. */
+/** A published pack. */
 export interface PublishedPack {
   readonly packId: Buffer;
   readonly kind: PackKind_Value;
@@ -20,7 +18,7 @@ export interface PublishedPack {
   readonly frames: FrameInfo[];
 }
 
-/** What a pack must know of a frame that it takes. */
+/** What the footer of a pack holds of a frame. */
 export interface FrameDescription {
   readonly kind: UnitKind_Value;
   readonly ids: Uint8Array;
@@ -28,27 +26,24 @@ export interface FrameDescription {
   readonly codec: Codec_Value;
 }
 
-/** Writes one pack: frames as they come, then the end, then its name. */
+/** Writes one pack: its header, frames as they come, then the footer and its name. */
 export class PackWriter {
-  readonly #packs: PackStore;
   readonly #kind: PackKind_Value;
-  readonly #path: string;
-  readonly #file: FileHandle;
+  readonly #sink: PackSink;
   readonly #hash: Hash = packHash();
   readonly #frames: FrameInfo[] = [];
   #length = 0;
 
-  private constructor(packs: PackStore, kind: PackKind_Value, spool: { path: string; file: FileHandle }) {
-    this.#packs = packs;
+  private constructor(kind: PackKind_Value, sink: PackSink) {
     this.#kind = kind;
-    this.#path = spool.path;
-    this.#file = spool.file;
+    this.#sink = sink;
   }
 
+  /** Begins a pack of the store `storeId`. */
   static async begin(packs: PackStore, kind: PackKind_Value, storeId: Uint8Array): Promise<PackWriter> {
-    const writer = new PackWriter(packs, kind, await packs.spool());
+    const writer = new PackWriter(kind, await packs.create('store:pack:create'));
     try {
-      await writer.#put(encodePackHeader(kind, storeId));
+      await writer.#append(encodePackHeader(kind, storeId));
     } catch (error) {
       await writer.discard();
       throw error;
@@ -56,29 +51,28 @@ export class PackWriter {
     return writer;
   }
 
-  /** Bytes so far. */
+  /** Bytes written so far. */
   get length(): number {
     return this.#length;
   }
 
-  async #put(bytes: Uint8Array): Promise<void> {
-    const at = this.#length;
+  async #append(bytes: Uint8Array): Promise<void> {
     this.#length += bytes.length;
     this.#hash.update(bytes);
-    await writeAt(`store:${this.#label}:write`, this.#path, this.#file, bytes, at);
+    await this.#sink.append(`store:${this.#label}:write`, bytes);
   }
 
   get #label(): string {
     return this.#kind === PackKind_Value.META ? 'meta' : 'data';
   }
 
-  /** Appends a proven frame. `bytes` may be used again when this returns. */
+  /** Appends a proven frame. `bytes` may be reused when this returns. */
   async append(bytes: Uint8Array, frame: FrameDescription): Promise<void> {
     this.#frames.push(frameInfo(frame, this.#length, bytes.length));
-    await this.#put(bytes);
+    await this.#append(bytes);
   }
 
-  /** How long the pack will be if it ends after `more` frames, of the given lengths. */
+  /** Returns the size of the pack in bytes if it ends after `more` frames of these lengths. */
   sizeWith(more: readonly { frame: FrameDescription; length: number }[]): number {
     let offset = this.#length;
     const frames = [...this.#frames];
@@ -96,22 +90,19 @@ export class PackWriter {
     });
     const size = this.#length + end.length;
     try {
-      await writeAt(`store:${this.#label}:end`, this.#path, this.#file, end, this.#length);
-      await syncFile(`store:${this.#label}:sync`, this.#path, this.#file);
-      await this.#file.close();
-      await this.#packs.putIfAbsent(packId.toString('hex'), { path: this.#path, size });
+      await this.#sink.append(`store:${this.#label}:end`, end);
+      await this.#sink.publish(`store:${this.#label}:sync`, packId.toString('hex'));
     } catch (error) {
-      // On a full disk what is left of it would be in the way of the next attempt.
+      // On a full disk the rest of it would be in the way of the next attempt.
       await this.discard();
       throw error;
     }
     return { packId, kind: this.#kind, size, frames: this.#frames };
   }
 
-  /** Throws the pack away. Never fails: what cannot be removed now is removed by the next owner. */
+  /** Drops the pack. Never rejects. */
   async discard(): Promise<void> {
-    await this.#file.close().catch(() => {});
-    await removeFile('store:pack:discard', this.#path).catch(() => {});
+    await this.#sink.discard();
   }
 }
 

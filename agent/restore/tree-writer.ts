@@ -8,6 +8,7 @@ import type { FileEntry, Manifest } from '../../gen/lightkeeper/store/v1/manifes
 import { FileType_Value, type Finding } from '../../gen/lightkeeper/v1/types_pb.ts';
 import { effect } from '../../host/disk.ts';
 import { canSyncFilesystem, syncFilesystem } from '../../host/sync-filesystem.ts';
+import { packFile } from '../pack/pack-bytes.ts';
 import type { UnitLocation } from '../store/index/store-index.ts';
 import type { Store } from '../store/store.ts';
 import { below } from '../watch/names.ts';
@@ -274,7 +275,7 @@ class Writer {
     if (known !== undefined) return known;
     const record = await this.#store.index.pack(pack);
     if (record === undefined) throw new LightkeeperError('DAMAGED', 'Cannot restore: a pack is not known');
-    const path = this.#store.packs.localPath(hex(record.packId));
+    const path = packFile(this.#store.packs.reference(hex(record.packId)));
     this.#packPaths.set(pack, path);
     return path;
   }

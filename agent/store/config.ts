@@ -5,7 +5,7 @@ import { create, fromJsonString, toJsonString } from '@bufbuild/protobuf';
 import { ioError, LightkeeperError, systemCode } from '../../core/errors.ts';
 import { type StoreConfig, StoreConfigSchema } from '../../gen/lightkeeper/store/v1/pack_pb.ts';
 import { replaceFile } from '../../host/disk.ts';
-import { STORE_FORMAT } from '../pack/format.ts';
+import { formatError, STORE_FORMAT } from '../pack/format.ts';
 
 const STORE_ID_BYTES = 16;
 const COPIES = ['config', 'config.copy'] as const;
@@ -42,7 +42,7 @@ function decode(bytes: Buffer): StoreConfig | undefined {
 function check(root: string, config: StoreConfig): void {
   const refuse = (what: string) =>
     new LightkeeperError('TOO_NEW', `Cannot open the store "${root}": it ${what}`, { hint: TOO_NEW_HINT });
-  if (config.format !== STORE_FORMAT) throw refuse(`has format ${config.format}`);
+  if (config.format !== STORE_FORMAT) throw formatError(`open the store "${root}"`, config.format);
   if (config.requiredFeatures !== 0) throw refuse(`needs features 0x${config.requiredFeatures.toString(16)}`);
   if (config.unitId !== 'sha256') throw refuse(`names units by ${config.unitId}`);
 }

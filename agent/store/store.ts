@@ -11,8 +11,9 @@ import type { FileEntry, ListRoot } from '../../gen/lightkeeper/store/v1/manifes
 import { type StoreConfig, UnitKind_Value } from '../../gen/lightkeeper/store/v1/pack_pb.ts';
 import type { Finding } from '../../gen/lightkeeper/v1/types_pb.ts';
 import { makeDir, removeTree } from '../../host/disk.ts';
-import { DirectoryPacks } from '../pack/directory-pack-store.ts';
+import { DirectoryPackStore } from '../pack/directory-pack-store.ts';
 import { type DecodedFrame, decodeWhole, FrameCache } from '../pack/frame.ts';
+import { packFile } from '../pack/pack-bytes.ts';
 import { newConfig, readConfig, writeConfig } from './config.ts';
 import { StoreHealth } from './health.ts';
 import { reconcile, stampShards } from './index/reconcile.ts';
@@ -36,7 +37,7 @@ export interface OpenOptions {
 export class Store {
   readonly root: string;
   readonly config: StoreConfig;
-  readonly packs: DirectoryPacks;
+  readonly packs: DirectoryPackStore;
   readonly health = new StoreHealth();
   readonly readOnly: boolean;
   #index: StoreIndex;
@@ -49,7 +50,7 @@ export class Store {
   private constructor(parts: {
     root: string;
     config: StoreConfig;
-    packs: DirectoryPacks;
+    packs: DirectoryPackStore;
     index: StoreIndex;
     indexPath: string;
     owner: Ownership | undefined;
@@ -93,7 +94,7 @@ export class Store {
   ): Promise<Store> {
     const config = read?.config ?? newConfig();
     if (read === undefined) await writeConfig(root, config);
-    const packs = new DirectoryPacks(root);
+    const packs = new DirectoryPackStore(root);
     if (owner !== undefined) {
       if (read !== undefined && read.bad.length === 0 && read.missing.length > 0)
         await writeConfig(root, config);
@@ -239,7 +240,7 @@ export class Store {
     const record = await this.#index.pack(pack);
     if (record === undefined)
       throw new LightkeeperError('DAMAGED', 'Cannot read a unit: its pack is not known');
-    return this.packs.localPath(hex(record.packId));
+    return packFile(this.packs.reference(hex(record.packId)));
   }
 
   /** Bytes of a unit; DAMAGED if no pack has it. They are a view that must not be written to. */

@@ -153,7 +153,7 @@ export class Work {
       case 'restore':
         return this.#restore(task);
       case 'verify':
-        return verifyPack(task.path, task.packId);
+        return verifyPack({ file: task.path }, task.packId);
       case 'grade':
         return this.#grade(task.step);
     }

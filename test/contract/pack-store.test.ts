@@ -4,31 +4,33 @@ import { mkdir, mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, describe, test } from 'node:test';
-import { DirectoryPacks } from '../../agent/pack/directory-pack-store.ts';
-import type { PackStore } from '../../agent/pack/pack-store.ts';
+import { DirectoryPackStore } from '../../agent/pack/directory-pack-store.ts';
+import { MemoryPackStore } from '../../agent/pack/memory-pack-store.ts';
+import type { PrunablePackStore } from '../../agent/pack/pack-store.ts';
 import { LightkeeperError } from '../../core/errors.ts';
 
 /** Every place that packs can be kept in, each made empty. */
 const IMPLEMENTATIONS: Readonly<
-  Record<string, () => Promise<{ packs: PackStore; remove: () => Promise<void> }>>
+  Record<string, () => Promise<{ packs: PrunablePackStore; remove: () => Promise<void> }>>
 > = {
   directory: async () => {
     const root = await mkdtemp(join(tmpdir(), 'lightkeeper-packs-'));
     for (const name of ['packs', 'tmp']) await mkdir(join(root, name));
-    return { packs: new DirectoryPacks(root), remove: () => rm(root, { recursive: true, force: true }) };
+    return { packs: new DirectoryPackStore(root), remove: () => rm(root, { recursive: true, force: true }) };
   },
+  memory: () => Promise.resolve({ packs: new MemoryPackStore(), remove: () => Promise.resolve() }),
 };
 
-async function put(packs: PackStore, bytes: Buffer): Promise<{ packId: string; stored: boolean }> {
+async function put(packs: PrunablePackStore, bytes: Buffer): Promise<{ packId: string; stored: boolean }> {
   const packId = createHash('sha256').update(bytes).digest('hex');
-  const { path, file } = await packs.spool();
-  await file.write(bytes);
-  await file.sync();
-  await file.close();
-  return { packId, stored: await packs.putIfAbsent(packId, { path, size: bytes.length }) };
+  const sink = await packs.create('test');
+  const half = Math.floor(bytes.length / 2);
+  await sink.append('test', bytes.subarray(0, half));
+  await sink.append('test', bytes.subarray(half));
+  return { packId, stored: await sink.publish('test', packId) };
 }
 
-async function listed(packs: PackStore, shard?: string): Promise<string[]> {
+async function listed(packs: PrunablePackStore, shard?: string): Promise<string[]> {
   const found: string[] = [];
   for await (const { packId } of packs.list(shard)) found.push(packId);
   return found;
@@ -91,8 +93,8 @@ for (const [name, make] of Object.entries(IMPLEMENTATIONS)) {
     test('removes a pack, and again without an error', async () => {
       const { packId } = await put(packs, randomBytes(30));
       await packs.get(packId, 0, 1);
-      await packs.delete(packId);
-      await packs.delete(packId);
+      await packs.delete([packId]);
+      await packs.delete([packId]);
       assert.equal(await packs.head(packId), undefined);
       await assert.rejects(packs.get(packId, 0, 1), hasCode('NOT_FOUND'));
     });
@@ -104,7 +106,7 @@ for (const [name, make] of Object.entries(IMPLEMENTATIONS)) {
       assert.equal(await packs.shardStamp(shard), before);
       // The clock of a filesystem ticks slower than this test runs.
       await new Promise((resolve) => setTimeout(resolve, 20));
-      await packs.delete(packId);
+      await packs.delete([packId]);
       assert.notEqual(await packs.shardStamp(shard), before);
     });
   });

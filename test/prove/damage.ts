@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { cpSync, readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
 import { basename, join } from 'node:path';
-import { DirectoryPacks } from '../../agent/pack/directory-pack-store.ts';
+import { DirectoryPackStore } from '../../agent/pack/directory-pack-store.ts';
 import { readPackTable } from '../../agent/pack/reader.ts';
 import { type Random, random } from '../../demo/random.ts';
 import { UnitKind_Value } from '../../gen/lightkeeper/store/v1/pack_pb.ts';
@@ -84,7 +84,7 @@ export async function makeVictim(seed: number): Promise<Victim> {
   await keeper.delete(deleted);
   trees.delete(deleted);
   const said = await portrait(keeper);
-  const packs = new DirectoryPacks(keeper.store);
+  const packs = new DirectoryPackStore(keeper.store);
   for await (const { packId, size } of packs.list()) {
     const { frames } = await readPackTable(packs, packId, size);
     const extents = frames.map(({ offset, length, kind }) => ({ from: offset, to: offset + length, kind }));

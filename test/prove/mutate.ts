@@ -1,13 +1,14 @@
 import assert from 'node:assert/strict';
 import { createHash } from 'node:crypto';
-import { closeSync, cpSync, mkdirSync, openSync, rmSync, writeFileSync } from 'node:fs';
+import { cpSync, mkdirSync, rmSync, writeFileSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import { crc32 } from 'node:zlib';
 import { toJson } from '@bufbuild/protobuf';
 import { type AgentClient, withStore } from '../../agent/main.ts';
-import { DirectoryPacks } from '../../agent/pack/directory-pack-store.ts';
+import { DirectoryPackStore } from '../../agent/pack/directory-pack-store.ts';
 import { parsePackFooter, parsePackHeader, parsePackTrailer } from '../../agent/pack/format.ts';
 import { decodeFrame, decodeRoom, parseFrame, unitsThatDiffer } from '../../agent/pack/frame.ts';
+import { PackBytes } from '../../agent/pack/pack-bytes.ts';
 import { readFrameUnits, readPackTable } from '../../agent/pack/reader.ts';
 import { goodFrames, verifyPack } from '../../agent/pack/verify-pack.ts';
 import { fileView, snapshotView, summaryView } from '../../agent/snapshots/views.ts';
@@ -69,7 +70,7 @@ export async function makeCorpus(seed: number): Promise<Corpus> {
     await client.pinSnapshot({ snapshotId: ids[1] as string, pinned: true });
     await client.deleteSnapshot({ snapshotId: ids[0] as string, reason: 'a test' });
   });
-  const packs = new DirectoryPacks(keeper.store);
+  const packs = new DirectoryPackStore(keeper.store);
   const units = new Map<UnitKind_Value, Buffer[]>();
   const frames: Buffer[] = [];
   for await (const { packId, size } of packs.list()) {
@@ -250,15 +251,15 @@ function breakPack(draw: Random, corpus: Corpus): void {
     .digest('hex');
   const path = corpus.folder.fresh('pack');
   writeFileSync(path, bytes);
-  const report = verifyPack(path, packId);
-  if (!reseal) assert.equal(report.problem === undefined, bytes.equals(sound), 'a change is seen');
-  const fd = openSync(path, 'r');
+  const report = verifyPack({ file: path }, packId);
+  if (!reseal) assert.equal(report.state === 'whole', bytes.equals(sound), 'a change is seen');
+  const pack = PackBytes.open({ file: path });
   try {
-    for (const { kind, ids, units } of goodFrames(fd, bytes.length))
+    for (const { kind, ids, units } of goodFrames(pack))
       for (const [i, unit] of units.entries())
         assert.equal(unitId(kind, unit).toString('hex'), ids[i], 'what is salvaged is what its id says');
   } finally {
-    closeSync(fd);
+    pack.close();
     rmSync(path);
   }
   typed(() => parsePackHeader(bytes.subarray(0, PACK_HEADER_BYTES)));

@@ -4,7 +4,7 @@ import { errorFinding } from '../../../core/finding.ts';
 import { parseAnnotation, parseManifest, parsePosition, snapshotIdOf } from '../../../core/manifest.ts';
 import { isBeyond, positionEntry } from '../../../core/position.ts';
 import { emptyRecord } from '../../../core/snapshot.ts';
-import { sameBytes, sha256, unitId } from '../../../core/unit.ts';
+import { hex, sameBytes, sha256, UNIT_ID_BYTES, unitId } from '../../../core/unit.ts';
 import type { PackRecord, SnapshotRecord } from '../../../gen/lightkeeper/index/v1/index_pb.ts';
 import type { Annotation } from '../../../gen/lightkeeper/store/v1/annotation_pb.ts';
 import type { PositionEntry } from '../../../gen/lightkeeper/store/v1/manifest_pb.ts';
@@ -36,9 +36,13 @@ export const SHARDS: readonly string[] = Array.from({ length: 256 }, (_, i) =>
 
 /**
  * Makes the index agree with the packs that are there: enters those that it does not know, marks those that
- * are gone. Shards that have not changed since we last wrote there are only listed with `all`.
+ * are gone. Shards that have not changed since this store last wrote there are only listed with `all`. With `tables` the
+ * table of contents of every pack is read, and units that the index has lost are entered again.
  */
-export async function reconcile(store: Holdings, options: { all?: boolean } = {}): Promise<void> {
+export async function reconcile(
+  store: Holdings,
+  options: { all?: boolean; tables?: boolean } = {},
+): Promise<void> {
   const { health } = store;
   health.markCurrent();
   // An index that has just been made cannot say what is missing: the next capture is to ask for every unit.
@@ -55,6 +59,7 @@ export async function reconcile(store: Holdings, options: { all?: boolean } = {}
       if (changed) await stampShard(store, shard);
     } else health.shard(shard, 'find-broken');
   }
+  if (options.tables === true) await enterForgottenUnits(store);
   if (health.unsoundShards > 0 || (fresh && !(await store.index.isEmpty()))) await store.index.distrust();
 }
 
@@ -73,9 +78,7 @@ async function reconcileShard(store: Holdings, shard: string): Promise<boolean> 
       if (number !== undefined) store.health.pack(number, 'recover');
     } catch (error) {
       const failure = normalise(error);
-      if (failure.code !== 'DAMAGED' && failure.code !== 'TOO_NEW' && failure.code !== 'NOT_FOUND')
-        throw failure;
-      if (failure.code === 'TOO_NEW') throw failure;
+      if (failure.code !== 'DAMAGED' && failure.code !== 'NOT_FOUND') throw failure;
       whole = false;
       store.health.findings.push(
         errorFinding('pack_damaged', packId, {
@@ -99,10 +102,33 @@ async function reconcileShard(store: Holdings, shard: string): Promise<boolean> 
   return whole;
 }
 
+/** Enters units of known packs that the index has lost. LevelDB has been seen to drop entries silently. */
+async function enterForgottenUnits(store: Holdings): Promise<void> {
+  const known = (unitIds: Uint8Array): boolean => {
+    for (let at = 0; at < unitIds.length; at += UNIT_ID_BYTES)
+      if (store.index.locateSync(unitIds.subarray(at, at + UNIT_ID_BYTES)) === undefined) return false;
+    return true;
+  };
+  for await (const [pack, { packId, kind, size }] of store.index.packs()) {
+    if (store.health.isLost(pack)) continue;
+    try {
+      const { frames } = await readPackTable(store.packs, hex(packId), Number(size));
+      if (!frames.every(({ unitIds }) => known(unitIds)))
+        await enterUnits(store, { packId, kind, size }, frames);
+    } catch (error) {
+      // A verification reports the pack.
+      if (!PACK_FAULTS.has(normalise(error).code)) throw error;
+    }
+  }
+}
+
+const PACK_FAULTS: ReadonlySet<string> = new Set(['DAMAGED', 'TOO_NEW', 'TOO_OLD', 'NOT_FOUND']);
+
 /** A pack that was missing or damaged and is there again is believed only when every byte of it holds. */
 function proveReturned(store: Holdings, packId: string): void {
-  const { problem } = verifyPack(store.packs.localPath(packId), packId);
-  if (problem !== undefined) throw new LightkeeperError('DAMAGED', `Cannot use pack "${packId}": ${problem}`);
+  const report = verifyPack(store.packs.reference(packId), packId);
+  if (report.state !== 'whole')
+    throw new LightkeeperError('DAMAGED', `Cannot use pack "${packId}": ${report.problem}`);
 }
 
 /** Enters a pack from its own table of contents, with the snapshots and annotations in it. */

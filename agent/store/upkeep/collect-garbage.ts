@@ -1,4 +1,3 @@
-import { dirname } from 'node:path';
 import { create } from '@bufbuild/protobuf';
 import { isCurrent } from '../../../core/annotations.ts';
 import { must } from '../../../core/assert.ts';
@@ -9,7 +8,6 @@ import { hex, UNIT_ID_BYTES } from '../../../core/unit.ts';
 import { DeletedSchema } from '../../../gen/lightkeeper/store/v1/annotation_pb.ts';
 import { type FrameInfo, PackKind_Value, UnitKind_Value } from '../../../gen/lightkeeper/store/v1/pack_pb.ts';
 import { now } from '../../../host/clock.ts';
-import { syncDir } from '../../../host/disk.ts';
 import { FRAME_RAW_BYTES } from '../../pack/frame.ts';
 import { readFrameUnits, readPackTable } from '../../pack/reader.ts';
 import type { Store } from '../store.ts';
@@ -233,17 +231,12 @@ async function removePacks(store: Store, old: readonly PackLife[]): Promise<void
   }
   await store.index.sync();
   store.dropFrames();
-  const folders = new Set<string>();
-  for (const { pack, packId } of old) {
-    await store.packs.delete(packId);
-    folders.add(dirname(store.packs.localPath(packId)));
-    store.health.pack(pack, 'remove');
-  }
+  await store.packs.delete(old.map(({ packId }) => packId));
+  for (const { pack } of old) store.health.pack(pack, 'remove');
   for (const shard of shards) {
     store.health.shard(shard, 'find-whole');
     store.health.shard(shard, 'write');
   }
-  for (const folder of folders) await syncDir('store:pack:removed', folder);
   await forgetDeleted(store);
 }
 

@@ -1,17 +1,18 @@
-import { closeSync, fstatSync, openSync } from 'node:fs';
 import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { LightkeeperError } from '../../../core/errors.ts';
 import { errorFinding, warning } from '../../../core/finding.ts';
 import { UnitKind_Value } from '../../../gen/lightkeeper/store/v1/pack_pb.ts';
 import type { Finding } from '../../../gen/lightkeeper/v1/types_pb.ts';
-import { DirectoryPacks } from '../../pack/directory-pack-store.ts';
+import { DirectoryPackStore } from '../../pack/directory-pack-store.ts';
 import { PACK_HEADER_BYTES, parsePackHeader } from '../../pack/format.ts';
+import { PackBytes } from '../../pack/pack-bytes.ts';
 import { goodFrames, verifyPack } from '../../pack/verify-pack.ts';
 import { newConfig, readConfig, writeConfig } from '../config.ts';
 import { reconcile } from '../index/reconcile.ts';
 import type { Store } from '../store.ts';
 import { readyFrame, Transaction } from '../transaction.ts';
+import { recordVerdict } from './record-verdict.ts';
 import { rescueRecords } from './rescue-records.ts';
 import { verifyStore } from './verify.ts';
 
@@ -35,7 +36,7 @@ export async function recoverConfig(root: string): Promise<boolean> {
   } catch (error) {
     if (!(error instanceof LightkeeperError) || error.code !== 'DAMAGED') throw error;
   }
-  const packs = new DirectoryPacks(root);
+  const packs = new DirectoryPackStore(root);
   try {
     for await (const { packId } of packs.list()) {
       try {
@@ -60,7 +61,7 @@ export async function repairStore(
   const findings: Finding[] = [];
   const progress = options.onProgress ?? (() => {});
   if (options.dryRun) {
-    await reconcile(store, { all: true });
+    await reconcile(store, { all: true, tables: true });
     const { findings: found } = await verifyStore(store, { bytes: true, onProgress: progress });
     return { rebuilt: 0, healed: 0, quarantined: 0, unhealed: countMissing(found), findings: found };
   }
@@ -78,7 +79,9 @@ export async function repairStore(
   await store.rebuildIndex();
   let rebuilt = 0;
   for await (const [, record] of store.index.packs()) rebuilt += record.units;
-  const { findings: left } = await verifyStore(store, { bytes: false });
+  const verdict = await verifyStore(store, { bytes: false });
+  await recordVerdict(store, verdict);
+  const { findings: left } = verdict;
   findings.push(...left);
   return { rebuilt, healed, quarantined, unhealed: countMissing(left), findings };
 }
@@ -99,17 +102,17 @@ async function setDamagedAside(
   let quarantined = 0;
   let done = 0;
   for await (const { packId, size } of store.packs.list()) {
-    const report = verifyPack(store.packs.localPath(packId), packId);
+    const report = verifyPack(store.packs.reference(packId), packId);
     done += size;
     progress('checking packs', done, 0);
-    if (report.problem === undefined || report.missing) continue;
-    if (report.tooNew)
+    if (report.state === 'whole' || report.state === 'missing') continue;
+    if (report.state === 'unsupported')
       throw new LightkeeperError('TOO_NEW', `Cannot repair: pack "${packId}" is of a newer version`);
     const to = await store.packs.quarantine(packId);
     const saved = await salvage(store, packId);
     healed += saved;
     // Where every unit could be saved, they may have made the very pack that this one was.
-    const mended = verifyPack(store.packs.localPath(packId), packId).problem === undefined;
+    const mended = verifyPack(store.packs.reference(packId), packId).state === 'whole';
     const number = await store.index.packNumber(Buffer.from(packId, 'hex'));
     if (!mended) await store.packs.evict(packId);
     if (number !== undefined && mended) bad.delete(number);
@@ -136,9 +139,9 @@ async function salvage(store: Store, packId: string): Promise<number> {
   return await Transaction.run(store, async (transaction) => {
     const records = new Map<UnitKind_Value, Uint8Array[]>();
     let saved = 0;
-    const fd = openSync(store.packs.localPath(packId), 'r');
+    const pack = PackBytes.open(store.packs.reference(packId));
     try {
-      for (const { kind, ids, units } of goodFrames(fd, fstatSync(fd).size)) {
+      for (const { kind, ids, units } of goodFrames(pack)) {
         saved += units.length;
         if (units.length === 0) continue;
         if (kind === UnitKind_Value.BYTES) {
@@ -151,7 +154,7 @@ async function salvage(store: Store, packId: string): Promise<number> {
         }
       }
     } finally {
-      closeSync(fd);
+      pack.close();
     }
     await transaction.finishRepack([...records].map(([kind, units]) => ({ kind, units })));
     return saved;

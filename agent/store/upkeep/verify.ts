@@ -1,32 +1,39 @@
 import { LightkeeperError, normalise } from '../../../core/errors.ts';
 import { errorFinding } from '../../../core/finding.ts';
-import { snapshotIdOf } from '../../../core/manifest.ts';
-import { isStored, type StoredSnapshot } from '../../../core/snapshot.ts';
-import { hex, UNIT_ID_BYTES } from '../../../core/unit.ts';
+import type { OnProgress } from '../../../core/progress.ts';
+import { idOf, isStored, type StoredSnapshot } from '../../../core/snapshot.ts';
+import { hex } from '../../../core/unit.ts';
 import type { Finding } from '../../../gen/lightkeeper/v1/types_pb.ts';
+import { packFile } from '../../pack/pack-bytes.ts';
 import { readPackTable } from '../../pack/reader.ts';
 import type { PackReport } from '../../pack/verify-pack.ts';
 import { eachInPool, Pool } from '../../workers/pool.ts';
-import { enterUnits } from '../index/reconcile.ts';
 import type { Store } from '../store.ts';
 import { Walker } from './reachable-units.ts';
 
-/** What a verification is asked. */
+/** What is to be verified. */
 export interface VerifyOrder {
-  /** Read and hash every byte, not only the tables of contents. */
+  /** Whether to read and hash every byte, and not only the sizes of the packs. */
   readonly bytes: boolean;
-  /** Only this snapshot and the packs that it needs. */
-  readonly only?: StoredSnapshot;
+  /** Verifies this snapshot and the packs that it needs, and nothing else. */
+  readonly only?: StoredSnapshot | undefined;
   readonly signal?: AbortSignal;
-  readonly onProgress?: (phase: string, doneBytes: number, totalBytes: number) => void;
+  readonly onProgress?: OnProgress;
 }
 
-/** What a verification found. */
-export interface Verified {
+/** What a verification found. It changes nothing: `recordVerdict` stores what was found. */
+export interface Verdict {
+  readonly order: VerifyOrder;
   readonly snapshots: number;
   readonly packs: number;
   readonly bytes: number;
   readonly findings: Finding[];
+  /** Numbers of the packs that are missing or damaged. */
+  readonly badPacks: readonly number[];
+  /** Numbers of the packs that are as they should be, by the level of the order. */
+  readonly wholePacks: readonly number[];
+  /** Number of snapshots of which some unit is missing. */
+  readonly brokenSnapshots: number;
 }
 
 interface WantedPack {
@@ -39,61 +46,58 @@ interface BadPack {
   readonly packId: string;
   readonly problem: string;
   readonly missing: boolean;
+  /** Ids of its units that still decode. */
   readonly good: ReadonlySet<string>;
+}
+
+interface CheckedPacks {
+  readonly bad: ReadonlyMap<number, BadPack>;
+  readonly whole: readonly number[];
+  readonly packs: number;
+  readonly bytes: number;
 }
 
 const REPAIR_HINT =
   'run lightkeeper repair; what the directory still holds is stored again by the next snapshot';
 
-/** Checks a store against itself and names the snapshots that what is wrong concerns. */
-export async function verifyStore(store: Store, order: VerifyOrder): Promise<Verified> {
+/** Verifies a store and names the snapshots that each fault concerns. Changes nothing. */
+export async function verifyStore(store: Store, order: VerifyOrder): Promise<Verdict> {
   const endRead = store.beginRead();
   try {
     const needed = order.only === undefined ? undefined : await packsOf(store, order.only);
-    const { bad, sound, packs, bytes } = await checkPacks(store, order, needed);
-    for (const [pack] of bad) await markLost(store, pack, true);
-    if (order.bytes)
-      for (const { pack } of sound) if (store.health.isLost(pack)) await markLost(store, pack, false);
-    const findings = [
-      ...store.health.findings.filter(({ code }) => code !== 'pack_missing' && code !== 'pack_damaged'),
-    ];
-    let walked = await walkSnapshots(store, order, bad);
-    if (order.bytes && walked.broken.length > 0 && (await enterForgotten(store, sound)))
-      walked = await walkSnapshots(store, order, bad);
-    const { snapshots, concerned, broken } = walked;
-    if (!store.readOnly) await noteTrust(store, order, bad.size + broken.length + store.health.unsoundShards);
-    for (const [pack, { packId, problem, missing }] of bad) {
-      const snapshotIds = concerned.get(pack) ?? [];
-      findings.push(packFinding(packId, problem, missing, snapshotIds));
-    }
+    const checked = await checkPacks(store, order, needed);
+    const { snapshots, concerned, broken } = await walkSnapshots(store, order, checked.bad);
+    const brokenIds = broken.map(({ snapshotId }) => snapshotId);
+    const findings = store.health.findings.filter(
+      ({ code }) => code !== 'pack_missing' && code !== 'pack_damaged',
+    );
+    for (const [pack, bad] of checked.bad) findings.push(packFinding(bad, concerned.get(pack) ?? []));
+    // A pack that the index could not enter has no number: opening the store found it.
     for (const { code, object, message } of store.health.findings) {
-      if (code !== 'pack_damaged' || [...bad.values()].some(({ packId }) => packId === object)) continue;
-      findings.push(
-        packFinding(
-          object,
-          message,
-          false,
-          broken.map(({ snapshotId }) => snapshotId),
-        ),
-      );
+      if (code !== 'pack_damaged') continue;
+      if ([...checked.bad.values()].some(({ packId }) => packId === object)) continue;
+      findings.push(packFinding({ packId: object, problem: message, missing: false }, brokenIds));
     }
-    for (const { snapshotId, missing } of broken) {
-      findings.push(
-        errorFinding('snapshot_damaged', snapshotId, {
-          message: `${missing} of the units that it needs cannot be had`,
-          hint: REPAIR_HINT,
-          count: missing,
-          snapshots: [snapshotId],
-        }),
-      );
-    }
-    return { snapshots, packs, bytes, findings };
+    for (const { snapshotId, missing } of broken) findings.push(snapshotFinding(snapshotId, missing));
+    return {
+      order,
+      snapshots,
+      packs: checked.packs,
+      bytes: checked.bytes,
+      findings,
+      badPacks: [...checked.bad.keys()],
+      wholePacks: checked.whole,
+      brokenSnapshots: broken.length,
+    };
   } finally {
     endRead();
   }
 }
 
-function packFinding(packId: string, problem: string, missing: boolean, snapshots: string[]): Finding {
+function packFinding(
+  { packId, problem, missing }: Pick<BadPack, 'packId' | 'problem' | 'missing'>,
+  snapshots: string[],
+): Finding {
   return errorFinding(missing ? 'pack_missing' : 'pack_damaged', packId, {
     message: problem,
     hint: missing ? 'bring the file back, or run lightkeeper repair' : REPAIR_HINT,
@@ -101,33 +105,23 @@ function packFinding(packId: string, problem: string, missing: boolean, snapshot
   });
 }
 
-async function noteTrust(store: Store, order: VerifyOrder, problems: number): Promise<void> {
-  if (problems > 0) await store.index.distrust();
-  else if (order.only === undefined && store.health.lostPacks().length === 0) await store.index.trust();
+function snapshotFinding(snapshotId: string, missing: number): Finding {
+  return errorFinding('snapshot_damaged', snapshotId, {
+    message: `${missing} of the units that it needs are missing or damaged`,
+    hint: REPAIR_HINT,
+    count: missing,
+    snapshots: [snapshotId],
+  });
 }
 
-async function markLost(store: Store, pack: number, lost: boolean): Promise<void> {
-  store.health.pack(pack, lost ? 'lose' : 'recover');
-  if (!store.readOnly) await store.index.setLost(pack, lost);
-}
-
-/** Enters units of whole packs that the index has lost; answers whether there were any. */
-async function enterForgotten(store: Store, sound: readonly WantedPack[]): Promise<boolean> {
-  let found = false;
-  for (const { packId, size } of sound) {
-    const { entered } = await checkTable(store, packId, size);
-    if (entered) found = true;
-  }
-  return found;
-}
-
-async function packsOf(store: Store, record: StoredSnapshot): Promise<ReadonlySet<number>> {
+/** Returns the numbers of the packs that a snapshot needs. */
+async function packsOf(store: Store, snapshot: StoredSnapshot): Promise<ReadonlySet<number>> {
   const packs = new Set<number>();
   const walker = await Walker.begin(store, (_, { pack }) => {
     packs.add(pack);
     return true;
   });
-  await walker.walk(record.manifest, record.manifestUnitId);
+  await walker.walk(snapshot.manifest, snapshot.manifestUnitId);
   return packs;
 }
 
@@ -135,9 +129,9 @@ async function checkPacks(
   store: Store,
   order: VerifyOrder,
   needed: ReadonlySet<number> | undefined,
-): Promise<{ bad: Map<number, BadPack>; sound: WantedPack[]; packs: number; bytes: number }> {
+): Promise<CheckedPacks> {
   const bad = new Map<number, BadPack>();
-  const sound: WantedPack[] = [];
+  const whole: number[] = [];
   let packs = 0;
   let bytes = 0;
   let total = 0;
@@ -152,83 +146,67 @@ async function checkPacks(
     await eachInPool(pool, wanted, async ({ pack, packId, size }) => {
       order.signal?.throwIfAborted();
       const report = order.bytes
-        ? await pool.run({ op: 'verify', path: store.packs.localPath(packId), packId })
-        : await checkTable(store, packId, size);
+        ? await pool.run({ op: 'verify', path: packFile(store.packs.reference(packId)), packId })
+        : await checkHead(store, packId, size);
       packs += 1;
-      bytes += report.bytes;
+      if ('bytes' in report) bytes += report.bytes;
       order.onProgress?.('checking packs', bytes, total);
-      if (report.problem === undefined) {
-        sound.push({ pack, packId, size });
-        return;
-      }
-      if (report.tooNew)
+      if (report.state === 'unsupported')
         throw new LightkeeperError('TOO_NEW', `Cannot verify pack "${packId}": ${report.problem}`);
-      const { problem, missing } = report;
-      bad.set(pack, { packId, problem, missing, good: new Set(report.good) });
+      if (report.state === 'whole') whole.push(pack);
+      else bad.set(pack, badPack(packId, report));
     });
   } finally {
     await pool.close();
   }
-  return { bad, sound, packs, bytes };
+  return { bad, whole, packs, bytes };
 }
 
-/** Proves what can be proven of a pack without reading it: that it is there, and what is in it by its table. */
-async function checkTable(
-  store: Store,
-  packId: string,
-  size: number,
-): Promise<PackReport & { readonly entered: boolean }> {
-  const none = { bytes: 0, units: 0, problem: undefined, missing: false, tooNew: false, good: [] };
-  const fine = { ...none, entered: false };
+function badPack(packId: string, report: Extract<PackReport, { state: 'missing' | 'damaged' }>): BadPack {
+  const good = report.state === 'damaged' ? report.good : [];
+  return { packId, problem: report.problem, missing: report.state === 'missing', good: new Set(good) };
+}
+
+/** Checks what can be checked of a pack without reading its frames: that it exists with its size and its table reads. */
+async function checkHead(store: Store, packId: string, size: number): Promise<PackReport> {
   const head = await store.packs.head(packId);
-  if (head === undefined) return { ...fine, problem: 'it is missing', missing: true };
-  if (head.size !== size) return { ...fine, problem: `it has ${head.size} bytes instead of ${size}` };
+  if (head === undefined) return { state: 'missing', problem: 'it is missing' };
+  const damaged = (problem: string) => ({ state: 'damaged' as const, bytes: 0, problem, good: [] });
+  if (head.size !== size) return damaged(`it has ${head.size} bytes instead of ${size}`);
   try {
-    const { kind, frames } = await readPackTable(store.packs, packId, size);
-    if (frames.every(({ unitIds }) => indexKnows(store, unitIds))) return fine;
-    // The index is a cache: it has lost entries, the pack has them.
-    if (store.readOnly) return { ...fine, problem: 'the index does not know all of its units' };
-    await enterUnits(store, { packId: Buffer.from(packId, 'hex'), kind, size: BigInt(size) }, frames);
-    return { ...fine, entered: true };
+    await readPackTable(store.packs, packId, size);
+    return { state: 'whole', bytes: 0, units: 0 };
   } catch (error) {
     const { code, message } = normalise(error);
-    if (code !== 'DAMAGED' && code !== 'TOO_NEW' && code !== 'NOT_FOUND') throw error;
-    return { ...fine, problem: message, tooNew: code === 'TOO_NEW' };
+    if (code === 'TOO_NEW' || code === 'TOO_OLD') return { state: 'unsupported', bytes: 0, problem: message };
+    if (code !== 'DAMAGED' && code !== 'NOT_FOUND') throw error;
+    return damaged(message);
   }
-}
-
-function indexKnows(store: Store, unitIds: Uint8Array): boolean {
-  for (let at = 0; at < unitIds.length; at += UNIT_ID_BYTES) {
-    if (store.index.locateSync(unitIds.subarray(at, at + UNIT_ID_BYTES)) === undefined) return false;
-  }
-  return true;
 }
 
 async function walkSnapshots(store: Store, order: VerifyOrder, bad: ReadonlyMap<number, BadPack>) {
   const hit = new Set<number>();
   const walker = await Walker.begin(store, (id, { pack }) => {
     const report = bad.get(pack);
-    if (report === undefined) return true;
-    if (report.good.has(hex(id))) return true;
+    if (report === undefined || report.good.has(hex(id))) return true;
     hit.add(pack);
     return false;
   });
   let snapshots = 0;
   const concerned = new Map<number, string[]>();
   const broken: { snapshotId: string; missing: number }[] = [];
-  const visit = async (record: StoredSnapshot): Promise<void> => {
+  for await (const snapshot of storedSnapshots(store, order.only)) {
     hit.clear();
-    const snapshotId = snapshotIdOf(record.digest);
-    const missing = await walker.walk(record.manifest, record.manifestUnitId);
+    const snapshotId = idOf(snapshot);
+    const missing = await walker.walk(snapshot.manifest, snapshot.manifestUnitId);
     snapshots += 1;
     for (const pack of hit) concerned.set(pack, [...(concerned.get(pack) ?? []), snapshotId]);
     if (missing > 0) broken.push({ snapshotId, missing });
-  };
-  for await (const record of storedSnapshots(store, order.only)) await visit(record);
+  }
   return { snapshots, concerned, broken };
 }
 
-/** The snapshots of a store, side snapshots last; or the one that is named. */
+/** Yields the snapshots of a store, side snapshots last; or only the given one. */
 export async function* storedSnapshots(
   store: Store,
   only: StoredSnapshot | undefined,
@@ -238,6 +216,6 @@ export async function* storedSnapshots(
     return;
   }
   for (const side of [false, true]) {
-    for await (const [, record] of store.index.records({ side })) if (isStored(record)) yield record;
+    for await (const [, snapshot] of store.index.records({ side })) if (isStored(snapshot)) yield snapshot;
   }
 }

@@ -1,0 +1,83 @@
+import { closeSync, fstatSync, openSync, readSync } from 'node:fs';
+import { ioError, LightkeeperError, systemCode } from '../../core/errors.ts';
+import type { PackReference } from './pack-store.ts';
+
+/** The bytes of one pack, read synchronously: for threads, which have nothing else to do meanwhile. */
+export class PackBytes {
+  readonly size: number;
+  readonly #source: number | Uint8Array;
+
+  private constructor(source: number | Uint8Array, size: number) {
+    this.#source = source;
+    this.size = size;
+  }
+
+  /** Opens a pack. Throws the system's error if its file cannot be opened. */
+  static open(reference: PackReference): PackBytes {
+    if ('memory' in reference)
+      return new PackBytes(new Uint8Array(reference.memory), reference.memory.byteLength);
+    const fd = openSync(reference.file, 'r');
+    try {
+      return new PackBytes(fd, Number(fstatSync(fd, { bigint: true }).size));
+    } catch (error) {
+      closeSync(fd);
+      throw error;
+    }
+  }
+
+  /** Reads bytes from `position` on into `into`. Returns how many there were. */
+  readInto(into: Buffer, position: number): number {
+    if (typeof this.#source !== 'number') {
+      const part = this.#source.subarray(position, position + into.length);
+      into.set(part);
+      return part.length;
+    }
+    let done = 0;
+    while (done < into.length) {
+      const read = readSync(this.#source, into, done, into.length - done, position + done);
+      if (read === 0) break;
+      done += read;
+    }
+    return done;
+  }
+
+  /** Returns at most `length` bytes from `position` on. */
+  readAt(position: number, length: number): Buffer {
+    const bytes = Buffer.allocUnsafe(length);
+    return bytes.subarray(0, this.readInto(bytes, position));
+  }
+
+  close(): void {
+    if (typeof this.#source === 'number') closeSync(this.#source);
+  }
+}
+
+/** Returns the file of a pack. Fails for a pack that is not in a file. */
+export function packFile(reference: PackReference): string {
+  if ('file' in reference) return reference.file;
+  throw new LightkeeperError('INTERNAL', 'Cannot read a pack in memory as a file');
+}
+
+/** Fills `into` with the bytes of a pack from `offset` on. DAMAGED if the pack is missing or too short. */
+export function readPackInto(reference: PackReference, offset: number, into: Buffer): Buffer {
+  const name = 'file' in reference ? reference.file : 'a pack in memory';
+  let pack: PackBytes;
+  try {
+    pack = PackBytes.open(reference);
+  } catch (error) {
+    if (systemCode(error) !== 'ENOENT') throw ioError('read', name, error);
+    throw new LightkeeperError('DAMAGED', `Cannot read "${name}": it is missing`, {
+      hint: 'bring the file back, or run lightkeeper repair',
+      cause: error,
+    });
+  }
+  try {
+    if (pack.readInto(into, offset) < into.length)
+      throw new LightkeeperError('DAMAGED', `Cannot read "${name}": it is cut`);
+    return into;
+  } catch (error) {
+    throw ioError('read', name, error);
+  } finally {
+    pack.close();
+  }
+}
