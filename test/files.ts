@@ -1,8 +1,10 @@
 import { readdirSync } from 'node:fs';
 import { join } from 'node:path';
 
-/** Tests of one module each, without processes of their own. */
+/** Folders of tests of one module each. */
 const SMALL = /^(?:agent|contract|core|demo|host)\//;
+/** Tests in them that start processes and wait for them. */
+const STARTS_PROCESSES = new Set(['demo/instance/main', 'host/lifecycle', 'host/log']);
 /** What takes longest, the longest first: what starts last then ends about when all ends. */
 const LONGEST = [
   'crash',
@@ -38,7 +40,7 @@ function pathOf(name: string): string {
 }
 
 function isSmall(name: string): boolean {
-  return SMALL.test(name) && name !== 'demo/instance/main';
+  return SMALL.test(name) && !STARTS_PROCESSES.has(name);
 }
 
 /** Returns the paths of the tests that one process runs together. */
