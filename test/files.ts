@@ -1,8 +1,12 @@
 import { readdirSync } from 'node:fs';
 import { join } from 'node:path';
 
-/** Tests of one module each, without processes of their own. */
+/** Folders of tests of one module each. */
 const SMALL = /^(?:agent|contract|core|demo|host)\//;
+/** Tests in them that start processes and wait for them. */
+const STARTS_PROCESSES = new Set(['demo/instance/main', 'host/lifecycle', 'host/log']);
+/** Tests that measure time: each runs while nothing else does. */
+const ALONE = ['cli/start-time'];
 /** What takes longest, the longest first: what starts last then ends about when all ends. */
 const LONGEST = [
   'crash',
@@ -38,7 +42,12 @@ function pathOf(name: string): string {
 }
 
 function isSmall(name: string): boolean {
-  return SMALL.test(name) && name !== 'demo/instance/main';
+  return SMALL.test(name) && !STARTS_PROCESSES.has(name);
+}
+
+/** Returns the paths of the tests that run first, one after the other. */
+export function timedTests(): string[] {
+  return ALONE.map(pathOf);
 }
 
 /** Returns the paths of the tests that one process runs together. */
@@ -50,7 +59,7 @@ export function smallTests(): string[] {
 export function largeTests(): string[] {
   const rank = (name: string) => (LONGEST.includes(name) ? LONGEST.indexOf(name) : LONGEST.length);
   return names()
-    .filter((name) => !isSmall(name))
+    .filter((name) => !isSmall(name) && !ALONE.includes(name))
     .sort((a, b) => rank(a) - rank(b))
     .map(pathOf);
 }

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { readSettings } from '../../agent/config/read.ts';
-import type { Flags } from '../../host/config/flags.ts';
+import { readSettings } from '../../../agent/config/read.ts';
+import type { Flags } from '../../../host/config/flags.ts';
 
 interface Given {
   readonly yaml?: string;
