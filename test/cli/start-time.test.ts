@@ -24,11 +24,13 @@ const SIMPLE_QUESTIONS: Readonly<Record<string, RegExp>> = {
   '--help': /^Usage: lightkeeper /,
 };
 const LIMIT_S = 0.15;
+/** The limit as a multiple of the start of Node alone. */
+const LIMIT_RATIO = LIMIT_S / 0.04;
 const ATTEMPTS = 10;
 
 describe('a simple question', () => {
   for (const [flag, printed] of Object.entries(SIMPLE_QUESTIONS)) {
-    it(`${flag} ends within 150 ms`, async (t) => {
+    it(`${flag} ends within 150 ms`, async () => {
       let best = Number.POSITIVE_INFINITY;
       let bare = Number.POSITIVE_INFINITY;
       for (let i = 0; i < ATTEMPTS && best >= LIMIT_S; i++) {
@@ -36,9 +38,9 @@ describe('a simple question', () => {
         best = Math.min(best, await secondsOf([process.execPath, BUILT, flag], printed));
         bare = Math.min(bare, await secondsOf([process.execPath, '-e', '0'], /^$/));
       }
-      // Other processes slow this one down by more than the limit leaves room for: nothing can be measured.
-      if (best >= LIMIT_S && bare > LIMIT_S / 2) t.skip(`the machine is busy: Node alone takes ${bare} s`);
-      else assert.ok(best < LIMIT_S, `${best} s at best; Node alone takes ${bare} s`);
+      // On a quiet machine Node alone takes 40 ms. Where that takes longer, so may the program, in proportion.
+      const limit = Math.max(LIMIT_S, bare * LIMIT_RATIO);
+      assert.ok(best < limit, `${best} s at best; Node alone takes ${bare} s`);
     });
   }
 });
