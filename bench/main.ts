@@ -1,4 +1,5 @@
 import { rm } from 'node:fs/promises';
+import { compareWith } from './against.ts';
 import { checks } from './check.ts';
 import { idle } from './idle.ts';
 import { live } from './live.ts';
@@ -10,11 +11,20 @@ import { stored } from './stored.ts';
 const GB = 1e9;
 
 /**
- * `npm run bench [-- --quick] [--live]`: all claims of docs/benchmarks.md; quick is a tenth of the size, live the part
- * of a running agent and of the checks; both write nothing.
+ * `npm run bench [-- --quick] [--live] [--against CHECKOUT]`: all claims of docs/benchmarks.md. `--quick` takes a tenth
+ * of the size, `--live` only the part of a running agent and of the checks, `--against` compares with the build in another
+ * checkout; the three write nothing.
  */
 async function main(args: readonly string[]): Promise<void> {
   const quick = args.includes('--quick');
+  const against = args.indexOf('--against');
+  if (against >= 0) {
+    const log = (line: string) => void process.stdout.write(`${line}\n`);
+    const slower = await compareWith(args[against + 1] ?? '', quick ? 0.1 * GB : 1.09 * GB, log);
+    await rm(PLACE, { recursive: true, force: true });
+    if (slower > 0) process.exitCode = 1;
+    return;
+  }
   const versions = await checkPeers();
   const report = new Report();
   const bytes = quick ? 0.1 * GB : 1.09 * GB;

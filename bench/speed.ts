@@ -13,7 +13,7 @@ interface Ground {
 }
 
 /** A generated directory of about `bytes`, and the same after 1 % more documents. */
-async function ground(bytes: number, log: (line: string) => void): Promise<Ground> {
+export async function ground(bytes: number, log: (line: string) => void): Promise<Ground> {
   const dir = join(PLACE, 'rag');
   const more = join(PLACE, 'rag-more');
   await rm(PLACE, { recursive: true, force: true });
@@ -30,7 +30,8 @@ function ours(store: string, dir: string): Contender['command'] {
   return [...OURS, 'snapshot', '--dir', dir, '--graph', 'g', '--store', store, '--no-grade'];
 }
 
-async function fresh(path: string, from?: string): Promise<void> {
+/** Removes a folder, or replaces it by a copy of `from`. */
+export async function fresh(path: string, from?: string): Promise<void> {
   await rm(path, { recursive: true, force: true });
   if (from !== undefined) await cp(from, path, { recursive: true, preserveTimestamps: true });
 }
