@@ -1,12 +1,12 @@
-// Bundles the program: one start file, its lazily loaded parts, and the worker; beside it the stand-in instance.
-// Start-up time is why it is a bundle: resolving some two hundred small modules costs more than the program itself.
+// Bundles the program (one start file, its lazily loaded parts, the worker) and the stand-in instance into dist/.
+// Start-up time is the reason: to resolve some two hundred small modules takes longer than the program itself.
 import { chmod, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { build } from 'esbuild';
 import { thirdPartyNotices } from './notices.mjs';
 
 const { version, dependencies, optionalDependencies } = JSON.parse(await readFile('package.json', 'utf8'));
 
-// Built beside and then swapped, so that a program that starts meanwhile finds the old files or the new.
+// Built beside dist/ and swapped, so that a program that starts meanwhile finds the old files or the new ones.
 const fresh = `.dist-new-${process.pid}`;
 const stale = `.dist-old-${process.pid}`;
 const { metafile } = await build({
@@ -22,7 +22,7 @@ const { metafile } = await build({
   platform: 'node',
   target: 'node20.19',
   metafile: true,
-  // Native packages are installed; all others are devDependencies, whose code goes into the bundle.
+  // Native packages are installed. All others are devDependencies, and their code goes into the bundle.
   external: Object.keys({ ...dependencies, ...optionalDependencies }),
   define: { LIGHTKEEPER_VERSION: JSON.stringify(version) },
   // Bundled CommonJS libraries call require for Node's own modules.

@@ -39,7 +39,7 @@ async function noticeOf(folder, files) {
   return { name, text: `${name} ${version}\nLicence: ${license}\n\n${texts.join('\n\n')}\n` };
 }
 
-/** Returns the notices for what esbuild says it has written. */
+/** Returns the notices of the packages in the outputs of an esbuild metafile. */
 export async function thirdPartyNotices({ outputs }) {
   const files = new Map();
   for (const { inputs } of Object.values(outputs)) {
