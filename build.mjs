@@ -12,7 +12,7 @@ const stale = `.dist-old-${process.pid}`;
 const { metafile } = await build({
   entryPoints: {
     lightkeeper: 'cli/main.ts',
-    worker: 'agent/workers/thread.ts',
+    worker: 'agent/workers/thread-main.ts',
     instance: 'demo/instance/main.ts',
   },
   outdir: fresh,

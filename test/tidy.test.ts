@@ -477,8 +477,6 @@ const PRESENT_VIOLATIONS = {
   names: `
 LookOrder
 Looked
-NotedFile
-Passage
 addKeeping
 decodeRoom
 look

@@ -33,7 +33,6 @@ import type { Store } from '../store/store.ts';
 import { sameFiles, Transaction } from '../store/transaction.ts';
 import { type Entry, firstDifference, type Scan, type ScanOptions, scan } from '../watch/scan.ts';
 import type { SeenScan } from '../watch/watcher.ts';
-import { Pool } from '../workers/pool.ts';
 import { Reader, type Reading } from './file-reader.ts';
 import { fileEntry, metadata, otherNameFinding, secondName, tornFinding } from './manifest-builder.ts';
 import { loadPrevious, lostManifest, type PreviousState } from './parent.ts';
@@ -261,8 +260,7 @@ class Capture {
       done += more;
       this.#request.onProgress?.('reading', done, bytes);
     };
-    const pool = new Pool(bytes, {
-      chunkerSeed: this.#store.config.chunkerSeed,
+    const workers = this.#store.workers.open(bytes, {
       gentle: true,
       sink: (frame) => this.#transaction.append({ kind: UnitKind_Value.BYTES, ...frame }),
     });
@@ -270,7 +268,7 @@ class Capture {
     const parts = {
       store: this.#store,
       transaction: this.#transaction,
-      pool,
+      workers,
       dir,
       trusted: this.#trusted,
       onBytes: report,
@@ -288,7 +286,7 @@ class Capture {
       const changed = firstDifference(before, after) ?? [...outcome.changed][0];
       return { scan: before, contents, dropped: outcome.dropped, findings: outcome.findings, changed };
     } finally {
-      await pool.close();
+      await workers.close();
     }
   }
 

@@ -12,10 +12,17 @@ import type { Store } from '../store/store.ts';
 import type { Transaction } from '../store/transaction.ts';
 import { below } from '../watch/names.ts';
 import { type Entry, unreadable } from '../watch/scan.ts';
-import { allocateHints, BLOCK_BYTES, type CutBlock, type Hints, putHint } from '../workers/chunker.ts';
-import type { SmallFileResult } from '../workers/cut-task.ts';
-import { eachInPool, type Lease, type Pool } from '../workers/pool.ts';
-import { BATCH_FILES_MAX } from '../workers/tasks.ts';
+import {
+  allocatePreviousUnits,
+  BLOCK_BYTES,
+  type BlockRequest,
+  type CutBlock,
+  type PreviousUnits,
+  setPreviousUnit,
+} from '../workers/chunker.ts';
+import { BATCH_FILES_MAX } from '../workers/cut-task.ts';
+import type { SmallFile } from '../workers/small-file.ts';
+import type { Slot, WorkerGroup } from '../workers/worker-group.ts';
 
 const openFile = promisify(open);
 const statFile = promisify(fstat) as unknown as (
@@ -24,8 +31,8 @@ const statFile = promisify(fstat) as unknown as (
 ) => Promise<BigIntStats>;
 const closeFile = promisify(close);
 
-/** Beyond this many units of its last capture (16 GiB, 46 MiB of memory) a file is cut without hints. */
-const HINTS_MAX = 1 << 20;
+/** Beyond this many units of its last capture (16 GiB, 46 MiB of memory) a file is cut without them. */
+const PREVIOUS_UNITS_MAX = 1 << 20;
 
 /** New files that are read at once. */
 const STREAMS = 3;
@@ -53,7 +60,7 @@ export interface ReadOutcome {
 export class Reader {
   readonly #store: Store;
   readonly #transaction: Transaction;
-  readonly #pool: Pool;
+  readonly #workers: WorkerGroup;
   readonly #dir: Uint8Array;
   readonly #trusted: boolean;
   readonly #onBytes: (bytes: number) => void;
@@ -66,7 +73,7 @@ export class Reader {
   constructor(parts: {
     store: Store;
     transaction: Transaction;
-    pool: Pool;
+    workers: WorkerGroup;
     dir: Uint8Array;
     /** Units of the last capture are stored without asking. */
     trusted: boolean;
@@ -75,7 +82,7 @@ export class Reader {
   }) {
     this.#store = parts.store;
     this.#transaction = parts.transaction;
-    this.#pool = parts.pool;
+    this.#workers = parts.workers;
     this.#dir = parts.dir;
     this.#trusted = parts.trusted;
     this.#onBytes = parts.onBytes;
@@ -93,7 +100,7 @@ export class Reader {
       dropped: new Set(),
       findings: [],
     };
-    await eachInPool(this.#pool, batches(files), async (batch) => {
+    await this.#workers.forEach(batches(files), async (batch) => {
       this.#signal?.throwIfAborted();
       if (batch.length === 1 && (must(batch[0], 'a file').entry.size > BLOCK_BYTES || takeAny)) {
         await this.#readLarge(must(batch[0], 'a file'), takeAny, outcome);
@@ -104,18 +111,18 @@ export class Reader {
     });
     await Promise.all(this.#keeping);
     if (this.#failure !== undefined) throw this.#failure.error;
-    await this.#pool.flush();
+    await this.#workers.flush();
     return outcome;
   }
 
   // ----- several small files in one block -----
 
   async #readSmall(batch: readonly Reading[], outcome: ReadOutcome): Promise<void> {
-    const lease = await this.#pool.lease();
+    const slot = await this.#workers.takeSlot();
     try {
-      const files = batch.map(({ entry }) => ({ path: below(this.#dir, entry.path) }));
-      const { block, files: results } = await lease.hand.run({ op: 'files', slot: lease.slot, files });
-      await this.#keep(lease, block, 0);
+      const paths = batch.map(({ entry }) => below(this.#dir, entry.path));
+      const { block, files: results } = await slot.run({ op: 'cut-files', slot: slot.number, paths });
+      await this.#keep(slot, block, 0);
       let unit = 0;
       for (const [i, result] of results.entries()) {
         const { entry } = must(batch[i], 'a file of the batch');
@@ -125,11 +132,11 @@ export class Reader {
         this.#onBytes(entry.size);
       }
     } finally {
-      lease.release();
+      slot.release();
     }
   }
 
-  #settleSmall(entry: Entry, result: SmallFileResult, outcome: ReadOutcome): void {
+  #settleSmall(entry: Entry, result: SmallFile, outcome: ReadOutcome): void {
     if (result.error !== undefined) {
       this.#failed(entry, result.error.code, outcome);
       return;
@@ -150,7 +157,7 @@ export class Reader {
   }
 
   /** Has the units of a block that are new stored. */
-  async #keep(lease: Lease, block: CutBlock, stream: number): Promise<void> {
+  async #keep(slot: Slot, block: CutBlock, stream: number): Promise<void> {
     const count = block.lengths.length;
     const asked: number[] = [];
     for (let i = 0; i < count; i++) if (block.known[i] === 0 || !this.#trusted) asked.push(i);
@@ -163,9 +170,9 @@ export class Reader {
       const answers = await this.#transaction.claim(ids);
       for (const [k, i] of asked.entries()) fresh[i] = answers[k] as number;
     }
-    // A hand does its tasks in order, so the block buffer may be leased again before this one is done.
-    const kept: Promise<void> = lease.hand
-      .run({ op: 'keep', slot: lease.slot, fresh, stream })
+    // A worker runs its tasks in order, so the slot may be taken again before this one is done.
+    const kept: Promise<void> = slot
+      .run({ op: 'append-units', slot: slot.number, fresh, stream })
       .catch((error: unknown) => {
         this.#failure ??= { error };
       })
@@ -203,9 +210,9 @@ export class Reader {
         if (!before.isFile()) outcome.dropped.add(entry.path);
         return;
       }
-      const hints = await this.#hints(previous);
-      const read = (stream: number) => this.#readBlocks(fd, Number(before.size), hints, stream);
-      const content = await (hints === undefined ? this.#inStream(read) : read(0));
+      const units = await this.#previousUnits(previous);
+      const read = (stream: number) => this.#readBlocks(fd, Number(before.size), units, stream);
+      const content = await (units === undefined ? this.#inStream(read) : read(0));
       const after = await statFile(fd, { bigint: true });
       const stable =
         after.size === before.size && after.mtimeNs === before.mtimeNs && after.ctimeNs === before.ctimeNs;
@@ -221,7 +228,7 @@ export class Reader {
 
   /**
    * New files are read a few at once, each into frames of its own: a restore that goes file by file would decode
-   * a mixed frame again and again. One alone would leave the hands waiting for its next cut.
+   * a mixed frame again and again. One alone would leave the workers waiting for its next cut.
    */
   async #inStream<T>(read: (stream: number) => Promise<T>): Promise<T> {
     const stream =
@@ -235,15 +242,15 @@ export class Reader {
     }
   }
 
-  async #hints(previous: FileEntry | undefined): Promise<Hints | undefined> {
+  async #previousUnits(previous: FileEntry | undefined): Promise<PreviousUnits | undefined> {
     const count = Number(previous?.content?.count ?? 0n);
-    if (previous === undefined || count < 2 || count > HINTS_MAX) return undefined;
-    const hints = allocateHints(count);
+    if (previous === undefined || count < 2 || count > PREVIOUS_UNITS_MAX) return undefined;
+    const units = allocatePreviousUnits(count);
     let i = 0;
     try {
       for await (const refs of this.#store.units(previous.content)) {
         for (const { id, span } of refs) {
-          if (i < count) putHint(hints, i, id, span);
+          if (i < count) setPreviousUnit(units, i, { id, length: span });
           i += 1;
         }
       }
@@ -252,39 +259,44 @@ export class Reader {
       if (!(error instanceof LightkeeperError) || error.code !== 'DAMAGED') throw error;
       return undefined;
     }
-    return i === count ? hints : undefined;
+    return i === count ? units : undefined;
   }
 
-  async #readBlocks(fd: number, size: number, hints: Hints | undefined, stream: number): Promise<ListRoot> {
+  async #readBlocks(
+    fd: number,
+    size: number,
+    previous: PreviousUnits | undefined,
+    stream: number,
+  ): Promise<ListRoot> {
     const list = new ListBuilder((piece) => this.#transaction.addPiece(UnitKind_Value.LIST, piece));
     let position = 0;
-    let hint = hints === undefined ? -1 : 0;
+    let expected = previous === undefined ? -1 : 0;
     let order: Promise<void> = Promise.resolve();
     let failure: { error: unknown } | undefined;
     while (position < size && failure === undefined) {
       this.#signal?.throwIfAborted();
-      const lease = await this.#pool.lease();
-      const cut = this.#cut(lease, { fd, position, size, hints, hint });
+      const slot = await this.#workers.takeSlot();
+      const cut = this.#cut(slot, { fd, position, size, previous, expected });
       const done = cut.block.then(async (block) => {
         if (block.failed !== undefined)
           throw Object.assign(new Error('Cannot read a file'), { code: block.failed });
-        await this.#keep(lease, block, stream);
+        await this.#keep(slot, block, stream);
         return block;
       });
       order = Promise.all([order, done])
         .then(([, block]) => {
           addUnits(list, block, 0, block.lengths.length);
-          lease.release();
+          slot.release();
         })
         .catch((error: unknown) => {
           failure ??= { error };
-          lease.release();
+          slot.release();
         });
       const next = await cut.early.catch(() => undefined);
-      if (next === undefined || next.next <= position) break;
-      this.#onBytes(next.next - position);
-      position = next.next;
-      hint = next.nextHint;
+      if (next === undefined || next.position <= position) break;
+      this.#onBytes(next.position - position);
+      position = next.position;
+      expected = next.expected;
     }
     await order;
     if (failure !== undefined) throw failure.error;
@@ -292,14 +304,14 @@ export class Reader {
   }
 
   #cut(
-    lease: Lease,
-    where: { fd: number; position: number; size: number; hints: Hints | undefined; hint: number },
-  ): { block: Promise<CutBlock>; early: Promise<{ next: number; nextHint: number }> } {
+    slot: Slot,
+    request: BlockRequest,
+  ): { block: Promise<CutBlock>; early: Promise<{ position: number; expected: number }> } {
     let block: Promise<CutBlock> = Promise.reject(new Error('not begun'));
     block.catch(() => {});
-    const early = new Promise<{ next: number; nextHint: number }>((resolve, reject) => {
-      block = lease.hand.run({ op: 'cut', slot: lease.slot, ...where }, (next, nextHint) =>
-        resolve({ next, nextHint }),
+    const early = new Promise<{ position: number; expected: number }>((resolve, reject) => {
+      block = slot.run({ op: 'cut-block', slot: slot.number, ...request }, (position, expected) =>
+        resolve({ position, expected }),
       );
       block.catch(reject);
     });

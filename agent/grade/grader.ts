@@ -31,7 +31,7 @@ import { notFound, resolveSnapshot } from '../snapshots/resolve.ts';
 import { newestChangeMs } from '../store/index/change-times.ts';
 import type { Store } from '../store/store.ts';
 import { Transaction } from '../store/transaction.ts';
-import type { NotedFile } from '../workers/check-session.ts';
+import type { EncodedFacts } from '../workers/grade-task.ts';
 import { contentDigest, KnownChains, look } from './incremental-check.ts';
 
 /** Findings that are kept with a grade; the rest is counted. */
@@ -144,7 +144,7 @@ export class Grader {
     const history = await this.#history(record);
     const before = history.usable?.graded?.stats;
     const graded = create(GradedSchema);
-    let files: readonly NotedFile[] = [];
+    let files: readonly EncodedFacts[] = [];
     let findings: Finding[] = [];
     let lost: Lost | undefined;
     const endRead = this.#store.beginRead();
@@ -261,7 +261,7 @@ export class Grader {
     snapshot: StoredSnapshot,
     graded: Graded,
     contents: readonly Content[] = [],
-    files: readonly NotedFile[] = [],
+    files: readonly EncodedFacts[] = [],
   ): Promise<StoredSnapshot> {
     const [record] = await this.#store.exclusively(() =>
       Transaction.run(this.#store, async (transaction) => {
@@ -282,14 +282,18 @@ export class Grader {
   }
 
   /** Whether what facts build on is still there: it may have been removed since it was read. */
-  #isWhole({ units, last }: NotedFile): boolean {
+  #isWhole({ units, lastId }: EncodedFacts): boolean {
     const [first] = units;
-    const previous = first === undefined ? last : parseFactsUnit(first).previous;
+    const previous = first === undefined ? lastId : parseFactsUnit(first).previous;
     return previous.length === 0 || this.#store.locate(previous) !== undefined;
   }
 
-  #addIndex(transaction: Transaction, contents: readonly Content[], files: readonly NotedFile[]): Uint8Array {
-    const last = new Map(files.map((file) => [file.path, file.last]));
+  #addIndex(
+    transaction: Transaction,
+    contents: readonly Content[],
+    files: readonly EncodedFacts[],
+  ): Uint8Array {
+    const last = new Map(files.map(({ path, lastId }) => [path, lastId]));
     const index = create(GraphIndexSchema, { version: FACTS_VERSION });
     for (const { path, content } of contents) {
       const facts = last.get(path);

@@ -1,5 +1,4 @@
 import { fromBinary } from '@bufbuild/protobuf';
-import { must } from '../../core/assert.ts';
 import { LightkeeperError } from '../../core/errors.ts';
 import { FACTS_VERSION, parseFactsUnit } from '../../core/lightrag/facts-codec.ts';
 import {
@@ -24,15 +23,16 @@ import { UnitKind_Value } from '../../gen/lightkeeper/store/v1/pack_pb.ts';
 import { CutMethod_Value } from '../../gen/lightkeeper/v1/types_pb.ts';
 import { type Content, graphContents, unitsOf } from '../snapshots/graph-files.ts';
 import { missingUnit, type Store } from '../store/store.ts';
-import type {
-  FilePart,
-  FrameRun,
-  GradeOutcome,
-  GradeReply,
-  GradeStep,
-  NotedFile,
-} from '../workers/check-session.ts';
-import { Pool } from '../workers/pool.ts';
+import {
+  type EncodedFacts,
+  type FilePart,
+  type FileRun,
+  type GradeOutcome,
+  type GradeStep,
+  type ReadStep,
+  type ReplyTo,
+  runGradeStep,
+} from '../workers/grade-task.ts';
 
 /** States of a file of which only what has changed is read, one after another. */
 const UNREAD_MAX = 63;
@@ -103,42 +103,39 @@ export interface LookOrder {
 }
 
 /** What was found, and what is to be noted of each file. */
-export type Looked = GradeOutcome & { readonly files: readonly NotedFile[] };
+export type Looked = GradeOutcome & { readonly files: readonly EncodedFacts[] };
 
 /** Runs the checks on the units of a snapshot; files, and parts of them, that have not changed are not read again. */
 export async function look(store: Store, order: LookOrder, signal: AbortSignal | undefined): Promise<Looked> {
   const noted = new Map((await indexOf(store, order.before?.graded)).map((file) => [file.path, file]));
   const changed = order.contents.filter(({ path, content }) => !isNoted(noted.get(path), content));
   const bytes = changed.reduce((sum, { content }) => sum + spanOf(content), 0);
-  const pool = new Pool(bytes, { chunkerSeed: store.config.chunkerSeed, gentle: true, one: true });
-  const lease = await pool.lease();
-  const run = async (step: GradeStep): Promise<GradeReply> => {
+  const workers = store.workers.open(bytes, { gentle: true, sequential: true });
+  const slot = await workers.takeSlot();
+  const run: RunStep = async (step) => {
     signal?.throwIfAborted();
-    return await lease.hand.run({ op: 'grade', step });
+    return await runGradeStep(slot, step);
   };
   try {
     return await new Look(store, order, noted, run).run();
   } finally {
-    lease.release();
-    await pool.close();
+    slot.release();
+    await workers.close();
   }
 }
+
+type RunStep = <S extends GradeStep>(step: S) => Promise<ReplyTo<S>>;
 
 class Look {
   readonly #store: Store;
   readonly #order: LookOrder;
   readonly #noted: Map<string, GraphFile>;
-  readonly #run: (step: GradeStep) => Promise<GradeReply>;
+  readonly #run: RunStep;
   readonly #packs = new Map<number, string>();
   /** Last units of what was noted before, by the paths of the files. */
   readonly #before: ReadonlyMap<string, Uint8Array>;
 
-  constructor(
-    store: Store,
-    order: LookOrder,
-    noted: Map<string, GraphFile>,
-    run: (step: GradeStep) => Promise<GradeReply>,
-  ) {
+  constructor(store: Store, order: LookOrder, noted: Map<string, GraphFile>, run: RunStep) {
     this.#store = store;
     this.#order = order;
     this.#noted = noted;
@@ -166,18 +163,19 @@ class Look {
         ? undefined
         : (await graphContents(this.#store, parent.manifest)).map(({ path }) => path);
     const idle = record.manifest.cutMethod === CutMethod_Value.IDLE;
-    const { again = [] } = await this.#run({ step: 'compare', idle, before: names });
+    const { readAgain } = await this.#run({ step: 'compare', idle, before: names });
     for (const { path, content } of contents)
-      if (again.includes(path))
-        await this.#send('name', path, [{ refs: await unitsOf(this.#store, content), from: 0 }]);
-    const files: NotedFile[] = [];
+      if (readAgain.includes(path))
+        await this.#send('read-names', path, [{ refs: await unitsOf(this.#store, content), from: 0 }]);
+    const files: EncodedFacts[] = [];
     for (const { path } of contents) {
-      const { noted } = await this.#run({ step: 'note', path });
-      if (noted === undefined) continue;
-      files.push(noted);
-      await this.#remember(noted);
+      const { facts } = await this.#run({ step: 'encode-facts', path });
+      if (facts === undefined) continue;
+      files.push(facts);
+      await this.#remember(facts);
     }
-    return { ...must((await this.#run({ step: 'end' })).outcome, 'an outcome'), files };
+    const { outcome } = await this.#run({ step: 'finish' });
+    return { ...outcome, files };
   }
 
   async #olderContents({ manifest }: StoredSnapshot): Promise<Content[]> {
@@ -190,7 +188,7 @@ class Look {
   }
 
   /** What is noted now will be wanted by the next look. */
-  async #remember({ path, units, last: id }: NotedFile): Promise<void> {
+  async #remember({ path, units, lastId: id }: EncodedFacts): Promise<void> {
     const end = units.at(-1);
     if (end === undefined) return;
     const last = parseFactsUnit(end);
@@ -205,10 +203,10 @@ class Look {
   async #tell(file: GraphFile, content: ListRoot | undefined): Promise<GraphFacts | 'same' | undefined> {
     const chain = await this.#chain(file.facts);
     if (chain === undefined) return undefined;
-    const step = isNoted(file, content) ? 'know' : 'was';
-    const { isKnown } = await this.#run({ step, path: file.path, units: chain.units });
-    if (isKnown !== true) return undefined;
-    return step === 'know' ? 'same' : chain.last;
+    const step = isNoted(file, content) ? 'reuse-facts' : 'previous-facts';
+    const { accepted } = await this.#run({ step, path: file.path, units: chain.units });
+    if (!accepted) return undefined;
+    return step === 'reuse-facts' ? 'same' : chain.last;
   }
 
   /** Reads a file that has changed: as little of it as will do, if what was noted of its older state can be trusted. */
@@ -227,7 +225,7 @@ class Look {
       // Damage of the older state is nothing to this one; its own is met below.
       if (!isLost(error)) throw error;
     }
-    await this.#send('feed', path, [{ refs: units, from: 0 }], places);
+    await this.#send('read', path, [{ refs: units, from: 0 }], places);
   }
 
   /**
@@ -243,13 +241,13 @@ class Look {
   ): Promise<boolean> {
     const end = was.matrixAt > 0n ? Number(was.matrixAt) : Number.POSITIVE_INFINITY;
     const stretches = planSegments(before, units, { runs: commonRuns(before, units), end });
-    if (stretches === undefined || !(await this.#send('less', path, stretches.before))) return false;
-    return await this.#send('more', path, stretches.after, places);
+    if (stretches === undefined || !(await this.#send('read-removed', path, stretches.before))) return false;
+    return await this.#send('read-added', path, stretches.after, places);
   }
 
   /** Has stretches of a file read, some at a time; answers whether that went to their end. */
   async #send(
-    step: 'feed' | 'name' | 'less' | 'more',
+    step: ReadStep['step'],
     path: string,
     stretches: readonly Segment[],
     places?: MatrixOffsets,
@@ -257,12 +255,12 @@ class Look {
     let parts: FilePart[] = [];
     let bytes = 0;
     // While some are read the next ones are looked up.
-    let reading: Promise<GradeReply> = Promise.resolve({});
+    let reading: Promise<{ accepted: boolean }> = Promise.resolve({ accepted: true });
     try {
       for (const piece of stretches.flatMap(splitSegment)) {
         bytes += await this.#add(parts, piece, places);
         if (bytes < STEP_BYTES) continue;
-        if ((await reading).isOver === true) return false;
+        if (!(await reading).accepted) return false;
         reading = this.#run({ step, path, parts, ends: false });
         // Whoever waits for it hears of its failure.
         reading.catch(() => {});
@@ -272,8 +270,8 @@ class Look {
     } finally {
       await reading;
     }
-    if ((await reading).isOver === true) return false;
-    return (await this.#run({ step, path, parts, ends: true })).isOver !== true;
+    if (!(await reading).accepted) return false;
+    return (await this.#run({ step, path, parts, ends: true })).accepted;
   }
 
   async #add(parts: FilePart[], piece: Segment, places: MatrixOffsets | undefined): Promise<number> {
@@ -283,14 +281,14 @@ class Look {
         piece.refs,
         places?.slice(piece.from, piece.from + piece.refs.length),
       );
-    const [head, tail]: [FrameRun[], FrameRun[]] = [[], []];
+    const [head, tail]: [FileRun[], FileRun[]] = [[], []];
     const read = (await this.#addRuns(head, piece.head)) + (await this.#addRuns(tail, piece.tail));
     parts.push({ head, bytes: piece.bytes, tail, isLast: piece.isLast });
     return read;
   }
 
   async #addRuns(
-    parts: (FilePart | FrameRun)[],
+    parts: (FilePart | FileRun)[],
     refs: readonly NodeRef[],
     known?: MatrixOffsets,
   ): Promise<number> {
@@ -302,14 +300,14 @@ class Look {
       const { frameOffset: offset, frameLength: length, place } = location;
       const path = this.#packs.get(location.pack) ?? (await this.#store.packPath(location.pack));
       this.#packs.set(location.pack, path);
-      const was = known?.[i];
+      const previousOffset = known?.[i];
       const end = parts.at(-1);
       const last = end === undefined || 'head' in end ? undefined : end;
       const goesOn = last?.path === path && last.offset === offset && last.to === place;
-      const wasNext = last?.was === undefined ? undefined : last.was + last.bytes;
-      if (last !== undefined && goesOn && was === wasNext)
+      const nextOffset = last?.previousOffset === undefined ? undefined : last.previousOffset + last.bytes;
+      if (last !== undefined && goesOn && previousOffset === nextOffset)
         parts[parts.length - 1] = { ...last, to: place + 1, bytes: last.bytes + span };
-      else parts.push({ path, offset, length, from: place, to: place + 1, bytes: span, was });
+      else parts.push({ path, offset, length, from: place, to: place + 1, bytes: span, previousOffset });
       bytes += span;
     }
     return bytes;

@@ -12,7 +12,7 @@ import { packFile } from '../pack/pack-bytes.ts';
 import type { UnitLocation } from '../store/index/store-index.ts';
 import type { Store } from '../store/store.ts';
 import { below } from '../watch/names.ts';
-import { type Lease, Pool } from '../workers/pool.ts';
+import type { Slot, WorkerGroup } from '../workers/worker-group.ts';
 import type { RestoreTargets } from '../workers/write-task.ts';
 
 /** Units that are looked up and written in one go, sorted by where they are stored. */
@@ -71,7 +71,7 @@ class Writer {
   readonly #store: Store;
   readonly #order: WriteOrder;
   readonly #base: Buffer;
-  readonly #pool: Pool;
+  readonly #workers: WorkerGroup;
   readonly #findings: Finding[] = [];
   readonly #packPaths = new Map<number, string>();
   #window: Wanted[] = [];
@@ -89,7 +89,7 @@ class Writer {
     this.#store = store;
     this.#order = order;
     this.#base = order.base;
-    this.#pool = new Pool(order.totals.bytes, { chunkerSeed: store.config.chunkerSeed, gentle: false });
+    this.#workers = store.workers.open(order.totals.bytes, { gentle: false });
   }
 
   async run(): Promise<Written> {
@@ -103,7 +103,7 @@ class Writer {
       for (const { handle } of this.#open) await handle.close();
       throw error;
     } finally {
-      await this.#pool.close();
+      await this.#workers.close();
     }
   }
 
@@ -213,18 +213,18 @@ class Writer {
     for (const { location, wanted: places } of frames.values()) {
       if (this.#failure !== undefined) throw this.#failure.error;
       this.#order.signal?.throwIfAborted();
-      const lease = await this.#pool.lease();
-      this.#background(this.#writeFrame(location, places, lease).finally(() => lease.release()));
+      const slot = await this.#workers.takeSlot();
+      this.#background(this.#writeFrame(location, places, slot).finally(() => slot.release()));
     }
   }
 
   async #writeFrame(
     location: UnitLocation,
     places: { place: number; unit: Wanted }[],
-    lease: Lease,
+    slot: Slot,
   ): Promise<void> {
-    const { bytes } = await lease.hand.run({
-      op: 'restore',
+    const { bytes } = await slot.run({
+      op: 'write-units',
       path: await this.#packPath(location.pack),
       offset: location.frameOffset,
       length: location.frameLength,

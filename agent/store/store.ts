@@ -14,6 +14,7 @@ import { makeDir, removeTree } from '../../host/disk.ts';
 import { DirectoryPackStore } from '../pack/directory-pack-store.ts';
 import { type DecodedFrame, decodeWhole, FrameCache } from '../pack/frame.ts';
 import { packFile } from '../pack/pack-bytes.ts';
+import { WorkerPool } from '../workers/worker-pool.ts';
 import { newConfig, readConfig, writeConfig } from './config.ts';
 import { StoreHealth } from './health.ts';
 import { reconcile, stampShards } from './index/reconcile.ts';
@@ -39,6 +40,8 @@ export class Store {
   readonly config: StoreConfig;
   readonly packs: DirectoryPackStore;
   readonly health = new StoreHealth();
+  /** Threads for all jobs on this store. */
+  readonly workers: WorkerPool;
   readonly readOnly: boolean;
   #index: StoreIndex;
   readonly #indexPath: string;
@@ -58,6 +61,7 @@ export class Store {
     this.root = parts.root;
     this.config = parts.config;
     this.packs = parts.packs;
+    this.workers = new WorkerPool(parts.config.chunkerSeed);
     this.#index = parts.index;
     this.#indexPath = parts.indexPath;
     this.#owner = parts.owner;
@@ -131,6 +135,7 @@ export class Store {
 
   async close(): Promise<void> {
     await Promise.allSettled([...this.#readers, this.#writing]);
+    await this.workers.close();
     try {
       if (!this.readOnly) await stampShards(this);
     } finally {

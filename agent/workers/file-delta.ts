@@ -11,71 +11,81 @@ import {
 } from '../../core/lightrag/record-boundaries.ts';
 import { Utf8Reader } from '../../core/lightrag/utf8-reader.ts';
 
+/** Units that both states of a file contain. Their records are skipped, except for those at both ends. */
+export interface SharedRun {
+  readonly head: Buffer;
+  /** Bytes between head and tail. */
+  readonly bytes: number;
+  readonly tail: Buffer;
+  /** Whether no other shared run follows in the file. */
+  readonly isLast: boolean;
+}
+
 /**
- * The facts of a file by the records that came and went: first the older state is given, then the one of now, both without
- * what they have in common. Throws `LayoutError`, and is then of no more use.
+ * Derives the facts of a changed file from its previous facts and the records in which both states differ.
+ *
+ * The previous state is read first, then the new one, both without what they share. A LayoutError leaves the delta
+ * unusable.
  */
-export class FilePatch {
+export class FileDelta {
   readonly path: string;
-  readonly #was: FileFacts;
+  readonly #previous: FileFacts;
   readonly #marks: RecordMarks;
-  readonly #memory: NumberPool;
+  readonly #numbers: NumberPool;
   #check: GraphCheck;
-  #less: FileFacts | undefined;
-  #terms: string | undefined;
-  #feed: Utf8Reader;
+  /** Facts of the records that only the previous state has; undefined until it has been read. */
+  #removed: FileFacts | undefined;
+  #previousDeclarations: string | undefined;
+  #reader: Utf8Reader;
 
-  constructor(path: string, was: FileFacts, memory = new NumberPool()) {
-    this.#memory = memory;
-    this.#check = new GraphCheck(memory);
+  constructor(path: string, previous: FileFacts, numbers = new NumberPool()) {
+    this.#numbers = numbers;
+    this.#check = new GraphCheck(numbers);
     this.path = path;
-    this.#was = was;
+    this.#previous = previous;
     this.#marks = recordMarks(path);
-    this.#feed = new Utf8Reader(this.#check.reader(path, { rowsOnly: true }));
+    this.#reader = new Utf8Reader(this.#check.reader(path, { rowsOnly: true }));
   }
 
-  /** To which bytes of the state are given. */
-  get feed(): Utf8Reader {
-    return this.#feed;
+  /** Reader of the current state. */
+  get reader(): Utf8Reader {
+    return this.#reader;
   }
 
-  /** Passes over the records that begin in these bytes, but for the last one; false if that cannot be told. */
-  pass(head: Buffer, between: number, tail: Buffer, isLast: boolean): boolean {
+  /** Skips the records that begin in a shared run, except for the last one. Returns false if the file must be read. */
+  skip({ head, bytes, tail, isLast }: SharedRun): boolean {
     const [first, last] = [firstRecord(this.#marks, head), lastRecord(this.#marks, tail)];
     if (first < 0 || last < 0) return false;
-    this.#feed.feed(head.subarray(0, first));
-    const isPassed = this.#feed.skipRecords(
-      head.length - first + between + last,
-      this.#recordsPassed(isLast),
-    );
-    if (isPassed) this.#feed.feed(tail.subarray(last));
-    return isPassed;
+    this.#reader.feed(head.subarray(0, first));
+    const isSkipped = this.#reader.skipRecords(head.length - first + bytes + last, this.#skippedRows(isLast));
+    if (isSkipped) this.#reader.feed(tail.subarray(last));
+    return isSkipped;
   }
 
-  /** Rows that were passed over, here and before: how many there were between two stretches is not known. */
-  #recordsPassed(isLast: boolean): number | undefined {
-    if (this.#less === undefined) return 0;
-    return isLast ? this.#was.vectors - this.#less.vectors : undefined;
+  /** Returns the rows skipped in this run and those before it; undefined if only the last run shows their number. */
+  #skippedRows(isLast: boolean): number | undefined {
+    if (this.#removed === undefined) return 0;
+    return isLast ? this.#previous.vectors - this.#removed.vectors : undefined;
   }
 
-  /** The older state has ended; the one of now comes. */
-  turn(): void {
-    this.#less = this.#end();
-    this.#terms = this.#feed.declarations;
-    this.#check = new GraphCheck(this.#memory);
-    this.#feed = new Utf8Reader(this.#check.reader(this.path));
+  /** Ends the previous state; what is read next belongs to the new one. */
+  beginNewState(): void {
+    this.#removed = this.#finishState();
+    this.#previousDeclarations = this.#reader.declarations;
+    this.#check = new GraphCheck(this.#numbers);
+    this.#reader = new Utf8Reader(this.#check.reader(this.path));
   }
 
-  /** The facts of the state of now; undefined if all of it must be read for them. */
-  end(): FileFacts | undefined {
-    // Records that are passed over mean something else then.
-    if (this.#feed.declarations !== this.#terms) return undefined;
-    const removed = must(this.#less, 'an older state');
-    return patchFacts(this.path, this.#was, { removed, added: this.#end() });
+  /** Returns the facts of the new state; undefined if the whole file must be read. */
+  finish(): FileFacts | undefined {
+    // With other declarations the skipped records have another meaning.
+    if (this.#reader.declarations !== this.#previousDeclarations) return undefined;
+    const removed = must(this.#removed, 'a previous state');
+    return patchFacts(this.path, this.#previous, { removed, added: this.#finishState() });
   }
 
-  #end(): FileFacts {
-    this.#feed.end();
+  #finishState(): FileFacts {
+    this.#reader.end();
     this.#check.finished(this.path);
     return must(this.#check.facts(this.path), 'facts');
   }

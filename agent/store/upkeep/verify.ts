@@ -4,10 +4,8 @@ import type { OnProgress } from '../../../core/progress.ts';
 import { idOf, isStored, type StoredSnapshot } from '../../../core/snapshot.ts';
 import { hex } from '../../../core/unit.ts';
 import type { Finding } from '../../../gen/lightkeeper/v1/types_pb.ts';
-import { packFile } from '../../pack/pack-bytes.ts';
 import { readPackTable } from '../../pack/reader.ts';
 import type { PackReport } from '../../pack/verify-pack.ts';
-import { eachInPool, Pool } from '../../workers/pool.ts';
 import type { Store } from '../store.ts';
 import { Walker } from './reachable-units.ts';
 
@@ -141,12 +139,12 @@ async function checkPacks(
     wanted.push({ pack, packId: hex(record.packId), size: Number(record.size) });
     total += Number(record.size);
   }
-  const pool = new Pool(order.bytes ? total : 0, { chunkerSeed: store.config.chunkerSeed, gentle: true });
+  const workers = store.workers.open(order.bytes ? total : 0, { gentle: true });
   try {
-    await eachInPool(pool, wanted, async ({ pack, packId, size }) => {
+    await workers.forEach(wanted, async ({ pack, packId, size }) => {
       order.signal?.throwIfAborted();
       const report = order.bytes
-        ? await pool.run({ op: 'verify', path: packFile(store.packs.reference(packId)), packId })
+        ? await workers.run({ op: 'verify-pack', reference: store.packs.reference(packId), packId })
         : await checkHead(store, packId, size);
       packs += 1;
       if ('bytes' in report) bytes += report.bytes;
@@ -157,7 +155,7 @@ async function checkPacks(
       else bad.set(pack, badPack(packId, report));
     });
   } finally {
-    await pool.close();
+    await workers.close();
   }
   return { bad, whole, packs, bytes };
 }

@@ -3,7 +3,7 @@ import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, describe, it } from 'node:test';
-import { FilePatch } from '../../../agent/workers/file-delta.ts';
+import { FileDelta } from '../../../agent/workers/file-delta.ts';
 import { GraphCheck } from '../../../core/lightrag/check.ts';
 import { LayoutError } from '../../../core/lightrag/chunk-reader.ts';
 import type { FileFacts } from '../../../core/lightrag/facts-codec.ts';
@@ -146,20 +146,21 @@ function sharedOf(
 
 /** Gives a state to a patch, without what is in common but for the ends of it. */
 function give(
-  patch: FilePatch,
+  delta: FileDelta,
   text: string,
   passed: readonly { from: number; length: number; edge: number }[],
 ) {
   let at = 0;
   const bytes = (from: number, to: number) => Buffer.from(text.slice(from, to), 'latin1');
   for (const [i, { from, length, edge }] of passed.entries()) {
-    patch.feed.feed(bytes(at, from));
+    delta.reader.feed(bytes(at, from));
     at = from + length;
     const between = length - 2 * edge;
     const isLast = i === passed.length - 1;
-    if (!patch.pass(bytes(from, from + edge), between, bytes(at - edge, at), isLast)) return false;
+    if (!delta.skip({ head: bytes(from, from + edge), bytes: between, tail: bytes(at - edge, at), isLast }))
+      return false;
   }
-  patch.feed.feed(bytes(at, text.length));
+  delta.reader.feed(bytes(at, text.length));
   return true;
 }
 
@@ -189,12 +190,12 @@ function patchOf(
   const before = common.map(({ from, length }, i) => ({ from, length, edge: edges[i] ?? 0 }));
   const now = common.map(({ otherFrom, length }, i) => ({ from: otherFrom, length, edge: edges[i] ?? 0 }));
   const byPlace = (a: { from: number }, b: { from: number }) => a.from - b.from;
-  const patch = new FilePatch(path, was);
+  const delta = new FileDelta(path, was);
   try {
-    if (!give(patch, was.matrixAt > 0 ? older.slice(0, was.matrixAt + draw(9)) : older, before.sort(byPlace)))
+    if (!give(delta, was.matrixAt > 0 ? older.slice(0, was.matrixAt + draw(9)) : older, before.sort(byPlace)))
       return undefined;
-    patch.turn();
-    return give(patch, text, now.sort(byPlace)) ? patch.end() : undefined;
+    delta.beginNewState();
+    return give(delta, text, now.sort(byPlace)) ? delta.finish() : undefined;
   } catch (error) {
     if (error instanceof LayoutError) return undefined;
     throw error;
@@ -276,20 +277,28 @@ describe('facts from a file delta', () => {
   ] as const) {
     it(`are none where a skipped part does not end between records: ${path}`, () => {
       const was = readAll(path, readFileSync(join(place, path), 'latin1')) ?? assert.fail('it does not read');
-      const patch = new FilePatch(path, was);
-      patch.feed.feed(Buffer.from(before));
-      assert.equal(patch.pass(Buffer.from(records[0]), 1000, Buffer.from(records[1]), true), false);
+      const delta = new FileDelta(path, was);
+      delta.reader.feed(Buffer.from(before));
+      assert.equal(
+        delta.skip({
+          head: Buffer.from(records[0]),
+          bytes: 1000,
+          tail: Buffer.from(records[1]),
+          isLast: true,
+        }),
+        false,
+      );
     });
   }
 
   it('are none if a removed record was never there', () => {
     const path = 'kv_store_full_docs.json';
     const was = readAll(path, readFileSync(join(place, path), 'latin1')) ?? assert.fail('it does not read');
-    const patch = new FilePatch(path, was);
-    patch.feed.feed(Buffer.from('{"somebody": {}}'));
-    patch.turn();
-    patch.feed.feed(Buffer.from('{}'));
-    assert.equal(patch.end(), undefined);
+    const delta = new FileDelta(path, was);
+    delta.reader.feed(Buffer.from('{"somebody": {}}'));
+    delta.beginNewState();
+    delta.reader.feed(Buffer.from('{}'));
+    assert.equal(delta.finish(), undefined);
   });
 
   it('are none if the keys of a graph changed their meaning', () => {
