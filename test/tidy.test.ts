@@ -475,11 +475,8 @@ const PRESENT_VIOLATIONS = {
 `,
   /** Exported names with a banned word. */
   names: `
-LookOrder
-Looked
 addKeeping
 decodeRoom
-look
 `,
 };
 

@@ -76,11 +76,11 @@ export function agentService(parts: ServiceParts): ServiceImpl<typeof AgentServi
     diffSnapshots: async ({ fromSnapshotId, toSnapshotId, graphId }, { signal }) => {
       const from = await resolveSnapshot(store, fromSnapshotId, graphId);
       const to = await resolveSnapshot(store, toSnapshotId, graphId);
-      return await diffSnapshots(store, from, to, signal);
+      return await diffSnapshots(store, { from, to, signal });
     },
     exportDocument: async function* ({ snapshotId, graphId, documentId }, { signal }) {
       const snapshot = await resolveSnapshot(store, snapshotId, graphId);
-      yield* exportDocument(store, snapshot, documentId, signal);
+      yield* exportDocument(store, { snapshot, documentId, signal });
     },
     getStats: ({ graphId }) => storeStats(store, graphId),
     getStatus: () => getStatus(parts),

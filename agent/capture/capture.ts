@@ -1,51 +1,43 @@
-import { randomBytes } from 'node:crypto';
-import { hostname } from 'node:os';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { create, toBinary } from '@bufbuild/protobuf';
 import { must } from '../../core/assert.ts';
 import { LightkeeperError } from '../../core/errors.ts';
-import { filesPieceEnds, ListBuilder } from '../../core/list.ts';
-import { capturedMs, captureTime, MANIFEST_FINDINGS_MAX, MANIFEST_FORMAT } from '../../core/manifest.ts';
 import type { BytePath } from '../../core/path.ts';
-import { MINT_ID_BYTES } from '../../core/position.ts';
 import type { OnProgress } from '../../core/progress.ts';
 import { learnPauses, quietWindowMs } from '../../core/quiet.ts';
 import type { StoredSnapshot } from '../../core/snapshot.ts';
-import {
-  type FileEntry,
-  FileEntrySchema,
-  FileListSchema,
-  type ListRoot,
-  type Manifest,
-  ManifestSchema,
-  type PositionEntry,
-  SourceSchema,
-} from '../../gen/lightkeeper/store/v1/manifest_pb.ts';
+import type { ListRoot } from '../../gen/lightkeeper/store/v1/manifest_pb.ts';
 import { UnitKind_Value } from '../../gen/lightkeeper/store/v1/pack_pb.ts';
-import { CutMethod_Value, FileType_Value, type Finding } from '../../gen/lightkeeper/v1/types_pb.ts';
+import { CutMethod_Value, type Finding } from '../../gen/lightkeeper/v1/types_pb.ts';
 import { monotonic, now } from '../../host/clock.ts';
 import { checkReserve } from '../../host/disk-reserve.ts';
-import { version } from '../../host/version.ts';
 import type { CaptureHooks } from '../instance/hooks.ts';
 import type { InstanceSettings } from '../instance/probe.ts';
 import { packChangeTimes } from '../store/index/change-times.ts';
+import type { IndexBatch } from '../store/index/store-index.ts';
 import type { Store } from '../store/store.ts';
 import { sameFiles, Transaction } from '../store/transaction.ts';
 import { type Entry, firstDifference, type Scan, type ScanOptions, scan } from '../watch/scan.ts';
 import type { SeenScan } from '../watch/watcher.ts';
-import { Reader, type Reading } from './file-reader.ts';
-import { fileEntry, metadata, otherNameFinding, secondName, tornFinding } from './manifest-builder.ts';
-import { loadPrevious, lostManifest, type PreviousState } from './parent.ts';
+import { FileReader, type FileToRead } from './file-reader.ts';
+import {
+  buildManifest,
+  changedCutFinding,
+  isSecondName,
+  type ReadDirectory,
+  storeFileList,
+} from './manifest-builder.ts';
+import { loadParent, missingManifest, type ParentSnapshot } from './parent.ts';
 import type { Quiesce } from './quiesce.ts';
 import { type Settled, waitUntilQuiet } from './settle.ts';
 
-/** Captures that start over because something changed, before one is taken as it is. */
-const RETRIES = 3;
+/** Most attempts that start over because something changed. The next one captures the directory as it is. */
+const RETRIES_MAX = 3;
 
 /** Most milliseconds of waiting for a directory while the store is locked. */
 const LOCKED_SETTLE_MAX_MS = 30_000;
 
-/** Longer than the clock of a filesystem needs to tell two writes apart. */
+/** Least milliseconds between two attempts. */
+// It is longer than a tick of a filesystem's clock, so that a second write changes the times.
 const RETRY_WAIT_MIN_MS = 25;
 
 /** A request to capture one directory. Commands, the API and the watcher all make this. */
@@ -78,7 +70,7 @@ export interface CaptureResult {
   readonly snapshot: StoredSnapshot;
   /** Whether the directory equals its newest snapshot, so that no new one was made. */
   readonly unchanged: boolean;
-  /** What cannot be stored, found now: also if nothing has changed. */
+  /** Findings of this capture, also if nothing has changed. */
   readonly findings: readonly Finding[];
   /** Attempts given up because files changed. */
   readonly retries: number;
@@ -86,7 +78,7 @@ export interface CaptureResult {
   readonly scan: Scan | undefined;
 }
 
-/** What was learned of the directory before the store was locked. */
+/** The state of the directory before the store was locked. */
 export interface SettledDirectory {
   readonly quiesce: Quiesce;
   readonly settled: Settled;
@@ -98,7 +90,7 @@ export async function settleDirectory(
   request: CaptureRequest,
   quiesce: Quiesce,
 ): Promise<Settled> {
-  // An idle instance is in no flush: its pauses need not be waited for.
+  // An idle instance is in no flush, so the pauses between its writes need not be waited for.
   const learned = quiesce.isIdle ? undefined : await store.index.quietRecord(request.graphId);
   const { settleTimeoutMs, seen, signal } = request;
   const quietMs = quietWindowMs(request.quietMs, learned);
@@ -111,7 +103,7 @@ export async function settleDirectory(
   return await waitUntilQuiet(options, () => scan(request.dir, scanOptions(store, request)));
 }
 
-/** Waits likewise while the store is locked: not longer than others can wait for it. */
+/** Waits until a directory is at rest, for a shorter time than without the lock of the store. */
 export async function settleLocked(
   store: Store,
   request: CaptureRequest,
@@ -122,7 +114,7 @@ export async function settleLocked(
 }
 
 function scanOptions(store: Store, { exclude, workspaces, signal }: CaptureRequest): ScanOptions {
-  return { exclude, leaveOut: workspaces?.(), store: store.root, ...signalOption(signal) };
+  return { exclude, workspaces: workspaces?.(), store: store.root, ...signalOption(signal) };
 }
 
 /**
@@ -135,33 +127,33 @@ export async function captureDirectory(
   store: Store,
   request: CaptureRequest,
   directory: SettledDirectory,
-  again = false,
 ): Promise<CaptureResult> {
   let trusted = true;
-  try {
-    return await Transaction.run(store, async (transaction) => {
-      const attempt = new Capture(store, transaction, request, directory);
+  const run = async () =>
+    await Transaction.run(store, async (transaction) => {
+      const capture = new Capture(store, { transaction, request, directory });
       try {
-        return await attempt.run();
+        return await capture.run();
       } finally {
-        trusted = attempt.trusted;
+        trusted = capture.trusted;
       }
     });
+  try {
+    return await run();
   } catch (error) {
-    if (again || !trusted || !(error instanceof LightkeeperError) || error.code !== 'DAMAGED') throw error;
+    const isDamage = error instanceof LightkeeperError && error.code === 'DAMAGED';
+    if (!trusted || !isDamage) throw error;
     await store.index.distrust();
-    return await captureDirectory(store, request, directory, true);
+    return await run();
   }
 }
 
-interface Attempt {
-  readonly scan: Scan;
-  readonly contents: ReadonlyMap<BytePath, ListRoot>;
-  readonly dropped: ReadonlySet<BytePath>;
+/** One reading of the directory. */
+interface Attempt extends ReadDirectory {
   readonly findings: readonly Finding[];
-  /** Files that are not as the newest snapshot has them. */
-  readonly fresh: readonly Entry[];
-  /** A file that changed, if the attempt is not one consistent cut. */
+  /** Files that differ from the newest snapshot. */
+  readonly differing: readonly Entry[];
+  /** A file that changed during the attempt; undefined if nothing did. */
   readonly changed: BytePath | undefined;
 }
 
@@ -172,15 +164,19 @@ class Capture {
   readonly #directory: SettledDirectory;
   readonly #startedMs = now();
   readonly #began = monotonic();
-  /** What the newest snapshot refers to is stored: no need to ask for each unit. */
+  /** Whether all units of the newest snapshot are known to be stored. */
   #trusted = true;
+  /** Files that earlier attempts have read. */
   readonly #read = new Map<BytePath, { entry: Entry; content: ListRoot }>();
 
-  constructor(store: Store, transaction: Transaction, request: CaptureRequest, directory: SettledDirectory) {
-    this.#directory = directory;
+  constructor(
+    store: Store,
+    parts: { transaction: Transaction; request: CaptureRequest; directory: SettledDirectory },
+  ) {
     this.#store = store;
-    this.#transaction = transaction;
-    this.#request = request;
+    this.#transaction = parts.transaction;
+    this.#request = parts.request;
+    this.#directory = parts.directory;
   }
 
   get trusted(): boolean {
@@ -189,65 +185,67 @@ class Capture {
 
   async run(): Promise<CaptureResult> {
     const { graphId } = this.#request;
-    const previous = await loadPrevious(this.#store, graphId, this.#request.dir);
-    if (previous !== undefined) this.#trusted = await this.#store.trusts(graphId, previous.snapshot.digest);
+    const parent = await loadParent(this.#store, graphId, this.#request.dir);
+    if (parent !== undefined) this.#trusted = await this.#store.trusts(graphId, parent.snapshot.digest);
     const { quiesce } = this.#directory;
     let { settled } = this.#directory;
     for (let attempt = 0; ; attempt++) {
-      const torn = attempt === RETRIES || !settled.quiet;
-      await quiesce.readingBegins();
-      const result = await this.#attempt(settled.scan, previous, torn);
+      const isLast = attempt === RETRIES_MAX || !settled.quiet;
+      await quiesce.beforeRead();
+      const result = await this.#attempt(settled.scan, parent, isLast);
       if (result === undefined) {
         const findings = [...settled.scan.findings, ...quiesce.findings];
         const confirmed = { scan: settled.scan, findings, retries: attempt };
-        return await this.#confirm(must(previous, 'a newest snapshot'), confirmed);
+        return await this.#confirm(must(parent, 'a newest snapshot').snapshot, confirmed);
       }
       if (result.changed === undefined && settled.quiet) {
-        return await this.#commit(result, previous, await quiesce.cutMethod(), attempt);
+        return await this.#commit(result, parent, { cutMethod: await quiesce.cutMethod(), retries: attempt });
       }
-      if (torn) return await this.#commit(result, previous, CutMethod_Value.CHANGED, attempt);
+      if (isLast)
+        return await this.#commit(result, parent, { cutMethod: CutMethod_Value.CHANGED, retries: attempt });
       const waitMs = Math.max(this.#request.quietMs, RETRY_WAIT_MIN_MS) * 2 ** attempt;
       await sleep(waitMs, undefined, signalOption(this.#request.signal));
       settled = await settleLocked(this.#store, this.#request, quiesce);
     }
   }
 
-  /** Reads what has changed; undefined if nothing has, since the newest snapshot. */
+  /** Reads the files that differ from the newest snapshot. Returns undefined if the directory equals it. */
   async #attempt(
     before: Scan,
-    previous: PreviousState | undefined,
-    torn: boolean,
+    parent: ParentSnapshot | undefined,
+    isLast: boolean,
   ): Promise<Attempt | undefined> {
     const contents = new Map<BytePath, ListRoot>();
-    const readings: Reading[] = [];
-    let same = previous !== undefined && this.#trusted && before.entries.length === previous.count;
-    const match = this.#trusted ? await previous?.matcher() : undefined;
+    const toRead: FileToRead[] = [];
+    let same = parent !== undefined && this.#trusted && before.entries.length === parent.count;
+    const match = this.#trusted ? await parent?.matcher() : undefined;
     const links = new Set<string>();
-    const fresh: Entry[] = [];
+    const differing: Entry[] = [];
     for (const entry of before.entries) {
       const old = await match?.(entry);
-      if (old === undefined || !old.same) same = false;
-      if (entry.type !== 'file' || secondName(links, entry)) continue;
-      if (old?.sameContent === true && old.file.content !== undefined) {
-        contents.set(entry.path, old.file.content);
+      if (old === undefined || !old.unchanged) same = false;
+      if (entry.type !== 'file' || isSecondName(links, entry)) continue;
+      if (old?.sameContent === true && old.stored.content !== undefined) {
+        contents.set(entry.path, old.stored.content);
         continue;
       }
-      fresh.push(entry);
+      differing.push(entry);
       const known = this.#read.get(entry.path);
       if (known !== undefined && sameTimes(known.entry, entry)) contents.set(entry.path, known.content);
-      else readings.push({ entry, previous: old?.file });
+      else toRead.push({ entry, previous: old?.stored });
     }
     if (same) return undefined;
-    return { ...(await this.#readAll(before, readings, contents, torn)), fresh };
+    const read = await this.#readAll(toRead, { before, contents, takeChanged: isLast });
+    return { ...read, differing };
   }
 
+  /** Reads files into `contents` and scans the directory again. */
   async #readAll(
-    before: Scan,
-    readings: readonly Reading[],
-    contents: Map<BytePath, ListRoot>,
-    torn: boolean,
-  ): Promise<Omit<Attempt, 'fresh'>> {
-    const bytes = readings.reduce((sum, { entry }) => sum + entry.size, 0);
+    files: readonly FileToRead[],
+    options: { before: Scan; contents: Map<BytePath, ListRoot>; takeChanged: boolean },
+  ): Promise<Omit<Attempt, 'differing'>> {
+    const { before, contents, takeChanged } = options;
+    const bytes = files.reduce((sum, { entry }) => sum + entry.size, 0);
     await checkReserve({
       doing: `take a snapshot of "${this.#request.graphId}"`,
       place: this.#store.root,
@@ -275,8 +273,8 @@ class Capture {
       signal,
     };
     try {
-      const outcome = await new Reader(parts).read(readings, torn);
-      for (const { entry } of readings) {
+      const outcome = await new FileReader(parts).read(files, takeChanged);
+      for (const { entry } of files) {
         const content = outcome.contents.get(entry.path);
         if (content === undefined) continue;
         contents.set(entry.path, content);
@@ -292,138 +290,72 @@ class Capture {
 
   /** Records that the directory equals its newest snapshot, and the change times of `entries`. */
   async #confirm(
-    previous: PreviousState,
+    snapshot: StoredSnapshot,
     confirmed: Pick<CaptureResult, 'scan' | 'findings' | 'retries'>,
     entries: readonly Entry[] = [],
   ): Promise<CaptureResult> {
-    const { graphId } = this.#request;
-    const index = this.#store.index;
+    const { index } = this.#store;
     const batch = index.batch();
-    index.putConfirmedAt(batch, graphId, this.#startedMs);
-    for (const [n, times] of packChangeTimes(entries, previous.snapshot.digest)) {
-      index.putChangeTimes(batch, graphId, n, times);
-    }
-    index.putWholeDigest(batch, graphId, previous.snapshot.digest);
+    this.#putConfirmed(batch, snapshot.digest, entries);
     await index.commit('index:confirm', batch);
-    return { snapshot: previous.snapshot, unchanged: true, ...confirmed };
+    return { snapshot, unchanged: true, ...confirmed };
   }
 
+  #putConfirmed(batch: IndexBatch, digest: Uint8Array, entries: readonly Entry[]): void {
+    const { graphId } = this.#request;
+    const { index } = this.#store;
+    index.putConfirmedAt(batch, graphId, this.#startedMs);
+    for (const [n, times] of packChangeTimes(entries, digest)) index.putChangeTimes(batch, graphId, n, times);
+    index.putWholeDigest(batch, graphId, digest);
+  }
+
+  /** Commits an attempt as a snapshot, unless it equals the newest one after all. */
   async #commit(
     attempt: Attempt,
-    previous: PreviousState | undefined,
-    cutMethod: CutMethod_Value,
-    retries: number,
+    parent: ParentSnapshot | undefined,
+    { cutMethod, retries }: { cutMethod: CutMethod_Value; retries: number },
   ): Promise<CaptureResult> {
-    const findings = [...attempt.scan.findings, ...this.#directory.quiesce.findings, ...attempt.findings];
-    const torn = cutMethod === CutMethod_Value.CHANGED;
-    if (torn) findings.push(tornFinding(attempt.changed));
-    const { files, totals, kept } = await this.#listFiles(attempt, findings);
-    const head = await this.#store.index.head(this.#request.graphId);
-    const manifest = this.#manifest({ attempt, files, totals, cutMethod, head, previous, findings });
-    if (
-      !torn &&
-      previous?.snapshot.manifest !== undefined &&
-      sameFiles(previous.snapshot.manifest, manifest)
-    ) {
-      // What was missing or damaged has been stored again; or only change times differ.
+    const { quiesce } = this.#directory;
+    const findings = [...attempt.scan.findings, ...quiesce.findings, ...attempt.findings];
+    const isChanged = cutMethod === CutMethod_Value.CHANGED;
+    if (isChanged) findings.push(changedCutFinding(attempt.changed));
+    const list = await storeFileList(this.#transaction, attempt);
+    findings.push(...list.findings);
+    const { graphId, dir, description, tags } = this.#request;
+    const manifest = buildManifest({
+      graphId,
+      dir,
+      description,
+      startedMs: this.#startedMs,
+      root: attempt.scan.root,
+      list,
+      cutMethod,
+      head: await this.#store.index.head(graphId),
+      parent: parent?.snapshot,
+      instance: quiesce.instance,
+      findings,
+    });
+    if (!isChanged && parent !== undefined && sameFiles(parent.snapshot.manifest, manifest)) {
+      // Units that were missing or damaged have been stored again, or only change times differ.
       if (this.#trusted) await this.#transaction.abandon();
-      else await this.#transaction.finishRepack(lostManifest(this.#store, previous.snapshot));
-      return await this.#confirm(previous, { scan: attempt.scan, findings, retries }, kept);
+      else await this.#transaction.finishRepack(missingManifest(this.#store, parent.snapshot));
+      return await this.#confirm(parent.snapshot, { scan: attempt.scan, findings, retries }, list.entries);
     }
-    const { graphId, tags } = this.#request;
-    // Files of a first snapshot were written at any time; and times of an untrusted one are not looked at.
-    const teaches = !torn && previous !== undefined && this.#trusted;
+    // The files of a first snapshot may be of any age, and those of an untrusted one may be unchanged.
+    const teaches = !isChanged && parent !== undefined && this.#trusted;
     const known = teaches ? await this.#store.index.quietRecord(graphId) : undefined;
     const snapshot = await this.#transaction.commit(manifest, {
       durationMs: () => monotonic() - this.#began,
       nowMs: now(),
       tags: { ...tags },
       more: (batch, digest) => {
-        if (torn) return;
-        const index = this.#store.index;
-        index.putConfirmedAt(batch, graphId, this.#startedMs);
-        index.putWholeDigest(batch, graphId, digest);
-        if (teaches) index.putQuietRecord(batch, graphId, learnPauses(known, attempt.fresh, digest));
-        for (const [n, times] of packChangeTimes(kept, digest))
-          index.putChangeTimes(batch, graphId, n, times);
+        if (isChanged) return;
+        const { index } = this.#store;
+        this.#putConfirmed(batch, digest, list.entries);
+        if (teaches) index.putQuietRecord(batch, graphId, learnPauses(known, attempt.differing, digest));
       },
     });
-    return { snapshot, unchanged: false, findings, retries, scan: torn ? undefined : attempt.scan };
-  }
-
-  /** Writes the list of files, in pieces; answers its root. */
-  async #listFiles(
-    attempt: Attempt,
-    findings: Finding[],
-  ): Promise<{ files: ListRoot; totals: Manifest['totals']; kept: Entry[] }> {
-    const list = new ListBuilder((piece) => this.#transaction.addPiece(UnitKind_Value.LIST, piece), 1);
-    const totals = { files: 0, directories: 0, symlinks: 0, rawBytes: 0n, units: 0n };
-    const first = new Map<string, BytePath>();
-    const kept: Entry[] = [];
-    let piece: FileEntry[] = [];
-    const flush = async () => {
-      if (piece.length === 0) return;
-      const bytes = Buffer.from(toBinary(FileListSchema, create(FileListSchema, { files: piece })));
-      list.add(this.#transaction.addPiece(UnitKind_Value.FILES, bytes), piece.length, piece.length);
-      piece = [];
-      await this.#transaction.flushPieces();
-    };
-    for (const entry of attempt.scan.entries) {
-      if (attempt.dropped.has(entry.path)) continue;
-      const file = fileEntry(entry, attempt.contents.get(entry.path), first);
-      if (file === undefined) {
-        findings.push(otherNameFinding(entry.path));
-        continue;
-      }
-      kept.push(entry);
-      piece.push(file);
-      if (file.type === FileType_Value.DIRECTORY) totals.directories += 1;
-      else if (file.type === FileType_Value.SYMLINK) totals.symlinks += 1;
-      else totals.files += 1;
-      totals.rawBytes += file.size;
-      totals.units += file.content?.count ?? 0n;
-      if (filesPieceEnds(piece.length, file.path)) await flush();
-    }
-    await flush();
-    return { files: list.finish(), totals: create(ManifestSchema, { totals }).totals, kept };
-  }
-
-  #manifest(parts: {
-    attempt: Attempt;
-    files: ListRoot;
-    totals: Manifest['totals'];
-    cutMethod: CutMethod_Value;
-    head: PositionEntry | undefined;
-    previous: PreviousState | undefined;
-    findings: readonly Finding[];
-  }): Manifest {
-    const { head, previous, findings, files, totals, cutMethod } = parts;
-    const torn = cutMethod === CutMethod_Value.CHANGED;
-    const parentMs =
-      previous?.snapshot.manifest === undefined ? undefined : capturedMs(previous.snapshot.manifest);
-    const manifest = create(ManifestSchema, {
-      format: MANIFEST_FORMAT,
-      graphId: this.#request.graphId,
-      epoch: head?.epoch ?? { number: 1n, mintId: randomBytes(MINT_ID_BYTES) },
-      sequence: torn ? 0n : (head?.sequence ?? 0n) + 1n,
-      parentDigest: head?.digest ?? new Uint8Array(),
-      capturedAt: captureTime(this.#startedMs, parentMs),
-      cutMethod,
-      files,
-      source: this.#source(),
-      findings: findings.slice(0, MANIFEST_FINDINGS_MAX),
-      findingsOmitted: Math.max(0, findings.length - MANIFEST_FINDINGS_MAX),
-      description: this.#request.description,
-    });
-    if (totals !== undefined) manifest.totals = totals;
-    manifest.root = create(FileEntrySchema, metadata(parts.attempt.scan.root, FileType_Value.DIRECTORY));
-    return manifest;
-  }
-
-  #source() {
-    const { instance } = this.#directory.quiesce;
-    const source = { host: hostname(), dir: this.#request.dir, agentVersion: version };
-    return create(SourceSchema, instance === undefined ? source : { ...source, instance });
+    return { snapshot, unchanged: false, findings, retries, scan: isChanged ? undefined : attempt.scan };
   }
 }
 

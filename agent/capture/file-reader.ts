@@ -11,7 +11,7 @@ import type { Finding } from '../../gen/lightkeeper/v1/types_pb.ts';
 import type { Store } from '../store/store.ts';
 import type { Transaction } from '../store/transaction.ts';
 import { below } from '../watch/names.ts';
-import { type Entry, unreadable } from '../watch/scan.ts';
+import { type Entry, unreadableFinding } from '../watch/scan.ts';
 import {
   allocatePreviousUnits,
   BLOCK_BYTES,
@@ -25,39 +25,42 @@ import type { SmallFile } from '../workers/small-file.ts';
 import type { Slot, WorkerGroup } from '../workers/worker-group.ts';
 
 const openFile = promisify(open);
-const statFile = promisify(fstat) as unknown as (
-  fd: number,
-  options: { bigint: true },
-) => Promise<BigIntStats>;
 const closeFile = promisify(close);
 
-/** Beyond this many units of its last capture (16 GiB, 46 MiB of memory) a file is cut without them. */
+// The type of a promisified fstat has no bigint.
+function statFile(fd: number): Promise<BigIntStats> {
+  return new Promise((resolve, reject) => {
+    fstat(fd, { bigint: true }, (error, stats) => (error === null ? resolve(stats) : reject(error)));
+  });
+}
+
+/** Most units of a file's newest snapshot that its cut may use: 16 GiB of text, 46 MiB of memory. */
 const PREVIOUS_UNITS_MAX = 1 << 20;
 
-/** New files that are read at once. */
+/** Most new files read at the same time. */
 const STREAMS = 3;
 
-/** A file that changed this shortly before it was read may change again without its times showing it. */
+/** Age of a change, in nanoseconds, below which a later change may leave the times as they are. */
 const RACY_NS = 20_000_000n;
 
-/** A file to be read, with what its last capture says of it. */
-export interface Reading {
+/** A file to read, with its entry in the newest snapshot. */
+export interface FileToRead {
   readonly entry: Entry;
   readonly previous: FileEntry | undefined;
 }
 
-/** What reading found out. */
+/** Result of reading files. */
 export interface ReadOutcome {
   readonly contents: Map<BytePath, ListRoot>;
   /** Files that were not the same before, during and after their read. */
   readonly changed: Set<BytePath>;
-  /** Files that are not there any more or cannot be read. */
+  /** Files that no longer exist or cannot be read. */
   readonly dropped: Set<BytePath>;
   readonly findings: Finding[];
 }
 
-/** Reads files into units and lists of units, storing what is new. */
-export class Reader {
+/** Reads files, cuts them into units and stores the new ones. */
+export class FileReader {
   readonly #store: Store;
   readonly #transaction: Transaction;
   readonly #workers: WorkerGroup;
@@ -65,7 +68,7 @@ export class Reader {
   readonly #trusted: boolean;
   readonly #onBytes: (bytes: number) => void;
   readonly #signal: AbortSignal | undefined;
-  readonly #keeping = new Set<Promise<void>>();
+  readonly #writes = new Set<Promise<void>>();
   readonly #streams = Array.from({ length: STREAMS }, (_, i) => i);
   readonly #waiting: ((stream: number) => void)[] = [];
   #failure: { error: unknown } | undefined;
@@ -75,7 +78,7 @@ export class Reader {
     transaction: Transaction;
     workers: WorkerGroup;
     dir: Uint8Array;
-    /** Units of the last capture are stored without asking. */
+    /** Whether all units of the newest snapshot are known to be stored. */
     trusted: boolean;
     onBytes: (bytes: number) => void;
     signal: AbortSignal | undefined;
@@ -90,26 +93,26 @@ export class Reader {
   }
 
   /**
-   * Reads the files. With `takeAny` a file that changes under the reader is taken as it was read: the snapshot
-   * is torn and says so.
+   * Reads the files. With `takeChanged` a file that changes while it is read is stored as it was read; without it the
+   * file is left out.
    */
-  async read(files: readonly Reading[], takeAny: boolean): Promise<ReadOutcome> {
+  async read(files: readonly FileToRead[], takeChanged: boolean): Promise<ReadOutcome> {
     const outcome: ReadOutcome = {
       contents: new Map(),
       changed: new Set(),
       dropped: new Set(),
       findings: [],
     };
-    await this.#workers.forEach(batches(files), async (batch) => {
+    await this.#workers.forEach(batchesOf(files), async (batch) => {
       this.#signal?.throwIfAborted();
-      if (batch.length === 1 && (must(batch[0], 'a file').entry.size > BLOCK_BYTES || takeAny)) {
-        await this.#readLarge(must(batch[0], 'a file'), takeAny, outcome);
-      } else if (takeAny) {
-        for (const file of batch) await this.#readLarge(file, true, outcome);
+      if (batch.length === 1 && (must(batch[0], 'a file').entry.size > BLOCK_BYTES || takeChanged)) {
+        await this.#readByBlocks(must(batch[0], 'a file'), takeChanged, outcome);
+      } else if (takeChanged) {
+        for (const file of batch) await this.#readByBlocks(file, true, outcome);
       } else await this.#readSmall(batch, outcome);
       await this.#transaction.flushPieces();
     });
-    await Promise.all(this.#keeping);
+    await Promise.all(this.#writes);
     if (this.#failure !== undefined) throw this.#failure.error;
     await this.#workers.flush();
     return outcome;
@@ -117,16 +120,16 @@ export class Reader {
 
   // ----- several small files in one block -----
 
-  async #readSmall(batch: readonly Reading[], outcome: ReadOutcome): Promise<void> {
+  async #readSmall(batch: readonly FileToRead[], outcome: ReadOutcome): Promise<void> {
     const slot = await this.#workers.takeSlot();
     try {
       const paths = batch.map(({ entry }) => below(this.#dir, entry.path));
       const { block, files: results } = await slot.run({ op: 'cut-files', slot: slot.number, paths });
-      await this.#keep(slot, block, 0);
+      await this.#storeNew(slot, block, 0);
       let unit = 0;
       for (const [i, result] of results.entries()) {
         const { entry } = must(batch[i], 'a file of the batch');
-        this.#settleSmall(entry, result, outcome);
+        this.#recordSmall(entry, result, outcome);
         if (result.stable) outcome.contents.set(entry.path, this.#list(block, unit, result.units));
         unit += result.units;
         this.#onBytes(entry.size);
@@ -136,50 +139,50 @@ export class Reader {
     }
   }
 
-  #settleSmall(entry: Entry, result: SmallFile, outcome: ReadOutcome): void {
+  #recordSmall(entry: Entry, result: SmallFile, outcome: ReadOutcome): void {
     if (result.error !== undefined) {
-      this.#failed(entry, result.error.code, outcome);
+      this.#drop(entry, result.error.code, outcome);
       return;
     }
     const same =
       result.size === entry.size && result.mtimeNs === entry.mtimeNs && result.ctimeNs === entry.ctimeNs;
-    if (!result.stable || !same || racy(result.ctimeNs)) outcome.changed.add(entry.path);
+    if (!result.stable || !same || isRacy(result.ctimeNs)) outcome.changed.add(entry.path);
   }
 
-  #failed(entry: Entry, code: string, outcome: ReadOutcome): void {
+  #drop(entry: Entry, code: string, outcome: ReadOutcome): void {
     outcome.dropped.add(entry.path);
-    // Gone, or turned into something else: the next scan sees what it is now.
+    // It is gone or no longer a file. The next scan finds what it is now.
     if (code === 'ENOENT' || code === 'ENOTDIR' || code === 'ELOOP' || code === 'ENXIO') {
       outcome.changed.add(entry.path);
       return;
     }
-    outcome.findings.push(unreadable(entry.path, code));
+    outcome.findings.push(unreadableFinding(entry.path, code));
   }
 
-  /** Has the units of a block that are new stored. */
-  async #keep(slot: Slot, block: CutBlock, stream: number): Promise<void> {
+  /** Starts to store the new units of a block. */
+  async #storeNew(slot: Slot, block: CutBlock, stream: number): Promise<void> {
     const count = block.lengths.length;
-    const asked: number[] = [];
-    for (let i = 0; i < count; i++) if (block.known[i] === 0 || !this.#trusted) asked.push(i);
+    const unsure: number[] = [];
+    for (let i = 0; i < count; i++) if (block.known[i] === 0 || !this.#trusted) unsure.push(i);
     const fresh = new Uint8Array(count);
-    if (asked.length > 0) {
-      const ids = Buffer.allocUnsafe(asked.length * UNIT_ID_BYTES);
-      for (const [k, i] of asked.entries()) {
+    if (unsure.length > 0) {
+      const ids = Buffer.allocUnsafe(unsure.length * UNIT_ID_BYTES);
+      for (const [k, i] of unsure.entries()) {
         ids.set(block.ids.subarray(i * UNIT_ID_BYTES, (i + 1) * UNIT_ID_BYTES), k * UNIT_ID_BYTES);
       }
-      const answers = await this.#transaction.claim(ids);
-      for (const [k, i] of asked.entries()) fresh[i] = answers[k] as number;
+      const claimed = await this.#transaction.claim(ids);
+      for (const [k, i] of unsure.entries()) fresh[i] = claimed[k] as number;
     }
     // A worker runs its tasks in order, so the slot may be taken again before this one is done.
-    const kept: Promise<void> = slot
+    const write: Promise<void> = slot
       .run({ op: 'append-units', slot: slot.number, fresh, stream })
       .catch((error: unknown) => {
         this.#failure ??= { error };
       })
       .then(() => {
-        this.#keeping.delete(kept);
+        this.#writes.delete(write);
       });
-    this.#keeping.add(kept);
+    this.#writes.add(write);
   }
 
   #list(block: CutBlock, from: number, count: number): ListRoot {
@@ -190,47 +193,50 @@ export class Reader {
 
   // ----- one large file, block by block -----
 
-  async #readLarge({ entry, previous }: Reading, takeAny: boolean, outcome: ReadOutcome): Promise<void> {
+  async #readByBlocks(
+    { entry, previous }: FileToRead,
+    takeChanged: boolean,
+    outcome: ReadOutcome,
+  ): Promise<void> {
     let fd: number;
     try {
       const flags = constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK;
       // node:fs takes Buffers as paths; its promisified type is one overload only.
       fd = await openFile(below(this.#dir, entry.path), flags);
     } catch (error) {
-      return this.#failed(entry, systemCode(error) ?? 'EIO', outcome);
+      return this.#drop(entry, systemCode(error) ?? 'EIO', outcome);
     }
     try {
-      const before = await statFile(fd, { bigint: true });
+      const before = await statFile(fd);
       const same =
         Number(before.size) === entry.size &&
         before.mtimeNs === entry.mtimeNs &&
         before.ctimeNs === entry.ctimeNs;
-      if (!before.isFile() || (!same && !takeAny)) {
+      if (!before.isFile() || (!same && !takeChanged)) {
         outcome.changed.add(entry.path);
         if (!before.isFile()) outcome.dropped.add(entry.path);
         return;
       }
       const units = await this.#previousUnits(previous);
-      const read = (stream: number) => this.#readBlocks(fd, Number(before.size), units, stream);
-      const content = await (units === undefined ? this.#inStream(read) : read(0));
-      const after = await statFile(fd, { bigint: true });
+      const read = (stream: number) =>
+        this.#readBlocks(fd, { size: Number(before.size), previous: units, stream });
+      const content = await (units === undefined ? this.#withStream(read) : read(0));
+      const after = await statFile(fd);
       const stable =
         after.size === before.size && after.mtimeNs === before.mtimeNs && after.ctimeNs === before.ctimeNs;
-      if (!same || !stable || racy(before.ctimeNs)) outcome.changed.add(entry.path);
+      if (!same || !stable || isRacy(before.ctimeNs)) outcome.changed.add(entry.path);
       outcome.contents.set(entry.path, content);
     } catch (error) {
       if (systemCode(error) === undefined) throw error;
-      this.#failed(entry, systemCode(error) ?? 'EIO', outcome);
+      this.#drop(entry, systemCode(error) ?? 'EIO', outcome);
     } finally {
       await closeFile(fd);
     }
   }
 
-  /**
-   * New files are read a few at once, each into frames of its own: a restore that goes file by file would decode
-   * a mixed frame again and again. One alone would leave the workers waiting for its next cut.
-   */
-  async #inStream<T>(read: (stream: number) => Promise<T>): Promise<T> {
+  /** Reads a new file into frames of its own, in one of a few parallel streams. */
+  // A restore reads file by file and would decode a mixed frame many times. One stream would leave workers idle.
+  async #withStream<T>(read: (stream: number) => Promise<T>): Promise<T> {
     const stream =
       this.#streams.shift() ?? (await new Promise<number>((resolve) => this.#waiting.push(resolve)));
     try {
@@ -255,7 +261,7 @@ export class Reader {
         }
       }
     } catch (error) {
-      // The list of the last capture is damaged: the file is read without its help, and stored again.
+      // The list in the newest snapshot is damaged. The file is cut without it and stored again.
       if (!(error instanceof LightkeeperError) || error.code !== 'DAMAGED') throw error;
       return undefined;
     }
@@ -264,9 +270,7 @@ export class Reader {
 
   async #readBlocks(
     fd: number,
-    size: number,
-    previous: PreviousUnits | undefined,
-    stream: number,
+    { size, previous, stream }: { size: number; previous: PreviousUnits | undefined; stream: number },
   ): Promise<ListRoot> {
     const list = new ListBuilder((piece) => this.#transaction.addPiece(UnitKind_Value.LIST, piece));
     let position = 0;
@@ -280,7 +284,7 @@ export class Reader {
       const done = cut.block.then(async (block) => {
         if (block.failed !== undefined)
           throw Object.assign(new Error('Cannot read a file'), { code: block.failed });
-        await this.#keep(slot, block, stream);
+        await this.#storeNew(slot, block, stream);
         return block;
       });
       order = Promise.all([order, done])
@@ -325,14 +329,14 @@ function addUnits(list: ListBuilder, block: CutBlock, from: number, count: numbe
   }
 }
 
-function racy(ctimeNs: bigint): boolean {
+function isRacy(ctimeNs: bigint): boolean {
   const age = BigInt(Date.now()) * 1_000_000n - ctimeNs;
   return age >= 0n && age < RACY_NS;
 }
 
-/** Small files together, as many as fit one block; large ones alone. */
-function* batches(files: readonly Reading[]): Generator<Reading[]> {
-  let batch: Reading[] = [];
+/** Groups small files, as many as fit into one block; large ones are alone. */
+function* batchesOf(files: readonly FileToRead[]): Generator<FileToRead[]> {
+  let batch: FileToRead[] = [];
   let bytes = 0;
   for (const file of files) {
     const { size } = file.entry;

@@ -1,71 +1,194 @@
-import { create } from '@bufbuild/protobuf';
+import { randomBytes } from 'node:crypto';
+import { hostname } from 'node:os';
+import { create, toBinary } from '@bufbuild/protobuf';
+import { must } from '../../core/assert.ts';
 import { errorFinding } from '../../core/finding.ts';
-import { spanOf } from '../../core/list.ts';
+import { filesPieceEnds, ListBuilder, spanOf } from '../../core/list.ts';
+import { capturedMs, captureTime, MANIFEST_FINDINGS_MAX, MANIFEST_FORMAT } from '../../core/manifest.ts';
 import { type BytePath, pathBytes, pathText } from '../../core/path.ts';
+import { MINT_ID_BYTES } from '../../core/position.ts';
+import type { StoredSnapshot } from '../../core/snapshot.ts';
 import {
   type FileEntry,
   FileEntrySchema,
+  FileListSchema,
   type ListRoot,
+  type Manifest,
+  ManifestSchema,
+  type PositionEntry,
+  SourceSchema,
 } from '../../gen/lightkeeper/store/v1/manifest_pb.ts';
-import { FileType_Value, type Finding } from '../../gen/lightkeeper/v1/types_pb.ts';
+import { UnitKind_Value } from '../../gen/lightkeeper/store/v1/pack_pb.ts';
+import {
+  CutMethod_Value,
+  FileType_Value,
+  type Finding,
+  type Instance,
+} from '../../gen/lightkeeper/v1/types_pb.ts';
+import { version } from '../../host/version.ts';
+import type { Transaction } from '../store/transaction.ts';
 import { keptTime } from '../watch/names.ts';
-import type { Entry } from '../watch/scan.ts';
+import type { Entry, Scan } from '../watch/scan.ts';
 
-export function tornFinding(changed: BytePath | undefined): Finding {
+/** A directory as it was read. */
+export interface ReadDirectory {
+  readonly scan: Scan;
+  /** Units of each file that was read or is unchanged. */
+  readonly contents: ReadonlyMap<BytePath, ListRoot>;
+  /** Names that could not be read or no longer exist. */
+  readonly dropped: ReadonlySet<BytePath>;
+}
+
+/** The stored list of files of a snapshot. */
+export interface StoredFileList {
+  readonly root: ListRoot;
+  readonly totals: NonNullable<Manifest['totals']>;
+  /** The names in the list, in its order. */
+  readonly entries: readonly Entry[];
+  /** Names that had to be left out. */
+  readonly findings: readonly Finding[];
+}
+
+/** Stores the list of a directory's files as pieces. */
+export async function storeFileList(
+  transaction: Transaction,
+  { scan, contents, dropped }: ReadDirectory,
+): Promise<StoredFileList> {
+  const list = new ListBuilder((piece) => transaction.addPiece(UnitKind_Value.LIST, piece), 1);
+  const totals = { files: 0, directories: 0, symlinks: 0, rawBytes: 0n, units: 0n };
+  const firstNames = new Map<string, BytePath>();
+  const entries: Entry[] = [];
+  const findings: Finding[] = [];
+  let piece: FileEntry[] = [];
+  const flush = async () => {
+    if (piece.length === 0) return;
+    const bytes = Buffer.from(toBinary(FileListSchema, create(FileListSchema, { files: piece })));
+    list.add(transaction.addPiece(UnitKind_Value.FILES, bytes), piece.length, piece.length);
+    piece = [];
+    await transaction.flushPieces();
+  };
+  for (const entry of scan.entries) {
+    if (dropped.has(entry.path)) continue;
+    const file = fileEntry(entry, contents.get(entry.path), firstNames);
+    if (file === undefined) {
+      findings.push(unreadableLinkFinding(entry.path));
+      continue;
+    }
+    entries.push(entry);
+    piece.push(file);
+    if (file.type === FileType_Value.DIRECTORY) totals.directories += 1;
+    else if (file.type === FileType_Value.SYMLINK) totals.symlinks += 1;
+    else totals.files += 1;
+    totals.rawBytes += file.size;
+    totals.units += file.content?.count ?? 0n;
+    if (filesPieceEnds(piece.length, file.path)) await flush();
+  }
+  await flush();
+  const built = create(ManifestSchema, { totals }).totals;
+  return { root: list.finish(), totals: must(built, 'the totals'), entries, findings };
+}
+
+/** All that a manifest is made of. */
+export interface ManifestParts {
+  readonly graphId: string;
+  /** Absolute path of the directory. */
+  readonly dir: Uint8Array;
+  readonly description: string;
+  /** Wall clock at the start of the capture, in milliseconds. */
+  readonly startedMs: number;
+  /** The directory itself. */
+  readonly root: Entry;
+  readonly list: StoredFileList;
+  readonly cutMethod: CutMethod_Value;
+  /** The newest position of the graph; undefined before its first snapshot. */
+  readonly head: PositionEntry | undefined;
+  readonly parent: StoredSnapshot | undefined;
+  readonly instance: Instance | undefined;
+  readonly findings: readonly Finding[];
+}
+
+/** Builds the manifest of a captured directory. */
+export function buildManifest(parts: ManifestParts): Manifest {
+  const { head, parent, findings, list, cutMethod, instance } = parts;
+  const parentMs = parent === undefined ? undefined : capturedMs(parent.manifest);
+  const source = { host: hostname(), dir: parts.dir, agentVersion: version };
+  return create(ManifestSchema, {
+    format: MANIFEST_FORMAT,
+    graphId: parts.graphId,
+    epoch: head?.epoch ?? { number: 1n, mintId: randomBytes(MINT_ID_BYTES) },
+    // A side snapshot has no place in the history.
+    sequence: cutMethod === CutMethod_Value.CHANGED ? 0n : (head?.sequence ?? 0n) + 1n,
+    parentDigest: head?.digest ?? new Uint8Array(),
+    capturedAt: captureTime(parts.startedMs, parentMs),
+    cutMethod,
+    files: list.root,
+    totals: list.totals,
+    root: create(FileEntrySchema, entryMetadata(parts.root, FileType_Value.DIRECTORY)),
+    source: create(SourceSchema, instance === undefined ? source : { ...source, instance }),
+    findings: findings.slice(0, MANIFEST_FINDINGS_MAX),
+    findingsOmitted: Math.max(0, findings.length - MANIFEST_FINDINGS_MAX),
+    description: parts.description,
+  });
+}
+
+/** Returns the finding of a snapshot whose files changed while they were read. */
+export function changedCutFinding(changed: BytePath | undefined): Finding {
   return changed === undefined
     ? errorFinding('not_settled', '', {
-        message: 'the directory did not come to rest in time; it was taken as it was',
+        message: 'the directory did not come to rest in time; it was captured as it was',
         hint: 'wait longer with --settle-timeout',
       })
     : errorFinding('changed_while_read', pathText(changed), {
         message: 'it changed while it was read, at every attempt',
-        hint: 'take the snapshot when nothing writes, or let "up" find such a moment',
+        hint: 'take the snapshot while nothing writes, or run lightkeeper up, which waits for that',
       });
 }
 
-export function otherNameFinding(path: BytePath): Finding {
+/** Returns the finding of a hard link to a file that could not be read. */
+function unreadableLinkFinding(path: BytePath): Finding {
   return errorFinding('unreadable', pathText(path), {
     message: 'it is another name of a file that could not be read, and is not in the snapshot',
     hint: 'give the agent the right to read it, or exclude it',
   });
 }
 
-export function metadata(entry: Entry, type: FileType_Value) {
+/** Returns the metadata of a name as it is stored. */
+function entryMetadata(entry: Entry, type: FileType_Value) {
   const { mode, uid, gid } = entry;
   return { path: pathBytes(entry.path), type, mode, uid, gid, mtimeNs: keptTime(entry.mtimeNs) };
 }
 
-/** Whether an inode has been seen under another name before. */
-export function secondName(links: Set<string>, entry: Entry): boolean {
+/** Reports whether a file has been seen under another name before. Adds the file to `links`. */
+export function isSecondName(links: Set<string>, entry: Entry): boolean {
   if (entry.links === '') return false;
   if (links.has(entry.links)) return true;
   links.add(entry.links);
   return false;
 }
 
-/** A scan entry as it is stored; undefined for a file whose bytes could not be had. */
-export function fileEntry(
+/** Returns a scanned name as it is stored; undefined for a file that could not be read. */
+function fileEntry(
   entry: Entry,
   content: ListRoot | undefined,
-  first: Map<string, BytePath>,
+  firstNames: Map<string, BytePath>,
 ): FileEntry | undefined {
-  if (entry.type === 'dir') return create(FileEntrySchema, metadata(entry, FileType_Value.DIRECTORY));
+  if (entry.type === 'dir') return create(FileEntrySchema, entryMetadata(entry, FileType_Value.DIRECTORY));
   if (entry.type === 'symlink') {
     return create(FileEntrySchema, {
-      ...metadata(entry, FileType_Value.SYMLINK),
+      ...entryMetadata(entry, FileType_Value.SYMLINK),
       target: pathBytes(entry.target),
     });
   }
-  const other = entry.links === '' ? undefined : first.get(entry.links);
+  const other = entry.links === '' ? undefined : firstNames.get(entry.links);
   if (other !== undefined) {
     return create(FileEntrySchema, {
-      ...metadata(entry, FileType_Value.HARD_LINK),
+      ...entryMetadata(entry, FileType_Value.HARD_LINK),
       target: pathBytes(other),
     });
   }
   if (content === undefined) return undefined;
-  if (entry.links !== '') first.set(entry.links, entry.path);
-  // Of a torn file that is not what the scan saw.
+  if (entry.links !== '') firstNames.set(entry.links, entry.path);
+  // A file that changed may have another size than the scan saw.
   const size = BigInt(spanOf(content));
-  return create(FileEntrySchema, { ...metadata(entry, FileType_Value.REGULAR), size, content });
+  return create(FileEntrySchema, { ...entryMetadata(entry, FileType_Value.REGULAR), size, content });
 }

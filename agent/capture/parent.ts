@@ -12,41 +12,41 @@ import type { Store } from '../store/store.ts';
 import { keptTime } from '../watch/names.ts';
 import type { Entry } from '../watch/scan.ts';
 
-/** How a name compares with the newest snapshot. */
-export interface Match {
-  readonly file: FileEntry;
-  /** Its bytes are the same: size, modification and change time are. */
+/** Result of comparing a scanned name with the newest snapshot. */
+export interface EntryMatch {
+  readonly stored: FileEntry;
+  /** Whether its bytes are the same, by size, modification time and change time. */
   readonly sameContent: boolean;
-  /** Nothing about it has changed. */
-  readonly same: boolean;
+  /** Whether nothing about it has changed. */
+  readonly unchanged: boolean;
 }
 
-/** The newest snapshot of a graph, to compare a scan with. */
-export interface PreviousState {
+/** The newest snapshot of a graph, which a capture compares its scan with. */
+export interface ParentSnapshot {
   readonly snapshot: StoredSnapshot;
-  /** Names in it. */
+  /** Number of its files, directories and links. */
   readonly count: number;
-  /** Answers for entries in order of their paths what the snapshot has of them. */
-  matcher(): Promise<(entry: Entry) => Promise<Match | undefined>>;
+  /** Returns a function that compares entries with the snapshot. It takes them in order of their paths. */
+  matcher(): Promise<(entry: Entry) => Promise<EntryMatch | undefined>>;
 }
 
-/** The manifest of a snapshot, to be stored again, if its pack is gone or damaged: the index still has it. */
-export function lostManifest(
+/** Returns the manifest of a snapshot as a unit to store again, if its pack is missing or damaged. */
+export function missingManifest(
   store: Store,
   { manifest, manifestUnitId, digest }: StoredSnapshot,
 ): { kind: UnitKind_Value; units: Uint8Array[] }[] {
   if (store.locate(manifestUnitId) !== undefined) return [];
   const bytes = toBinary(ManifestSchema, manifest);
-  // Written by another version it may have been other bytes: those cannot be made again.
+  // Another version may have encoded it to other bytes, which cannot be reproduced.
   return sha256(bytes).equals(digest) ? [{ kind: UnitKind_Value.MANIFEST, units: [bytes] }] : [];
 }
 
-/** Loads what a capture of `dir` compares with; undefined for a graph without a snapshot. */
-export async function loadPrevious(
+/** Loads the newest snapshot of a graph for a capture of `dir`; undefined if there is none. */
+export async function loadParent(
   store: Store,
   graphId: string,
   dir: Uint8Array,
-): Promise<PreviousState | undefined> {
+): Promise<ParentSnapshot | undefined> {
   const snapshot = await newestSnapshot(store, graphId);
   const files = snapshot?.manifest.files;
   if (snapshot === undefined || files === undefined) return undefined;
@@ -57,10 +57,10 @@ async function matcher(
   store: Store,
   { manifest, digest }: StoredSnapshot,
   dir: Uint8Array,
-): Promise<(entry: Entry) => Promise<Match | undefined>> {
+): Promise<(entry: Entry) => Promise<EntryMatch | undefined>> {
   const files = store.files(manifest.files)[Symbol.asyncIterator]();
   const times = new ChangeTimes(store, manifest.graphId, digest);
-  // Equal times mean nothing between the files of two directories.
+  // Times of files in different directories cannot be compared.
   const sameDir = sameBytes(manifest.source?.dir ?? new Uint8Array(), dir);
   let next = await files.next();
   let place = 0;
@@ -74,24 +74,28 @@ async function matcher(
   };
 }
 
-function compare(entry: Entry, file: FileEntry, ctimeNs: bigint | undefined): Match {
+function compare(entry: Entry, stored: FileEntry, ctimeNs: bigint | undefined): EntryMatch {
   const metadata =
-    entry.mode === file.mode &&
-    entry.uid === file.uid &&
-    entry.gid === file.gid &&
-    keptTime(entry.mtimeNs) === file.mtimeNs;
+    entry.mode === stored.mode &&
+    entry.uid === stored.uid &&
+    entry.gid === stored.gid &&
+    keptTime(entry.mtimeNs) === stored.mtimeNs;
   if (entry.type !== 'file') {
     const type = entry.type === 'dir' ? FileType_Value.DIRECTORY : FileType_Value.SYMLINK;
-    const target = entry.target === pathFromBytes(file.target);
-    return { file, sameContent: false, same: metadata && type === file.type && target };
+    const target = entry.target === pathFromBytes(stored.target);
+    return { stored, sameContent: false, unchanged: metadata && type === stored.type && target };
   }
-  if (file.type === FileType_Value.HARD_LINK) {
-    return { file, sameContent: false, same: metadata && entry.links !== '' && entry.ctimeNs === ctimeNs };
+  if (stored.type === FileType_Value.HARD_LINK) {
+    return {
+      stored,
+      sameContent: false,
+      unchanged: metadata && entry.links !== '' && entry.ctimeNs === ctimeNs,
+    };
   }
   const sameContent =
-    file.type === FileType_Value.REGULAR &&
-    BigInt(entry.size) === file.size &&
-    keptTime(entry.mtimeNs) === file.mtimeNs &&
+    stored.type === FileType_Value.REGULAR &&
+    BigInt(entry.size) === stored.size &&
+    keptTime(entry.mtimeNs) === stored.mtimeNs &&
     entry.ctimeNs === ctimeNs;
-  return { file, sameContent, same: sameContent && metadata };
+  return { stored, sameContent, unchanged: sameContent && metadata };
 }

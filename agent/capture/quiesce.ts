@@ -1,11 +1,12 @@
 import { CutMethod_Value, type Finding, type Instance } from '../../gen/lightkeeper/v1/types_pb.ts';
 import { type CaptureHooks, runHooks } from '../instance/hooks.ts';
-import { checkInstance, InstanceProbe, type InstanceSettings, silent } from '../instance/probe.ts';
+import { checkInstance, InstanceProbe, type InstanceSettings, silentFinding } from '../instance/probe.ts';
 
-/** A capture waits so long for the instance to be idle, and then goes on: the quiet window still counts. */
+/** Most milliseconds that a capture waits for the instance to be idle. */
+// After them the capture goes on with the quiet window alone.
 const IDLE_WAIT_MS = 30_000;
 
-/** What may be asked or told beside the directory to find a moment at which it is one state. */
+/** What can bring a directory to rest for a capture: its instance and its hooks. */
 export interface QuiesceSettings {
   readonly graphId: string;
   readonly dir: Uint8Array;
@@ -14,12 +15,12 @@ export interface QuiesceSettings {
   readonly signal?: AbortSignal | undefined;
 }
 
-/** The moment of one capture: what is known of it beside the files themselves. */
+/** Quiesces the instance of a directory for one capture. */
 export class Quiesce {
   readonly findings: Finding[] = [];
-  /** The instance has said that it is idle. */
+  /** Whether the instance has reported that it is idle. */
   isIdle = false;
-  /** What the instance said of itself, if there is one and it answered. */
+  /** Version and settings of the instance; undefined without one or if it does not respond. */
   instance: Instance | undefined;
   readonly #settings: QuiesceSettings;
   readonly #probe: InstanceProbe | undefined;
@@ -32,45 +33,45 @@ export class Quiesce {
   }
 
   /**
-   * Asks the instance what it is, waits until it is idle, runs the pre-capture hooks. REFUSED if a part of the
-   * graph is kept elsewhere. Whoever began a moment ends it.
+   * Queries the instance, waits until it is idle and runs the pre-capture hooks. REFUSED if a part of the graph is
+   * stored elsewhere. The caller must call `end` afterwards.
    */
   static async begin(settings: QuiesceSettings): Promise<Quiesce> {
-    const moment = new Quiesce(settings);
+    const quiesce = new Quiesce(settings);
     const { instance, dir, hooks, signal } = settings;
-    if (moment.#probe !== undefined && instance !== undefined) {
-      moment.instance = await moment.#probe.describe(signal);
-      if (moment.instance === undefined) moment.findings.push(silent(instance));
+    if (quiesce.#probe !== undefined && instance !== undefined) {
+      quiesce.instance = await quiesce.#probe.describe(signal);
+      if (quiesce.instance === undefined) quiesce.findings.push(silentFinding(instance));
       else {
-        moment.findings.push(...checkInstance(moment.instance, dir, instance.allowPartial));
-        moment.isIdle = (await moment.#probe.waitUntilIdle(IDLE_WAIT_MS, signal)) === true;
+        quiesce.findings.push(...checkInstance(quiesce.instance, dir, instance.allowPartial));
+        quiesce.isIdle = (await quiesce.#probe.waitUntilIdle(IDLE_WAIT_MS, signal)) === true;
       }
     }
     if (hooks !== undefined && hooks.preCapture.length > 0) {
-      const failure = await moment.#run(hooks.preCapture, hooks.timeoutMs);
-      if (failure !== undefined) moment.findings.push(failure);
-      moment.#paused = failure === undefined;
+      const failure = await quiesce.#run(hooks.preCapture, hooks.timeoutMs);
+      if (failure !== undefined) quiesce.findings.push(failure);
+      quiesce.#paused = failure === undefined;
     }
-    return moment;
+    return quiesce;
   }
 
-  /** To be called before the files are read. */
-  async readingBegins(): Promise<void> {
-    this.#idleBefore = await this.#idle();
+  /** Records whether the instance is idle before the files are read. */
+  async beforeRead(): Promise<void> {
+    this.#idleBefore = await this.#isIdleNow();
   }
 
-  /** How good the cut is, if nothing has changed while it was read. */
+  /** Returns the cut method of a directory that did not change while it was read. */
   async cutMethod(): Promise<CutMethod_Value> {
     if (this.#paused) return CutMethod_Value.PAUSED;
-    return this.#idleBefore && (await this.#idle()) ? CutMethod_Value.IDLE : CutMethod_Value.SETTLED;
+    return this.#idleBefore && (await this.#isIdleNow()) ? CutMethod_Value.IDLE : CutMethod_Value.SETTLED;
   }
 
-  async #idle(): Promise<boolean> {
+  async #isIdleNow(): Promise<boolean> {
     if (this.#probe === undefined || this.instance === undefined) return false;
-    return (await this.#probe.idle(this.#settings.signal)) === true;
+    return (await this.#probe.isIdleStatus(this.#settings.signal)) === true;
   }
 
-  /** Runs the post-capture hooks, whatever happened before; answers the finding of one that failed. */
+  /** Runs the post-capture hooks. Returns a finding if one fails. */
   async end(): Promise<Finding | undefined> {
     const { hooks } = this.#settings;
     return hooks === undefined ? undefined : await this.#run(hooks.postCapture, hooks.timeoutMs);
@@ -80,7 +81,7 @@ export class Quiesce {
     const { graphId, dir } = this.#settings;
     const env = {
       LIGHTKEEPER_GRAPH: graphId,
-      // The bytes as they are, not as people read them: it is a path to use.
+      // The raw bytes, as a hook uses it as a path.
       LIGHTKEEPER_DIR: Buffer.from(dir).toString(),
     };
     return await runHooks(lines, { timeoutMs, env });

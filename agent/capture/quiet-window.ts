@@ -7,7 +7,7 @@ import type { Store } from '../store/store.ts';
 /** Lengthens the quiet window of a graph after a snapshot proved to be cut inside a flush. */
 export async function learnFromGrade(store: Store, snapshot: StoredSnapshot, quietMs: number): Promise<void> {
   const { manifest, digest, graded } = snapshot;
-  // An old defect says nothing about the window.
+  // An error that was seen before does not come from this cut.
   const isNew = graded?.findings.some((finding) => mayStand(finding) && finding.standing?.captures === 1);
   if (isNew !== true || isChangedCut(manifest) || gradeOf(snapshot) !== Grade_Value.TORN) return;
   const { index } = store;

@@ -4,31 +4,32 @@ import { isTemp, TEMP_YOUNG_MS } from '../watch/names.ts';
 import { firstDifference, type Scan } from '../watch/scan.ts';
 import type { SeenScan } from '../watch/watcher.ts';
 
-/** Between two looks while waiting, at least. */
-const LOOK_AGAIN_MIN_MS = 5;
+/** Least milliseconds between two scans while waiting. */
+const SCAN_INTERVAL_MIN_MS = 5;
 
-/** A scan, and whether the directory had come to rest at it. */
+/** A scan, and whether the directory was at rest. */
 export interface Settled {
   readonly scan: Scan;
   readonly quiet: boolean;
 }
 
-/** How long until no temporary sibling is young enough to mean a flush, in milliseconds. */
+/** Returns the milliseconds until no temporary file is young enough to mean a flush; 0 if none is. */
 function flushEndsMs(scan: Scan): number {
   let leftMs = 0;
-  for (const { path, ctimeNs } of scan.beside) {
+  for (const { path, ctimeNs } of scan.transient) {
     if (!isTemp(path)) continue;
     const ageMs = now() - Number(ctimeNs / 1_000_000n);
-    // A time far in the future is that of a clock that was set back: it says nothing.
+    // A time far in the future was written before the clock was set back, and is ignored.
     if (ageMs > -TEMP_YOUNG_MS) leftMs = Math.max(leftMs, TEMP_YOUNG_MS - ageMs);
   }
   return leftMs;
 }
 
 /**
- * Waits until nothing has changed for the quiet window, and no temporary sibling says that a flush is under way. A
- * directory whose newest change is older than that is quiet at once; change times in the future (a clock that was
- * set back) count for nothing, then only what is seen here counts.
+ * Waits until nothing has changed for the quiet window and no temporary file means that a flush is under way.
+ *
+ * A directory whose newest change is older than the window is quiet at once. Change times in the future, written
+ * before the clock was set back, are ignored; then only changes between scans count.
  */
 export async function waitUntilQuiet(
   options: { quietMs: number; settleTimeoutMs: number; seen?: SeenScan; signal?: AbortSignal },
@@ -46,9 +47,9 @@ export async function waitUntilQuiet(
     if (still && flushMs <= 0) return { scan, quiet: true };
     const leftMs = startedMs + settleTimeoutMs - monotonic();
     if (leftMs <= 0) return { scan, quiet: false };
-    // A temporary file may be renamed at any moment, so while there is one the window is waited for again.
+    // A temporary file may be renamed at any time, so while there is one the whole window is waited for.
     const waitMs = ageMs >= 0 && flushMs <= 0 ? quietMs - ageMs : quietMs;
-    const napMs = Math.min(leftMs, Math.max(LOOK_AGAIN_MIN_MS, Math.min(waitMs + 1, quietMs)));
+    const napMs = Math.min(leftMs, Math.max(SCAN_INTERVAL_MIN_MS, Math.min(waitMs + 1, quietMs)));
     await sleep(napMs, undefined, signal === undefined ? {} : { signal });
     scannedMs = monotonic();
     const next = await scanNow();

@@ -9,62 +9,66 @@ import { vectorFileOf } from '../../core/lightrag/vector-reader.ts';
 import type { NodeRef } from '../../core/list.ts';
 import { commonRuns } from '../../core/unit-runs.ts';
 import { UnitKind_Value } from '../../gen/lightkeeper/store/v1/pack_pb.ts';
-import { type GraphSource, unitsOf } from '../snapshots/graph-files.ts';
+import { listUnits } from '../snapshots/graph-files.ts';
 import type { Store } from '../store/store.ts';
+import type { FilePair } from './file-pair.ts';
 
-/** So many bytes of rows without the start of one are no rows, but their matrix. */
+/** Most bytes of a row. Longer bytes without the start of a row are the matrix. */
 const ROW_BYTES_MAX = 1 << 20;
 
-/** So much is searched for the last record of a run, back from its end, before halves of the run are tried. */
+/** Most bytes searched backwards for the last record of a run, before the run is bisected. */
 const BACK_BYTES_MAX = 1 << 20;
 
-/** Bytes of a file that are left out. */
+/** A range of bytes that is skipped. */
 interface Gap {
   readonly from: number;
+  /** End, exclusive. */
   readonly to: number;
 }
 
 /**
- * Leaves out of two states of a file the records that both have in common bytes, so that only the others are compared. A
- * run of units that both have, one after another, holds whole records between the first and the last place where a
- * record begins; what is before and behind them stays, with the records around the run. So each side remains a file in
- * its layout, with fewer records, and what is left out is the same on both sides.
- * Both are answered as they are where that cannot be told.
+ * Returns two states of a file without the records in units that both share. A pair that cannot be reduced is
+ * returned as it is.
+ *
+ * A run of units in both states contains whole records between the first and the last place where a record begins.
+ * Those are skipped; the bytes around them stay, so that each side remains well-formed.
  */
-export async function withoutCommon(
-  store: Store,
-  before: GraphSource | undefined,
-  after: GraphSource | undefined,
-): Promise<[GraphSource | undefined, GraphSource | undefined]> {
+export async function withoutCommonRecords(store: Store, pair: FilePair): Promise<FilePair> {
+  const { before, after } = pair;
   const [old, now] = [before?.units, after?.units];
-  if (before === undefined || after === undefined || old === undefined || now === undefined)
-    return [before, after];
-  const [one, other] = [await unitsOf(store, old), await unitsOf(store, now)];
+  if (before === undefined || after === undefined || old === undefined || now === undefined) return pair;
+  const [one, other] = [await listUnits(store, old), await listUnits(store, now)];
   const files = [new UnitFile(store, one), new UnitFile(store, other)] as const;
   const records = recordMarks(before.path);
-  for (const file of files) if (!(await file.beginsWith(records.head))) return [before, after];
+  for (const file of files) if (!(await file.beginsWith(records.head))) return pair;
   const gapMax = vectorFileOf(before.path) === undefined ? Number.POSITIVE_INFINITY : ROW_BYTES_MAX;
   const gaps: [Gap[], Gap[]] = [[], []];
   for (const { at, otherAt, length } of commonRuns(one, other)) {
-    const inner = await files[0].recordsIn(at, at + length, records, gapMax);
+    const inner = await files[0].recordsBetween(at, at + length, { marks: records, bytesMax: gapMax });
     if (inner === undefined) continue;
     for (const [i, place] of [at, otherAt].entries()) {
       const base = (files[i] as UnitFile).offsetOf(place);
       gaps[i as 0 | 1].push({ from: base + inner.from, to: base + inner.to });
     }
   }
-  return [0, 1].map((i) => {
-    const [source, file] = [[before, after][i] as GraphSource, files[i] as UnitFile];
-    const left = gaps[i as 0 | 1].sort((a, b) => a.from - b.from);
-    return { ...source, chunks: () => file.without(left) };
-  }) as [GraphSource, GraphSource];
+  for (const list of gaps) list.sort((a, b) => a.from - b.from);
+  return {
+    before: { ...before, chunks: () => files[0].chunksWithout(gaps[0]) },
+    after: { ...after, chunks: () => files[1].chunksWithout(gaps[1]) },
+  };
 }
 
-/** A file as its units. */
+/** Marks to search for, and the most bytes to search. */
+interface Search {
+  readonly marks: RecordMarks;
+  readonly bytesMax: number;
+}
+
+/** A stored file, read unit by unit. */
 class UnitFile {
   readonly #store: Store;
   readonly #units: readonly NodeRef[];
-  /** Where each unit begins, and where the last one ends. */
+  /** Offset of each unit, and the end of the last one. */
   readonly #offsets: number[] = [0];
 
   constructor(store: Store, units: readonly NodeRef[]) {
@@ -86,15 +90,18 @@ class UnitFile {
     return (await this.#read(0)).subarray(0, head.length).equals(head);
   }
 
-  /** Where the first and the last record begin in some units, from the start of them; undefined without two of them. */
-  async recordsIn(from: number, to: number, marks: RecordMarks, bytesMax: number): Promise<Gap | undefined> {
-    const first = await this.#firstIn(from, to, marks, bytesMax);
+  /**
+   * Returns where the first and the last record begin in a range of units, relative to the range; undefined if it has
+   * fewer than two.
+   */
+  async recordsBetween(from: number, to: number, { marks, bytesMax }: Search): Promise<Gap | undefined> {
+    const first = await this.#firstIn(from, to, { marks, bytesMax });
     if (first < 0) return undefined;
     let last = await this.#lastIn(from, to, marks);
-    // Somewhere records end, and something else goes on: a part that has some, and one behind it that has none.
+    // Records may end before the run does. The place is found by bisection.
     for (let [some, none] = [from, to]; last < 0 && none - some > 1; ) {
       const middle = (some + none) >> 1;
-      const here = await this.#firstIn(middle, none, marks, BACK_BYTES_MAX);
+      const here = await this.#firstIn(middle, none, { marks, bytesMax: BACK_BYTES_MAX });
       if (here >= 0) some = middle;
       else {
         none = middle;
@@ -105,8 +112,8 @@ class UnitFile {
     return last > first ? { from: first - base, to: last - base } : undefined;
   }
 
-  /** Where in the file the first record begins in some units; -1 if there is none in so many bytes. */
-  async #firstIn(from: number, to: number, marks: RecordMarks, bytesMax: number): Promise<number> {
+  /** Returns the offset in the file of the first record in a range of units; -1 if `bytesMax` bytes have none. */
+  async #firstIn(from: number, to: number, { marks, bytesMax }: Search): Promise<number> {
     let bytes: Buffer = Buffer.alloc(0);
     for (let unit = from; unit < to && this.offsetOf(unit) - this.offsetOf(from) < bytesMax; unit++) {
       // A mark may lie across two units.
@@ -117,7 +124,7 @@ class UnitFile {
     return -1;
   }
 
-  /** Where the last one begins; -1 if there is none in the last of them. */
+  /** Returns the offset in the file of the last record in a range of units; -1 if its last bytes have none. */
   async #lastIn(from: number, to: number, marks: RecordMarks): Promise<number> {
     let bytes: Buffer = Buffer.alloc(0);
     const end = this.offsetOf(to);
@@ -129,8 +136,8 @@ class UnitFile {
     return -1;
   }
 
-  /** All bytes but those in gaps, which come in order. */
-  async *without(gaps: readonly Gap[]): AsyncIterable<Buffer> {
+  /** Yields all bytes outside of `gaps`, which are sorted. */
+  async *chunksWithout(gaps: readonly Gap[]): AsyncIterable<Buffer> {
     let next = 0;
     for (const [unit, { span }] of this.#units.entries()) {
       const [start, end] = [this.offsetOf(unit), this.offsetOf(unit) + span];

@@ -9,25 +9,31 @@ import {
   ExportDocumentPartSchema,
   ExportedDocumentSchema,
 } from '../../gen/lightkeeper/v1/agent_pb.ts';
-import { feedAll, graphFiles } from '../snapshots/graph-files.ts';
+import { graphSources, readSource } from '../snapshots/graph-files.ts';
 import type { Store } from '../store/store.ts';
 
-/** A record, or what is told of something else in its place. */
-function object(value: JsonValue | undefined): JsonObject | undefined {
+/** Returns a record as an object; a value that is not an object is wrapped in one. */
+function toObject(value: JsonValue | undefined): JsonObject | undefined {
   if (value === undefined) return undefined;
   return typeof value === 'object' && value !== null && !Array.isArray(value) ? value : { value };
 }
 
-/** Yields a document of a snapshot with its status, then its chunks in order. NOT_FOUND if it is not there. */
+/** Yields a document of a snapshot with its status, then its chunks in order. NOT_FOUND if it does not exist. */
 export async function* exportDocument(
   store: Store,
-  record: StoredSnapshot,
-  documentId: string,
-  signal?: AbortSignal,
+  {
+    snapshot,
+    documentId,
+    signal,
+  }: {
+    readonly snapshot: StoredSnapshot;
+    readonly documentId: string;
+    readonly signal?: AbortSignal | undefined;
+  },
 ): AsyncGenerator<ExportDocumentPart> {
   const endRead = store.beginRead();
   try {
-    const sources = await graphFiles(store, record.manifest);
+    const sources = await graphSources(store, snapshot.manifest);
     const pick = async (
       file: GraphFile,
       mayWant: (id: string) => boolean,
@@ -35,9 +41,9 @@ export async function* exportDocument(
     ) => {
       const source = sources.find(({ path }) => path === GRAPH_FILES[file]);
       if (source === undefined) return;
-      await feedAll(source, new RecordPicker(mayWant, take), signal).catch((error: unknown) => {
+      await readSource(source, new RecordPicker(mayWant, take), signal).catch((error: unknown) => {
         if (!(error instanceof LayoutError)) throw error;
-        const state = `"${source.path}" in it is not whole: ${error.message}`;
+        const state = `"${source.path}" in it is malformed: ${error.message}`;
         throw new LightkeeperError('DAMAGED', `Cannot export the document "${documentId}": ${state}`, {
           hint: 'name another snapshot with --snapshot',
           cause: error,
@@ -48,17 +54,17 @@ export async function* exportDocument(
     let status: JsonObject | undefined;
     const chunks: JsonObject[] = [];
     const isIt = (id: string) => id === documentId;
-    await pick('documents', isIt, (_, value) => (document = object(value)));
-    await pick('statuses', isIt, (_, value) => (status = object(value)));
-    if (document === undefined && status === undefined) throw notThere(documentId, idOf(record));
+    await pick('documents', isIt, (_, value) => (document = toObject(value)));
+    await pick('statuses', isIt, (_, value) => (status = toObject(value)));
+    if (document === undefined && status === undefined) throw documentNotFound(documentId, idOf(snapshot));
     const every = () => true;
     await pick('chunks', every, (id, value) => {
-      const chunk = object(value);
+      const chunk = toObject(value);
       if (chunk?.full_doc_id === documentId) chunks.push({ id, ...chunk });
     });
     chunks.sort((a, b) => Number(a.chunk_order_index ?? 0) - Number(b.chunk_order_index ?? 0));
     const exported = create(ExportedDocumentSchema, {
-      snapshotId: idOf(record),
+      snapshotId: idOf(snapshot),
       documentId,
       ...(document === undefined ? {} : { document }),
       ...(status === undefined ? {} : { status }),
@@ -70,9 +76,9 @@ export async function* exportDocument(
   }
 }
 
-function notThere(documentId: string, snapshotId: string): LightkeeperError {
-  const state = `snapshot ${snapshotId.slice(0, 12)} does not have it`;
+function documentNotFound(documentId: string, snapshotId: string): LightkeeperError {
+  const state = `snapshot ${snapshotId.slice(0, 12)} does not contain it`;
   return new LightkeeperError('NOT_FOUND', `Cannot export the document "${documentId}": ${state}`, {
-    hint: 'name an older snapshot with --snapshot; its id is that of kv_store_full_docs.json, such as doc-1a2b…',
+    hint: 'name an older snapshot with --snapshot; the ids are those in kv_store_full_docs.json, such as doc-1a2b…',
   });
 }

@@ -16,56 +16,60 @@ import {
   type VectorChanges,
   VectorChangesSchema,
 } from '../../gen/lightkeeper/v1/agent_pb.ts';
-import { feedAll, type GraphSource } from '../snapshots/graph-files.ts';
+import { type FileSource, readSource } from '../snapshots/graph-files.ts';
 import type { Store } from '../store/store.ts';
-import { withoutCommon } from './changed-records.ts';
+import { withoutCommonRecords } from './changed-records.ts';
+import type { FilePair } from './file-pair.ts';
 
+/** Most names listed of each kind of change. */
 const NAMES_MAX = 1000;
 
-/** What became of the records of a file. */
+/** Changes of the records in one file. */
 export interface FileRecords {
   readonly counts: RecordCounts;
-  /** Of a graph: its nodes. */
+  /** Changes of the records; in the graph, of its nodes. */
   readonly records: RecordChanges;
+  /** Changes of the edges; undefined for a file other than the graph. */
   readonly edges?: RecordChanges;
-  /** Of a file of vectors. */
+  /** Changes of the vectors; undefined for a file without vectors. */
   readonly vectors?: VectorChanges;
 }
 
 /**
- * Compares two states of a file of a graph, either of which may not be there. Undefined for files of which nothing is known
- * but their names. Throws `LayoutError` for one that is not whole, as far as it is looked into: of vectors, not the matrix.
+ * Compares the records of two states of a graph's file. Returns undefined for a file without known records. Throws
+ * `LayoutError` for a state that is not well-formed; the matrix of a vector file is checked only if it is compared.
  */
 export async function compareRecords(
   store: Store,
   path: string,
-  before: GraphSource | undefined,
-  after: GraphSource | undefined,
-  signal?: AbortSignal,
+  { before, after, signal }: FilePair & { readonly signal?: AbortSignal | undefined },
 ): Promise<FileRecords | undefined> {
+  const pair = { before, after };
   const vectorFile = vectorFileOf(path);
-  if (vectorFile !== undefined) return await compareVectors(store, vectorFile, before, after, signal);
-  const kind = path === GRAPH_FILES.graph ? GRAPH : TABLES_OF.has(path) ? RECORDS : undefined;
-  if (kind === undefined) return undefined;
-  const [one, other] = await withoutCommon(store, before, after);
-  const [records = none(), edges] = await compareFile(one, other, kind, signal);
+  if (vectorFile !== undefined) return await compareVectors(vectorFile, pair, { store, signal });
+  const layout = path === GRAPH_FILES.graph ? GRAPH_LAYOUT : TABLES_OF.has(path) ? RECORD_LAYOUT : undefined;
+  if (layout === undefined) return undefined;
+  const [records = noChanges(), edges] = await compareFile(
+    await withoutCommonRecords(store, pair),
+    layout,
+    signal,
+  );
   const counts = countsOf(edges === undefined ? [records] : [records, edges], 0n);
   return { counts, records, ...(edges && { edges }) };
 }
 
-/** Rows that are the same on both sides are left out, unless the vectors of some are in the matrix alone. */
+/** Compares the rows and the vectors of two states of a vector file. */
+// Rows in both states are skipped, unless some rows have their vectors in the matrix only.
 async function compareVectors(
-  store: Store,
   file: VectorFile,
-  before: GraphSource | undefined,
-  after: GraphSource | undefined,
-  signal: AbortSignal | undefined,
+  pair: FilePair,
+  { store, signal }: { readonly store: Store; readonly signal: AbortSignal | undefined },
 ): Promise<FileRecords> {
   const seen = { bare: false };
-  const [one, other] = await withoutCommon(store, before, after);
-  let changes = await compareFile(one, other, vectorKind(file, false, seen), signal);
-  if (seen.bare) changes = await compareFile(before, after, vectorKind(file, true, seen), signal);
-  const [records = none(), { changedCount, changed } = none()] = changes;
+  const different = await withoutCommonRecords(store, pair);
+  let changes = await compareFile(different, vectorLayout(file, false, seen), signal);
+  if (seen.bare) changes = await compareFile(pair, vectorLayout(file, true, seen), signal);
+  const [records = noChanges(), { changedCount, changed } = noChanges()] = changes;
   const vectors = create(VectorChangesSchema, {
     addedCount: records.addedCount,
     removedCount: records.removedCount,
@@ -75,7 +79,7 @@ async function compareVectors(
   return { counts: countsOf([records], changedCount), records, vectors };
 }
 
-function none(): RecordChanges {
+function noChanges(): RecordChanges {
   return create(RecordChangesSchema);
 }
 
@@ -89,21 +93,24 @@ function countsOf(all: readonly RecordChanges[], reembedded: bigint): RecordCoun
   return counts;
 }
 
-/** One side of a record: its name, and a number for each of its fields. */
+/** One state of a record: its name, and a hash of each field's value. */
 interface Sample {
   readonly name: string;
   readonly fields: ReadonlyMap<string, number>;
 }
 type Samples = ReadonlyMap<number, Sample>;
 
-/** How a file of one layout is read: a table of digests, and of samples, for each kind of record in it. */
-interface Kind {
+/** Readers of a file layout, with one table for each kind of record in it. */
+interface RecordLayout {
+  /** Number of kinds of record. */
   readonly tables: number;
+  /** Returns a reader that fills tables with the digests of all records. */
   digests(tables: readonly DigestTable[]): ChunkReader;
+  /** Returns a reader that collects the wanted records. */
   samples(wanted: readonly ReadonlySet<number>[], tables: readonly Map<number, Sample>[]): ChunkReader;
 }
 
-const RECORDS: Kind = {
+const RECORD_LAYOUT: RecordLayout = {
   tables: 1,
   digests: ([table]) => new RecordDigests((name, content) => table?.add(nameNumber(name), content)),
   samples: ([wanted], [table]) =>
@@ -119,7 +126,7 @@ const RECORDS: Kind = {
     ),
 };
 
-const GRAPH: Kind = {
+const GRAPH_LAYOUT: RecordLayout = {
   tables: 2,
   digests: ([nodes, edges]) =>
     graphDigests(
@@ -142,8 +149,8 @@ const GRAPH: Kind = {
   },
 };
 
-/** Rows without their vectors, and the vectors. `seen` says whether rows have none of their own. */
-function vectorKind(file: VectorFile, withMatrix: boolean, seen: { bare: boolean }): Kind {
+/** Returns the layout of a vector file. Sets `seen.bare` if a row has its vector in the matrix only. */
+function vectorLayout(file: VectorFile, withMatrix: boolean, seen: { bare: boolean }): RecordLayout {
   const reader = (row: RowEvents['row'], vector: RowEvents['vector']): ChunkReader => {
     const bare = () => {
       seen.bare = true;
@@ -175,44 +182,44 @@ function fieldsNumber(fields: ReadonlyMap<string, number>): number {
 }
 
 async function compareFile(
-  before: GraphSource | undefined,
-  after: GraphSource | undefined,
-  kind: Kind,
+  { before, after }: FilePair,
+  layout: RecordLayout,
   signal: AbortSignal | undefined,
 ): Promise<RecordChanges[]> {
-  const tablesOf = <T>(make: () => T) => Array.from({ length: kind.tables }, make);
-  const digestsOf = async (source: GraphSource | undefined) => {
+  const tablesOf = <T>(make: () => T) => Array.from({ length: layout.tables }, make);
+  const digestsOf = async (source: FileSource | undefined) => {
     const tables = tablesOf(() => new DigestTable());
-    if (source !== undefined) await feedAll(source, kind.digests(tables), signal);
+    if (source !== undefined) await readSource(source, layout.digests(tables), signal);
     return tables;
   };
   const [old, now] = [await digestsOf(before), await digestsOf(after)];
   const changes = old.map((table, i) => compareTables(table, now[i] ?? new DigestTable()));
-  const samplesOf = async (source: GraphSource | undefined, pick: (change: Changes) => number[]) => {
+  const samplesOf = async (source: FileSource | undefined, pick: (change: Changes) => number[]) => {
     const tables = tablesOf((): Map<number, Sample> => new Map());
     const wanted = changes.map((change) => new Set(pick(change)));
-    if (source !== undefined) await feedAll(source, kind.samples(wanted, tables), signal);
+    if (source !== undefined) await readSource(source, layout.samples(wanted, tables), signal);
     return tables;
   };
-  const was = await samplesOf(before, ({ removed, changed }) => [...removed.first, ...changed.first]);
-  const is = await samplesOf(after, ({ added, changed }) => [...added.first, ...changed.first]);
-  return changes.map((change, i) => told(change, was[i] ?? new Map(), is[i] ?? new Map()));
+  const older = await samplesOf(before, ({ removed, changed }) => [...removed.first, ...changed.first]);
+  const newer = await samplesOf(after, ({ added, changed }) => [...added.first, ...changed.first]);
+  return changes.map((change, i) => toRecordChanges(change, older[i] ?? new Map(), newer[i] ?? new Map()));
 }
 
-/** Records of one fate: how many, and the first of them. */
-interface Counted {
+/** Records with one kind of change, by the hashes of their names. */
+interface NumberList {
   count: number;
+  /** The first of them, at most `NAMES_MAX`. */
   readonly first: number[];
 }
 
 interface Changes {
-  readonly added: Counted;
-  readonly removed: Counted;
-  readonly changed: Counted;
+  readonly added: NumberList;
+  readonly removed: NumberList;
+  readonly changed: NumberList;
 }
 
 function compareTables(before: DigestTable, after: DigestTable): Changes {
-  const changes = { added: counted(), removed: counted(), changed: counted() };
+  const changes = { added: emptyList(), removed: emptyList(), changed: emptyList() };
   const [old, now] = [before.sorted(), after.sorted()];
   let at = 0;
   const removeUpTo = (name: number) => {
@@ -228,19 +235,23 @@ function compareTables(before: DigestTable, after: DigestTable): Changes {
   return changes;
 }
 
-function counted(): Counted {
+function emptyList(): NumberList {
   return { count: 0, first: [] };
 }
 
-function add(list: Counted, name: number): void {
+function add(list: NumberList, name: number): void {
   if (list.count++ < NAMES_MAX) list.first.push(name);
 }
 
-function told({ added, removed, changed }: Changes, was: Samples, is: Samples): RecordChanges {
-  const names = ({ first }: Counted, samples: Samples) =>
+function toRecordChanges(
+  { added, removed, changed }: Changes,
+  older: Samples,
+  newer: Samples,
+): RecordChanges {
+  const names = ({ first }: NumberList, samples: Samples) =>
     first.flatMap((number) => samples.get(number)?.name ?? []).sort();
   const differing = changed.first.flatMap((number) => {
-    const [old, now] = [was.get(number), is.get(number)];
+    const [old, now] = [older.get(number), newer.get(number)];
     if (old === undefined || now === undefined) return [];
     const fields = [...new Set([...old.fields.keys(), ...now.fields.keys()])];
     return [
@@ -251,8 +262,8 @@ function told({ added, removed, changed }: Changes, was: Samples, is: Samples): 
     addedCount: BigInt(added.count),
     removedCount: BigInt(removed.count),
     changedCount: BigInt(changed.count),
-    added: names(added, is),
-    removed: names(removed, was),
+    added: names(added, newer),
+    removed: names(removed, older),
     changed: differing.sort((a, b) => (a.name < b.name ? -1 : 1)),
   });
 }

@@ -16,54 +16,61 @@ import {
   VectorChangesSchema,
 } from '../../gen/lightkeeper/v1/agent_pb.ts';
 import { FileType_Value, type Finding } from '../../gen/lightkeeper/v1/types_pb.ts';
-import { contentName, graphFiles } from '../snapshots/graph-files.ts';
+import { contentKey, graphSources } from '../snapshots/graph-files.ts';
 import type { Store } from '../store/store.ts';
 import { compareRecords, type FileRecords } from './record-diff.ts';
 
-/** What changed from one snapshot to another. */
+/** Two snapshots to compare. */
+export interface SnapshotPair {
+  readonly from: StoredSnapshot;
+  readonly to: StoredSnapshot;
+}
+
+/** Compares the files and records of two snapshots. */
 export async function diffSnapshots(
   store: Store,
-  from: StoredSnapshot,
-  to: StoredSnapshot,
-  signal?: AbortSignal,
+  { from, to, signal }: SnapshotPair & { readonly signal?: AbortSignal | undefined },
 ): Promise<DiffSnapshotsResponse> {
   const endRead = store.beginRead();
   try {
-    const [before, after] = [await graphFiles(store, from.manifest), await graphFiles(store, to.manifest)];
+    const [before, after] = [
+      await graphSources(store, from.manifest),
+      await graphSources(store, to.manifest),
+    ];
     const findings: Finding[] = [];
     const changes = new Map<string, FileRecords>();
     for (const path of new Set([...before, ...after].map((source) => source.path))) {
       const [old, now] = [before, after].map((sources) => sources.find((source) => source.path === path));
-      if (old?.content === now?.content) continue;
+      if (old?.contentKey === now?.contentKey) continue;
       try {
-        const records = await compareRecords(store, path, old, now, signal);
+        const records = await compareRecords(store, path, { before: old, after: now, signal });
         if (records !== undefined) changes.set(path, records);
       } catch (error) {
         if (!(error instanceof LayoutError)) throw error;
-        const message = `what changed in it is not known, as one side of it is not whole: ${error.message}`;
+        const message = `it cannot be compared, as one state of it is malformed: ${error.message}`;
         findings.push(warning('not_compared', path, { message, hint: 'compare with another snapshot' }));
       }
     }
-    const files = await diffFiles(store, from, to);
+    const files = await diffFiles(store, { from, to });
     for (const [path, change] of files) {
       const counts = changes.get(path)?.counts;
       if (counts !== undefined) change.records = counts;
     }
-    const of = (file: GraphFile) => changes.get(GRAPH_FILES[file]);
-    const none = () => create(RecordChangesSchema);
-    const still = () => create(VectorChangesSchema);
+    const changesOf = (file: GraphFile) => changes.get(GRAPH_FILES[file]);
+    const noChanges = () => create(RecordChangesSchema);
+    const noVectorChanges = () => create(VectorChangesSchema);
     return create(DiffSnapshotsResponseSchema, {
       fromSnapshotId: idOf(from),
       toSnapshotId: idOf(to),
       files: files.map(([, change]) => change),
-      documents: of('documents')?.records ?? none(),
-      chunks: of('chunks')?.records ?? none(),
-      entities: of('graph')?.records ?? none(),
-      relations: of('graph')?.edges ?? none(),
-      answers: of('answers')?.records ?? none(),
-      chunkVectors: of('chunkVectors')?.vectors ?? still(),
-      entityVectors: of('entityVectors')?.vectors ?? still(),
-      relationVectors: of('relationVectors')?.vectors ?? still(),
+      documents: changesOf('documents')?.records ?? noChanges(),
+      chunks: changesOf('chunks')?.records ?? noChanges(),
+      entities: changesOf('graph')?.records ?? noChanges(),
+      relations: changesOf('graph')?.edges ?? noChanges(),
+      answers: changesOf('answers')?.records ?? noChanges(),
+      chunkVectors: changesOf('chunkVectors')?.vectors ?? noVectorChanges(),
+      entityVectors: changesOf('entityVectors')?.vectors ?? noVectorChanges(),
+      relationVectors: changesOf('relationVectors')?.vectors ?? noVectorChanges(),
       findings,
     });
   } finally {
@@ -73,11 +80,7 @@ export async function diffSnapshots(
 
 // ----- files -----
 
-async function diffFiles(
-  store: Store,
-  from: StoredSnapshot,
-  to: StoredSnapshot,
-): Promise<[string, FileChange][]> {
+async function diffFiles(store: Store, { from, to }: SnapshotPair): Promise<[string, FileChange][]> {
   const before = new Map<string, FileEntry>();
   for await (const file of store.files(from.manifest.files)) before.set(pathFromBytes(file.path), file);
   const changes: [string, FileChange][] = [];
@@ -86,23 +89,24 @@ async function diffFiles(
     const old = before.get(path);
     before.delete(path);
     if (old !== undefined && sameContent(old, file)) continue;
-    changes.push([path, await fileChange(store, path, old, file)]);
+    changes.push([path, await fileChange(store, path, { before: old, after: file })]);
   }
-  for (const [path, old] of before) changes.push([path, await fileChange(store, path, old, undefined)]);
+  for (const [path, old] of before)
+    changes.push([path, await fileChange(store, path, { before: old, after: undefined })]);
   return changes.sort(([a], [b]) => (a < b ? -1 : 1));
 }
 
-/** Times and rights are not looked at: every flush touches every file. */
+/** Reports whether two entries have the same type and content. */
+// Times and modes are ignored, as every flush touches every file.
 function sameContent(a: FileEntry, b: FileEntry): boolean {
-  const same = contentName(a.content) === contentName(b.content) && hex(a.target) === hex(b.target);
+  const same = contentKey(a.content) === contentKey(b.content) && hex(a.target) === hex(b.target);
   return same && a.type === b.type && a.size === b.size;
 }
 
 async function fileChange(
   store: Store,
   path: string,
-  before: FileEntry | undefined,
-  after: FileEntry | undefined,
+  { before, after }: { readonly before: FileEntry | undefined; readonly after: FileEntry | undefined },
 ): Promise<FileChange> {
   const known = new Set<string>();
   if (after !== undefined)

@@ -3,7 +3,13 @@ import { timestampFromMs, timestampMs } from '@bufbuild/protobuf/wkt';
 import { must } from '../../core/assert.ts';
 import { LightkeeperError } from '../../core/errors.ts';
 import { FACTS_VERSION, parseFactsUnit } from '../../core/lightrag/facts-codec.ts';
-import { type Circumstances, judge, mayStand, sightingKey, UNCHANGED_MS } from '../../core/lightrag/grade.ts';
+import {
+  type GradeConditions,
+  judge,
+  mayStand,
+  sightingKey,
+  UNCHANGED_MS,
+} from '../../core/lightrag/grade.ts';
 import { type Lost, lossAlarms } from '../../core/lightrag/loss.ts';
 import { capturedMs } from '../../core/manifest.ts';
 import {
@@ -26,90 +32,97 @@ import {
   GraphStatsSchema,
 } from '../../gen/lightkeeper/v1/types_pb.ts';
 import { monotonic, now } from '../../host/clock.ts';
-import { type Content, graphContents } from '../snapshots/graph-files.ts';
+import { type GraphContent, graphContents } from '../snapshots/graph-files.ts';
 import { notFound, resolveSnapshot } from '../snapshots/resolve.ts';
 import { newestChangeMs } from '../store/index/change-times.ts';
 import type { Store } from '../store/store.ts';
 import { Transaction } from '../store/transaction.ts';
 import type { EncodedFacts } from '../workers/grade-task.ts';
-import { contentDigest, KnownChains, look } from './incremental-check.ts';
+import { checkIncrementally, contentDigest, FactsCache } from './incremental-check.ts';
 
-/** Findings that are kept with a grade; the rest is counted. */
+/** Most findings stored with a grade; the rest is counted. */
 const FINDINGS_MAX = 200;
 
-/** Points that are looked through for the last usable one. */
-const LOOK_BACK_MAX = 2000;
+/** Most snapshots searched for the last usable one. */
+const HISTORY_MAX = 2000;
 
-/** What a snapshot is graded against. */
+/** Earlier snapshots that a snapshot is graded against. */
 interface History {
-  /** The point before it, of whatever grade. */
+  /** The snapshot before it, of any grade. */
   readonly parent: StoredSnapshot | undefined;
-  /** The last one that was graded. */
+  /** The newest graded one. */
   readonly last: StoredSnapshot | undefined;
-  /** The last usable one. */
+  /** The newest usable one. */
   readonly usable: StoredSnapshot | undefined;
 }
 
-/** Grades snapshots, and notes that durably. One for each open store. */
+/** Options of one grading. */
+interface GradeOptions {
+  /** Share of the records that may be lost without an alarm. */
+  readonly lossShare: number;
+  /** Milliseconds for which the directory is known to be unchanged. */
+  readonly unchangedMs: number;
+  readonly signal?: AbortSignal | undefined;
+}
+
+/** Grades the snapshots of one open store and commits the grades. */
 export class Grader {
   readonly #store: Store;
-  /** When a graph was last graded by this process, on the monotonic clock. */
+  /** Monotonic time of the last grading by this process, by graph id. */
   readonly #lastMs = new Map<string, number>();
-  readonly #chains = new KnownChains();
-  /** Since when this process knows the newest snapshot of a graph to be what its directory is. */
+  readonly #cache = new FactsCache();
+  /** Newest snapshot by graph id, with the monotonic time since which its directory is known to equal it. */
   readonly #heads = new Map<string, { digest: string; sinceMs: number }>();
   readonly #turns = new Map<string, Promise<void>>();
-  #looking: Promise<void> = Promise.resolve();
+  #checking: Promise<void> = Promise.resolve();
 
   constructor(store: Store) {
     this.#store = store;
   }
 
   /**
-   * Looks into a snapshot, the newest of its graph, and grades it; answers its record as it is then. Side snapshots stay
-   * as they are.
+   * Checks the newest snapshot of a graph and grades it. Returns the snapshot with its grade; a side snapshot is
+   * returned unchanged.
    */
-  async grade(record: StoredSnapshot, lossShare: number, signal?: AbortSignal): Promise<StoredSnapshot> {
-    return await this.#inTurn(record, async (current) => {
-      // Nobody knows what became of the directory since.
-      const restedMs = capturedMs(current.manifest) - (await newestChangeMs(this.#store, current));
+  async grade(snapshot: StoredSnapshot, lossShare: number, signal?: AbortSignal): Promise<StoredSnapshot> {
+    return await this.#inTurn(snapshot, async (current) => {
+      // Changes of the directory after the capture are not known here.
+      const unchangedMs = capturedMs(current.manifest) - (await newestChangeMs(this.#store, current));
       this.#heads.set(current.manifest.graphId, { digest: hex(current.digest), sinceMs: monotonic() });
-      return await this.#look(current, { lossShare, restedMs, ...(signal === undefined ? {} : { signal }) });
+      return await this.#check(current, { lossShare, unchangedMs, signal });
     });
   }
 
-  /** The directory was found to be as a snapshot, the newest, has it: its errors are a capture older. */
-  async regrade(record: StoredSnapshot, lossShare: number, signal?: AbortSignal): Promise<StoredSnapshot> {
-    return await this.#inTurn(record, async (current) => {
+  /**
+   * Grades the newest snapshot of a graph again, after a scan found the directory equal to it. Its errors count as
+   * seen in one more capture.
+   */
+  async regrade(snapshot: StoredSnapshot, lossShare: number, signal?: AbortSignal): Promise<StoredSnapshot> {
+    return await this.#inTurn(snapshot, async (current) => {
       const { graded } = current;
-      const restedMs = this.#restedMs(current);
-      if (graded === undefined)
-        return await this.#look(current, {
-          lossShare,
-          restedMs,
-          ...(signal === undefined ? {} : { signal }),
-        });
-      if (isChangedCut(current.manifest) || !isOpen(graded)) return current;
+      const unchangedMs = this.#unchangedMs(current);
+      if (graded === undefined) return await this.#check(current, { lossShare, unchangedMs, signal });
+      if (isChangedCut(current.manifest) || !canStillChange(graded)) return current;
       const next = clone(GradedSchema, graded);
-      const ages = { unchangedMs: restedMs, elapsedMs: this.#elapsedMs(current, graded) };
-      this.#judge(next, graded.findings, current, { sightings: graded.sightings, ...ages });
+      const ages = { unchangedMs, elapsedMs: this.#elapsedMs(current, graded) };
+      this.#setGrade(next, graded.findings, current, { sightings: graded.sightings, ...ages });
       this.#lastMs.set(current.manifest.graphId, monotonic());
       return await this.#commit(current, next);
     });
   }
 
-  /** Calls about one graph one after another, each with what the one before it has noted. */
-  async #inTurn<T>(record: StoredSnapshot, run: (current: StoredSnapshot) => Promise<T>): Promise<T> {
-    const { graphId } = record.manifest;
+  /** Runs calls for one graph one after another, each with the snapshot as the call before left it. */
+  async #inTurn<T>(snapshot: StoredSnapshot, run: (current: StoredSnapshot) => Promise<T>): Promise<T> {
+    const { graphId } = snapshot.manifest;
     const before = this.#turns.get(graphId);
-    // What another grading of the graph has stored meanwhile is read again; otherwise the snapshot is as handed over.
+    // The snapshot is read again only if another call may have committed a grade meanwhile.
     const mine =
       before === undefined
-        ? run(record)
-        : before.then(async () => await run(await resolveSnapshot(this.#store, idOf(record), graphId)));
+        ? run(snapshot)
+        : before.then(async () => await run(await resolveSnapshot(this.#store, idOf(snapshot), graphId)));
     const ended = mine.then(
       () => {},
-      () => {}, // Whoever asked is told.
+      () => {}, // The caller gets the error from `mine`.
     );
     this.#turns.set(graphId, ended);
     try {
@@ -119,84 +132,85 @@ export class Grader {
     }
   }
 
-  /** Looks of all graphs one after another: each holds what a capture does. */
-  async #alone<T>(run: () => Promise<T>): Promise<T> {
-    const mine = this.#looking.then(run);
-    this.#looking = mine.then(
+  /** Runs the checks of all graphs one after another. */
+  // Each of them needs as much memory as a capture.
+  async #oneAtATime<T>(run: () => Promise<T>): Promise<T> {
+    const mine = this.#checking.then(run);
+    this.#checking = mine.then(
       () => {},
-      () => {}, // Whoever asked is told.
+      () => {}, // The caller gets the error from `mine`.
     );
     return await mine;
   }
 
-  /** For how long the newest snapshot is known to be what the directory is; by no clock that jumps within one process. */
-  #restedMs({ manifest, digest }: StoredSnapshot): number {
+  /** Returns for how many milliseconds the directory is known to equal its newest snapshot. */
+  // Within one process the monotonic clock counts, as the wall clock may jump.
+  #unchangedMs({ manifest, digest }: StoredSnapshot): number {
     const head = this.#heads.get(manifest.graphId);
     return head?.digest === hex(digest) ? monotonic() - head.sinceMs : now() - capturedMs(manifest);
   }
 
-  async #look(
-    record: StoredSnapshot,
-    { lossShare, restedMs, signal }: { lossShare: number; restedMs: number; signal?: AbortSignal },
+  async #check(
+    snapshot: StoredSnapshot,
+    { lossShare, unchangedMs, signal }: GradeOptions,
   ): Promise<StoredSnapshot> {
-    if (isChangedCut(record.manifest)) return record;
+    if (isChangedCut(snapshot.manifest)) return snapshot;
     const began = monotonic();
-    const history = await this.#history(record);
-    const before = history.usable?.graded?.stats;
+    const { parent, last, usable } = await this.#history(snapshot);
+    const before = usable?.graded?.stats;
     const graded = create(GradedSchema);
-    let files: readonly EncodedFacts[] = [];
+    let facts: readonly EncodedFacts[] = [];
     let findings: Finding[] = [];
     let lost: Lost | undefined;
     const endRead = this.#store.beginRead();
-    let contents: Content[];
+    let files: GraphContent[];
     try {
-      contents = await graphContents(this.#store, record.manifest);
-      if (contents.length > 0) {
-        const { parent, last, usable } = history;
-        const order = { record, contents, parent, before: usable ?? last, chains: this.#chains };
-        const outcome = await this.#alone(() => look(this.#store, order, signal));
-        ({ files, lost } = outcome);
-        graded.summary = outcome.summary;
-        graded.stats = fromBinary(GraphStatsSchema, outcome.stats);
-        findings = outcome.findings.map((bytes) => fromBinary(FindingSchema, bytes));
+      files = await graphContents(this.#store, snapshot.manifest);
+      if (files.length > 0) {
+        const request = { snapshot, files, parent, base: usable ?? last, cache: this.#cache };
+        const result = await this.#oneAtATime(() => checkIncrementally(this.#store, request, signal));
+        ({ files: facts, lost } = result);
+        graded.summary = result.summary;
+        graded.stats = fromBinary(GraphStatsSchema, result.stats);
+        findings = result.findings.map((bytes) => fromBinary(FindingSchema, bytes));
       } else if (before !== undefined) graded.stats = create(GraphStatsSchema);
     } finally {
-      // A removal of packs waits for readers, and what is noted below may wait for it.
+      // The commit below may wait for a removal of packs, which waits for readers.
       endRead();
     }
     if (before !== undefined && graded.stats !== undefined)
       graded.alarms = lossAlarms(before, graded.stats, { lossShare, lost });
-    const ages = { unchangedMs: restedMs, elapsedMs: this.#elapsedMs(record, history.last?.graded) };
-    const sightings = history.last?.graded?.sightings ?? [];
-    this.#judge(graded, findings, record, { sightings, ...ages });
+    const ages = { unchangedMs, elapsedMs: this.#elapsedMs(snapshot, last?.graded) };
+    const sightings = last?.graded?.sightings ?? [];
+    this.#setGrade(graded, findings, snapshot, { sightings, ...ages });
     graded.durationMs = BigInt(Math.max(1, Math.round(monotonic() - began)));
-    this.#lastMs.set(record.manifest.graphId, monotonic());
-    return await this.#commit(record, graded, contents, files);
+    this.#lastMs.set(snapshot.manifest.graphId, monotonic());
+    return await this.#commit(snapshot, graded, { files, facts });
   }
 
-  /** Has errors of a snapshot stand for a reason; answers its grade with them, without noting it if it is a dry run. */
+  /** Accepts errors of a snapshot for a reason and returns the grade that results. A dry run does not commit it. */
   async accept(
-    record: StoredSnapshot,
+    snapshot: StoredSnapshot,
     wanted: (finding: Finding) => boolean,
     options: { readonly reason: string; readonly dryRun: boolean },
   ): Promise<{ graded: Graded; accepted: Finding[] }> {
-    return await this.#inTurn(record, (current) => this.#accept(current, wanted, options));
+    return await this.#inTurn(snapshot, (current) => this.#accept(current, wanted, options));
   }
 
   async #accept(
-    record: StoredSnapshot,
+    snapshot: StoredSnapshot,
     wanted: (finding: Finding) => boolean,
     options: { readonly reason: string; readonly dryRun: boolean },
   ): Promise<{ graded: Graded; accepted: Finding[] }> {
     const { reason, dryRun } = options;
-    const { graded } = record;
+    const { graded } = snapshot;
     const chosen = graded?.findings.filter((finding) => mayStand(finding) && wanted(finding)) ?? [];
     if (graded === undefined || chosen.length === 0) {
       throw new LightkeeperError(
         'NOT_FOUND',
-        `Cannot accept findings of snapshot "${idOf(record)}": none of its errors is meant, or none can be accepted`,
+        `Cannot accept findings of snapshot "${idOf(snapshot)}": no error that can be accepted matches`,
         {
-          hint: `run lightkeeper show ${idOf(record).slice(0, 12)}; files that do not read are never accepted`,
+          hint: `run lightkeeper show ${idOf(snapshot).slice(0, 12)}; files that cannot be read are never accepted`,
         },
       );
     }
@@ -208,21 +222,22 @@ export class Grader {
       known.set(key, create(SightingSchema, { key: Buffer.from(key, 'hex'), standing }));
     }
     const next = clone(GradedSchema, graded);
-    // Nothing has looked at the directory: what may have been a moment of a flush may still have been one.
+    // The directory was not scanned, so a snapshot that may be cut inside a flush still may be.
     const unchangedMs = graded.grade === Grade_Value.INVALID ? UNCHANGED_MS : 0;
     const ages = { unchangedMs, elapsedMs: 0, isCapture: false };
-    this.#judge(next, graded.findings, record, { sightings: [...known.values()], ...ages });
-    // Time has not passed for the next look.
+    this.#setGrade(next, graded.findings, snapshot, { sightings: [...known.values()], ...ages });
+    // The ages of the errors must not grow by an acceptance.
     if (graded.at !== undefined) next.at = graded.at;
-    if (!dryRun) await this.#commit(record, next);
+    if (!dryRun) await this.#commit(snapshot, next);
     return { graded: next, accepted: chosen };
   }
 
-  #judge(
+  /** Sets the grade and the findings of `graded`. */
+  #setGrade(
     graded: Graded,
     findings: readonly Finding[],
     { manifest }: StoredSnapshot,
-    ages: Omit<Circumstances, 'idle'>,
+    ages: Omit<GradeConditions, 'idle'>,
   ): void {
     const idle = manifest.cutMethod === CutMethod_Value.IDLE;
     const judged = judge(findings, manifest.findings, { idle, ...ages });
@@ -233,45 +248,48 @@ export class Grader {
     graded.at = timestampFromMs(now());
   }
 
-  /** Time since the last grade; within one process clocks that jump do not count. */
+  /** Returns the milliseconds since the last grading of the graph. */
+  // Within one process the monotonic clock counts, as the wall clock may jump.
   #elapsedMs({ manifest }: StoredSnapshot, last: Graded | undefined): number {
     const lastMs = this.#lastMs.get(manifest.graphId);
     if (lastMs !== undefined) return monotonic() - lastMs;
     return last?.at === undefined ? 0 : Math.max(0, now() - timestampMs(last.at));
   }
 
-  async #history(record: StoredSnapshot): Promise<History> {
-    const { graphId } = record.manifest;
+  async #history(snapshot: StoredSnapshot): Promise<History> {
+    const { graphId } = snapshot.manifest;
     let parent: StoredSnapshot | undefined;
     let last: StoredSnapshot | undefined;
-    let looked = 0;
+    let searched = 0;
     for await (const [, other] of this.#store.index.records({ graphId })) {
-      if (!isStored(other) || other.manifest.sequence >= record.manifest.sequence) continue;
+      if (!isStored(other) || other.manifest.sequence >= snapshot.manifest.sequence) continue;
       parent ??= other;
       if (other.graded !== undefined) last ??= other;
       if (isUsable(other)) return { parent, last, usable: other };
-      looked += 1;
-      if (looked === LOOK_BACK_MAX) break;
+      searched += 1;
+      if (searched === HISTORY_MAX) break;
     }
     return { parent, last, usable: undefined };
   }
 
-  /** Commits a grade, with the facts that the next grading needs, and returns the snapshot with it. */
+  /** Commits a grade with the facts for the next check. Returns the snapshot with its grade. */
   async #commit(
     snapshot: StoredSnapshot,
     graded: Graded,
-    contents: readonly Content[] = [],
-    files: readonly EncodedFacts[] = [],
+    checked: { readonly files: readonly GraphContent[]; readonly facts: readonly EncodedFacts[] } = {
+      files: [],
+      facts: [],
+    },
   ): Promise<StoredSnapshot> {
     const [record] = await this.#store.exclusively(() =>
       Transaction.run(this.#store, async (transaction) => {
-        for (const { units } of files)
+        for (const { units } of checked.facts)
           for (const unit of units) {
             transaction.addPiece(UnitKind_Value.GRAPH, Buffer.from(unit));
             await transaction.flushPieces();
           }
-        const kept = files.filter((file) => this.#isWhole(file));
-        if (kept.length > 0) graded.index = this.#addIndex(transaction, contents, kept);
+        const usable = checked.facts.filter((file) => this.#hasBase(file));
+        if (usable.length > 0) graded.index = this.#addIndex(transaction, checked.files, usable);
         const fact = { case: 'graded' as const, value: graded };
         return await transaction.commitFacts([{ digest: snapshot.digest, fact }], now());
       }),
@@ -281,28 +299,30 @@ export class Grader {
     return state;
   }
 
-  /** Whether what facts build on is still there: it may have been removed since it was read. */
-  #isWhole({ units, lastId }: EncodedFacts): boolean {
+  /** Reports whether the unit that facts build on is still stored. */
+  // It may have been removed since it was read.
+  #hasBase({ units, lastId }: EncodedFacts): boolean {
     const [first] = units;
     const previous = first === undefined ? lastId : parseFactsUnit(first).previous;
     return previous.length === 0 || this.#store.locate(previous) !== undefined;
   }
 
+  /** Stores the list of a graph's facts. Returns the id of its unit. */
   #addIndex(
     transaction: Transaction,
-    contents: readonly Content[],
-    files: readonly EncodedFacts[],
+    files: readonly GraphContent[],
+    facts: readonly EncodedFacts[],
   ): Uint8Array {
-    const last = new Map(files.map(({ path, lastId }) => [path, lastId]));
+    const lastUnits = new Map(facts.map(({ path, lastId }) => [path, lastId]));
     const index = create(GraphIndexSchema, { version: FACTS_VERSION });
-    for (const { path, content } of contents) {
-      const facts = last.get(path);
-      if (facts === undefined) continue;
+    for (const { path, content } of files) {
+      const lastUnit = lastUnits.get(path);
+      if (lastUnit === undefined) continue;
       index.files.push({
         $typeName: 'lightkeeper.store.v1.GraphFile',
         path,
         content: contentDigest(content),
-        facts,
+        facts: lastUnit,
       });
     }
     const unit = Buffer.from(toBinary(GraphIndexSchema, index));
@@ -311,7 +331,7 @@ export class Grader {
   }
 }
 
-/** Whether a grade may change although the files do not. */
-export function isOpen(graded: Graded): boolean {
+/** Reports whether a grade may change although the files do not. */
+export function canStillChange(graded: Graded): boolean {
   return graded.findings.some((finding) => mayStand(finding) && finding.standing?.stands !== true);
 }

@@ -21,7 +21,7 @@ import {
 import type { ListRoot } from '../../gen/lightkeeper/store/v1/manifest_pb.ts';
 import { UnitKind_Value } from '../../gen/lightkeeper/store/v1/pack_pb.ts';
 import { CutMethod_Value } from '../../gen/lightkeeper/v1/types_pb.ts';
-import { type Content, graphContents, unitsOf } from '../snapshots/graph-files.ts';
+import { type GraphContent, graphContents, listUnits } from '../snapshots/graph-files.ts';
 import { missingUnit, type Store } from '../store/store.ts';
 import {
   type EncodedFacts,
@@ -34,29 +34,33 @@ import {
   runGradeStep,
 } from '../workers/grade-task.ts';
 
-/** States of a file of which only what has changed is read, one after another. */
-const UNREAD_MAX = 63;
+/** Most incremental checks of one file in a row. */
+// After them the file is read in full, so that an error in stored facts cannot last.
+const INCREMENTAL_CHECKS_MAX = 63;
 
-/** Bytes of a file that one step is given. */
-const STEP_BYTES = 8 << 20;
+/** Bytes of a file after which a step is sent to the worker. */
+const STEP_BYTES_MIN = 8 << 20;
 
-/** Chains in memory, of all graphs together, and for so long after the last look; others are read from the store. */
-const CHAINS_BYTES_MAX = 4 << 20;
-const CHAINS_MS = 10_000;
+/** Most bytes of facts in the cache, for all graphs together. */
+const CACHE_BYTES_MAX = 4 << 20;
+/** Milliseconds after the last check for which the cache is held. */
+const CACHE_MS = 10_000;
 
-/** Units of facts, the first one first, and what the last one says. */
-interface Chain {
+/** Stored facts of one file: a full set and the deltas on it. */
+interface FactsChain {
+  /** Oldest first. */
   readonly units: readonly Uint8Array[];
+  /** The content of the last unit. */
   readonly last: GraphFacts;
 }
 
-/** Chains of noted facts that were used last, by their last unit: most of them are wanted again. */
-export class KnownChains {
-  readonly #chains = new Map<string, Chain>();
+/** Caches the chains of facts that were used last, by the id of their last unit. */
+export class FactsCache {
+  readonly #chains = new Map<string, FactsChain>();
   #bytes = 0;
-  #forgetting: NodeJS.Timeout | undefined;
+  #timer: NodeJS.Timeout | undefined;
 
-  get(last: Uint8Array): Chain | undefined {
+  get(last: Uint8Array): FactsChain | undefined {
     const name = hex(last);
     const chain = this.#chains.get(name);
     if (chain === undefined) return undefined;
@@ -65,50 +69,54 @@ export class KnownChains {
     return chain;
   }
 
-  /** Remembers a chain; those that were used longest ago are forgotten for it. */
-  put(chain: Chain, id: Uint8Array): void {
+  /** Adds a chain and drops the least recently used ones to stay within the limit. */
+  put(chain: FactsChain, id: Uint8Array): void {
     const name = hex(id);
     if (this.#chains.has(name)) return;
     this.#chains.set(name, chain);
     this.#bytes += sizeOf(chain);
     for (const [old, one] of this.#chains) {
-      if (this.#bytes <= CHAINS_BYTES_MAX) break;
+      if (this.#bytes <= CACHE_BYTES_MAX) break;
       this.#chains.delete(old);
       this.#bytes -= sizeOf(one);
     }
-    clearTimeout(this.#forgetting);
-    this.#forgetting = setTimeout(() => this.#forget(), CHAINS_MS).unref();
+    clearTimeout(this.#timer);
+    // An idle agent holds nothing that it can read again.
+    this.#timer = setTimeout(() => this.#clear(), CACHE_MS).unref();
   }
 
-  /** An agent that rests holds nothing that it can read again. */
-  #forget(): void {
+  #clear(): void {
     this.#chains.clear();
     this.#bytes = 0;
   }
 }
 
-function sizeOf({ units }: Chain): number {
+function sizeOf({ units }: FactsChain): number {
   return units.reduce((sum, { length }) => sum + length, 0);
 }
 
-/** What is looked into, and what it is compared with. */
-export interface LookOrder {
-  readonly record: StoredSnapshot;
-  /** The files of the graph in it. */
-  readonly contents: readonly Content[];
+/** A snapshot to check, and the older ones that it is compared with. */
+export interface CheckRequest {
+  readonly snapshot: StoredSnapshot;
+  /** The files of its graph. */
+  readonly files: readonly GraphContent[];
   readonly parent: StoredSnapshot | undefined;
-  /** A point whose noted facts are used. */
-  readonly before: StoredSnapshot | undefined;
-  readonly chains: KnownChains;
+  /** The graded snapshot whose stored facts are used. */
+  readonly base: StoredSnapshot | undefined;
+  readonly cache: FactsCache;
 }
 
-/** What was found, and what is to be noted of each file. */
-export type Looked = GradeOutcome & { readonly files: readonly EncodedFacts[] };
+/** The outcome of the checks, and the facts to store for each file. */
+export type CheckResult = GradeOutcome & { readonly files: readonly EncodedFacts[] };
 
-/** Runs the checks on the units of a snapshot; files, and parts of them, that have not changed are not read again. */
-export async function look(store: Store, order: LookOrder, signal: AbortSignal | undefined): Promise<Looked> {
-  const noted = new Map((await indexOf(store, order.before?.graded)).map((file) => [file.path, file]));
-  const changed = order.contents.filter(({ path, content }) => !isNoted(noted.get(path), content));
+/** Checks the graph in a snapshot, reading only the files and parts of files that changed since `base`. */
+export async function checkIncrementally(
+  store: Store,
+  request: CheckRequest,
+  signal: AbortSignal | undefined,
+): Promise<CheckResult> {
+  const index = new Map((await readGraphIndex(store, request.base?.graded)).map((file) => [file.path, file]));
+  const changed = request.files.filter(({ path, content }) => !hasContent(index.get(path), content));
   const bytes = changed.reduce((sum, { content }) => sum + spanOf(content), 0);
   const workers = store.workers.open(bytes, { gentle: true, sequential: true });
   const slot = await workers.takeSlot();
@@ -117,152 +125,168 @@ export async function look(store: Store, order: LookOrder, signal: AbortSignal |
     return await runGradeStep(slot, step);
   };
   try {
-    return await new Look(store, order, noted, run).run();
+    return await new IncrementalCheck({ store, request, index, run }).run();
   } finally {
     slot.release();
     await workers.close();
   }
 }
 
+/** Runs a step in the worker. */
 type RunStep = <S extends GradeStep>(step: S) => Promise<ReplyTo<S>>;
 
-class Look {
-  readonly #store: Store;
-  readonly #order: LookOrder;
-  readonly #noted: Map<string, GraphFile>;
-  readonly #run: RunStep;
-  readonly #packs = new Map<number, string>();
-  /** Last units of what was noted before, by the paths of the files. */
-  readonly #before: ReadonlyMap<string, Uint8Array>;
+/** An older state of a file whose stored facts can be built on. */
+interface BaseFile {
+  readonly facts: GraphFacts;
+  readonly content: ListRoot | undefined;
+}
 
-  constructor(store: Store, order: LookOrder, noted: Map<string, GraphFile>, run: RunStep) {
-    this.#store = store;
-    this.#order = order;
-    this.#noted = noted;
-    this.#before = new Map([...noted].map(([path, { facts }]) => [path, facts]));
-    this.#run = run;
+class IncrementalCheck {
+  readonly #store: Store;
+  readonly #request: CheckRequest;
+  readonly #index: ReadonlyMap<string, GraphFile>;
+  readonly #run: RunStep;
+  readonly #packPaths = new Map<number, string>();
+
+  constructor(parts: {
+    store: Store;
+    request: CheckRequest;
+    /** Files of the base, by path. */
+    index: ReadonlyMap<string, GraphFile>;
+    run: RunStep;
+  }) {
+    this.#store = parts.store;
+    this.#request = parts.request;
+    this.#index = parts.index;
+    this.#run = parts.run;
   }
 
-  async run(): Promise<Looked> {
-    const { record, contents, parent, before } = this.#order;
+  async run(): Promise<CheckResult> {
+    const { snapshot, files, parent } = this.#request;
     await this.#run({ step: 'begin' });
-    const old = before === undefined ? [] : await this.#olderContents(before);
-    for (const { path, content } of contents) {
-      const file = this.#noted.get(path);
-      this.#noted.delete(path);
-      const known = file === undefined ? undefined : await this.#tell(file, content);
-      if (known === 'same') continue;
-      const was = isTrusted(known)
-        ? { known, content: old.find((one) => one.path === path)?.content }
-        : undefined;
-      await this.#read(path, content, was);
-    }
-    for (const file of this.#noted.values()) await this.#tell(file, undefined);
+    await this.#checkFiles();
     const names =
       parent === undefined
         ? undefined
         : (await graphContents(this.#store, parent.manifest)).map(({ path }) => path);
-    const idle = record.manifest.cutMethod === CutMethod_Value.IDLE;
+    const idle = snapshot.manifest.cutMethod === CutMethod_Value.IDLE;
     const { readAgain } = await this.#run({ step: 'compare', idle, before: names });
-    for (const { path, content } of contents)
+    for (const { path, content } of files)
       if (readAgain.includes(path))
-        await this.#send('read-names', path, [{ refs: await unitsOf(this.#store, content), from: 0 }]);
-    const files: EncodedFacts[] = [];
-    for (const { path } of contents) {
+        await this.#readSegments('read-names', path, [
+          { refs: await listUnits(this.#store, content), from: 0 },
+        ]);
+    const results: EncodedFacts[] = [];
+    for (const { path } of files) {
       const { facts } = await this.#run({ step: 'encode-facts', path });
       if (facts === undefined) continue;
-      files.push(facts);
-      await this.#remember(facts);
+      results.push(facts);
+      await this.#cacheFacts(facts);
     }
     const { outcome } = await this.#run({ step: 'finish' });
-    return { ...outcome, files };
+    return { ...outcome, files: results };
   }
 
-  async #olderContents({ manifest }: StoredSnapshot): Promise<Content[]> {
+  /** Loads the facts of unchanged files and reads the others. */
+  async #checkFiles(): Promise<void> {
+    const { files, base } = this.#request;
+    const baseFiles = base === undefined ? [] : await this.#baseFiles(base);
+    for (const { path, content } of files) {
+      const file = this.#index.get(path);
+      const loaded = file === undefined ? undefined : await this.#loadFacts(file, content);
+      if (loaded === 'same') continue;
+      const older = isUsableBase(loaded)
+        ? { facts: loaded, content: baseFiles.find((one) => one.path === path)?.content }
+        : undefined;
+      await this.#readChanged(path, content, older);
+    }
+    const paths = new Set(files.map(({ path }) => path));
+    for (const file of this.#index.values())
+      if (!paths.has(file.path)) await this.#loadFacts(file, undefined);
+  }
+
+  async #baseFiles({ manifest }: StoredSnapshot): Promise<GraphContent[]> {
     try {
       return await graphContents(this.#store, manifest);
     } catch (error) {
-      if (!isLost(error)) throw error;
+      if (!isDamage(error)) throw error;
       return [];
     }
   }
 
-  /** What is noted now will be wanted by the next look. */
-  async #remember({ path, units, lastId: id }: EncodedFacts): Promise<void> {
+  /** Caches the facts of a file for the next check. */
+  async #cacheFacts({ path, units, lastId: id }: EncodedFacts): Promise<void> {
     const end = units.at(-1);
     if (end === undefined) return;
     const last = parseFactsUnit(end);
-    const older = this.#before.get(path);
-    const grown = last.parts - units.length + 1 > 0 && older !== undefined;
-    const base = grown ? await this.#chain(older) : undefined;
-    if (grown && base === undefined) return;
-    this.#order.chains.put({ units: [...(base?.units ?? []), ...units], last }, id);
+    const older = this.#index.get(path)?.facts;
+    const isDelta = last.parts - units.length + 1 > 0 && older !== undefined;
+    const base = isDelta ? await this.#readChain(older) : undefined;
+    if (isDelta && base === undefined) return;
+    this.#request.cache.put({ units: [...(base?.units ?? []), ...units], last }, id);
   }
 
-  /** Tells what was noted of a file; answers the last part of that, or that the file is still the same. */
-  async #tell(file: GraphFile, content: ListRoot | undefined): Promise<GraphFacts | 'same' | undefined> {
-    const chain = await this.#chain(file.facts);
+  /** Sends the stored facts of a file to the worker. Returns the newest of them, or `same` if the file is unchanged. */
+  async #loadFacts(file: GraphFile, content: ListRoot | undefined): Promise<GraphFacts | 'same' | undefined> {
+    const chain = await this.#readChain(file.facts);
     if (chain === undefined) return undefined;
-    const step = isNoted(file, content) ? 'reuse-facts' : 'previous-facts';
+    const step = hasContent(file, content) ? 'reuse-facts' : 'previous-facts';
     const { accepted } = await this.#run({ step, path: file.path, units: chain.units });
     if (!accepted) return undefined;
     return step === 'reuse-facts' ? 'same' : chain.last;
   }
 
-  /** Reads a file that has changed: as little of it as will do, if what was noted of its older state can be trusted. */
-  async #read(
+  /** Reads a changed file: only its differences from an older state where possible. */
+  async #readChanged(
     path: string,
     content: ListRoot | undefined,
-    was: { known: GraphFacts; content: ListRoot | undefined } | undefined,
+    older: BaseFile | undefined,
   ): Promise<void> {
-    const units = await unitsOf(this.#store, content);
-    let places: MatrixOffsets | undefined;
+    const units = await listUnits(this.#store, content);
+    let offsets: MatrixOffsets | undefined;
     try {
-      const before = was === undefined ? [] : await unitsOf(this.#store, was.content);
-      places = was && matrixOffsets(units, before, was.known);
-      if (was !== undefined && (await this.#patch(path, was.known, before, units, places))) return;
+      const before = older === undefined ? [] : await listUnits(this.#store, older.content);
+      offsets = older && matrixOffsets(units, before, older.facts);
+      if (older !== undefined) {
+        const end = older.facts.matrixAt > 0n ? Number(older.facts.matrixAt) : Number.POSITIVE_INFINITY;
+        const segments = planSegments(before, units, { runs: commonRuns(before, units), end });
+        if (segments !== undefined && (await this.#readDelta(path, segments, offsets))) return;
+      }
     } catch (error) {
-      // Damage of the older state is nothing to this one; its own is met below.
-      if (!isLost(error)) throw error;
+      // Damage of the older state does not matter; damage of this one is met again below.
+      if (!isDamage(error)) throw error;
     }
-    await this.#send('read', path, [{ refs: units, from: 0 }], places);
+    await this.#readSegments('read', path, [{ refs: units, from: 0 }], offsets);
   }
 
-  /**
-   * Reads only the records of a file that came, and those that went, and has the facts of the others taken from what was
-   * noted; answers whether that could be done.
-   */
-  async #patch(
+  /** Reads only the records that were removed and added. Returns false if the whole file must be read. */
+  async #readDelta(
     path: string,
-    was: GraphFacts,
-    before: readonly NodeRef[],
-    units: readonly NodeRef[],
-    places: MatrixOffsets | undefined,
+    segments: { readonly before: readonly Segment[]; readonly after: readonly Segment[] },
+    offsets: MatrixOffsets | undefined,
   ): Promise<boolean> {
-    const end = was.matrixAt > 0n ? Number(was.matrixAt) : Number.POSITIVE_INFINITY;
-    const stretches = planSegments(before, units, { runs: commonRuns(before, units), end });
-    if (stretches === undefined || !(await this.#send('read-removed', path, stretches.before))) return false;
-    return await this.#send('read-added', path, stretches.after, places);
+    if (!(await this.#readSegments('read-removed', path, segments.before))) return false;
+    return await this.#readSegments('read-added', path, segments.after, offsets);
   }
 
-  /** Has stretches of a file read, some at a time; answers whether that went to their end. */
-  async #send(
+  /** Sends segments of a file to the worker, some at a time. Returns whether all of them were read. */
+  async #readSegments(
     step: ReadStep['step'],
     path: string,
-    stretches: readonly Segment[],
-    places?: MatrixOffsets,
+    segments: readonly Segment[],
+    offsets?: MatrixOffsets,
   ): Promise<boolean> {
     let parts: FilePart[] = [];
     let bytes = 0;
-    // While some are read the next ones are looked up.
+    // The next parts are located while the worker reads these.
     let reading: Promise<{ accepted: boolean }> = Promise.resolve({ accepted: true });
     try {
-      for (const piece of stretches.flatMap(splitSegment)) {
-        bytes += await this.#add(parts, piece, places);
-        if (bytes < STEP_BYTES) continue;
+      for (const segment of segments.flatMap(splitSegment)) {
+        bytes += await this.#addSegment(parts, segment, offsets);
+        if (bytes < STEP_BYTES_MIN) continue;
         if (!(await reading).accepted) return false;
         reading = this.#run({ step, path, parts, ends: false });
-        // Whoever waits for it hears of its failure.
+        // The awaits of `reading` report its failure.
         reading.catch(() => {});
         parts = [];
         bytes = 0;
@@ -274,23 +298,29 @@ class Look {
     return (await this.#run({ step, path, parts, ends: true })).accepted;
   }
 
-  async #add(parts: FilePart[], piece: Segment, places: MatrixOffsets | undefined): Promise<number> {
-    if ('refs' in piece)
+  /** Appends a segment to the parts of a step. Returns how many bytes of it are to be read. */
+  async #addSegment(
+    parts: FilePart[],
+    segment: Segment,
+    offsets: MatrixOffsets | undefined,
+  ): Promise<number> {
+    if ('refs' in segment)
       return await this.#addRuns(
         parts,
-        piece.refs,
-        places?.slice(piece.from, piece.from + piece.refs.length),
+        segment.refs,
+        offsets?.slice(segment.from, segment.from + segment.refs.length),
       );
     const [head, tail]: [FileRun[], FileRun[]] = [[], []];
-    const read = (await this.#addRuns(head, piece.head)) + (await this.#addRuns(tail, piece.tail));
-    parts.push({ head, bytes: piece.bytes, tail, isLast: piece.isLast });
+    const read = (await this.#addRuns(head, segment.head)) + (await this.#addRuns(tail, segment.tail));
+    parts.push({ head, bytes: segment.bytes, tail, isLast: segment.isLast });
     return read;
   }
 
+  /** Appends units to the parts of a step, joining neighbours in a frame. Returns the bytes of the units. */
   async #addRuns(
     parts: (FilePart | FileRun)[],
     refs: readonly NodeRef[],
-    known?: MatrixOffsets,
+    offsets?: MatrixOffsets,
   ): Promise<number> {
     const locations = await this.#store.index.locate(refs.map(({ id }) => id));
     let bytes = 0;
@@ -298,9 +328,9 @@ class Look {
       const location = locations[i];
       if (location === undefined) throw missingUnit(id);
       const { frameOffset: offset, frameLength: length, place } = location;
-      const path = this.#packs.get(location.pack) ?? (await this.#store.packPath(location.pack));
-      this.#packs.set(location.pack, path);
-      const previousOffset = known?.[i];
+      const path = this.#packPaths.get(location.pack) ?? (await this.#store.packPath(location.pack));
+      this.#packPaths.set(location.pack, path);
+      const previousOffset = offsets?.[i];
       const end = parts.at(-1);
       const last = end === undefined || 'head' in end ? undefined : end;
       const goesOn = last?.path === path && last.offset === offset && last.to === place;
@@ -313,10 +343,11 @@ class Look {
     return bytes;
   }
 
-  /** The units of a chain, the first one first; undefined if some are lost: facts can be made again. */
-  async #chain(id: Uint8Array): Promise<Chain | undefined> {
-    const known = this.#order.chains.get(id);
-    if (known !== undefined) return known;
+  /** Reads the facts that end with a unit; undefined if some are missing. */
+  // Missing facts are no error: they can be made again from the files.
+  async #readChain(id: Uint8Array): Promise<FactsChain | undefined> {
+    const cached = this.#request.cache.get(id);
+    if (cached !== undefined) return cached;
     const units: Uint8Array[] = [];
     let last: GraphFacts | undefined;
     try {
@@ -328,41 +359,43 @@ class Look {
         next = part.previous;
       }
       if (last === undefined) return undefined;
-      this.#order.chains.put({ units, last }, id);
+      this.#request.cache.put({ units, last }, id);
       return { units, last };
     } catch (error) {
-      if (isLost(error)) return undefined;
+      if (isDamage(error)) return undefined;
       throw error;
     }
   }
 }
 
-/** Whether facts say nothing wrong of their file, and all of that was read not long ago. */
-function isTrusted(last: GraphFacts | undefined): last is GraphFacts {
-  return last !== undefined && last.flaws.length === 0 && last.incrementalChecks < UNREAD_MAX;
+/** Reports whether facts are free of flaws and not too many checks away from a full read. */
+function isUsableBase(facts: GraphFacts | undefined): facts is GraphFacts {
+  return facts !== undefined && facts.flaws.length === 0 && facts.incrementalChecks < INCREMENTAL_CHECKS_MAX;
 }
 
-async function indexOf(store: Store, graded: Graded | undefined): Promise<GraphFile[]> {
+/** Reads the list of stored facts of a graded snapshot; empty if it has none that can be used. */
+async function readGraphIndex(store: Store, graded: Graded | undefined): Promise<GraphFile[]> {
   if (graded === undefined || graded.index.length === 0) return [];
   try {
     const unit = await store.readUnit(graded.index, UnitKind_Value.GRAPH);
     const index = fromBinary(GraphIndexSchema, unit);
     return index.version === FACTS_VERSION ? index.files : [];
   } catch (error) {
-    if (isLost(error)) return [];
+    if (isDamage(error)) return [];
     throw error;
   }
 }
 
-function isLost(error: unknown): boolean {
+function isDamage(error: unknown): boolean {
   return error instanceof LightkeeperError && error.code === 'DAMAGED';
 }
 
-/** By which the bytes of a file are known again. */
+/** Returns a digest that is equal for files with the same bytes. */
 export function contentDigest(content: ListRoot | undefined): Buffer {
   return sha256(content?.entries ?? new Uint8Array());
 }
 
-function isNoted(file: GraphFile | undefined, content: ListRoot | undefined): boolean {
+/** Reports whether stored facts are of a file with this content. */
+function hasContent(file: GraphFile | undefined, content: ListRoot | undefined): boolean {
   return file !== undefined && sameBytes(file.content, contentDigest(content));
 }

@@ -11,15 +11,15 @@ import {
 } from '../../gen/lightkeeper/v1/agent_pb.ts';
 import { Grade_Value, Severity_Value } from '../../gen/lightkeeper/v1/types_pb.ts';
 import { monotonic } from '../../host/clock.ts';
-import type { GraphSource } from '../snapshots/graph-files.ts';
+import type { FileSource } from '../snapshots/graph-files.ts';
 import { below } from '../watch/names.ts';
 import { firstDifference, scan } from '../watch/scan.ts';
-import { inspect } from './full-check.ts';
+import { checkGraph } from './full-check.ts';
 
 const CHUNK_BYTES = 1 << 20;
 
-/** A file on the disk as the checks read it. */
-function fileSource(dir: Uint8Array, path: string): GraphSource {
+/** Returns a file of a directory as a source for the checks. */
+function fileSource(dir: Uint8Array, path: string): FileSource {
   const place = below(dir, path);
   const chunks = async function* () {
     const chunk = Buffer.allocUnsafe(CHUNK_BYTES);
@@ -39,7 +39,7 @@ function fileSource(dir: Uint8Array, path: string): GraphSource {
   return { path, chunks };
 }
 
-/** Runs the checks of a graph on a directory as it is now: TORN if it changed meanwhile. */
+/** Checks the graph in a directory as it is now. The grade is TORN if it changed meanwhile. */
 export async function validateDirectory(
   dir: Uint8Array,
   signal?: AbortSignal,
@@ -48,7 +48,7 @@ export async function validateDirectory(
   const options = signal === undefined ? {} : { signal };
   const before = await scan(dir, options);
   const paths = before.entries.filter(({ type, path }) => type === 'file' && isGraphFile(path));
-  const { findings, stats } = await inspect(
+  const { findings, stats } = await checkGraph(
     paths.map(({ path }) => fileSource(dir, path)),
     { idle: undefined },
     signal,
@@ -56,7 +56,7 @@ export async function validateDirectory(
   const changed = firstDifference(before, await scan(dir, options));
   const all = [...before.findings, ...findings];
   if (changed !== undefined) {
-    const message = 'it changed while the directory was read: what is found may be of two states';
+    const message = 'it changed while the directory was read; the findings may mix two states';
     all.unshift(
       errorFinding('changed_while_read', pathText(changed), {
         message,
@@ -65,7 +65,7 @@ export async function validateDirectory(
     );
   }
   if (paths.length === 0) {
-    const message = 'no file of a LightRAG graph is in it: there is nothing to check';
+    const message = 'it has no file of a LightRAG graph; there is nothing to check';
     all.push(finding('no_graph', Severity_Value.INFO, bytesText(dir), { message, hint: 'check --dir' }));
   }
   return create(ValidateDirectoryResponseSchema, {

@@ -2,40 +2,40 @@ import { create } from '@bufbuild/protobuf';
 import { normalise } from '../../core/errors.ts';
 import { idOf, isChangedCut, type StoredSnapshot } from '../../core/snapshot.ts';
 import { CutMethod_Value, type Finding, FindingSchema } from '../../gen/lightkeeper/v1/types_pb.ts';
-import { graphFiles } from '../snapshots/graph-files.ts';
+import { graphSources } from '../snapshots/graph-files.ts';
 import type { Store } from '../store/store.ts';
-import { inspect } from './full-check.ts';
+import { checkGraph } from './full-check.ts';
 
-/** What the checks say of the graphs in snapshots; each finding names those that it is of. */
+/** Checks the graphs in snapshots. Each finding names the snapshots that have it. */
 export async function verifyGraphs(
   store: Store,
-  records: AsyncIterable<StoredSnapshot>,
+  snapshots: AsyncIterable<StoredSnapshot>,
   signal?: AbortSignal,
 ): Promise<Finding[]> {
   const endRead = store.beginRead();
   const found = new Map<string, Finding>();
-  const enter = (finding: Finding, snapshotId: string) => {
+  const addFinding = (finding: Finding, snapshotId: string) => {
     const { code, object, message } = finding;
-    const key = `${code}\0${object}\0${message}`;
-    const known = found.get(key) ?? create(FindingSchema, finding);
+    const kind = `${code}\0${object}\0${message}`;
+    const known = found.get(kind) ?? create(FindingSchema, finding);
     known.snapshots.push(snapshotId);
-    found.set(key, known);
+    found.set(kind, known);
   };
-  let last: { name: string; findings: readonly Finding[] } | undefined;
+  let last: { key: string; findings: readonly Finding[] } | undefined;
   try {
-    for await (const record of records) {
+    for await (const snapshot of snapshots) {
       signal?.throwIfAborted();
-      if (isChangedCut(record.manifest)) continue;
+      if (isChangedCut(snapshot.manifest)) continue;
       try {
-        const sources = await graphFiles(store, record.manifest);
-        const name = sources.map(({ path, content }) => `${path} ${content}`).join('\n');
-        if (last?.name !== name) {
-          const idle = record.manifest.cutMethod === CutMethod_Value.IDLE ? true : undefined;
-          last = { name, findings: (await inspect(sources, { idle }, signal)).findings };
+        const sources = await graphSources(store, snapshot.manifest);
+        const key = sources.map(({ path, contentKey }) => `${path} ${contentKey}`).join('\n');
+        if (last?.key !== key) {
+          const idle = snapshot.manifest.cutMethod === CutMethod_Value.IDLE ? true : undefined;
+          last = { key, findings: (await checkGraph(sources, { idle }, signal)).findings };
         }
-        for (const finding of last.findings) enter(finding, idOf(record));
+        for (const finding of last.findings) addFinding(finding, idOf(snapshot));
       } catch (error) {
-        // What cannot be read is the store's damage: that has been said with the packs.
+        // Damage of the store is reported with its packs.
         if (normalise(error).code !== 'DAMAGED') throw error;
       }
     }

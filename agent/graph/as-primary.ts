@@ -63,7 +63,7 @@ class PrimaryRun {
     return new Watcher(
       dir,
       {
-        scan: () => ({ exclude, store: taker.store.root, leaveOut: workspaces() }),
+        scan: () => ({ exclude, store: taker.store.root, workspaces: workspaces() }),
         minIntervalMs,
       },
       {

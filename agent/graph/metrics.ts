@@ -1,15 +1,14 @@
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client';
 
+/** Upper bounds of the buckets of durations, in seconds. */
 const SECONDS = [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300];
 
-/**
- * The distribution of the event loop's lag takes a hundred wake-ups a second, most of what an idle agent would cost,
- * and is no number between two scrapes that come soon after each other: it is left out, and never looked at.
- */
-const LAG_NEVER_MS = 2 ** 31 - 1;
+/** Milliseconds between two samples of the event loop's lag: the longest timer, so that there are none. */
+// Sampling wakes an idle agent a hundred times a second, most of what it would cost. The distribution is left out.
+const LAG_SAMPLING_OFF_MS = 2 ** 31 - 1;
 const LAG_DISTRIBUTION = ['min', 'max', 'mean', 'stddev', 'p50', 'p90', 'p99'];
 
-/** The agent's metrics; names and meanings are those of the documentation. */
+/** The Prometheus metrics of an agent. */
 export class AgentMetrics {
   readonly registry = new Registry();
   readonly snapshots = this.#counter('backup_snapshots_total', 'Snapshots taken, by grade.', [
@@ -57,7 +56,7 @@ export class AgentMetrics {
   );
 
   constructor() {
-    collectDefaultMetrics({ register: this.registry, eventLoopMonitoringPrecision: LAG_NEVER_MS });
+    collectDefaultMetrics({ register: this.registry, eventLoopMonitoringPrecision: LAG_SAMPLING_OFF_MS });
     for (const part of LAG_DISTRIBUTION)
       this.registry.removeSingleMetric(`nodejs_eventloop_lag_${part}_seconds`);
   }

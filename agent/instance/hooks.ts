@@ -2,20 +2,20 @@ import { spawn } from 'node:child_process';
 import { warning } from '../../core/finding.ts';
 import type { Finding } from '../../gen/lightkeeper/v1/types_pb.ts';
 
-/** Output of a hook that is kept for its finding. */
-const OUTPUT_KEPT_BYTES = 2000;
+/** Most bytes of a hook's output in its finding. */
+const OUTPUT_BYTES_MAX = 2000;
 
-/** Shell lines that are run around a capture. */
+/** Shell lines run before and after a capture. */
 export interface CaptureHooks {
   readonly preCapture: readonly string[];
   readonly postCapture: readonly string[];
-  /** For each line. */
+  /** Most milliseconds of each line. */
   readonly timeoutMs: number;
 }
 
 /**
- * Runs shell lines one after another, and ends at the first that fails; answers the finding of that. A line that
- * takes too long is ended with all that it has started.
+ * Runs shell lines in order up to the first that fails. Returns a finding of that one. A line that takes too long is
+ * killed with all processes it has started.
  */
 export async function runHooks(
   lines: readonly string[],
@@ -32,7 +32,7 @@ export async function runHooks(
   return undefined;
 }
 
-/** Answers how the line failed; undefined if it did not. */
+/** Runs a shell line. Returns how it failed; undefined if it did not. */
 async function runLine(
   line: string,
   { timeoutMs, env }: { timeoutMs: number; env: Readonly<Record<string, string>> },
@@ -43,17 +43,17 @@ async function runLine(
     detached: true,
   });
   let output = '';
-  const keep = (data: Buffer) => {
-    output = (output + data.toString()).slice(-OUTPUT_KEPT_BYTES);
+  const append = (data: Buffer) => {
+    output = (output + data.toString()).slice(-OUTPUT_BYTES_MAX);
   };
-  child.stdout.on('data', keep);
-  child.stderr.on('data', keep);
+  child.stdout.on('data', append);
+  child.stderr.on('data', append);
   let late = false;
   return await new Promise((resolve) => {
     const timer = setTimeout(() => {
       late = true;
-      endGroup(child.pid);
-      // What left the group may still hold the pipes; nobody waits for it.
+      killGroup(child.pid);
+      // A process that left the group may hold the pipes open, and is not waited for.
       child.stdout.destroy();
       child.stderr.destroy();
     }, timeoutMs);
@@ -63,18 +63,18 @@ async function runLine(
     });
     child.once('exit', (code, signal) => {
       clearTimeout(timer);
-      const said = output.trim() === '' ? '' : `: ${output.trim()}`;
-      if (late) resolve(`took longer than ${timeoutMs} ms and was ended${said}`);
-      else resolve(code === 0 ? undefined : `ended with ${code ?? signal}${said}`);
+      const detail = output.trim() === '' ? '' : `: ${output.trim()}`;
+      if (late) resolve(`took longer than ${timeoutMs} ms and was killed${detail}`);
+      else resolve(code === 0 ? undefined : `ended with ${code ?? signal}${detail}`);
     });
   });
 }
 
-function endGroup(pid: number | undefined): void {
+function killGroup(pid: number | undefined): void {
   if (pid === undefined) return;
   try {
     process.kill(-pid, 'SIGKILL');
   } catch {
-    // It has just ended by itself.
+    // It has just exited.
   }
 }

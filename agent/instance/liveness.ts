@@ -10,18 +10,18 @@ import { now } from '../../host/clock.ts';
 import { below, isTemp, TEMP_YOUNG_MS } from '../watch/names.ts';
 import { type Entry, firstDifference, type Scan, type ScanOptions, sameEntry, scan } from '../watch/scan.ts';
 
-/** So long is watched whether anything changes. */
-const STILL_MS = 2000;
+/** Milliseconds for which a directory is watched for changes. */
+const CHANGE_WATCH_MS = 2000;
 
-/** A host that does not answer at all says nothing. */
-const PROBE_MS = 5000;
+/** Most milliseconds of a name look-up or a connection attempt. */
+const PROBE_TIMEOUT_MS = 5000;
 
-/** What speaks for the instance of a directory being down: its URL, which must refuse connections, or a statement. */
+/** Evidence that an instance is down: its URL, which must refuse connections, or the operator's statement. */
 export type DownEvidence = RestoreSnapshotRequest['evidence'];
 
 /**
- * Why the instance of a directory may still run, or undefined: there is evidence that it does not, and nothing
- * speaks against that. Takes two seconds.
+ * Returns why the instance of a directory may still run; undefined if there is evidence that it does not and no sign
+ * against it. Takes two seconds.
  */
 export async function whyNotDown(
   dir: Uint8Array,
@@ -30,24 +30,24 @@ export async function whyNotDown(
 ): Promise<string | undefined> {
   if (evidence.case === undefined || evidence.value === false)
     return 'there is no evidence that the instance is down';
-  const answers = await whyNotRefused(urlOf(evidence));
-  if (answers !== undefined) return answers;
+  const served = await whyNotRefused(urlOf(evidence));
+  if (served !== undefined) return served;
   const before = await scan(dir, options);
   const alive = (await whyHeld(dir, before)) ?? whyYoung(before);
   if (alive !== undefined) return alive;
-  await sleep(STILL_MS, undefined, options.signal === undefined ? {} : { signal: options.signal });
+  await sleep(CHANGE_WATCH_MS, undefined, options.signal === undefined ? {} : { signal: options.signal });
   return whyChanged(before, await scan(dir, options));
 }
 
-/** The same without the wait: whether anything speaks against it since a scan. */
+/** Returns a sign that the instance runs since the scan `before`, without a wait; undefined if there is none. */
 export async function whyNotDownSince(
   dir: Uint8Array,
   before: Scan,
   evidence: DownEvidence,
   options: ScanOptions,
 ): Promise<string | undefined> {
-  const answers = await whyNotRefused(urlOf(evidence));
-  if (answers !== undefined) return answers;
+  const served = await whyNotRefused(urlOf(evidence));
+  if (served !== undefined) return served;
   const after = await scan(dir, options);
   return whyChanged(before, after) ?? (await whyHeld(dir, after));
 }
@@ -56,9 +56,9 @@ function urlOf(evidence: DownEvidence): string {
   return evidence.case === 'instanceUrl' ? evidence.value : '';
 }
 
-/** Which lock file of LightRAG a process holds, as a sentence; undefined if none is held. */
-export async function whyHeld(dir: Uint8Array, { beside }: Scan): Promise<string | undefined> {
-  const locks = beside.filter(({ path }) => path.endsWith('lock'));
+/** Returns which lock file of LightRAG a process holds, as a sentence; undefined if none is held. */
+export async function whyHeld(dir: Uint8Array, { transient }: Scan): Promise<string | undefined> {
+  const locks = transient.filter(({ path }) => path.endsWith('lock'));
   if (locks.length === 0) return undefined;
   const held = await heldLocks();
   if (held.length === 0) return undefined;
@@ -72,8 +72,8 @@ export async function whyHeld(dir: Uint8Array, { beside }: Scan): Promise<string
   return undefined;
 }
 
-function whyYoung({ beside }: Scan): string | undefined {
-  const young = beside.find(
+function whyYoung({ transient }: Scan): string | undefined {
+  const young = transient.find(
     ({ path, mtimeNs }) => isTemp(path) && Math.abs(now() - Number(mtimeNs / 1_000_000n)) < TEMP_YOUNG_MS,
   );
   return young === undefined
@@ -82,13 +82,13 @@ function whyYoung({ beside }: Scan): string | undefined {
 }
 
 function whyChanged(before: Scan, after: Scan): string | undefined {
-  const changed = firstDifference(before, after) ?? firstOf(before.beside, after.beside);
+  const changed = firstDifference(before, after) ?? firstChanged(before.transient, after.transient);
   return changed === undefined
     ? undefined
     : `"${pathText(changed)}" has just changed: something writes there`;
 }
 
-function firstOf(before: readonly Entry[], after: readonly Entry[]): BytePath | undefined {
+function firstChanged(before: readonly Entry[], after: readonly Entry[]): BytePath | undefined {
   const known = new Map(before.map((entry) => [entry.path, entry]));
   for (const entry of after) {
     const old = known.get(entry.path);
@@ -105,7 +105,7 @@ interface HeldLock {
   readonly inode: bigint;
 }
 
-/** The locks that the kernel tells of; none where it does not tell. */
+/** Lists the file locks of the kernel; empty where it has no list. */
 async function heldLocks(): Promise<HeldLock[]> {
   const text = await readFile('/proc/locks', 'latin1').catch((error: unknown) => {
     if (systemCode(error) === 'ENOENT') return '';
@@ -113,7 +113,7 @@ async function heldLocks(): Promise<HeldLock[]> {
   });
   const locks: HeldLock[] = [];
   for (const line of text.split('\n')) {
-    // One that waits for a lock ("->") holds none.
+    // A process that waits for a lock ("->") does not match.
     const [, pid, major, minor, inode] =
       /^\d+: \w+ +\S+ +\S+ +(-?\d+) ([0-9a-f]+):([0-9a-f]+):(\d+) /.exec(line) ?? [];
     if (pid === undefined || major === undefined || minor === undefined || inode === undefined) continue;
@@ -123,7 +123,7 @@ async function heldLocks(): Promise<HeldLock[]> {
   return locks;
 }
 
-/** How the kernel may name a file in its list of locks: by the device of its filesystem, or the one that stat tells. */
+/** Returns the inode of a file and the devices by which the kernel's list of locks may name it. */
 async function identitiesOf(path: Buffer): Promise<[devices: Set<string>, inode: bigint | undefined]> {
   try {
     const { dev, ino } = await lstat(path, { bigint: true });
@@ -135,11 +135,12 @@ async function identitiesOf(path: Buffer): Promise<[devices: Set<string>, inode:
     return [devices, ino];
   } catch (error) {
     if (systemCode(error) === 'ENOENT') return [new Set(), undefined];
-    throw ioError('look at', path.toString(), error);
+    throw ioError('read', path.toString(), error);
   }
 }
 
-/** Of filesystems with volumes of their own (btrfs, overlay) stat tells another device than the kernel's lists do. */
+/** Returns the device of a file's mount; undefined if the file cannot be opened. */
+// On btrfs and overlay, stat returns another device than the kernel's lists contain.
 async function deviceOfMount(path: Buffer): Promise<string | undefined> {
   const file = await open(path, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK).catch(
     (error: unknown) => {
@@ -161,28 +162,28 @@ async function deviceOfMount(path: Buffer): Promise<string | undefined> {
   }
 }
 
-/** Why a URL is no evidence: only that every address of it refuses connections is. */
+/** Returns why a URL is no evidence; undefined if all its addresses refuse connections. */
 async function whyNotRefused(text: string): Promise<string | undefined> {
   if (text === '') return undefined;
   const { host, port } = addressOf(text);
-  const late = new Promise<'late'>((resolve) => setTimeout(() => resolve('late'), PROBE_MS).unref());
+  const late = new Promise<'late'>((resolve) => setTimeout(() => resolve('late'), PROBE_TIMEOUT_MS).unref());
   const found = await Promise.race([lookup(host, { all: true }), late]).catch((error: unknown) => {
     const code = systemCode(error);
     if (code === undefined) throw error;
     return code;
   });
-  if (found === 'late') return `the name of "${text}" is not resolved in time, which says nothing`;
-  if (typeof found === 'string') return `the name of "${text}" is not known (${found}), which says nothing`;
+  if (found === 'late') return `the name of "${text}" was not resolved in time, which is no evidence`;
+  if (typeof found === 'string') return `the name of "${text}" is not known (${found}), which is no evidence`;
   let refused = false;
   for (const { address } of found) {
     const state = await connectTo(address, port);
     if (state === 'ECONNREFUSED') refused = true;
-    // The name may have an address of a kind that this machine does not have: nothing can listen there.
+    // The name may have an address of a family that this machine lacks, where nothing can listen.
     if (['ECONNREFUSED', 'EADDRNOTAVAIL', 'EAFNOSUPPORT'].includes(state)) continue;
-    if (state === 'connected') return `something answers at "${text}" (${address})`;
-    return `"${text}" (${address}) does not refuse connections, it says ${state}, which says nothing`;
+    if (state === 'connected') return `something listens at "${text}" (${address})`;
+    return `"${text}" (${address}) does not refuse connections (${state}), which is no evidence`;
   }
-  return refused ? undefined : `"${text}" has no address that can be asked, which says nothing`;
+  return refused ? undefined : `"${text}" has no address that can be reached, which is no evidence`;
 }
 
 function addressOf(text: string): { host: string; port: number } {
@@ -190,9 +191,13 @@ function addressOf(text: string): { host: string; port: number } {
   const known: Readonly<Record<string, number>> = { 'http:': 80, 'https:': 443 };
   const port = url === undefined ? undefined : known[url.protocol];
   if (url === undefined || port === undefined || url.hostname === '') {
-    throw new LightkeeperError('INVALID_ARGUMENT', `Cannot ask "${text}" for the instance: it is no URL`, {
-      hint: 'write it like --instance-url http://127.0.0.1:9621',
-    });
+    throw new LightkeeperError(
+      'INVALID_ARGUMENT',
+      `Cannot use "${text}" as the URL of the instance: it is not an HTTP URL`,
+      {
+        hint: 'write it like --instance-url http://127.0.0.1:9621',
+      },
+    );
   }
   return {
     host: url.hostname.replace(/^\[|\]$/g, ''),
@@ -207,7 +212,7 @@ function connectTo(host: string, port: number): Promise<string> {
       socket.destroy();
       resolve(state);
     };
-    socket.setTimeout(PROBE_MS, () => end('nothing'));
+    socket.setTimeout(PROBE_TIMEOUT_MS, () => end('no response'));
     socket.once('connect', () => end('connected'));
     socket.on('error', (error) => end(systemCode(error) ?? error.message));
   });

@@ -7,12 +7,14 @@ import { warning } from '../../core/finding.ts';
 import { type Finding, type Instance, InstanceSchema } from '../../gen/lightkeeper/v1/types_pb.ts';
 import { monotonic } from '../../host/clock.ts';
 
-/** An instance that takes longer does not answer. */
-const ANSWERS_WITHIN_MS = 5000;
-/** More than any answer of these two calls; a pipeline's last messages are in it. */
-const ANSWER_BYTES_MAX = 4 << 20;
-const ASK_AGAIN_MS = 200;
-/** Storage classes that keep their data as files in the working directory. */
+/** Most milliseconds of a request to an instance. */
+const RESPONSE_TIMEOUT_MS = 5000;
+/** Most bytes of a response. */
+// A pipeline status contains the last messages of the pipeline.
+const RESPONSE_BYTES_MAX = 4 << 20;
+/** Milliseconds between two requests while waiting. */
+const POLL_MS = 200;
+/** Storage classes that store their data as files in the working directory. */
 const FILE_STORAGES = new Set([
   'JsonKVStorage',
   'JsonDocStatusStorage',
@@ -22,18 +24,18 @@ const FILE_STORAGES = new Set([
 ]);
 const STORAGE_KINDS = ['kv', 'doc_status', 'graph', 'vector'] as const;
 
-/** How an instance is asked. */
+/** Settings for requests to an instance. */
 export interface InstanceSettings {
-  /** Where it serves, for instance http://127.0.0.1:9621. */
+  /** Base URL, such as http://127.0.0.1:9621. */
   readonly url: string;
   readonly apiKey: string;
-  /** Guard a graph of which a part is kept elsewhere. */
+  /** Whether to guard a graph of which a part is stored elsewhere. */
   readonly allowPartial: boolean;
 }
 
 type Fields = Readonly<Record<string, unknown>>;
 
-/** A LightRAG server that is asked what it is and whether it rests; old and new versions. */
+/** Queries a LightRAG server of any version for its settings and whether it is idle. */
 export class InstanceProbe {
   readonly settings: InstanceSettings;
 
@@ -41,30 +43,30 @@ export class InstanceProbe {
     this.settings = settings;
   }
 
-  /** What it says of itself; undefined if it does not answer. */
+  /** Returns its version and settings; undefined if it does not respond. */
   async describe(signal?: AbortSignal): Promise<Instance | undefined> {
     const health = await this.#get('/health', signal);
     return health === undefined ? undefined : instanceOf(this.settings.url, health);
   }
 
-  /** Whether nothing is being written; undefined if it does not say. */
-  async idle(signal?: AbortSignal): Promise<boolean | undefined> {
+  /** Reports whether nothing is being written; undefined if it does not respond. */
+  async isIdleStatus(signal?: AbortSignal): Promise<boolean | undefined> {
     const status = await this.#get('/documents/pipeline_status', signal);
     return status === undefined ? undefined : isIdle(status);
   }
 
-  /** Waits until it is idle, at most so long; answers what it said last. */
+  /** Waits at most `ms` milliseconds until it is idle. Returns its last response. */
   async waitUntilIdle(ms: number, signal?: AbortSignal): Promise<boolean | undefined> {
     const endMs = monotonic() + ms;
     for (;;) {
-      const idle = await this.idle(signal);
+      const idle = await this.isIdleStatus(signal);
       if (idle !== false || monotonic() >= endMs) return idle;
-      await sleep(ASK_AGAIN_MS, undefined, signal === undefined ? {} : { signal });
+      await sleep(POLL_MS, undefined, signal === undefined ? {} : { signal });
     }
   }
 
   async #get(path: string, signal: AbortSignal | undefined): Promise<Fields | undefined> {
-    const timeout = AbortSignal.timeout(ANSWERS_WITHIN_MS);
+    const timeout = AbortSignal.timeout(RESPONSE_TIMEOUT_MS);
     const { url, apiKey } = this.settings;
     try {
       const response = await fetch(new URL(path, url), {
@@ -80,7 +82,7 @@ export class InstanceProbe {
       return typeof body === 'object' && body !== null ? (body as Fields) : undefined;
     } catch (error) {
       signal?.throwIfAborted();
-      // Down, starting, or not LightRAG: the capture goes on without it, and says so.
+      // It is down, starting or not LightRAG. The caller reports that.
       if (error instanceof Error) return undefined;
       throw error;
     }
@@ -92,20 +94,20 @@ async function boundedText(response: Response): Promise<string> {
   let bytes = 0;
   for await (const part of response.body ?? []) {
     bytes += part.length;
-    if (bytes > ANSWER_BYTES_MAX) throw new Error('the answer is too long');
+    if (bytes > RESPONSE_BYTES_MAX) throw new Error('the response is too long');
     parts.push(part);
   }
   return Buffer.concat(parts).toString();
 }
 
-/** Whether a pipeline status says that nothing is under way. */
+/** Reports whether a pipeline status is that of an idle pipeline. */
 export function isIdle(status: Fields): boolean {
   const { busy, request_pending, scanning, destructive_busy, pending_enqueues, update_status } = status;
   if (busy !== false || request_pending === true) return false;
   if (scanning === true || destructive_busy === true) return false;
   if (typeof pending_enqueues === 'number' && pending_enqueues > 0) return false;
   if (typeof update_status !== 'object' || update_status === null) return true;
-  // Of kv data a flag means "not on disk yet"; of vectors and graph it means "to be read again".
+  // A flag of kv data means "not on disk yet"; one of vectors or the graph means "to be read again".
   return !Object.entries(update_status as Fields).some(
     ([namespace, flags]) => isKv(namespace) && [flags].flat().some((flag) => flag === true),
   );
@@ -145,36 +147,37 @@ function text(value: unknown): string {
   return typeof value === 'string' ? value.slice(0, 1000) : '';
 }
 
-/** The finding of an instance that was to be asked and does not answer. */
-export function silent({ url }: InstanceSettings): Finding {
+/** Returns the finding of an instance that does not respond. */
+export function silentFinding({ url }: InstanceSettings): Finding {
   return warning('instance_silent', url, {
-    message: 'the instance does not answer, or not as LightRAG does; it was captured without asking',
+    message: 'the instance does not respond as LightRAG does; the capture did not wait for it',
     hint: 'check --instance-url and the key, or ignore this while the instance is stopped',
   });
 }
 
 /**
- * What is wrong with guarding `dir` for this instance. Refuses one that keeps a part of the graph elsewhere, for a
- * snapshot of the rest could not be brought back to life.
+ * Checks that the files in `dir` are the whole graph of an instance. Returns findings; REFUSED if a part of the graph
+ * is stored elsewhere, unless `allowPartial` is set.
  */
+// A snapshot without that part could not be restored to a working graph.
 export function checkInstance(instance: Instance, dir: Uint8Array, allowPartial: boolean): Finding[] {
   const foreign = Object.entries(instance.storages).filter(([, name]) => !FILE_STORAGES.has(name));
   if (foreign.length > 0 && !allowPartial) {
     const list = foreign.map(([kind, name]) => `${kind} in ${name}`).join(', ');
     throw new LightkeeperError(
       'REFUSED',
-      `Cannot guard the graph of ${instance.url}: it keeps ${list}, outside of the directory`,
-      { hint: 'back those up by their own means, and guard the files alone with --allow-partial' },
+      `Cannot guard the graph of ${instance.url}: it stores ${list}, outside of the directory`,
+      { hint: 'back those up separately, and guard the files alone with --allow-partial' },
     );
   }
   const findings = foreign.map(([kind, name]) =>
     warning('outside_storage', kind, {
-      message: `the instance keeps it in ${name}: it is not in the snapshot`,
-      hint: 'back it up by its own means, at the same time',
+      message: `the instance stores it in ${name}; it is not in the snapshot`,
+      hint: 'back it up separately, at the same time',
     }),
   );
   const served = servedDir(instance);
-  if (served !== undefined && differs(served, dir)) {
+  if (served !== undefined && isOtherDirectory(served, dir)) {
     findings.push(
       warning('other_directory', served, {
         message: `the instance at ${instance.url} serves this directory, not the one that is guarded`,
@@ -190,13 +193,14 @@ function servedDir({ workingDir, workspace }: Instance): string | undefined {
   return workspace === '' ? workingDir : join(workingDir, workspace);
 }
 
-/** Whether a path is a directory here and another one. One that is not here is that of another container. */
-function differs(path: string, dir: Uint8Array): boolean {
+/** Reports whether a path is another directory than `dir`. */
+// A path that does not exist here is one of another container.
+function isOtherDirectory(path: string, dir: Uint8Array): boolean {
   const [served, guarded] = [path, Buffer.from(dir)].map((one) => {
     try {
       return statSync(one, { bigint: true });
     } catch {
-      // Not here, or not to be seen: nothing can be said of it.
+      // It does not exist here or cannot be accessed.
       return undefined;
     }
   });

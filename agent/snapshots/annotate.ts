@@ -17,7 +17,7 @@ import type { Store } from '../store/store.ts';
 import { Transaction } from '../store/transaction.ts';
 import { resolveSnapshot } from './resolve.ts';
 
-/** What names a snapshot in a request. */
+/** The fields of a request that identify a snapshot. */
 export interface SnapshotName {
   readonly snapshotId: string;
   readonly graphId: string;

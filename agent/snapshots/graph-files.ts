@@ -9,11 +9,12 @@ import { UnitKind_Value } from '../../gen/lightkeeper/store/v1/pack_pb.ts';
 import { FileType_Value } from '../../gen/lightkeeper/v1/types_pb.ts';
 import type { Store } from '../store/store.ts';
 
-/** Units are joined to chunks of this many bytes: each chunk costs something of its own. */
-const CHUNK_BYTES = 256 * 1024;
+/** Least bytes of a chunk, but for the last one of a file. */
+// Units are much smaller, and each chunk has a cost of its own.
+const CHUNK_BYTES_MIN = 256 * 1024;
 
-/** The bytes of a file as they were captured, read from the store and hashed on the way. */
-async function* bytesOf(store: Store, content: ListRoot | undefined): AsyncIterable<Buffer> {
+/** Yields the bytes of a stored file, with every unit's hash checked. */
+async function* readBytes(store: Store, content: ListRoot | undefined): AsyncIterable<Buffer> {
   let parts: Buffer[] = [];
   let length = 0;
   for await (const refs of store.units(content)) {
@@ -21,7 +22,7 @@ async function* bytesOf(store: Store, content: ListRoot | undefined): AsyncItera
       const unit = await store.readUnit(id, UnitKind_Value.BYTES);
       parts.push(unit);
       length += unit.length;
-      if (length < CHUNK_BYTES) continue;
+      if (length < CHUNK_BYTES_MIN) continue;
       yield Buffer.concat(parts);
       parts = [];
       length = 0;
@@ -30,21 +31,21 @@ async function* bytesOf(store: Store, content: ListRoot | undefined): AsyncItera
   if (length > 0) yield Buffer.concat(parts);
 }
 
-/** A name for the bytes of a file: two files with one are the same. */
-export function contentName(content: ListRoot | undefined): string {
+/** Returns a key that is equal for files with the same bytes. */
+export function contentKey(content: ListRoot | undefined): string {
   return hex(content?.entries ?? new Uint8Array());
 }
 
-/** A file of a graph in a snapshot. */
-export interface Content {
+/** A file of a graph in a snapshot, with its list of units. */
+export interface GraphContent {
   readonly path: string;
   readonly content: ListRoot | undefined;
 }
 
-/** A graph's files in a snapshot, each with its units. */
-export async function graphContents(store: Store, manifest: Manifest): Promise<Content[]> {
+/** Lists the files of the graph in a snapshot. */
+export async function graphContents(store: Store, manifest: Manifest): Promise<GraphContent[]> {
   const contents = new Map<string, ListRoot | undefined>();
-  const found: Content[] = [];
+  const found: GraphContent[] = [];
   for await (const file of store.files(manifest.files)) {
     const path = pathFromBytes(file.path);
     if (file.type === FileType_Value.REGULAR) contents.set(path, file.content);
@@ -56,30 +57,37 @@ export async function graphContents(store: Store, manifest: Manifest): Promise<C
   return found;
 }
 
-/** The same, to be read. */
-export async function graphFiles(store: Store, manifest: Manifest): Promise<GraphSource[]> {
+/** Lists the files of the graph in a snapshot as sources to read. */
+export async function graphSources(store: Store, manifest: Manifest): Promise<FileSource[]> {
   return (await graphContents(store, manifest)).map(({ path, content }) => ({
     path,
-    content: contentName(content),
+    contentKey: contentKey(content),
     units: content,
-    chunks: () => bytesOf(store, content),
+    chunks: () => readBytes(store, content),
   }));
 }
 
-/** A file of a graph, from wherever its bytes come. */
-export interface GraphSource {
-  /** From the directory, with slashes. */
+/** A file of a graph in a snapshot or in a directory. */
+export interface FileSource {
+  /** Path in the directory, with slashes. */
   readonly path: string;
-  /** A name for all its bytes, where there is one. */
-  readonly content?: string;
-  /** Its units, where it is in a snapshot. */
+  /** Key of all its bytes; undefined for a file that is not in a snapshot. */
+  readonly contentKey?: string;
+  /** List of its units; undefined for a file that is not in a snapshot. */
   readonly units?: ListRoot | undefined;
-  /** Its bytes, from the start; each chunk may be used again for the next. */
+  /** Yields its bytes from the start. The buffer of a chunk may be reused for the next one. */
   chunks(): AsyncIterable<Buffer>;
 }
 
-/** Gives a file to a reader, to its end or until that knows enough. Throws `LayoutError` for what is not UTF-8 or not in its layout. */
-export async function feedAll(source: GraphSource, reader: ChunkReader, signal?: AbortSignal): Promise<void> {
+/**
+ * Reads a file to its end, or until the reader needs no more of it. Throws `LayoutError` for a file that is not UTF-8
+ * or not in its layout.
+ */
+export async function readSource(
+  source: FileSource,
+  reader: ChunkReader,
+  signal?: AbortSignal,
+): Promise<void> {
   const feed = new Utf8Reader(reader);
   for await (const chunk of source.chunks()) {
     signal?.throwIfAborted();
@@ -89,8 +97,8 @@ export async function feedAll(source: GraphSource, reader: ChunkReader, signal?:
   feed.end();
 }
 
-/** All units of a file, in order. */
-export async function unitsOf(store: Store, content: ListRoot | undefined): Promise<NodeRef[]> {
+/** Lists all units of a file in order. */
+export async function listUnits(store: Store, content: ListRoot | undefined): Promise<NodeRef[]> {
   const all: NodeRef[] = [];
   for await (const refs of store.units(content)) all.push(...refs);
   return all;

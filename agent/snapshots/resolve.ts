@@ -4,7 +4,7 @@ import { gradeOf, isStored, isUsable, type StoredSnapshot } from '../../core/sna
 import { Grade_Value } from '../../gen/lightkeeper/v1/types_pb.ts';
 import type { Store } from '../store/store.ts';
 
-/** Fewest digits that may name a snapshot. */
+/** Fewest digits of an abbreviated snapshot id. */
 const PREFIX_DIGITS_MIN = 8;
 
 /**
@@ -16,7 +16,7 @@ export async function resolveSnapshot(store: Store, name: string, graphId: strin
   if (!/^[0-9a-f]+$/i.test(name) || name.length < PREFIX_DIGITS_MIN || name.length > SNAPSHOT_ID_DIGITS) {
     throw new LightkeeperError(
       'INVALID_ARGUMENT',
-      `Cannot use "${name}" as a snapshot: it is no id and not "latest"`,
+      `Cannot use "${name}" as a snapshot: it is not an id, "latest" or "latest-valid"`,
       {
         hint: `give ${PREFIX_DIGITS_MIN} to ${SNAPSHOT_ID_DIGITS} hex digits, "latest" or "latest-valid"`,
       },
@@ -24,16 +24,16 @@ export async function resolveSnapshot(store: Store, name: string, graphId: strin
   }
   const found: StoredSnapshot[] = [];
   for (const at of await store.index.recordsByPrefix(name.toLowerCase())) {
-    const record = await store.index.record(at);
-    if (record === undefined || !isStored(record)) continue;
-    if (graphId === '' || record.manifest.graphId === graphId) found.push(record);
+    const snapshot = await store.index.record(at);
+    if (snapshot === undefined || !isStored(snapshot)) continue;
+    if (graphId === '' || snapshot.manifest.graphId === graphId) found.push(snapshot);
   }
   const [first, second] = found;
   if (first === undefined) throw notFound(name, graphId);
   if (second !== undefined) {
     throw new LightkeeperError(
       'INVALID_ARGUMENT',
-      `Cannot use "${name}" as a snapshot: more than one begins so`,
+      `Cannot use "${name}" as a snapshot: several snapshot ids begin with it`,
       {
         hint: 'give more digits',
       },
@@ -45,35 +45,33 @@ export async function resolveSnapshot(store: Store, name: string, graphId: strin
 async function latest(store: Store, name: string, graphId: string): Promise<StoredSnapshot> {
   const graph = graphId === '' ? await onlyGraph(store) : graphId;
   const fits =
-    name === 'latest' ? (record: StoredSnapshot) => gradeOf(record) !== Grade_Value.TORN : isUsable;
+    name === 'latest' ? (snapshot: StoredSnapshot) => gradeOf(snapshot) !== Grade_Value.TORN : isUsable;
   let ungraded = 0;
-  for await (const [, record] of store.index.records({ graphId: graph })) {
-    if (!isStored(record)) continue;
-    if (fits(record)) return record;
-    if (gradeOf(record) === Grade_Value.UNGRADED) ungraded += 1;
+  for await (const [, snapshot] of store.index.records({ graphId: graph })) {
+    if (!isStored(snapshot)) continue;
+    if (fits(snapshot)) return snapshot;
+    if (gradeOf(snapshot) === Grade_Value.UNGRADED) ungraded += 1;
   }
   if (name === 'latest' || ungraded === 0) throw notFound(name, graph);
   throw new LightkeeperError(
     'NOT_FOUND',
-    `Cannot find a usable snapshot of graph "${graph}": nobody has looked into the ${ungraded} that there are`,
-    {
-      hint: 'take one without --no-grade: it grades a directory that has not changed too; or name one by its id',
-    },
+    `Cannot find a usable snapshot of graph "${graph}": ${ungraded} of its snapshots ${ungraded === 1 ? 'is' : 'are'} not graded`,
+    { hint: 'take one without --no-grade, which grades an unchanged directory too, or name one by its id' },
   );
 }
 
-/** The graph that is meant where none is named: the only one. */
+/** Returns the only graph of a store. NOT_FOUND if it has none, INVALID_ARGUMENT if it has several. */
 export async function onlyGraph(store: Store): Promise<string> {
   const [first, second] = await store.index.graphs();
   if (first === undefined) {
-    throw new LightkeeperError('NOT_FOUND', `Cannot find a snapshot in "${store.root}": it holds none`, {
+    throw new LightkeeperError('NOT_FOUND', `Cannot find a snapshot in "${store.root}": it has no snapshot`, {
       hint: 'take one with lightkeeper snapshot',
     });
   }
   if (second !== undefined) {
     throw new LightkeeperError(
       'INVALID_ARGUMENT',
-      `Cannot choose a snapshot in "${store.root}": it holds several graphs`,
+      `Cannot choose a snapshot in "${store.root}": it has several graphs`,
       {
         hint: 'name the graph with --graph',
       },
@@ -82,7 +80,7 @@ export async function onlyGraph(store: Store): Promise<string> {
   return first;
 }
 
-/** The error of a snapshot that is not there. */
+/** Returns the error of a snapshot that does not exist. */
 export function notFound(name: string, graphId: string): LightkeeperError {
   const where = graphId === '' ? '' : ` of graph "${graphId}"`;
   return new LightkeeperError('NOT_FOUND', `Cannot find the snapshot "${name}"${where}: there is none`, {

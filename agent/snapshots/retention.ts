@@ -33,7 +33,7 @@ import {
 } from '../store/upkeep/collect-garbage.ts';
 import { resolveSnapshot } from './resolve.ts';
 
-/** A snapshot that is to be deleted, and why. */
+/** A snapshot to delete, with the reason. */
 interface Removal {
   readonly digest: Uint8Array;
   readonly reason: string;
@@ -48,8 +48,8 @@ export async function pruneSnapshots(
   if (policy === undefined || isEmptyPolicy(policy)) {
     throw new LightkeeperError(
       'REFUSED',
-      'Cannot prune as the policy is empty: it would keep nothing but the last points',
-      { hint: 'say what to keep, for instance --keep-within 1d --keep-daily 30' },
+      'Cannot prune as the policy is empty: it would delete all but the last points',
+      { hint: 'set a rule, for instance --keep-within 1d --keep-daily 30' },
     );
   }
   return await store.exclusively(async () => {
@@ -78,13 +78,14 @@ export async function pruneSnapshots(
   });
 }
 
-/** Reports whether a policy would remove anything of a graph. That needs only the records, not the units. */
+/** Reports whether a policy would remove any snapshot of a graph. */
+// It reads the records only, and no units.
 export async function wouldPrune(store: Store, graphId: string, policy: RetentionPolicy): Promise<boolean> {
   checkClock(await newestMs(store, graphId));
   return (await planGraph(store, graphId, policy)).removals.length > 0;
 }
 
-/** Frees the space of what no snapshot needs: deleted snapshots, and data of captures that were killed. */
+/** Frees the space of deleted snapshots and of captures that were killed. */
 export async function sweepStore(store: Store): Promise<void> {
   await store.exclusively(() => collect(store, () => {}));
 }
@@ -144,7 +145,7 @@ async function planGraph(
   return { plan, removals };
 }
 
-/** Reports whether the graph has another point that is worth as much, or more. */
+/** Reports whether the graph has another snapshot of at least the same worth. */
 async function hasAnother(store: Store, snapshot: StoredSnapshot): Promise<boolean> {
   const worths = ['broken', 'ungraded', 'usable'];
   const own = worths.indexOf(worthOf(snapshot));
@@ -156,19 +157,19 @@ async function hasAnother(store: Store, snapshot: StoredSnapshot): Promise<boole
   return false;
 }
 
-function candidate(record: StoredSnapshot): Candidate {
+function candidate(snapshot: StoredSnapshot): Candidate {
   return {
-    snapshotId: idOf(record),
-    capturedMs: capturedMs(record.manifest),
-    tags: record.tags,
-    pinned: record.pinned,
-    worth: worthOf(record),
-    side: isChangedCut(record.manifest),
-    alarming: isAlarming(record),
+    snapshotId: idOf(snapshot),
+    capturedMs: capturedMs(snapshot.manifest),
+    tags: snapshot.tags,
+    pinned: snapshot.pinned,
+    worth: worthOf(snapshot),
+    side: isChangedCut(snapshot.manifest),
+    alarming: isAlarming(snapshot),
   };
 }
 
-function worthOf(record: StoredSnapshot): Candidate['worth'] {
-  if (isUsable(record)) return 'usable';
-  return gradeOf(record) === Grade_Value.UNGRADED ? 'ungraded' : 'broken';
+function worthOf(snapshot: StoredSnapshot): Candidate['worth'] {
+  if (isUsable(snapshot)) return 'usable';
+  return gradeOf(snapshot) === Grade_Value.UNGRADED ? 'ungraded' : 'broken';
 }

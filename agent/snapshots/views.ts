@@ -19,30 +19,30 @@ function parentId(manifest: Manifest): string {
   return manifest.parentDigest.length === 0 ? '' : snapshotIdOf(manifest.parentDigest);
 }
 
-/** Findings of a capture, and of the graph in what it took, errors first. */
+/** Returns the alarms and findings of a snapshot and its grade, errors first. */
 export function allFindings(
-  record: StoredSnapshot,
-  captured: readonly Finding[] = record.manifest.findings,
+  stored: StoredSnapshot,
+  captured: readonly Finding[] = stored.manifest.findings,
 ): Finding[] {
-  const all = [...alarmsOf(record), ...(record.graded?.findings ?? []), ...captured];
+  const all = [...alarmsOf(stored), ...(stored.graded?.findings ?? []), ...captured];
   const isError = ({ severity }: Finding) => severity === Severity_Value.ERROR;
   return [...all.filter(isError), ...all.filter((finding) => !isError(finding))];
 }
 
-/** A snapshot as people see it. */
+/** Returns a snapshot as the API shows it. */
 export function snapshotView(
-  record: StoredSnapshot,
+  stored: StoredSnapshot,
   more: { unchanged?: boolean; confirmedAtMs?: number | undefined; findings?: readonly Finding[] } = {},
 ): Snapshot {
-  const { manifest, measured, graded } = record;
+  const { manifest, measured, graded } = stored;
   const { source, totals, capturedAt } = manifest;
   const snapshot = create(SnapshotSchema, {
-    snapshotId: idOf(record),
+    snapshotId: idOf(stored),
     graphId: manifest.graphId,
-    position: positionView(manifest, record.digest),
+    position: positionView(manifest, stored.digest),
     parentId: parentId(manifest),
-    grade: gradeOf(record),
-    usable: isUsable(record),
+    grade: gradeOf(stored),
+    usable: isUsable(stored),
     cutMethod: manifest.cutMethod,
     durationMs: measured?.durationMs ?? 0n,
     unchanged: more.unchanged ?? false,
@@ -52,16 +52,16 @@ export function snapshotView(
     storedBytes: measured?.storedBytes ?? 0n,
     units: totals?.units ?? 0n,
     newUnits: measured?.newUnits ?? 0,
-    findings: [...(more.findings ?? allFindings(record))],
-    tags: { ...record.tags },
-    pinned: record.pinned,
+    findings: [...(more.findings ?? allFindings(stored))],
+    tags: { ...stored.tags },
+    pinned: stored.pinned,
     description: manifest.description,
     host: source?.host ?? '',
     dir: source === undefined ? '' : bytesText(source.dir),
     gradeMs: graded?.durationMs ?? 0n,
     summary: graded?.summary ?? '',
-    alarms: [...alarmsOf(record)],
-    acknowledged: record.acknowledged?.reason ?? '',
+    alarms: [...alarmsOf(stored)],
+    acknowledged: stored.acknowledged?.reason ?? '',
   });
   if (graded?.stats !== undefined) snapshot.stats = graded.stats;
   if (capturedAt !== undefined) snapshot.capturedAt = capturedAt;
@@ -70,29 +70,29 @@ export function snapshotView(
   return snapshot;
 }
 
-/** A snapshot as one line of a list. */
-export function summaryView(record: StoredSnapshot): SnapshotSummary {
-  const { manifest, measured, graded } = record;
+/** Returns a snapshot as a list of the API shows it. */
+export function summaryView(stored: StoredSnapshot): SnapshotSummary {
+  const { manifest, measured, graded } = stored;
   const summary = create(SnapshotSummarySchema, {
-    snapshotId: idOf(record),
+    snapshotId: idOf(stored),
     graphId: manifest.graphId,
-    position: positionView(manifest, record.digest),
+    position: positionView(manifest, stored.digest),
     parentId: parentId(manifest),
-    grade: gradeOf(record),
-    usable: isUsable(record),
+    grade: gradeOf(stored),
+    usable: isUsable(stored),
     rawBytes: manifest.totals?.rawBytes ?? 0n,
     newBytes: measured?.newBytes ?? 0n,
     storedBytes: measured?.storedBytes ?? 0n,
-    tags: { ...record.tags },
-    pinned: record.pinned,
+    tags: { ...stored.tags },
+    pinned: stored.pinned,
     summary: [manifest.description, graded?.summary ?? ''].filter((text) => text !== '').join('; '),
-    alarming: isAlarming(record),
+    alarming: isAlarming(stored),
   });
   if (manifest.capturedAt !== undefined) summary.capturedAt = manifest.capturedAt;
   return summary;
 }
 
-/** A file of a snapshot as people see it. */
+/** Returns a file of a snapshot as the API shows it. */
 export function fileView(file: FileEntry): File {
   const path = pathFromBytes(file.path);
   const seconds = file.mtimeNs / 1_000_000_000n;

@@ -14,60 +14,63 @@ import type { Finding } from '../../gen/lightkeeper/v1/types_pb.ts';
 import { now } from '../../host/clock.ts';
 import { below, INCOMPLETE_MARK, isTemp, keptTime, NEVER, OWN_FOLDER, TEMP_YOUNG_MS } from './names.ts';
 
-/** Names that are looked at between two turns of the event loop. */
+/** Names scanned between two turns of the event loop. */
 const ENTRIES_A_TURN = 500;
 
-/** What a stat scan saw of one name. */
+/** One name in a directory with its status. */
 export interface Entry {
   readonly path: BytePath;
   readonly type: 'file' | 'dir' | 'symlink';
+  /** Bytes of a file; 0 for other types. */
   readonly size: number;
   readonly mode: number;
   readonly uid: number;
   readonly gid: number;
   readonly mtimeNs: bigint;
   readonly ctimeNs: bigint;
-  /** Device and inode, for files with more than one name; else empty. */
+  /** Device and inode of a file with several names; empty for others. */
   readonly links: string;
-  /** Of a symlink. */
+  /** Target of a symlink; empty for other types. */
   readonly target: BytePath;
 }
 
-/** One look at a whole directory. */
+/** The names of a directory at one time. */
 export interface Scan {
   /** The directory itself. */
   readonly root: Entry;
-  /** In order of the paths. */
+  /** Names below it, sorted by path. */
   readonly entries: readonly Entry[];
   readonly findings: readonly Finding[];
-  /** LightRAG's temporary and lock files. */
-  readonly beside: readonly Entry[];
-  /** The newest change time of anything looked at, LightRAG's temporary files and locks included. */
+  /** LightRAG's temporary and lock files, which are not captured. */
+  readonly transient: readonly Entry[];
+  /** Newest change time in nanoseconds, that of LightRAG's temporary and lock files included. */
   readonly newestNs: bigint;
+  /** Size of all files. */
   readonly rawBytes: number;
+  /** Size of the largest file. */
   readonly largestBytes: number;
-  /** The scan took this long. */
+  /** Duration of the scan in milliseconds. */
   readonly tookMs: number;
 }
 
-/** The finding of a name that cannot be read. */
-export function unreadable(path: BytePath, code: string): Finding {
+/** Returns the finding of a name that cannot be read. */
+export function unreadableFinding(path: BytePath, code: string): Finding {
   return errorFinding('unreadable', pathText(path), {
     message: `it cannot be read (${code}) and is not in the snapshot`,
     hint:
       code === 'EIO'
-        ? 'the disk reports errors: look at the kernel log'
+        ? 'the disk reports errors: check the kernel log'
         : 'give the agent the right to read it, or exclude it',
   });
 }
 
-/** What a scan is told. */
+/** Options of a scan. */
 export interface ScanOptions {
-  /** Patterns of names that are left out beside those that always are. */
+  /** Patterns of names to leave out, in addition to those that always are. */
   readonly exclude?: readonly string[];
-  /** Direct subfolders that are left out: they are guarded by themselves. */
-  readonly leaveOut?: ReadonlySet<BytePath> | undefined;
-  /** The store, which may lie inside the directory. */
+  /** Direct subfolders to leave out, as they are graphs of their own. */
+  readonly workspaces?: ReadonlySet<BytePath> | undefined;
+  /** Path of the store, which may lie inside the directory. */
   readonly store?: string;
   readonly signal?: AbortSignal;
 }
@@ -75,67 +78,65 @@ export interface ScanOptions {
 class Scanner {
   readonly entries: Entry[] = [];
   readonly findings: Finding[] = [];
-  readonly beside: Entry[] = [];
+  readonly transient: Entry[] = [];
   newestNs = 0n;
   readonly #dir: Uint8Array;
   readonly #exclude: ((path: BytePath) => boolean)[];
-  readonly #leaveOut: ReadonlySet<BytePath>;
+  readonly #workspaces: ReadonlySet<BytePath>;
   readonly #store: { dev: bigint; ino: bigint } | undefined;
 
   constructor(dir: Uint8Array, options: ScanOptions) {
     this.#dir = dir;
     this.#exclude = (options.exclude ?? []).map(pathMatcher);
-    this.#leaveOut = options.leaveOut ?? new Set();
-    this.#store = options.store === undefined ? undefined : identity(options.store);
+    this.#workspaces = options.workspaces ?? new Set();
+    this.#store = options.store === undefined ? undefined : identityOf(options.store);
   }
 
-  /** Names below `folder`, each looked at; answers the folders among them. */
-  look(folder: BytePath): BytePath[] {
+  /** Scans the names in a folder. Returns the folders among them. */
+  scanFolder(folder: BytePath): BytePath[] {
     const folders: BytePath[] = [];
     let names: Buffer[];
     try {
       names = readdirSync(below(this.#dir, folder), { encoding: 'buffer' });
     } catch (error) {
-      this.#cannot(folder, error);
+      this.#unreadable(folder, error);
       return folders;
     }
     for (const name of names) {
       const path = folder === '' ? name.toString('latin1') : `${folder}/${name.toString('latin1')}`;
-      if (this.#lookAt(path, name.length)) folders.push(path);
+      if (this.#scanName(path, name.length)) folders.push(path);
     }
     return folders;
   }
 
-  #cannot(path: BytePath, error: unknown): void {
+  #unreadable(path: BytePath, error: unknown): void {
     const code = systemCode(error);
-    // Gone since it was listed: the second scan will say so.
-    if (code === 'ENOENT' || code === 'ENOTDIR') {
-      if (path !== '') return;
-    }
+    // It is gone since it was listed. The second scan finds the difference.
+    if (path !== '' && (code === 'ENOENT' || code === 'ENOTDIR')) return;
     if (path === '') throw ioError('read', bytesText(this.#dir), error);
     if (code === 'ENAMETOOLONG') {
       this.#tooLong(path);
       return;
     }
-    this.findings.push(unreadable(path, code ?? 'unknown'));
+    this.findings.push(unreadableFinding(path, code ?? 'unknown'));
   }
 
   #tooLong(path: BytePath): void {
     this.findings.push(
       errorFinding('path_too_long', pathText(path), {
-        message: 'its path is too long to be kept; nor is what is below it',
-        hint: 'use shorter names, or protect a folder further down by itself',
+        message: 'its path is too long; it and all names below it are not in the snapshot',
+        hint: 'use shorter names, or protect a deeper folder on its own',
       }),
     );
   }
 
-  /** Answers whether the name is a folder to look into. */
-  #lookAt(path: BytePath, nameBytes: number): boolean {
+  /** Scans one name. Returns whether it is a folder to scan. */
+  #scanName(path: BytePath, nameBytes: number): boolean {
     let stat: ReturnType<typeof statOf>;
     try {
       stat = statOf(below(this.#dir, path));
     } catch (error) {
-      this.#cannot(path, error);
+      this.#unreadable(path, error);
       return false;
     }
     const isStore = this.#store !== undefined && stat.ino === this.#store.ino && stat.dev === this.#store.dev;
@@ -148,20 +149,20 @@ class Scanner {
       );
       return false;
     }
-    // A log that somebody left out may grow for ever; a temporary file that grows is a flush under way.
-    if (path === OWN_FOLDER || this.#leaveOut.has(path)) return false;
+    // Excluded names do not count as changes, as a log may grow all the time. Temporary files do: they mean a flush.
+    if (path === OWN_FOLDER || this.#workspaces.has(path)) return false;
     if (this.#exclude.some((matches) => matches(path))) return false;
     if (stat.ctimeNs > this.newestNs) this.newestNs = stat.ctimeNs;
     if (NEVER.test(path)) {
-      if (isTemp(path)) this.#temp(path, stat.ctimeNs);
-      this.beside.push(entryOf(path, 'file', stat, ''));
+      if (isTemp(path)) this.#checkTemporary(path, stat.ctimeNs);
+      this.transient.push(entryOf(path, 'file', stat, ''));
       return false;
     }
     if (path === INCOMPLETE_MARK) {
       this.findings.push(
         warning('restore_incomplete', path, {
           message: 'a restore to this directory was interrupted: files may be missing or cut',
-          hint: 'restore again to another directory; remove this file if all is well',
+          hint: 'restore again to another directory; remove this file if the directory is complete',
         }),
       );
       return false;
@@ -170,20 +171,20 @@ class Scanner {
       this.#tooLong(path);
       return false;
     }
-    return this.#keep(path, stat);
+    return this.#addEntry(path, stat);
   }
 
-  #temp(path: BytePath, ctimeNs: bigint): void {
+  #checkTemporary(path: BytePath, ctimeNs: bigint): void {
     if (now() - Number(ctimeNs / 1_000_000n) < TEMP_YOUNG_MS) return;
     this.findings.push(
       warning('stale_temp', pathText(path), {
-        message: 'a writer that ended in the middle of a flush has left it behind; it is not kept',
+        message: 'a writer left it behind when it ended during a flush; it is not in the snapshot',
         hint: 'remove it while the instance is stopped',
       }),
     );
   }
 
-  #keep(path: BytePath, stat: ReturnType<typeof statOf>): boolean {
+  #addEntry(path: BytePath, stat: ReturnType<typeof statOf>): boolean {
     const type = stat.isFile()
       ? 'file'
       : stat.isDirectory()
@@ -195,7 +196,7 @@ class Scanner {
       const what = stat.isFIFO() ? 'a FIFO' : stat.isSocket() ? 'a socket' : 'a device';
       this.findings.push(
         warning('special_file', pathText(path), {
-          message: `it is ${what} and is not kept`,
+          message: `it is ${what} and is not in the snapshot`,
           hint: 'exclude it to silence this',
         }),
       );
@@ -206,14 +207,14 @@ class Scanner {
       try {
         target = readlinkSync(below(this.#dir, path), { encoding: 'buffer' }).toString('latin1');
       } catch (error) {
-        this.#cannot(path, error);
+        this.#unreadable(path, error);
         return false;
       }
     }
     if (stat.mtimeNs !== keptTime(stat.mtimeNs)) {
       this.findings.push(
         warning('time_out_of_range', pathText(path), {
-          message: 'its time is before 1677 or after 2262; the nearest that can be kept is kept',
+          message: 'its time is before 1677 or after 2262; the nearest time in that range is stored',
           hint: 'set its time with touch',
         }),
       );
@@ -247,17 +248,17 @@ function statOf(path: Buffer) {
   return lstatSync(path, { bigint: true });
 }
 
-function identity(path: string): { dev: bigint; ino: bigint } | undefined {
+function identityOf(path: string): { dev: bigint; ino: bigint } | undefined {
   try {
     const { dev, ino } = lstatSync(realpathSync(path), { bigint: true });
     return { dev, ino };
   } catch (error) {
     if (systemCode(error) === 'ENOENT') return undefined;
-    throw ioError('look at', path, error);
+    throw ioError('read', path, error);
   }
 }
 
-/** What the directory itself is; refuses one that is not there, is none, is the store or lies inside it. */
+/** Returns the status of a directory to protect. Throws if it is not a directory, is missing or is in the store. */
 export function checkDirectory(dir: Uint8Array, store?: string): ReturnType<typeof statOf> {
   const name = bytesText(dir);
   let real: Buffer;
@@ -282,9 +283,9 @@ export function checkDirectory(dir: Uint8Array, store?: string): ReturnType<type
   return stat;
 }
 
-/** Whether a path without symlinks is a folder or lies below it. */
+/** Reports whether a path without symlinks is a folder or lies below it. */
 export function isWithin(real: Buffer, folder: string): boolean {
-  const own = identity(folder);
+  const own = identityOf(folder);
   if (own === undefined) return false;
   for (let path = real.toString('latin1'); ; path = dirname(path)) {
     const { dev, ino } = statOf(Buffer.from(path, 'latin1'));
@@ -294,22 +295,22 @@ export function isWithin(real: Buffer, folder: string): boolean {
 }
 
 /**
- * Looks at every name below a directory. Names that vanish meanwhile are left out, those that cannot be kept
- * become findings. Refuses what `checkDirectory` refuses.
+ * Scans all names below a directory. Names that vanish meanwhile are left out; names that cannot be stored become
+ * findings. Throws what `checkDirectory` throws.
  */
 export async function scan(dir: Uint8Array, options: ScanOptions = {}): Promise<Scan> {
   const started = performance.now();
   const rootStat = checkDirectory(dir, options.store);
   const scanner = new Scanner(dir, options);
   scanner.newestNs = rootStat.ctimeNs;
-  let turn = 0;
+  let scanned = 0;
   for (const stack: BytePath[] = ['']; stack.length > 0; ) {
     options.signal?.throwIfAborted();
     const before = scanner.entries.length;
-    for (const folder of scanner.look(stack.pop() as BytePath)) stack.push(folder);
-    turn += scanner.entries.length - before + 1;
-    if (turn >= ENTRIES_A_TURN) {
-      turn = 0;
+    for (const folder of scanner.scanFolder(stack.pop() as BytePath)) stack.push(folder);
+    scanned += scanner.entries.length - before + 1;
+    if (scanned >= ENTRIES_A_TURN) {
+      scanned = 0;
       await new Promise((resolve) => setImmediate(resolve));
     }
   }
@@ -320,13 +321,13 @@ export async function scan(dir: Uint8Array, options: ScanOptions = {}): Promise<
     rawBytes += size;
     if (size > largestBytes) largestBytes = size;
   }
-  const { findings, beside, newestNs } = scanner;
+  const { findings, transient, newestNs } = scanner;
   const root = entryOf('', 'dir', rootStat, '');
   const tookMs = performance.now() - started;
-  return { root, entries, findings, beside, newestNs, rawBytes, largestBytes, tookMs };
+  return { root, entries, findings, transient, newestNs, rawBytes, largestBytes, tookMs };
 }
 
-/** The first difference between two looks at one directory, or undefined. */
+/** Returns the first name that differs between two scans; undefined if none does. */
 export function firstDifference(a: Scan, b: Scan): BytePath | undefined {
   for (let i = 0; i < Math.max(a.entries.length, b.entries.length); i++) {
     const before = a.entries[i];
@@ -337,7 +338,7 @@ export function firstDifference(a: Scan, b: Scan): BytePath | undefined {
   return undefined;
 }
 
-/** Whether nothing about a name has changed that a capture would see. */
+/** Reports whether two entries are equal in all that a capture stores or compares. */
 export function sameEntry(a: Entry, b: Entry): boolean {
   return (
     a.path === b.path &&

@@ -4,15 +4,16 @@ import { graphIdOf } from '../../core/manifest.ts';
 import type { BytePath } from '../../core/path.ts';
 import { below } from './names.ts';
 
-/** Names of the files that LightRAG keeps in a working directory, and in each workspace below it. */
+/** Pattern of the files that LightRAG writes into a working directory and each workspace below it. */
 const LIGHTRAG_FILE = /^(?:kv_store_.+\.json|vdb_.+\.json|graph_.+\.graphml)$/;
 
-/** Names of a subfolder that are looked at: a workspace has about twelve. */
-const NAMES_LOOKED_AT = 1000;
+/** Most names of a subfolder that are checked. */
+// A workspace has about twelve.
+const NAMES_MAX = 1000;
 
 /**
- * The direct subfolders of a directory that hold LightRAG's files: workspaces, each a graph of its own. Empty
- * where the directory cannot be read.
+ * Lists the workspaces in a directory: its direct subfolders with LightRAG's files. Empty if the directory cannot be
+ * read.
  */
 export function workspacesIn(dir: Uint8Array): BytePath[] {
   return foldersIn(dir).filter((folder) => holdsGraph(below(dir, folder)));
@@ -26,7 +27,7 @@ function foldersIn(dir: Uint8Array): BytePath[] {
       .filter((name) => !name.startsWith('.'))
       .sort();
   } catch {
-    // What is wrong with the directory the scan will say.
+    // The scan of the directory reports the error.
     return [];
   }
 }
@@ -34,10 +35,10 @@ function foldersIn(dir: Uint8Array): BytePath[] {
 function holdsGraph(folder: Buffer): boolean {
   try {
     return readdirSync(folder)
-      .slice(0, NAMES_LOOKED_AT)
+      .slice(0, NAMES_MAX)
       .some((name) => LIGHTRAG_FILE.test(name));
   } catch {
-    // Not to be read, or gone: the scan of the whole directory says so.
+    // It cannot be read or is gone. The scan of the whole directory reports that.
     return false;
   }
 }
@@ -48,7 +49,7 @@ export interface GraphPlace {
   readonly dir: Uint8Array;
 }
 
-/** A graph, and each workspace below it as a graph of its own: `ID.W`. */
+/** Lists the graph of a directory and each workspace below it, which is the graph `ID.W`. */
 export function splitGraph({ graphId, dir }: GraphPlace): GraphPlace[] {
   const id = graphId === '' ? graphIdOf(basename(Buffer.from(dir).toString())) : graphId;
   const workspaces = workspacesIn(dir).map((workspace) => ({
@@ -58,7 +59,7 @@ export function splitGraph({ graphId, dir }: GraphPlace): GraphPlace[] {
   return [{ graphId: id, dir }, ...workspaces];
 }
 
-/** The graph id of a workspace. */
+/** Returns the graph id of a workspace. */
 export function workspaceId(graphId: string, workspace: BytePath): string {
   return graphIdOf(`${graphId}.${Buffer.from(workspace, 'latin1').toString()}`);
 }

@@ -45,7 +45,7 @@ export function gradeOf(findings: readonly Finding[]): Grade_Value {
 }
 
 /** Conditions under which a settled state was captured. */
-export interface Circumstances {
+export interface GradeConditions {
   /** Whether the instance reported before and after that it was idle. */
   readonly idle: boolean;
   /** Milliseconds for which the directory is known to be unchanged. */
@@ -87,7 +87,7 @@ export function mayStand({ severity, code }: Finding): boolean {
 export function judge(
   findings: readonly Finding[],
   ofCapture: readonly Finding[],
-  circumstances: Circumstances,
+  circumstances: GradeConditions,
 ): Judgement {
   const { idle, unchangedMs, sightings, elapsedMs, isCapture = true } = circumstances;
   const known = new Map(sightings.map((sighting) => [hex(sighting.key), aged(sighting.standing, elapsedMs)]));

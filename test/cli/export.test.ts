@@ -29,7 +29,7 @@ suite('export', () => {
     place.write('kv_store_doc_status.json', '{}');
     await place.snapshot({}, '--no-grade');
     const gone = await place.fails(['export', '--document', id, '--store', place.store], 1);
-    assert.match(String(gone.message), /does not have it/);
+    assert.match(String(gone.message), /does not contain it/);
     const words = ['export', '--document', id, '--snapshot', String(before.snapshotId).slice(0, 8)];
     const answer = await place.json(words);
     assert.deepEqual([answer.documentId, answer.snapshotId], [id, before.snapshotId]);
@@ -52,7 +52,7 @@ suite('export', () => {
     truncateSync(join(place.dir, DOCUMENTS), 100);
     await place.snapshot({}, '--no-grade');
     const { message } = await place.fails(['export', '--document', 'doc-1', '--store', place.store], 1);
-    assert.match(String(message), /"kv_store_full_docs\.json" in it is not whole: .* it ends in the middle/);
+    assert.match(String(message), /"kv_store_full_docs\.json" in it is malformed: .* it ends in the middle/);
   });
 
   it('needs the id of a document in the snapshot', async () => {

@@ -291,10 +291,10 @@ describe('restore --in-place', { concurrency: 3 }, () => {
       atEnd(t, () => http.close());
       const { port } = http.address() as { port: number };
       const ask = (url: string) => one.run('--instance-url', url);
-      assertAlive(await ask(`http://127.0.0.1:${port}/`), /something answers at/);
+      assertAlive(await ask(`http://127.0.0.1:${port}/`), /something listens at/);
       assertAlive(await ask('http://no-such-host.invalid/'), /is not known \(E\w+\)|not resolved in time/);
       const wrong = await ask('the instance');
-      assertRefused(wrong, { code: 2, error: /it is no URL/, hint: /http:/ });
+      assertRefused(wrong, { code: 2, error: /it is not an HTTP URL/, hint: /http:/ });
       one.assertUntouched();
     });
 

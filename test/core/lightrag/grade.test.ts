@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { errorFinding, finding, warning } from '../../../core/finding.ts';
 import {
-  type Circumstances,
+  type GradeConditions,
   judge,
   mayStand,
   STANDS_MS,
@@ -12,14 +12,18 @@ import {
 import type { Sighting } from '../../../gen/lightkeeper/store/v1/annotation_pb.ts';
 import { type Finding, Grade_Value, Severity_Value } from '../../../gen/lightkeeper/v1/types_pb.ts';
 
-const NEW: Circumstances = { idle: false, unchangedMs: 0, sightings: [], elapsedMs: 0 };
+const NEW: GradeConditions = { idle: false, unchangedMs: 0, sightings: [], elapsedMs: 0 };
 const MINUTE = 60_000;
 
 function lack(code = 'chunk_without_vector', keys: string[] = ['chunk-1']): Finding {
   return errorFinding(code, 'kv_store_text_chunks.json', { message: 'm', count: keys.length, keys });
 }
 
-function gradeOf(findings: Finding[], more: Partial<Circumstances> = {}, ofCapture: Finding[] = []): string {
+function gradeOf(
+  findings: Finding[],
+  more: Partial<GradeConditions> = {},
+  ofCapture: Finding[] = [],
+): string {
   return Grade_Value[judge(findings, ofCapture, { ...NEW, ...more }).grade];
 }
 
