@@ -51,6 +51,7 @@ async function addCommands(program: Command, word: string | undefined): Promise<
   if (wants('verify', 'repair')) (await import('./commands/verify.ts')).addChecking(program);
   if (wants('prune', 'delete', 'pin', 'unpin', 'tag', 'ack', 'findings'))
     (await import('./commands/retention.ts')).addKeeping(program);
+  if (wants('version')) (await import('./commands/version.ts')).addVersion(program);
 }
 
 function newProgram(): Command {
@@ -58,7 +59,7 @@ function newProgram(): Command {
     .description(
       'Keeps LightRAG graph instances alive: checked, deduplicated snapshots of a directory that never rests.',
     )
-    .version(version, '--version')
+    .version(version, '-V, --version', 'print the version')
     .exitOverride()
     .configureOutput({ writeErr: () => {} })
     .showHelpAfterError(false);
