@@ -115,7 +115,7 @@ export async function recoverUnderLock(dir: Uint8Array): Promise<Finding[]> {
     const findings = await rollForward(dir, journal);
     return [
       warning('restore_rolled_forward', bytesText(dir), {
-        message: `an interrupted restore in place has been finished: the directory holds snapshot ${journal.snapshotId}`,
+        message: `an interrupted restore in place has been finished: the directory holds the whole snapshot ${journal.snapshotId}`,
         hint: 'start the instance',
       }),
       ...findings,

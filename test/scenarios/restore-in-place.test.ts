@@ -623,7 +623,7 @@ describe('restore --in-place', { concurrency: 3 }, () => {
       assert.deepEqual(agent.points, []);
       writeFileSync(one.journal, text);
       await agent.says(
-        /warning restore_rolled_forward .*: .*the directory holds snapshot [0-9a-f]{32} whole/,
+        /warning restore_rolled_forward .*: .*the directory holds the whole snapshot [0-9a-f]{32}/,
       );
       await agent.point(1);
       await until('it is ready', async () => (await readinessOf(agent)).status === 200);
