@@ -479,7 +479,6 @@ LookOrder
 Looked
 NotedFile
 Passage
-addKeeping
 decodeRoom
 look
 `,

@@ -1,6 +1,6 @@
 import type { Command } from 'commander';
 import { GetVersionResponseSchema } from '../../gen/lightkeeper/v1/agent_pb.ts';
-import { printJson, say, table } from '../print.ts';
+import { printJson, printLine, printTable } from '../print.ts';
 
 /** Adds `version`, which prints the build and the formats that it supports. */
 export function addVersion(program: Command): void {
@@ -15,9 +15,9 @@ async function run({ json }: { readonly json?: boolean }): Promise<void> {
   const { versionInfo } = await import('../../agent/main.ts');
   const info = await versionInfo();
   if (json === true) return printJson(GetVersionResponseSchema, info);
-  say(`lightkeeper ${info.version}`);
+  printLine(`lightkeeper ${info.version}`);
   const { commit, node, storeFormats, protocolMin, protocolMax } = info;
-  table([
+  printTable([
     ['commit', commit === '' ? 'unknown' : commit],
     ['node', node],
     ['store formats', storeFormats.join(', ')],
