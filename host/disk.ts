@@ -1,19 +1,8 @@
 import { channel, subscribe, unsubscribe } from 'node:diagnostics_channel';
 import { writeSync } from 'node:fs';
-import {
-  constants,
-  type FileHandle,
-  lstat,
-  mkdir,
-  open,
-  readlink,
-  rename,
-  rm,
-  unlink,
-} from 'node:fs/promises';
+import { constants, type FileHandle, lstat, mkdir, open, rename, rm, unlink } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
-import { ioError, LightkeeperError, systemCode } from '../core/errors.ts';
-import { bytesText } from '../core/path.ts';
+import { ioError, systemCode } from '../core/errors.ts';
 
 // Every change that Lightkeeper makes to a disk goes through this file. A test can stop the process at a
 // label, make a label fail, or record what would survive a power loss.
@@ -120,11 +109,6 @@ export function effectSync<T>(what: Effect, run: () => T): T {
   return result;
 }
 
-/** Formats a path for messages. */
-function shown(path: string | Buffer): string {
-  return typeof path === 'string' ? path : bytesText(path);
-}
-
 /** Returns the folder that holds the last name of a path. */
 export function parentFolder(path: string | Buffer): string | Buffer {
   // One character per byte: a name need not be UTF-8.
@@ -141,7 +125,7 @@ export async function createFile(label: string, path: string | Buffer): Promise<
   try {
     return await effect({ label, op: 'create', path }, () => open(path, 'wx', 0o600));
   } catch (error) {
-    throw ioError('create', shown(path), error);
+    throw ioError('create', path, error);
   }
 }
 
@@ -163,7 +147,7 @@ export async function writeAt(
       }
     });
   } catch (error) {
-    throw ioError('write', shown(path), error);
+    throw ioError('write', path, error);
   }
 }
 
@@ -172,7 +156,7 @@ export async function syncFile(label: string, path: string | Buffer, file: FileH
   try {
     await effect({ label, op: 'sync', path }, () => file.sync());
   } catch (error) {
-    throw ioError('sync', shown(path), error);
+    throw ioError('sync', path, error);
   }
 }
 
@@ -188,7 +172,7 @@ export async function syncDir(label: string, path: string | Buffer): Promise<voi
       }
     });
   } catch (error) {
-    throw ioError('sync', shown(path), error);
+    throw ioError('sync', path, error);
   }
 }
 
@@ -197,7 +181,7 @@ export async function renameFile(label: string, from: string | Buffer, to: strin
   try {
     await effect({ label, op: 'rename', path: from, to }, () => rename(from, to));
   } catch (error) {
-    throw ioError('rename', shown(from), error);
+    throw ioError('rename', from, error);
   }
 }
 
@@ -206,7 +190,7 @@ export async function removeFile(label: string, path: string | Buffer): Promise<
   try {
     await effect({ label, op: 'remove', path }, () => unlink(path));
   } catch (error) {
-    if (systemCode(error) !== 'ENOENT') throw ioError('remove', shown(path), error);
+    if (systemCode(error) !== 'ENOENT') throw ioError('remove', path, error);
   }
 }
 
@@ -216,7 +200,7 @@ export async function removeTree(label: string, path: string | Buffer): Promise<
   try {
     await effect({ label, op: 'remove', path }, () => rm(path, { recursive: true, force: true }));
   } catch (error) {
-    throw ioError('remove', shown(path), error);
+    throw ioError('remove', path, error);
   }
 }
 
@@ -234,7 +218,7 @@ export async function makeDir(label: string, path: string | Buffer): Promise<voi
       if (made.toString() === first || isSamePath(made, parent)) return;
     }
   } catch (error) {
-    throw ioError('create', shown(path), await mkdirCause(path, error));
+    throw ioError('create', path, await mkdirCause(path, error));
   }
 }
 
@@ -271,16 +255,6 @@ export async function exists(path: string | Buffer): Promise<boolean> {
     return true;
   } catch (error) {
     if (systemCode(error) === 'ENOENT' || systemCode(error) === 'ENOTDIR') return false;
-    throw ioError('look at', shown(path), error);
-  }
-}
-
-/** Refuses a path that is a symlink, where Lightkeeper needs a folder of its own. */
-export async function refuseSymlink(path: string | Buffer): Promise<void> {
-  const target = await readlink(path, { encoding: 'buffer' }).catch(() => undefined);
-  if (target !== undefined) {
-    throw new LightkeeperError('REFUSED', `Cannot use "${shown(path)}": it is a symlink`, {
-      hint: `name ${shown(target)}`,
-    });
+    throw ioError('look at', path, error);
   }
 }

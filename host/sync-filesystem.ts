@@ -1,7 +1,6 @@
 import { execFile } from 'node:child_process';
 import { promisify } from 'node:util';
 import { ioError } from '../core/errors.ts';
-import { bytesText } from '../core/path.ts';
 import { effect } from './disk.ts';
 import { withTextPath } from './text-path.ts';
 
@@ -23,7 +22,7 @@ export async function syncFilesystem(label: string, folder: Buffer): Promise<voi
   const sync = (cwd: string) => run('sync', ['-f', '.'], { timeout: TIMEOUT_MS, cwd });
   await effect({ label, op: 'sync', path: folder }, async () => {
     await withTextPath(folder, sync).catch((error: unknown) => {
-      throw ioError('sync', bytesText(folder), error);
+      throw ioError('sync', folder, error);
     });
   });
 }

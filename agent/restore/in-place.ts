@@ -121,7 +121,7 @@ function realDirectory(order: InPlaceOrder, store: string): Buffer | undefined {
   } catch (error) {
     // A dangling symlink is refused when the directory is created.
     if (systemCode(error) === 'ENOENT') return undefined;
-    throw ioError('restore in place to', bytesText(dir), error);
+    throw ioError('restore in place to', dir, error);
   }
   if (!lstatSync(real).isDirectory())
     throw refusedError(order, 'it is not a directory', 'name the working directory with --in-place');
@@ -196,7 +196,7 @@ async function sortedNames(folder: Buffer): Promise<BytePath[]> {
   try {
     return (await readdir(folder, { encoding: 'buffer' })).map(pathFromBytes).sort();
   } catch (error) {
-    throw ioError('read', bytesText(folder), error);
+    throw ioError('read', folder, error);
   }
 }
 
@@ -320,7 +320,7 @@ class Replacement {
     await removeTree('inplace:stage:clear', stage);
     await effect({ label: 'inplace:stage', op: 'mkdir', path: stage }, () => mkdir(stage, 0o700)).catch(
       (error: unknown) => {
-        throw ioError('create', bytesText(stage), error);
+        throw ioError('create', stage, error);
       },
     );
     await syncDir('inplace:stage', own);

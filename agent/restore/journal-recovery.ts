@@ -1,19 +1,10 @@
 import { constants } from 'node:fs';
-import { chmod, lchown, lstat, mkdir, open, readdir, rmdir } from 'node:fs/promises';
+import { chmod, lchown, lstat, mkdir, open, readdir, readlink, rmdir } from 'node:fs/promises';
 import { ioCode, ioError, LightkeeperError, normalise, systemCode } from '../../core/errors.ts';
 import { warning } from '../../core/finding.ts';
 import { type BytePath, bytesText, pathFromBytes, pathMatcher, pathText } from '../../core/path.ts';
 import type { Finding } from '../../gen/lightkeeper/v1/types_pb.ts';
-import {
-  effect,
-  exists,
-  makeDir,
-  parentFolder,
-  refuseSymlink,
-  removeTree,
-  renameFile,
-  syncDir,
-} from '../../host/disk.ts';
+import { effect, exists, makeDir, parentFolder, removeTree, renameFile, syncDir } from '../../host/disk.ts';
 import { lockFolder } from '../../host/folder-lock.ts';
 import { withTextPath } from '../../host/text-path.ts';
 import { whyHeld } from '../instance/liveness.ts';
@@ -66,6 +57,15 @@ export async function withDirectoryLock<T>(dir: Uint8Array, run: () => Promise<T
   }
 }
 
+/** Refuses a path that is a symlink, where a folder of our own is needed. */
+async function refuseSymlink(path: Buffer): Promise<void> {
+  const target = await readlink(path, { encoding: 'buffer' }).catch(() => undefined);
+  if (target === undefined) return;
+  throw new LightkeeperError('REFUSED', `Cannot use "${bytesText(path)}": it is a symlink`, {
+    hint: `name ${bytesText(target)}`,
+  });
+}
+
 async function runLocked<T>(dir: Uint8Array, run: () => Promise<T>): Promise<T> {
   const { own } = restorePaths(dir);
   const lock = below(own, 'lock');
@@ -88,7 +88,7 @@ async function matchOwner(dir: Uint8Array, path: Buffer, mode?: number): Promise
     if (mode !== undefined && (stat.mode & 0o7777) !== mode && stat.uid === process.getuid?.())
       await change(() => chmod(path, mode));
   } catch (error) {
-    throw ioError('set the owner of', bytesText(path), error);
+    throw ioError('set the owner of', path, error);
   }
 }
 
@@ -161,7 +161,7 @@ async function namesIn(dir: Uint8Array, folder: Buffer): Promise<ReadonlySet<Byt
     return new Set(names.map(pathFromBytes));
   } catch (error) {
     if (systemCode(error) === 'ENOENT') return new Set();
-    throw ioError('read', bytesText(folder), error);
+    throw ioError('read', folder, error);
   }
 }
 
@@ -273,7 +273,7 @@ async function makeFolder(label: string, path: Buffer): Promise<void> {
     await effect({ label, op: 'mkdir', path }, () => mkdir(path, 0o700));
   } catch (error) {
     if (systemCode(error) === 'EEXIST') return;
-    throw ioError('create', bytesText(path), error);
+    throw ioError('create', path, error);
   }
   await syncDir(label, parentFolder(path));
 }
@@ -294,7 +294,7 @@ async function setRootMetadata(dir: Uint8Array, facts: RootMetadata): Promise<Fi
       await effect({ label: 'inplace:root', op: 'other', path }, step).catch((error: unknown) => {
         const code = systemCode(error) ?? '';
         if (!['EPERM', 'EACCES', 'EROFS', 'EINVAL', 'ENOTSUP'].includes(code))
-          throw ioError('set mode and time of', bytesText(dir), error);
+          throw ioError('set mode and time of', dir, error);
         denied.add(code);
       });
     }
@@ -335,7 +335,7 @@ async function removeIfEmpty(path: Buffer): Promise<void> {
     if ((await readdir(path)).length > 0) return;
     await effect({ label: 'inplace:old:empty', op: 'remove', path }, () => rmdir(path));
   } catch (error) {
-    if (systemCode(error) !== 'ENOENT') throw ioError('remove', bytesText(path), error);
+    if (systemCode(error) !== 'ENOENT') throw ioError('remove', path, error);
   }
 }
 

@@ -63,7 +63,7 @@ export async function hasJournal(dir: Uint8Array): Promise<boolean> {
     return true;
   } catch (error) {
     if (['ENOENT', 'ENOTDIR'].includes(systemCode(error) ?? '')) return false;
-    throw ioError('read', bytesText(dir), error);
+    throw ioError('read', dir, error);
   }
 }
 

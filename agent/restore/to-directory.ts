@@ -126,7 +126,7 @@ function leftoverFindings(ours: string, names: readonly string[]): Finding[] {
 async function publishFolder(from: Buffer, to: Buffer): Promise<void> {
   await effect({ label: 'restore:rename', op: 'rename', path: from, to }, () => rename(from, to)).catch(
     (error) => {
-      throw ioError('restore to', bytesText(to), error);
+      throw ioError('restore to', to, error);
     },
   );
   await syncDir('restore:publish', parentFolder(to));
