@@ -1,4 +1,4 @@
-import type { ValidateDirectoryResponse } from '../gen/lightkeeper/v1/agent_pb.ts';
+import type { GetVersionResponse, ValidateDirectoryResponse } from '../gen/lightkeeper/v1/agent_pb.ts';
 import type { SettingsJsonSchema } from '../host/config/json-schema.ts';
 import type { ReadSettings, SettingsSources } from './config/read.ts';
 import type { AgentFlag } from './config/schema.ts';
@@ -56,4 +56,10 @@ export async function settingFlags(): Promise<readonly AgentFlag[]> {
 export async function settingsJsonSchema(): Promise<SettingsJsonSchema> {
   const schema = await import('./config/schema.ts');
   return schema.agentJsonSchema();
+}
+
+/** Returns the build, and the formats and protocols that it supports. */
+export async function versionInfo(): Promise<GetVersionResponse> {
+  const version = await import('./api/version.ts');
+  return version.versionInfo();
 }

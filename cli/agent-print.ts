@@ -5,9 +5,9 @@ import { now } from '../host/clock.ts';
 import { durationText, sizeText } from '../host/quantity.ts';
 import { snapshotLine } from './commands/snapshot.ts';
 import { isUsable } from './exit.ts';
-import { plain, printError, printFindings, say, timeText } from './print.ts';
+import { escapeControls, printError, printFindings, printLine, timeText } from './print.ts';
 
-/** Most findings that are printed of a point that is not usable, or has alarms. */
+/** Most findings that are printed for a snapshot that is not usable, or has alarms. */
 const FINDINGS_PRINTED = 3;
 
 /** Returns events that print a line each for people; with several graphs a line names its graph. */
@@ -15,17 +15,17 @@ export function printedEvents(): AgentEvents {
   const dirs = new Map<string, string>();
   const since = new Map<string, Snapshot>();
   const failing = new Map<string, string>();
-  const ofGraph = (graphId: string) => (dirs.size > 1 ? `${graphId}: ` : '');
+  const graphPrefix = (graphId: string) => (dirs.size > 1 ? `${graphId}: ` : '');
   return {
     started: ({ store, port, socket }) => {
-      say(`points are kept in ${plain(store)}`);
-      say(
+      printLine(`snapshots are stored in ${escapeControls(store)}`);
+      printLine(
         `metrics and probes: http://127.0.0.1:${port}/metrics /health /readiness /liveness · socket: ${socket}`,
       );
     },
     guarding: (graphId, dir) => {
-      dirs.set(graphId, plain(Buffer.from(dir).toString()));
-      say(`protecting ${dirs.get(graphId)} as graph "${graphId}"`);
+      dirs.set(graphId, escapeControls(Buffer.from(dir).toString()));
+      printLine(`protecting ${dirs.get(graphId)} as graph "${graphId}"`);
     },
     snapshot: (snapshot) => {
       const { graphId } = snapshot;
@@ -37,20 +37,20 @@ export function printedEvents(): AgentEvents {
           ? 'not protected yet'
           : `protected since ${timeText(first.capturedAt)}, RPO ${rpoText(snapshot)}`;
       const time = timeText(snapshot.capturedAt);
-      say(`${time} ${ofGraph(graphId)}${snapshotLine(snapshot)} · ${protectedSince}`);
+      printLine(`${time} ${graphPrefix(graphId)}${snapshotLine(snapshot)} · ${protectedSince}`);
       if (!isUsable(snapshot.grade) || snapshot.alarms.length > 0)
         printFindings(snapshot.findings, FINDINGS_PRINTED);
     },
     pruned: (graphId, { remove, keep, bytesFreed }) => {
       const freed = sizeText(Number(bytesFreed));
-      say(
-        `${ofGraph(graphId)}retention: ${remove.length} points removed, ${keep.length} kept, ${freed} freed`,
+      printLine(
+        `${graphPrefix(graphId)}retention: ${remove.length} snapshots removed, ${keep.length} kept, ${freed} freed`,
       );
     },
-    waiting: (graphId) => say(`waiting for ${dirs.get(graphId)}, which is not there yet`),
+    waiting: (graphId) => printLine(`waiting for ${dirs.get(graphId)}, which is not there yet`),
     warned: (graphId, { message, hint }) => {
-      say(`warning: ${ofGraph(graphId)}${plain(message)}`);
-      say(`hint: ${plain(hint)}`);
+      printLine(`warning: ${graphPrefix(graphId)}${escapeControls(message)}`);
+      printLine(`hint: ${escapeControls(hint)}`);
     },
     settled: (findings) => printFindings(findings),
     failed: (graphId, error) => {

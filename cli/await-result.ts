@@ -15,7 +15,7 @@ interface Event<T> {
     | { case: undefined; value?: undefined };
 }
 
-/** Shows the progress of a long call and answers its result. */
+/** Shows the progress of a long call. Returns its result. */
 export async function lastOf<T>(events: AsyncIterable<Event<T>>): Promise<T> {
   const line = progressLine();
   try {

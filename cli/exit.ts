@@ -1,7 +1,7 @@
 import type { ErrorCode } from '../core/errors.ts';
 import { Grade_Value } from '../gen/lightkeeper/v1/types_pb.ts';
 
-/** What a command ends with; see the table in docs/errors.md. */
+/** Exit codes; docs/errors.md describes them. */
 export const EXIT = {
   done: 0,
   failed: 1,
@@ -11,18 +11,18 @@ export const EXIT = {
   interrupted: 130,
 } as const;
 
-/** Whether a snapshot with such a grade can be relied on. */
+/** Returns whether a snapshot with this grade is usable. */
 export function isUsable(grade: Grade_Value): boolean {
   return grade === Grade_Value.VALID || grade === Grade_Value.DEGRADED;
 }
 
-/** Has the command end with "done with findings" if what it took or looked at is not usable. */
+/** Sets the exit code "done with findings" if a grade is TORN or INVALID. */
 export function exitByGrade(graded: readonly { readonly grade: Grade_Value }[]): void {
   const bad = [Grade_Value.TORN, Grade_Value.INVALID];
   if (graded.some(({ grade }) => bad.includes(grade))) process.exitCode = EXIT.findings;
 }
 
-/** The exit code of an error. */
+/** Returns the exit code of an error. */
 export function exitCodeOf(code: ErrorCode): number {
   switch (code) {
     case 'INVALID_ARGUMENT':

@@ -5,8 +5,8 @@ import { version } from '../host/version.ts';
 import { EXIT, exitCodeOf } from './exit.ts';
 import { printError } from './print.ts';
 
-/** Commands of the contract whose part has not been built yet. */
-const LATER = [
+/** Commands that are not in this version. */
+const UNBUILT_COMMANDS = [
   'gate',
   'controller',
   'status',
@@ -31,7 +31,8 @@ const LATER = [
   'token',
 ] as const;
 
-/** Loads the commands that a word of the command line needs, and no others: each costs start-up time. */
+// Each command costs start-up time.
+/** Adds the commands that a word of the command line needs. */
 async function addCommands(program: Command, word: string | undefined): Promise<void> {
   const all = word === undefined || word === 'help' || word.startsWith('-');
   const wants = (...words: string[]) => all || words.includes(word ?? '');
@@ -43,28 +44,29 @@ async function addCommands(program: Command, word: string | undefined): Promise<
   }
   if (wants('demo')) (await import('./commands/demo.ts')).addDemo(program);
   if (wants('snapshot')) (await import('./commands/snapshot.ts')).addSnapshot(program);
-  if (wants('list', 'show', 'stats')) (await import('./commands/list.ts')).addReading(program);
+  if (wants('list', 'show', 'stats')) (await import('./commands/list.ts')).addList(program);
   if (wants('diff')) (await import('./commands/diff.ts')).addDiff(program);
   if (wants('export')) (await import('./commands/export.ts')).addExport(program);
   if (wants('validate')) (await import('./commands/validate.ts')).addValidate(program);
   if (wants('restore')) (await import('./commands/restore.ts')).addRestore(program);
-  if (wants('verify', 'repair')) (await import('./commands/verify.ts')).addChecking(program);
+  if (wants('verify', 'repair')) (await import('./commands/verify.ts')).addVerify(program);
   if (wants('prune', 'delete', 'pin', 'unpin', 'tag', 'ack', 'findings'))
-    (await import('./commands/retention.ts')).addKeeping(program);
+    (await import('./commands/retention.ts')).addRetention(program);
+  if (wants('version')) (await import('./commands/version.ts')).addVersion(program);
 }
 
 function newProgram(): Command {
   return new Command('lightkeeper')
     .description(
-      'Keeps LightRAG graph instances alive: checked, deduplicated snapshots of a directory that never rests.',
+      'Keeps LightRAG graph instances alive: takes checked, deduplicated snapshots while they are written.',
     )
-    .version(version, '--version')
+    .version(version, '-V, --version', 'print the version')
     .exitOverride()
     .configureOutput({ writeErr: () => {} })
     .showHelpAfterError(false);
 }
 
-/** Commander's own complaints in our words. */
+/** Returns an error of commander as ours. */
 function usageError(error: CommanderError): LightkeeperError {
   const message = error.message.replace(/^error: /, '');
   return new LightkeeperError('INVALID_ARGUMENT', `Cannot run: ${message}`, {
@@ -75,9 +77,9 @@ function usageError(error: CommanderError): LightkeeperError {
 async function run(args: readonly string[]): Promise<void> {
   const words = args.filter((argument) => !argument.startsWith('-'));
   const word = words[0] === 'help' ? (words[1] ?? 'help') : words[0];
-  if ((LATER as readonly string[]).includes(word ?? '')) {
+  if ((UNBUILT_COMMANDS as readonly string[]).includes(word ?? '')) {
     throw new LightkeeperError('UNIMPLEMENTED', `Cannot run "${word}": not in this version`, {
-      hint: 'run lightkeeper --help for what there is',
+      hint: 'run lightkeeper --help to list the commands',
     });
   }
   const program = newProgram();
@@ -87,7 +89,7 @@ async function run(args: readonly string[]): Promise<void> {
     return;
   }
   if (word !== undefined && program.commands.length === 0) {
-    throw new LightkeeperError('INVALID_ARGUMENT', `Cannot run "${word}": there is no such command`, {
+    throw new LightkeeperError('INVALID_ARGUMENT', `Cannot run "${word}": it is not a command`, {
       hint: 'run lightkeeper --help',
     });
   }
@@ -96,15 +98,16 @@ async function run(args: readonly string[]): Promise<void> {
   await program.parseAsync(args, { from: 'user' });
 }
 
-/** The answer is out: what comes now must not print a second one. */
-let answered = false;
+// An interrupt must not print a second document.
+/** Whether the command has printed its result or its error. */
+let isReported = false;
 
 async function main(args: readonly string[]): Promise<void> {
   try {
     await run(args);
-    answered = true;
+    isReported = true;
   } catch (error) {
-    answered = true;
+    isReported = true;
     if (error instanceof CommanderError && error.exitCode === 0) return;
     const failure = error instanceof CommanderError ? usageError(error) : normalise(error);
     printError(failure, args.includes('--json'));
@@ -115,17 +118,17 @@ async function main(args: readonly string[]): Promise<void> {
 
 for (const signal of ['SIGINT', 'SIGTERM'] as const) {
   process.on(signal, () => {
-    // A daemon has listeners of its own and ends by itself; a command just ends: what it had not published is not there.
+    // A daemon has its own listeners and ends by itself. A command may end at any time: nothing unfinished is stored.
     if (process.listenerCount(signal) !== 1) return;
     const failure = new LightkeeperError('CANCELLED', 'Cannot finish: it was interrupted');
-    if (!answered) printError(failure, process.argv.includes('--json'));
+    if (!isReported) printError(failure, process.argv.includes('--json'));
     process.exit(EXIT.interrupted);
   });
 }
 process.stdout.on('error', (error: NodeJS.ErrnoException) => {
-  // A daemon has a listener of its own, and goes on without a reader.
+  // A daemon has its own listener, and goes on without a reader.
   if (process.stdout.listenerCount('error') !== 1) return;
-  // The reader has gone: there is nothing left to do.
+  // Without a reader there is nothing left to do.
   if (error.code === 'EPIPE') process.exit(EXIT.done);
   throw error;
 });

@@ -5,12 +5,12 @@ import type { Progress } from '../gen/lightkeeper/v1/agent_pb.ts';
 import { type Finding, Severity_Value } from '../gen/lightkeeper/v1/types_pb.ts';
 import { durationText, sizeText } from '../host/quantity.ts';
 
-/** Writes the one JSON document of a command. */
+/** Prints a message as the JSON document of a command. */
 export function printJson<D extends DescMessage>(schema: D, message: MessageShape<D>): void {
   printJsonOf(schema, [message], undefined);
 }
 
-/** As `printJson`, of several messages under one name; without a name it is the first alone. */
+/** Prints messages as a JSON document, as a list with a name; without a name it prints the first alone. */
 export function printJsonOf<D extends DescMessage>(
   schema: D,
   messages: readonly MessageShape<D>[],
@@ -20,7 +20,7 @@ export function printJsonOf<D extends DescMessage>(
   writeJson(name === undefined ? all[0] : { [name]: all });
 }
 
-/** Writes the JSON document of a message with more fields beside its own. */
+/** Prints a message as a JSON document with more fields. */
 export function printJsonWith<D extends DescMessage>(
   schema: D,
   message: MessageShape<D>,
@@ -33,19 +33,20 @@ function writeJson(json: unknown): void {
   process.stdout.write(`${JSON.stringify(json, null, 2)}\n`);
 }
 
-/** Writes a line for people. */
-export function say(line: string): void {
+/** Prints a line on standard output. */
+export function printLine(line: string): void {
   process.stdout.write(`${line}\n`);
 }
 
-/** Text from outside, safe for a terminal: control characters as escapes. */
-export function plain(text: string): string {
+// Text from outside could otherwise control the terminal.
+/** Replaces control characters by escapes. */
+export function escapeControls(text: string): string {
   return text.replace(/[\x00-\x1f\x7f-\x9f]/g, (character) => {
     return `\\x${character.charCodeAt(0).toString(16).padStart(2, '0')}`;
   });
 }
 
-/** Local time to the second. */
+/** Formats a time as local time to the second. */
 export function timeText(at: Timestamp | undefined): string {
   if (at === undefined) return '-';
   const date = new Date(timestampMs(at));
@@ -54,13 +55,13 @@ export function timeText(at: Timestamp | undefined): string {
   return `${day} ${two(date.getHours())}:${two(date.getMinutes())}:${two(date.getSeconds())}`;
 }
 
-/** Columns that line up; the last one is as long as it is. */
-export function table(rows: readonly (readonly string[])[]): void {
+/** Prints rows in aligned columns. */
+export function printTable(rows: readonly (readonly string[])[]): void {
   const widths: number[] = [];
   for (const row of rows)
     for (const [i, cell] of row.entries()) widths[i] = Math.max(widths[i] ?? 0, cell.length);
   for (const row of rows) {
-    say(
+    printLine(
       row
         .map((cell, i) => (i === row.length - 1 ? cell : cell.padEnd(widths[i] ?? 0)))
         .join('  ')
@@ -69,59 +70,59 @@ export function table(rows: readonly (readonly string[])[]): void {
   }
 }
 
-const SEVERITIES: Readonly<Record<Severity_Value, string>> = {
+const SEVERITY_WORDS: Readonly<Record<Severity_Value, string>> = {
   [Severity_Value.UNSPECIFIED]: 'note',
   [Severity_Value.INFO]: 'note',
   [Severity_Value.WARNING]: 'warning',
   [Severity_Value.ERROR]: 'error',
 };
 
-/** Findings for people, at most `limit` of them. */
+/** Prints at most `limit` findings. */
 export function printFindings(findings: readonly Finding[], limit = 20): void {
   for (const { severity, code, object, message, hint, snapshots } of findings.slice(0, limit)) {
-    const what = object === '' ? '' : ` "${plain(object)}"`;
-    say(`${SEVERITIES[severity]} ${code}${what}: ${plain(message)}`);
+    const what = object === '' ? '' : ` "${escapeControls(object)}"`;
+    printLine(`${SEVERITY_WORDS[severity]} ${code}${what}: ${escapeControls(message)}`);
     if (snapshots.length > 0) {
       const more = snapshots.length > 10 ? ` and ${snapshots.length - 10} more` : '';
-      say(
-        `  concerns: ${snapshots
+      printLine(
+        `  snapshots: ${snapshots
           .slice(0, 10)
           .map((id) => id.slice(0, 12))
           .join(', ')}${more}`,
       );
     }
-    if (hint !== '') say(`  hint: ${hint}`);
+    if (hint !== '') printLine(`  hint: ${hint}`);
   }
-  if (findings.length > limit) say(`and ${findings.length - limit} more findings (all with --json)`);
+  if (findings.length > limit) printLine(`and ${findings.length - limit} more findings (--json prints all)`);
 }
 
-/** The mend where the one who failed knew none. */
-const HINTS: Readonly<Record<ErrorCode, string>> = {
+/** Hints for errors without one of their own. */
+const DEFAULT_HINTS: Readonly<Record<ErrorCode, string>> = {
   INVALID_ARGUMENT: 'run lightkeeper --help',
   NOT_FOUND: 'check the name',
   REFUSED: 'do what the message asks for, then run it again',
   IN_USE: 'wait until the other process is done, or stop it',
-  DAMAGED: 'run lightkeeper verify --level bytes to see what is concerned, then lightkeeper repair',
+  DAMAGED: 'run lightkeeper verify --level bytes to list the damage, then lightkeeper repair',
   TOO_NEW: 'use the version of Lightkeeper that wrote it, or a newer one',
   TOO_OLD: 'use the version of Lightkeeper that wrote it',
-  UNIMPLEMENTED: 'run lightkeeper --help for what there is',
-  IO: 'look at that disk and at the rights of this user',
-  CANCELLED: 'run it again: what was not published is not there',
-  DEADLINE: 'run it again, with more time if there is a flag for it',
-  UNAVAILABLE: 'check that the other side runs and can be reached',
-  INTERNAL: 'this is a fault in Lightkeeper: run it with LIGHTKEEPER_DEBUG=1 and report what it says',
+  UNIMPLEMENTED: 'run lightkeeper --help to list the commands',
+  IO: 'check the disk and the permissions of this user',
+  CANCELLED: 'run it again: nothing unfinished was stored',
+  DEADLINE: 'run it again with a longer time limit',
+  UNAVAILABLE: 'check that the other process runs and can be reached',
+  INTERNAL: 'this is a fault in Lightkeeper: run it with LIGHTKEEPER_DEBUG=1 and report the output',
 };
 
-/** Writes an error for people, and with `json` for programs too. */
+/** Prints an error on standard error; with `json` also as a JSON document on standard output. */
 export function printError({ code, message, hint, details }: LightkeeperError, json: boolean): void {
-  const mend = hint === '' ? HINTS[code] : hint;
+  const remedy = hint === '' ? DEFAULT_HINTS[code] : hint;
   const lines = details.length === 0 ? [message] : message.split('\n');
-  const text = lines.map((line, i) => `${i === 0 ? 'error: ' : '  '}${plain(line)}\n`).join('');
-  process.stderr.write(`${text}hint: ${plain(mend)}\n`);
-  if (json) process.stdout.write(`${JSON.stringify({ error: { code, message, hint: mend } })}\n`);
+  const text = lines.map((line, i) => `${i === 0 ? 'error: ' : '  '}${escapeControls(line)}\n`).join('');
+  process.stderr.write(`${text}hint: ${escapeControls(remedy)}\n`);
+  if (json) process.stdout.write(`${JSON.stringify({ error: { code, message, hint: remedy } })}\n`);
 }
 
-/** Draws progress on a terminal's standard error; does nothing elsewhere. */
+/** Returns a line of progress on standard error; it prints nothing if that is not a terminal. */
 export function progressLine(): { show: (progress: Progress) => void; end: () => void } {
   if (!process.stderr.isTTY) return { show: () => {}, end: () => {} };
   const startedMs = performance.now();

@@ -3,9 +3,9 @@ import { abortOnStopSignals, exitAfter } from '../host/lifecycle.ts';
 import { ignoreWriteErrors } from '../host/line-sink.ts';
 import { loggedEvents } from './agent-log.ts';
 import { printedEvents } from './agent-print.ts';
-import { plain, say } from './print.ts';
+import { escapeControls, printLine } from './print.ts';
 
-/** Time that a slow reader of the last lines has, in milliseconds. */
+/** Longest time for the last lines to be read, in milliseconds. */
 const LAST_LINES_MS = 2000;
 
 /** Runs an agent with these settings until SIGINT or SIGTERM. `up` prints for people, `agent` logs. */
@@ -18,14 +18,18 @@ export async function runUntilStopped(
   for (const stream of [process.stdout, process.stderr]) ignoreWriteErrors(stream);
   const { runAgent } = await import('../agent/main.ts');
   if (output === 'print') {
-    const signal = abortOnStopSignals(() => say('stopping: a last look at the directory'));
-    for (const warning of warnings) say(`warning: ${plain(warning)}`);
+    const signal = abortOnStopSignals(() =>
+      printLine('stopping: taking a last snapshot if the directory has changed'),
+    );
+    for (const warning of warnings) printLine(`warning: ${escapeControls(warning)}`);
     await runAgent(settings, printedEvents(), signal);
-    say('stopped');
+    printLine('stopped');
   } else {
     const { createLog } = await import('../host/log.ts');
     const log = createLog(logSettings);
-    const signal = abortOnStopSignals(() => log.info('stopping: a last look at the directory'));
+    const signal = abortOnStopSignals(() =>
+      log.info('stopping: taking a last snapshot if the directory has changed'),
+    );
     for (const warning of warnings) log.warn(warning);
     await runAgent(settings, loggedEvents(log), signal);
     log.info('stopped');

@@ -1,6 +1,7 @@
 import type { AgentClient, ReachOptions } from '../agent/main.ts';
 
-/** Runs calls against a store. What serves them is loaded only now: --help does without. */
+// The agent is loaded only here, as --help must start fast.
+/** Runs calls against a store. */
 export async function withStore<T>(
   root: string,
   options: ReachOptions,

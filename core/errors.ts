@@ -1,3 +1,5 @@
+import { bytesText } from './path-text.ts';
+
 /**
  * The kind of a failure, for callers to act on.
  *
@@ -102,12 +104,13 @@ export function ioCode(error: unknown): string | undefined {
 }
 
 /** Wraps a system error with what was done, on what, and a hint. Returns a LightkeeperError as it is. */
-export function ioError(doing: string, what: string, error: unknown): LightkeeperError {
+export function ioError(doing: string, what: string | Uint8Array, error: unknown): LightkeeperError {
   if (error instanceof LightkeeperError) return error;
   const code = ioCode(error);
+  const name = typeof what === 'string' ? what : bytesText(what);
   const state = error instanceof Error ? error.message : String(error);
   const hint = code === undefined ? undefined : IO_HINTS[code];
-  return new LightkeeperError('IO', `Cannot ${doing} "${what}": ${state}`, {
+  return new LightkeeperError('IO', `Cannot ${doing} "${name}": ${state}`, {
     ...(hint === undefined ? {} : { hint }),
     cause: error,
   });

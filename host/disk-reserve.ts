@@ -1,6 +1,6 @@
 import { statfs } from 'node:fs/promises';
-import { dirname } from 'node:path';
 import { LightkeeperError } from '../core/errors.ts';
+import { parentFolder } from './disk.ts';
 
 const RESERVE_BYTES_MIN = 1024 ** 3;
 const RESERVE_SHARE = 0.05;
@@ -10,7 +10,7 @@ export interface Need {
   /** What the write does: the words after "Cannot" in the error. */
   readonly doing: string;
   /** A path on the disk, which may not exist yet. */
-  readonly place: string;
+  readonly place: string | Buffer;
   /** Most bytes of the write. */
   readonly bytes: number;
   // An instance on the same disk may rewrite its largest file as a whole.
@@ -26,8 +26,8 @@ export async function checkReserve(need: Need): Promise<void> {
   if (need.reserveBytes === 0n) return;
   let { place } = need;
   let disk = await statfs(place).catch(() => undefined);
-  while (disk === undefined && place !== dirname(place)) {
-    place = dirname(place);
+  while (disk === undefined && place.length > 1) {
+    place = parentFolder(place);
     disk = await statfs(place).catch(() => undefined);
   }
   // Where no folder of the path can be read, the first write fails with the reason.

@@ -1,17 +1,8 @@
+import { channel, subscribe, unsubscribe } from 'node:diagnostics_channel';
 import { writeSync } from 'node:fs';
-import {
-  constants,
-  type FileHandle,
-  lstat,
-  mkdir,
-  open,
-  readlink,
-  rename,
-  rm,
-  unlink,
-} from 'node:fs/promises';
+import { constants, type FileHandle, lstat, mkdir, open, rename, rm, unlink } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
-import { ioError, LightkeeperError, systemCode } from '../core/errors.ts';
+import { ioError, systemCode } from '../core/errors.ts';
 
 // Every change that Lightkeeper makes to a disk goes through this file. A test can stop the process at a
 // label, make a label fail, or record what would survive a power loss.
@@ -21,7 +12,7 @@ export interface Effect {
   readonly op: 'create' | 'write' | 'sync' | 'rename' | 'link' | 'syncDir' | 'remove' | 'mkdir' | 'other';
   readonly path: string | Buffer;
   /** New name, for `rename` and `link`. */
-  readonly to?: string;
+  readonly to?: string | Buffer;
   /** Offset in the file, for `write`. */
   readonly position?: number;
   readonly bytes?: Uint8Array;
@@ -30,15 +21,39 @@ export interface Effect {
 /** Observes each effect before and after it happens. What it throws, the effect throws. */
 export type EffectWatcher = (phase: 'before' | 'after', effect: Effect) => void;
 
-let watcher: EffectWatcher | undefined = faultFromEnvironment(process.env.LIGHTKEEPER_FAULT);
+/** One phase of an effect, as the channel carries it. */
+interface Announcement {
+  readonly phase: 'before' | 'after';
+  readonly effect: Effect;
+  // A channel does not pass on what a subscriber throws.
+  /** What a watcher has thrown; undefined if none has. */
+  failure: { readonly error: unknown } | undefined;
+}
 
-/** Replaces the watcher, for tests in process. Returns a function that restores the previous one. */
-export function watchEffects(next: EffectWatcher): () => void {
-  const previous = watcher;
-  watcher = next;
-  return () => {
-    watcher = previous;
+const CHANNEL = 'lightkeeper:disk-effect';
+const announcements = channel(CHANNEL);
+
+/** Calls a watcher for all effects of this thread. Returns a function that ends this. */
+export function watchEffects(watcher: EffectWatcher): () => void {
+  const receive = (message: unknown) => {
+    const announcement = message as Announcement;
+    try {
+      watcher(announcement.phase, announcement.effect);
+    } catch (error) {
+      announcement.failure ??= { error };
+    }
   };
+  subscribe(CHANNEL, receive);
+  return () => {
+    unsubscribe(CHANNEL, receive);
+  };
+}
+
+function announce(phase: 'before' | 'after', effect: Effect): void {
+  if (!announcements.hasSubscribers) return;
+  const announcement: Announcement = { phase, effect, failure: undefined };
+  announcements.publish(announcement);
+  if (announcement.failure !== undefined) throw announcement.failure.error;
 }
 
 /**
@@ -74,20 +89,35 @@ function faultFromEnvironment(spec: string | undefined): EffectWatcher | undefin
   };
 }
 
+// Worker threads load this file too, and each has its own channels.
+const fault = faultFromEnvironment(process.env.LIGHTKEEPER_FAULT);
+if (fault !== undefined) watchEffects(fault);
+
 /** Runs one labelled effect of any kind. */
 export async function effect<T>(what: Effect, run: () => Promise<T>): Promise<T> {
-  watcher?.('before', what);
+  announce('before', what);
   const result = await run();
-  watcher?.('after', what);
+  announce('after', what);
   return result;
 }
 
 /** Runs one labelled effect that blocks. */
 export function effectSync<T>(what: Effect, run: () => T): T {
-  watcher?.('before', what);
+  announce('before', what);
   const result = run();
-  watcher?.('after', what);
+  announce('after', what);
   return result;
+}
+
+/** Returns the folder that holds the last name of a path. */
+export function parentFolder(path: string | Buffer): string | Buffer {
+  // One character per byte: a name need not be UTF-8.
+  return typeof path === 'string' ? dirname(path) : Buffer.from(dirname(path.toString('latin1')), 'latin1');
+}
+
+/** Reports whether two paths are the same bytes. */
+function isSamePath(a: string | Buffer, b: string | Buffer): boolean {
+  return Buffer.from(a).equals(Buffer.from(b));
 }
 
 /** Creates a file; fails if it exists. */
@@ -95,7 +125,7 @@ export async function createFile(label: string, path: string | Buffer): Promise<
   try {
     return await effect({ label, op: 'create', path }, () => open(path, 'wx', 0o600));
   } catch (error) {
-    throw ioError('create', path.toString(), error);
+    throw ioError('create', path, error);
   }
 }
 
@@ -117,7 +147,7 @@ export async function writeAt(
       }
     });
   } catch (error) {
-    throw ioError('write', path.toString(), error);
+    throw ioError('write', path, error);
   }
 }
 
@@ -126,7 +156,7 @@ export async function syncFile(label: string, path: string | Buffer, file: FileH
   try {
     await effect({ label, op: 'sync', path }, () => file.sync());
   } catch (error) {
-    throw ioError('sync', path.toString(), error);
+    throw ioError('sync', path, error);
   }
 }
 
@@ -142,16 +172,16 @@ export async function syncDir(label: string, path: string | Buffer): Promise<voi
       }
     });
   } catch (error) {
-    throw ioError('sync', path.toString(), error);
+    throw ioError('sync', path, error);
   }
 }
 
 /** Renames a file. The caller syncs the folder. */
 export async function renameFile(label: string, from: string | Buffer, to: string | Buffer): Promise<void> {
   try {
-    await effect({ label, op: 'rename', path: from, to: to.toString() }, () => rename(from, to));
+    await effect({ label, op: 'rename', path: from, to }, () => rename(from, to));
   } catch (error) {
-    throw ioError('rename', from.toString(), error);
+    throw ioError('rename', from, error);
   }
 }
 
@@ -160,7 +190,7 @@ export async function removeFile(label: string, path: string | Buffer): Promise<
   try {
     await effect({ label, op: 'remove', path }, () => unlink(path));
   } catch (error) {
-    if (systemCode(error) !== 'ENOENT') throw ioError('remove', path.toString(), error);
+    if (systemCode(error) !== 'ENOENT') throw ioError('remove', path, error);
   }
 }
 
@@ -170,20 +200,22 @@ export async function removeTree(label: string, path: string | Buffer): Promise<
   try {
     await effect({ label, op: 'remove', path }, () => rm(path, { recursive: true, force: true }));
   } catch (error) {
-    throw ioError('remove', path.toString(), error);
+    throw ioError('remove', path, error);
   }
 }
 
 /** Creates a folder and its missing parents, and syncs them up to the first that existed. */
-export async function makeDir(label: string, path: string): Promise<void> {
+export async function makeDir(label: string, path: string | Buffer): Promise<void> {
   try {
     const first = await effect({ label, op: 'mkdir', path }, () =>
       mkdir(path, { recursive: true, mode: 0o700 }),
     );
     if (first === undefined) return;
-    for (let made = path; ; made = dirname(made)) {
-      await syncDir(label, dirname(made));
-      if (made === first || made === dirname(made)) return;
+    for (let made = path; ; made = parentFolder(made)) {
+      const parent = parentFolder(made);
+      await syncDir(label, parent);
+      // Node returns the first that it made as text, also of bytes that are none.
+      if (made.toString() === first || isSamePath(made, parent)) return;
     }
   } catch (error) {
     throw ioError('create', path, await mkdirCause(path, error));
@@ -192,10 +224,10 @@ export async function makeDir(label: string, path: string): Promise<void> {
 
 // Node reports ENOENT for any failure of a recursive mkdir; a plain one reports the cause.
 /** Returns the cause of a failed creation of a folder. */
-async function mkdirCause(path: string, error: unknown): Promise<unknown> {
+async function mkdirCause(path: string | Buffer, error: unknown): Promise<unknown> {
   if (systemCode(error) !== 'ENOENT') return error;
-  const parent = dirname(path);
-  if (parent !== path && !(await exists(parent))) return await mkdirCause(parent, error);
+  const parent = parentFolder(path);
+  if (!isSamePath(parent, path) && !(await exists(parent))) return await mkdirCause(parent, error);
   return await mkdir(path).then(
     () => error,
     (own: unknown) => own,
@@ -223,16 +255,6 @@ export async function exists(path: string | Buffer): Promise<boolean> {
     return true;
   } catch (error) {
     if (systemCode(error) === 'ENOENT' || systemCode(error) === 'ENOTDIR') return false;
-    throw ioError('look at', path.toString(), error);
-  }
-}
-
-/** Refuses a path that is a symlink, where Lightkeeper needs a folder of its own. */
-export async function refuseSymlink(path: string): Promise<void> {
-  const target = await readlink(path).catch(() => undefined);
-  if (target !== undefined) {
-    throw new LightkeeperError('REFUSED', `Cannot use "${path}": it is a symlink`, {
-      hint: `name ${target}`,
-    });
+    throw ioError('look at', path, error);
   }
 }

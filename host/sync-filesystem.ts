@@ -2,6 +2,7 @@ import { execFile } from 'node:child_process';
 import { promisify } from 'node:util';
 import { ioError } from '../core/errors.ts';
 import { effect } from './disk.ts';
+import { withTextPath } from './text-path.ts';
 
 const run = promisify(execFile);
 const TIMEOUT_MS = 600_000;
@@ -16,12 +17,12 @@ export async function canSyncFilesystem(): Promise<boolean> {
   );
 }
 
-/** Syncs the filesystem of `path` to the disk. */
-export async function syncFilesystem(label: string, path: Buffer): Promise<void> {
-  await effect({ label, op: 'sync', path }, async () => {
-    // An argument must be a string, and the name of the folder may not be valid text; "." is.
-    await run('sync', ['-f', '.'], { timeout: TIMEOUT_MS, cwd: path.toString() }).catch((error: unknown) => {
-      throw ioError('sync', path.toString(), error);
+/** Syncs the filesystem of a folder to the disk. */
+export async function syncFilesystem(label: string, folder: Buffer): Promise<void> {
+  const sync = (cwd: string) => run('sync', ['-f', '.'], { timeout: TIMEOUT_MS, cwd });
+  await effect({ label, op: 'sync', path: folder }, async () => {
+    await withTextPath(folder, sync).catch((error: unknown) => {
+      throw ioError('sync', folder, error);
     });
   });
 }

@@ -22,7 +22,8 @@ export function guardsOf(guarded: readonly GuardedDirectory[], dir: Uint8Array):
 
 function realPath(dir: Uint8Array): Buffer | undefined {
   try {
-    return realpathSync(Buffer.from(dir), { encoding: 'buffer' });
+    // Without `native`, Node takes the bytes for UTF-8.
+    return realpathSync.native(Buffer.from(dir), { encoding: 'buffer' });
   } catch (error) {
     // A directory that does not exist is guarded by nobody.
     if (systemCode(error) !== undefined) return undefined;

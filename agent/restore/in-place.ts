@@ -18,60 +18,62 @@ import { workspacesIn } from '../watch/workspaces.ts';
 import {
   hasJournal,
   type Journal,
-  placesOf,
-  type RootFacts,
+  type RootMetadata,
   removeJournal,
-  rootFacts,
+  restorePaths,
+  rootMetadata,
   writeJournal,
 } from './journal.ts';
-import { alone, isMovable, rollBack, rollForward, rollPending } from './journal-recovery.ts';
-import { count, type RestoreBase, writing } from './plan.ts';
+import { isMovable, recoverUnderLock, rollBack, rollForward, withDirectoryLock } from './journal-recovery.ts';
+import { countTotals, type RestoreBase, writeOrder } from './plan.ts';
 import { type Restored, restoreToDirectory } from './to-directory.ts';
 import { type Totals, writeTree } from './tree-writer.ts';
 
-/** Names of one kind that are told. */
-const NAMES_TOLD_MAX = 1000;
+/** Most names of one kind in the result. */
+const NAMES_REPORTED_MAX = 1000;
 
-/** What a restore in place is asked. */
+/** Order for a restore in place. */
 export interface InPlaceOrder extends RestoreBase {
   readonly evidence: DownEvidence;
-  /** Absolute. */
+  /** Absolute path of the directory. */
   readonly dir: Uint8Array;
-  /** Names at its top that stay, beside those that always do. */
+  /** Patterns of names at its top that stay, beside those that always stay. */
   readonly exclude: readonly string[];
 }
 
-/** What a restore in place did. */
+/** Result of a restore in place. */
 export interface InPlaceRestored extends Restored {
-  /** Undefined where the directory was not there. */
+  /** Names that were moved; undefined if the directory did not exist. */
   readonly inPlace: InPlace | undefined;
 }
 
 /**
- * Puts a snapshot in place of what a directory holds, without ever renaming the directory itself. However it ends,
- * the directory holds the old state or the new one whole, or a journal by which the next start makes it so.
+ * Replaces the content of a directory by a snapshot. The directory itself is never renamed.
+ *
+ * However it ends, the directory holds the whole old or new state, or a journal by which the next start restores one.
  */
 export async function restoreInPlace(store: Store, order: InPlaceOrder): Promise<InPlaceRestored> {
   const real = realDirectory(order, store.root);
   if (real === undefined) return { ...(await restoreAbsent(store, order)), inPlace: undefined };
   const endRead = store.beginRead();
   try {
-    const totals = await count(store, { snapshot: order.snapshot, paths: [] });
-    const movable = await movableNames(order, real, store.root);
+    const totals = await countTotals(store, { snapshot: order.snapshot, paths: [] });
+    const movable = await movableFilter(order, real, store.root);
     const { mode, uid, gid, mtimeNs } = lstatSync(real, { bigint: true });
     const root = { mode: Number(mode & 0o7777n), uid: Number(uid), gid: Number(gid), mtimeNs };
-    const parts = { real, totals, movable, root };
-    if (order.dryRun) return await tellPlan(store, order, parts);
+    const preparation = { real, totals, movable, root };
+    if (order.dryRun) return await reportPlan(store, order, preparation);
     const options = scanOptions(store, order);
     const alive = await whyNotDown(real, order.evidence, options);
-    if (alive !== undefined) throw notDown(store, order, alive);
-    return await alone(real, () => new Replacement(store, order, parts).run());
+    if (alive !== undefined) throw notDownError(store, order, alive);
+    return await withDirectoryLock(real, () => new Replacement(store, order, preparation).run());
   } finally {
     endRead();
   }
 }
 
-/** Where there is no directory nothing can be overwritten, and no instance can be at work. */
+// Without a directory nothing is overwritten, and no instance can run in it.
+/** Restores to a directory that does not exist. */
 function restoreAbsent(store: Store, order: InPlaceOrder): Promise<Restored> {
   return restoreToDirectory(store, { ...order, to: order.dir, paths: [] });
 }
@@ -80,28 +82,28 @@ function scanOptions(store: Store, { exclude, signal }: InPlaceOrder) {
   return { exclude, store: store.root, ...(signal === undefined ? {} : { signal }) };
 }
 
-function refused(order: InPlaceOrder, state: string, hint: string): LightkeeperError {
+function refusedError(order: InPlaceOrder, state: string, hint: string): LightkeeperError {
   return new LightkeeperError('REFUSED', `Cannot restore in place to "${bytesText(order.dir)}": ${state}`, {
     hint,
   });
 }
 
-/** A word as a shell takes it. */
-function quoted(word: string): string {
+/** Quotes a word for a shell. */
+function shellQuote(word: string): string {
   return /^[\w@%+=:,./-]+$/.test(word) ? word : `'${word.replaceAll("'", "'\\''")}'`;
 }
 
-function notDown(store: Store, order: InPlaceOrder, state: string): LightkeeperError {
+function notDownError(store: Store, order: InPlaceOrder, state: string): LightkeeperError {
   const words = [
     'lightkeeper restore --in-place',
-    quoted(bytesText(order.dir)),
+    shellQuote(bytesText(order.dir)),
     `--snapshot ${idOf(order.snapshot)} --store`,
-    quoted(store.root),
+    shellQuote(store.root),
     ...(order.evidence.case === 'instanceUrl'
-      ? ['--instance-url', quoted(order.evidence.value)]
+      ? ['--instance-url', shellQuote(order.evidence.value)]
       : ['--instance-stopped']),
   ];
-  return refused(
+  return refusedError(
     order,
     state,
     'stop the instance (docker compose stop lightrag, or systemctl stop lightrag), then: ' +
@@ -109,26 +111,31 @@ function notDown(store: Store, order: InPlaceOrder, state: string): LightkeeperE
   );
 }
 
-/** The directory without symlinks; undefined if it is not there. Refuses the store and what lies in it. */
+/** Returns the real path; undefined if there is none. Refuses the store and folders in it. */
 function realDirectory(order: InPlaceOrder, store: string): Buffer | undefined {
   const dir = Buffer.from(order.dir);
   let real: Buffer;
   try {
-    real = realpathSync(dir, { encoding: 'buffer' });
+    // Without `native`, Node takes the bytes for UTF-8.
+    real = realpathSync.native(dir, { encoding: 'buffer' });
   } catch (error) {
-    // A symlink that leads nowhere is refused by who makes the directory.
+    // A dangling symlink is refused when the directory is created.
     if (systemCode(error) === 'ENOENT') return undefined;
-    throw ioError('restore in place to', bytesText(dir), error);
+    throw ioError('restore in place to', dir, error);
   }
   if (!lstatSync(real).isDirectory())
-    throw refused(order, 'it is not a directory', 'name the working directory with --in-place');
+    throw refusedError(order, 'it is not a directory', 'name the working directory with --in-place');
   if (isWithin(real, store))
-    throw refused(order, 'it is the store, or a part of it', 'name the working directory with --in-place');
+    throw refusedError(
+      order,
+      'it is the store, or a part of it',
+      'name the working directory with --in-place',
+    );
   return real;
 }
 
-/** Which names at the top may move; refuses a directory below whose names lies what must not move with them. */
-async function movableNames(
+/** Returns a test for names that may move. Refuses a directory with the store or a mount below such a name. */
+async function movableFilter(
   order: InPlaceOrder,
   real: Buffer,
   store: string,
@@ -138,21 +145,21 @@ async function movableNames(
     const prefix = `${pathFromBytes(real)}/`.replace(/^\/\/$/, '/');
     return path.startsWith(prefix) ? path.slice(prefix.length).split('/') : [];
   };
-  const [storeTop, ...further] = below(realpathSync(store, { encoding: 'buffer' }).toString('latin1'));
+  const [storeTop, ...further] = below(realpathSync.native(store, { encoding: 'buffer' }).toString('latin1'));
   if (storeTop !== undefined && further.length > 0 && movable(storeTop)) {
     const hint = 'move the store to another disk, or restore to another directory with --to';
-    throw refused(order, `the store lies in its folder "${pathText(storeTop)}"`, hint);
+    throw refusedError(order, `the store lies in its folder "${pathText(storeTop)}"`, hint);
   }
-  for (const mount of await mountPoints()) {
+  for (const mount of await readMountPoints()) {
     const [top] = below(mount);
     if (top === undefined || top === storeTop || (top !== OWN_FOLDER && !movable(top))) continue;
     const state = `another disk is mounted in it, at "${pathText(mount)}"`;
-    throw refused(order, state, 'unmount it, or leave it as it is with --exclude');
+    throw refusedError(order, state, 'unmount it, or leave it as it is with --exclude');
   }
   return (name) => name !== storeTop && movable(name);
 }
 
-async function mountPoints(): Promise<BytePath[]> {
+async function readMountPoints(): Promise<BytePath[]> {
   const text = await readFile('/proc/self/mountinfo', 'latin1').catch((error: unknown) => {
     if (systemCode(error) === 'ENOENT') return '';
     throw ioError('read', '/proc/self/mountinfo', error);
@@ -166,47 +173,48 @@ async function mountPoints(): Promise<BytePath[]> {
   });
 }
 
-interface Parts {
+/** Facts that are gathered before anything changes. */
+interface Preparation {
   readonly real: Buffer;
   readonly totals: Totals;
   readonly movable: (name: BytePath) => boolean;
-  /** What the directory itself was given, before anything was made in it. */
-  readonly root: RootFacts;
+  /** Metadata of the directory before anything was created in it. */
+  readonly root: RootMetadata;
 }
 
-async function checkSpace(order: InPlaceOrder, { real, totals }: Parts, there: Scan): Promise<void> {
+async function checkSpace(order: InPlaceOrder, { real, totals }: Preparation, there: Scan): Promise<void> {
   await checkReserve({
     doing: `restore in place to "${bytesText(order.dir)}"`,
-    place: real.toString(),
+    place: real,
     bytes: totals.bytes,
     largestBytes: there.largestBytes,
     reserveBytes: order.reserveBytes,
   });
 }
 
-async function namesIn(folder: Buffer): Promise<BytePath[]> {
+async function sortedNames(folder: Buffer): Promise<BytePath[]> {
   try {
     return (await readdir(folder, { encoding: 'buffer' })).map(pathFromBytes).sort();
   } catch (error) {
-    throw ioError('read', bytesText(folder), error);
+    throw ioError('read', folder, error);
   }
 }
 
-/** What happens to the names at the top of a directory. */
-interface Plan {
+/** Names at the top of a directory, by what happens to them. */
+interface MovePlan {
   readonly out: readonly BytePath[];
   readonly in: readonly BytePath[];
   readonly kept: readonly BytePath[];
-  /** The snapshot has them, and they stay as they are. */
+  /** Names of the snapshot that are not restored, as they may not move. */
   readonly skipped: readonly BytePath[];
 }
 
-function planOf(
+function planMoves(
   real: Buffer,
   coming: readonly BytePath[],
   there: readonly BytePath[],
-  movable: Parts['movable'],
-): Plan {
+  movable: Preparation['movable'],
+): MovePlan {
   const own = new Set(coming);
   // A workspace that the snapshot does not have is a graph of its own.
   const others = new Set(workspacesIn(real).filter((name) => !own.has(name)));
@@ -219,7 +227,7 @@ function planOf(
   };
 }
 
-function told({ out, in: coming, kept }: Plan, oldState: string): InPlace {
+function inPlaceResult({ out, in: coming, kept }: MovePlan, oldState: string): InPlace {
   const stays = new Set(coming);
   const removed = out.filter((name) => !stays.has(name));
   const replaced = out.length - removed.length;
@@ -228,137 +236,150 @@ function told({ out, in: coming, kept }: Plan, oldState: string): InPlace {
     added: coming.length - replaced,
     removed: removed.length,
     kept: kept.length,
-    removedNames: removed.slice(0, NAMES_TOLD_MAX).map(pathText),
-    keptNames: kept.slice(0, NAMES_TOLD_MAX).map(pathText),
+    removedNames: removed.slice(0, NAMES_REPORTED_MAX).map(pathText),
+    keptNames: kept.slice(0, NAMES_REPORTED_MAX).map(pathText),
     oldState,
   });
 }
 
-async function tellPlan(store: Store, order: InPlaceOrder, parts: Parts): Promise<InPlaceRestored> {
-  const { real, totals, movable } = parts;
+async function reportPlan(
+  store: Store,
+  order: InPlaceOrder,
+  preparation: Preparation,
+): Promise<InPlaceRestored> {
+  const { real, totals, movable } = preparation;
   if (await hasJournal(real)) {
     const state = 'an interrupted restore in place has not been finished';
-    throw refused(order, state, 'run it without --dry-run, or start lightkeeper up: either settles it first');
+    throw refusedError(
+      order,
+      state,
+      'run it without --dry-run, or start lightkeeper up: both recover it first',
+    );
   }
-  await checkSpace(order, parts, await scan(real, scanOptions(store, order)));
+  await checkSpace(order, preparation, await scan(real, scanOptions(store, order)));
   const coming = new Set<BytePath>();
   for await (const { path } of store.files(order.snapshot.manifest.files))
     coming.add(pathFromBytes(path).split('/')[0] ?? '');
-  const plan = planOf(real, [...coming], await namesIn(real), movable);
-  return { ...totals, findings: skippedNames(plan), inPlace: told(plan, '') };
+  const plan = planMoves(real, [...coming], await sortedNames(real), movable);
+  return { ...totals, findings: skippedNames(plan), inPlace: inPlaceResult(plan, '') };
 }
 
 class Replacement {
   readonly #store: Store;
   readonly #order: InPlaceOrder;
-  readonly #parts: Parts;
+  readonly #preparation: Preparation;
   readonly #id = randomBytes(4).toString('hex');
 
-  constructor(store: Store, order: InPlaceOrder, parts: Parts) {
+  constructor(store: Store, order: InPlaceOrder, preparation: Preparation) {
     this.#store = store;
     this.#order = order;
-    this.#parts = parts;
+    this.#preparation = preparation;
   }
 
   async run(): Promise<InPlaceRestored> {
-    const { real, movable } = this.#parts;
-    const pending = await rollPending(real);
+    const { real, movable } = this.#preparation;
+    const pending = await recoverUnderLock(real);
     const before = await scan(real, scanOptions(this.#store, this.#order));
-    const { stage, old } = placesOf(real, this.#id);
-    await this.#beginStage(stage);
-    let plan: Plan;
+    const { stage, old } = restorePaths(real, this.#id);
+    await this.#createStage(stage);
+    let plan: MovePlan;
     let journal: Journal;
     let written: Restored;
     try {
-      await checkSpace(this.#order, this.#parts, before);
+      await checkSpace(this.#order, this.#preparation, before);
       written = await this.#fillStage(stage);
-      await this.#checkAgain(before);
-      const staged = await namesIn(stage);
-      plan = planOf(real, staged, await namesIn(real), movable);
-      journal = this.#journal(plan, pending.length === 0 ? this.#parts.root : before.root);
+      await this.#checkStillDown(before);
+      const staged = await sortedNames(stage);
+      plan = planMoves(real, staged, await sortedNames(real), movable);
+      journal = this.#newJournal(plan, pending.length === 0 ? this.#preparation.root : before.root);
       await writeJournal(real, journal);
     } catch (error) {
-      // A journal that could not be made durable is none: nothing has moved.
+      // Nothing has moved, so a journal that may not be durable is removed.
       if (await hasJournal(real)) await removeJournal(real);
-      await removeFile('inplace:abandon', placesOf(real).draft);
+      await removeFile('inplace:abandon', restorePaths(real).draft);
       await removeTree('inplace:abandon', stage);
       throw error;
     }
-    const rolled = await rollForward(real, journal).catch((error: unknown) => this.#undo(journal, error));
-    const findings = [...pending, ...written.findings, ...skippedNames(plan), ...rolled];
-    return { ...written, findings, inPlace: told(plan, plan.out.length === 0 ? '' : bytesText(old)) };
+    const moved = await rollForward(real, journal).catch((error: unknown) => this.#undoMoves(journal, error));
+    const findings = [...pending, ...written.findings, ...skippedNames(plan), ...moved];
+    return {
+      ...written,
+      findings,
+      inPlace: inPlaceResult(plan, plan.out.length === 0 ? '' : bytesText(old)),
+    };
   }
 
-  async #beginStage(stage: Buffer): Promise<void> {
-    const { real } = this.#parts;
-    const { own } = placesOf(real);
+  async #createStage(stage: Buffer): Promise<void> {
+    const { real } = this.#preparation;
+    const { own } = restorePaths(real);
     if ((await lstat(own)).dev !== (await lstat(real)).dev) {
       const state = `"${bytesText(own)}" is on another disk`;
-      throw refused(this.#order, state, 'unmount it: what is staged must be on the same disk');
+      throw refusedError(this.#order, state, 'unmount it: the stage must be on the same disk');
     }
-    // Without a journal it is what an attempt left that ended before anything moved.
+    // Without a journal, a stage is left of an attempt that ended before anything moved.
     await removeTree('inplace:stage:clear', stage);
     await effect({ label: 'inplace:stage', op: 'mkdir', path: stage }, () => mkdir(stage, 0o700)).catch(
       (error: unknown) => {
-        throw ioError('create', bytesText(stage), error);
+        throw ioError('create', stage, error);
       },
     );
     await syncDir('inplace:stage', own);
   }
 
   async #fillStage(stage: Buffer): Promise<Restored> {
-    const written = await writeTree(this.#store, writing(this.#order, this.#parts.totals, stage));
+    const written = await writeTree(this.#store, writeOrder(this.#order, this.#preparation.totals, stage));
     await syncDir('inplace:stage:sync', stage);
     return written;
   }
 
-  /** Staging may have taken long enough for somebody to start the instance again. */
-  async #checkAgain(before: Scan): Promise<void> {
+  // Staging may have taken long enough for the instance to be started again.
+  /** Refuses to go on if the instance may run again. */
+  async #checkStillDown(before: Scan): Promise<void> {
     const options = scanOptions(this.#store, this.#order);
-    const alive = await whyNotDownSince(this.#parts.real, before, this.#order.evidence, options);
-    if (alive !== undefined) throw notDown(this.#store, this.#order, alive);
+    const alive = await whyNotDownSince(this.#preparation.real, before, this.#order.evidence, options);
+    if (alive !== undefined) throw notDownError(this.#store, this.#order, alive);
     this.#order.signal?.throwIfAborted();
   }
 
-  #journal(plan: Plan, before: RootFacts): Journal {
+  #newJournal(plan: MovePlan, before: RootMetadata): Journal {
     const { snapshot } = this.#order;
     return {
       id: this.#id,
       snapshotId: idOf(snapshot),
       out: plan.out,
       in: plan.in,
-      before: rootFacts(before),
-      after: rootFacts(snapshot.manifest.root ?? before),
+      before: rootMetadata(before),
+      after: rootMetadata(snapshot.manifest.root ?? before),
     };
   }
 
-  async #undo(journal: Journal, error: unknown): Promise<never> {
-    const { real } = this.#parts;
+  async #undoMoves(journal: Journal, error: unknown): Promise<never> {
+    const { real } = this.#preparation;
     const name = bytesText(this.#order.dir);
     const { message, hint } = normalise(error);
-    const fail = (state: string, mend: string) =>
+    const fail = (state: string, remedy: string) =>
       new LightkeeperError('IO', `Cannot finish the restore of "${name}" in place: ${state}`, {
-        hint: mend,
+        hint: remedy,
         cause: error,
       });
     if (!(await hasJournal(real)))
-      throw fail(`it holds the snapshot whole, but perhaps not yet on the disk: ${message}`, hint);
+      throw fail(`it holds the whole snapshot, but it may not be synced: ${message}`, hint);
     await rollBack(real, journal).catch((undoing: unknown) => {
       throw fail(
-        `${message}; nor could it be undone: ${normalise(undoing).message}`,
-        'mend what failed, then run it again or start lightkeeper up: it is finished or undone first',
+        `${message}; undoing it failed: ${normalise(undoing).message}`,
+        'fix the cause, then run it again or start lightkeeper up: the restore is finished or undone first',
       );
     });
-    throw fail(`${message}; it has been undone, and the directory holds what it held before`, hint);
+    throw fail(`${message}; it has been undone, and the directory holds its old state`, hint);
   }
 }
 
-function skippedNames({ skipped }: Plan): Finding[] {
+function skippedNames({ skipped }: MovePlan): Finding[] {
   const [first] = skipped;
   if (first === undefined) return [];
   return [
     warning('excluded_kept', pathText(first), {
-      message: 'the snapshot has it, and it stays as it is in the directory: it is left out of captures',
+      message: 'it is in the snapshot, but captures exclude it: the directory keeps its own',
       hint: 'restore it to another directory with --to and --path',
       count: skipped.length,
     }),

@@ -7,66 +7,70 @@ import type { FileEntry } from '../../gen/lightkeeper/store/v1/manifest_pb.ts';
 import { createFile, removeFile, renameFile, syncDir, syncFile, writeAt } from '../../host/disk.ts';
 import { below, isNever, OWN_FOLDER } from '../watch/names.ts';
 
-/** A journal that is longer is not read, and so never written. */
+// A longer journal is not read, so it is not written either.
+/** Longest journal, in bytes. */
 const JOURNAL_BYTES_MAX = 64 << 20;
-const FORMAT = 1;
+const JOURNAL_FORMAT = 1;
+/** Highest user or group id. */
 const OWNER_MAX = 0xffff_ffff;
 
-/** What a directory itself is given. */
-export interface RootFacts {
+/** Metadata of a directory itself. */
+export interface RootMetadata {
   readonly mode: number;
   readonly uid: number;
   readonly gid: number;
   readonly mtimeNs: bigint;
 }
 
-/** What a restore in place is about to move: from when it is on the disk until it is gone, a crash is survived. */
+// While a journal is on the disk, a crash is recovered from.
+/** Moves that a restore in place is about to make. */
 export interface Journal {
-  /** Names the folder of the old state. */
+  /** Suffix of the folder that takes the old state. */
   readonly id: string;
   readonly snapshotId: string;
-  /** Names at the top of the directory that make room. */
+  /** Names at the top of the directory to move out. */
   readonly out: readonly BytePath[];
-  /** Staged names that take their place. */
+  /** Staged names to move in. */
   readonly in: readonly BytePath[];
-  /** Of the directory itself, if it is undone. */
-  readonly before: RootFacts;
-  readonly after: RootFacts;
+  /** Metadata of the directory after a roll back. */
+  readonly before: RootMetadata;
+  /** Metadata of the directory after a roll forward. */
+  readonly after: RootMetadata;
 }
 
-/** Where a restore in place keeps what is its own. */
-export function placesOf(dir: Uint8Array, id = '') {
+/** Returns the paths that a restore in place uses below a directory. */
+export function restorePaths(dir: Uint8Array, id = '') {
   return {
     own: below(dir, OWN_FOLDER),
     stage: below(dir, `${OWN_FOLDER}/stage`),
     journal: below(dir, `${OWN_FOLDER}/journal.json`),
     draft: below(dir, `${OWN_FOLDER}/journal.new`),
     old: below(dir, `${OWN_FOLDER}/old-${id}`),
-    /** What was in the way of a recovery. */
+    /** Folder of files that were in the way of a recovery. */
     found: below(dir, `${OWN_FOLDER}/old-${id}-found`),
   };
 }
 
-/** What a folder's own facts are, from a scan or a manifest. */
-export function rootFacts({ mode, uid, gid, mtimeNs }: RootFacts | FileEntry): RootFacts {
+/** Returns the metadata of a directory from a scan or a manifest. */
+export function rootMetadata({ mode, uid, gid, mtimeNs }: RootMetadata | FileEntry): RootMetadata {
   return { mode, uid, gid, mtimeNs };
 }
 
-/** Whether a restore in place has begun to move and has not ended. */
+/** Returns whether a restore in place has begun to move names and has not ended. */
 export async function hasJournal(dir: Uint8Array): Promise<boolean> {
   try {
-    await lstat(placesOf(dir).journal);
+    await lstat(restorePaths(dir).journal);
     return true;
   } catch (error) {
     if (['ENOENT', 'ENOTDIR'].includes(systemCode(error) ?? '')) return false;
-    throw ioError('read', bytesText(dir), error);
+    throw ioError('read', dir, error);
   }
 }
 
-/** Puts a journal on the disk: from here on a crash is rolled forward or back. */
+/** Writes and syncs a journal. From then on a crash is rolled forward or back. */
 export async function writeJournal(dir: Uint8Array, journal: Journal): Promise<void> {
-  const { own, draft, journal: path } = placesOf(dir);
-  const bytes = encode(journal);
+  const { own, draft, journal: path } = restorePaths(dir);
+  const bytes = encodeJournal(journal);
   if (bytes.length > JOURNAL_BYTES_MAX) {
     throw new LightkeeperError(
       'REFUSED',
@@ -86,17 +90,17 @@ export async function writeJournal(dir: Uint8Array, journal: Journal): Promise<v
   await syncDir('inplace:journal:publish', own);
 }
 
-/** Takes the journal away: what is in the directory now is its state. */
+/** Removes the journal, which makes the present content final. */
 export async function removeJournal(dir: Uint8Array): Promise<void> {
-  const { own, journal } = placesOf(dir);
+  const { own, journal } = restorePaths(dir);
   await removeFile('inplace:journal:end', journal);
   await syncDir('inplace:journal:ended', own);
 }
 
-function encode({ id, snapshotId, out, in: into, before, after }: Journal): Buffer {
-  const root = (facts: RootFacts) => ({ ...facts, mtimeNs: String(facts.mtimeNs) });
+function encodeJournal({ id, snapshotId, out, in: into, before, after }: Journal): Buffer {
+  const root = (facts: RootMetadata) => ({ ...facts, mtimeNs: String(facts.mtimeNs) });
   const journal = {
-    format: FORMAT,
+    format: JOURNAL_FORMAT,
     id,
     snapshotId,
     out: out.map(pathText),
@@ -104,14 +108,14 @@ function encode({ id, snapshotId, out, in: into, before, after }: Journal): Buff
     before: root(before),
     after: root(after),
   };
-  return Buffer.from(`${JSON.stringify({ journal, sha256: digest(journal) }, null, 1)}\n`);
+  return Buffer.from(`${JSON.stringify({ journal, sha256: journalDigest(journal) }, null, 1)}\n`);
 }
 
-function digest(journal: unknown): string {
+function journalDigest(journal: unknown): string {
   return createHash('sha256').update(JSON.stringify(journal)).digest('hex');
 }
 
-/** Reads the journal of a directory; undefined if there is none. One that is not whole is refused, never guessed at. */
+/** Reads the journal of a directory. Returns undefined if there is none, and refuses a damaged one. */
 export async function readJournal(dir: Uint8Array): Promise<Journal | undefined> {
   const bytes = await readBounded(dir);
   if (bytes === undefined) return undefined;
@@ -119,15 +123,15 @@ export async function readJournal(dir: Uint8Array): Promise<Journal | undefined>
   try {
     value = JSON.parse(bytes.toString());
   } catch (error) {
-    throw damaged(dir, 'it is no JSON', error);
+    throw unrecoverable(dir, 'it is not JSON', error);
   }
-  const { journal, sha256 } = record(value);
-  if (typeof sha256 !== 'string' || journal === undefined || sha256 !== digest(journal))
-    throw damaged(dir, 'its hash is another');
-  const problem = problemOf(record(journal));
-  if (problem !== undefined) throw damaged(dir, problem);
-  const { id, snapshotId, out, in: into, before, after } = journal as Encoded;
-  const root = (facts: Encoded['before']) => ({ ...facts, mtimeNs: BigInt(facts.mtimeNs) });
+  const { journal, sha256 } = recordOf(value);
+  if (typeof sha256 !== 'string' || journal === undefined || sha256 !== journalDigest(journal))
+    throw unrecoverable(dir, 'its hash does not match');
+  const problem = journalProblem(recordOf(journal));
+  if (problem !== undefined) throw unrecoverable(dir, problem);
+  const { id, snapshotId, out, in: into, before, after } = journal as EncodedJournal;
+  const root = (facts: EncodedJournal['before']) => ({ ...facts, mtimeNs: BigInt(facts.mtimeNs) });
   return {
     id,
     snapshotId,
@@ -138,23 +142,23 @@ export async function readJournal(dir: Uint8Array): Promise<Journal | undefined>
   };
 }
 
-interface Encoded {
+interface EncodedJournal {
   readonly id: string;
   readonly snapshotId: string;
   readonly out: readonly string[];
   readonly in: readonly string[];
   readonly before: { mode: number; uid: number; gid: number; mtimeNs: string };
-  readonly after: Encoded['before'];
+  readonly after: EncodedJournal['before'];
 }
 
 async function readBounded(dir: Uint8Array): Promise<Buffer | undefined> {
-  const path = placesOf(dir).journal;
+  const path = restorePaths(dir).journal;
   try {
     const file = await open(path, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK);
     try {
       const stat = await file.stat();
-      if (!stat.isFile()) throw damaged(dir, 'it is no file');
-      if (stat.size > JOURNAL_BYTES_MAX) throw damaged(dir, 'it is too long');
+      if (!stat.isFile()) throw unrecoverable(dir, 'it is not a file');
+      if (stat.size > JOURNAL_BYTES_MAX) throw unrecoverable(dir, 'it is too long');
       const bytes = Buffer.alloc(stat.size);
       const { bytesRead } = await file.read(bytes, 0, bytes.length, 0);
       return bytes.subarray(0, bytesRead);
@@ -165,52 +169,52 @@ async function readBounded(dir: Uint8Array): Promise<Buffer | undefined> {
     const code = systemCode(error);
     if (code === 'ENOENT') return undefined;
     if (code === undefined) throw error;
-    throw damaged(dir, `it cannot be read (${code})`, error);
+    throw unrecoverable(dir, `it cannot be read (${code})`, error);
   }
 }
 
-/** That the interrupted restore of a directory can be neither finished nor undone. */
-export function damaged(dir: Uint8Array, state: string, cause?: unknown): LightkeeperError {
+/** Returns the error for an interrupted restore that can be neither finished nor undone. */
+export function unrecoverable(dir: Uint8Array, state: string, cause?: unknown): LightkeeperError {
   const own = `${bytesText(dir)}/${OWN_FOLDER}`;
   return new LightkeeperError(
     'REFUSED',
     `Cannot finish the interrupted restore of "${bytesText(dir)}" by its journal: ${state}`,
     {
       hint:
-        `nothing was changed: what was there before is in ${own}/old-* where it is not in place, what was to come ` +
-        `in ${own}/stage; restore to another directory with --to, or put the names right by hand and remove ` +
+        `nothing was changed: old files that are not in place are in ${own}/old-*, new ones in ${own}/stage; ` +
+        'restore to another directory with --to, or move the files by hand and remove ' +
         `${own}/journal.json`,
       ...(cause === undefined ? {} : { cause }),
     },
   );
 }
 
-function record(value: unknown): Record<string, unknown> {
+function recordOf(value: unknown): Record<string, unknown> {
   return typeof value === 'object' && value !== null ? (value as Record<string, unknown>) : {};
 }
 
-function problemOf(journal: Record<string, unknown>): string | undefined {
-  if (journal.format !== FORMAT) return 'a newer version wrote it';
+function journalProblem(journal: Record<string, unknown>): string | undefined {
+  if (journal.format !== JOURNAL_FORMAT) return 'a newer version wrote it';
   if (!matches(journal.id, /^[0-9a-f]{8}$/) || !matches(journal.snapshotId, /^[0-9a-f]{32}$/))
-    return 'its ids are none';
-  for (const facts of [record(journal.before), record(journal.after)]) {
+    return 'its ids are malformed';
+  for (const facts of [recordOf(journal.before), recordOf(journal.after)]) {
     const whole = ['mode', 'uid', 'gid'].every((key) => Number.isSafeInteger(facts[key]));
     if (!whole || !matches(facts.mtimeNs, /^-?\d{1,19}$/))
-      return 'it does not say what the directory is given';
+      return 'the metadata of the directory is malformed';
     const { mode, uid, gid } = facts as { mode: number; uid: number; gid: number };
     const inRange = (id: number) => id >= 0 && id <= OWNER_MAX;
     if (mode < 0 || mode > 0o7777 || !inRange(uid) || !inRange(gid))
-      return 'it does not say what the directory is given';
+      return 'the metadata of the directory is malformed';
   }
-  return problemOfNames(journal.out) ?? problemOfNames(journal.in);
+  return namesProblem(journal.out) ?? namesProblem(journal.in);
 }
 
 function matches(value: unknown, pattern: RegExp): boolean {
   return typeof value === 'string' && pattern.test(value);
 }
 
-function problemOfNames(names: unknown): string | undefined {
-  if (!Array.isArray(names)) return 'it names nothing';
+function namesProblem(names: unknown): string | undefined {
+  if (!Array.isArray(names)) return 'it has no list of names';
   const seen = new Set<unknown>();
   for (const text of names as unknown[]) {
     const path = typeof text === 'string' ? pathFromText(text) : '';

@@ -5,15 +5,15 @@ import { FileType_Value } from '../../gen/lightkeeper/v1/types_pb.ts';
 import type { Store } from '../store/store.ts';
 import type { Totals } from './tree-writer.ts';
 
-/** How much a restore writes. */
-export async function count(
+/** Counts the files and bytes that a restore writes. */
+export async function countTotals(
   store: Store,
   order: { snapshot: StoredSnapshot; paths: readonly string[] },
 ): Promise<Totals> {
   const { totals } = order.snapshot.manifest;
   if (order.paths.length === 0 && totals !== undefined)
     return { files: totals.files, bytes: Number(totals.rawBytes) };
-  const wants = wanted(order.paths);
+  const wants = pathFilter(order.paths);
   let files = 0;
   let bytes = 0;
   for await (const file of store.files(order.snapshot.manifest.files)) {
@@ -24,35 +24,37 @@ export async function count(
   }
   if (files === 0 && order.paths.length > 0) {
     throw new LightkeeperError('NOT_FOUND', `Cannot restore "${order.paths.join('", "')}": no file matches`, {
-      hint: 'look at the names with lightkeeper show',
+      hint: 'list the names with lightkeeper show',
     });
   }
   return { files, bytes };
 }
 
-export function wanted(paths: readonly string[]): (path: BytePath) => boolean {
+/** Returns a test for the paths that match one of the patterns; all match an empty list. */
+export function pathFilter(paths: readonly string[]): (path: BytePath) => boolean {
   if (paths.length === 0) return () => true;
   const matchers = paths.map(pathMatcher);
   return (path) => matchers.some((matches) => matches(path));
 }
 
-/** What is to be written below a folder, for `writeTree`. */
-export function writing(order: RestoreBase, totals: Totals, base: Buffer, paths: readonly string[] = []) {
+/** Returns the order for `writeTree` to write a snapshot below a folder. */
+export function writeOrder(order: RestoreBase, totals: Totals, base: Buffer, paths: readonly string[] = []) {
   const { snapshot, signal, onProgress } = order;
   return {
     manifest: snapshot.manifest,
     base,
-    wants: wanted(paths),
+    wants: pathFilter(paths),
     totals,
     ...(signal === undefined ? {} : { signal }),
     ...(onProgress === undefined ? {} : { onProgress }),
   };
 }
 
-/** What every restore is asked. */
+/** Part of an order that every restore has. */
 export interface RestoreBase {
   readonly snapshot: StoredSnapshot;
   readonly dryRun: boolean;
+  /** Bytes that must stay free; undefined is the formula, 0 is no check. */
   readonly reserveBytes: bigint | undefined;
   readonly signal?: AbortSignal;
   readonly onProgress?: (phase: string, doneBytes: number, totalBytes: number) => void;

@@ -1,51 +1,59 @@
 import { randomBytes } from 'node:crypto';
 import { lstat, mkdir, readdir, rename } from 'node:fs/promises';
-import { dirname, join } from 'node:path';
 import { ioError, LightkeeperError, systemCode } from '../../core/errors.ts';
 import { warning } from '../../core/finding.ts';
 import { bytesText } from '../../core/path.ts';
 import { idOf } from '../../core/snapshot.ts';
 import type { Finding } from '../../gen/lightkeeper/v1/types_pb.ts';
-import { createFile, effect, makeDir, removeFile, removeTree, syncDir, writeAt } from '../../host/disk.ts';
+import {
+  createFile,
+  effect,
+  makeDir,
+  parentFolder,
+  removeFile,
+  removeTree,
+  syncDir,
+  writeAt,
+} from '../../host/disk.ts';
 import { checkReserve } from '../../host/disk-reserve.ts';
 import type { Store } from '../store/store.ts';
-import { INCOMPLETE_MARK } from '../watch/names.ts';
-import { count, type RestoreBase, writing } from './plan.ts';
-import { settleFolder, type Totals, writeTree } from './tree-writer.ts';
+import { below, INCOMPLETE_MARK } from '../watch/names.ts';
+import { countTotals, type RestoreBase, writeOrder } from './plan.ts';
+import { completeFolder, type Totals, writeTree } from './tree-writer.ts';
 
-/** What a restore to another directory is asked. */
+/** Order for a restore to another directory. */
 export interface RestoreOrder extends RestoreBase {
-  /** Absolute; absent or empty. */
+  /** Absolute path of a directory that is absent or empty. */
   readonly to: Uint8Array;
-  /** Empty: all. */
+  /** Patterns of the files to restore; empty restores all. */
   readonly paths: readonly string[];
 }
 
-/** What a restore did. */
+/** Result of a restore. */
 export interface Restored extends Totals {
   readonly findings: readonly Finding[];
 }
 
-/** Writes a snapshot to a directory that is absent or empty; the directory appears whole or not at all. */
+/** Writes a snapshot to a directory that is absent or empty. An absent one appears whole or not at all. */
 export async function restoreToDirectory(store: Store, order: RestoreOrder): Promise<Restored> {
   const endRead = store.beginRead();
   try {
-    const there = await checkTarget(order.to);
-    const totals = await count(store, order);
+    const exists = await checkTarget(order.to);
+    const totals = await countTotals(store, order);
     await checkReserve({
       doing: `restore to "${bytesText(order.to)}"`,
-      place: Buffer.from(order.to).toString(),
+      place: Buffer.from(order.to),
       bytes: totals.bytes,
       reserveBytes: order.reserveBytes,
     });
     if (order.dryRun) return { ...totals, findings: [] };
-    return there ? await fillEmpty(store, order, totals) : await makeWhole(store, order, totals);
+    return exists ? await fillDirectory(store, order, totals) : await createDirectory(store, order, totals);
   } finally {
     endRead();
   }
 }
 
-/** Answers whether the directory is there (and empty). */
+/** Returns whether the directory exists. Refuses one that is not empty. */
 async function checkTarget(to: Uint8Array): Promise<boolean> {
   const name = bytesText(to);
   try {
@@ -66,33 +74,35 @@ async function checkTarget(to: Uint8Array): Promise<boolean> {
   }
 }
 
-/** A directory that was there may be a mount point: it is filled as it is, with a mark in it until that has ended. */
-async function fillEmpty(store: Store, order: RestoreOrder, totals: Totals): Promise<Restored> {
+// A directory that exists may be a mount point, so it is not replaced.
+/** Fills an empty directory, with a mark in it until the restore has ended. */
+async function fillDirectory(store: Store, order: RestoreOrder, totals: Totals): Promise<Restored> {
   const to = Buffer.from(order.to);
-  const path = join(to.toString(), INCOMPLETE_MARK);
-  const file = await createFile('restore:mark', path);
-  await writeAt('restore:mark', path, file, Buffer.from('A restore to this directory has not ended.\n'), 0);
+  const mark = below(to, INCOMPLETE_MARK);
+  const file = await createFile('restore:mark', mark);
+  await writeAt('restore:mark', mark, file, Buffer.from('A restore to this directory has not ended.\n'), 0);
   await file.close();
-  // What a failure leaves stays for a look.
-  const written = await writeTree(store, writing(order, totals, to, order.paths));
-  await removeFile('restore:unmark', path);
-  await syncDir('restore:publish', to.toString());
+  // What a failure leaves stays for inspection.
+  const written = await writeTree(store, writeOrder(order, totals, to, order.paths));
+  await removeFile('restore:unmark', mark);
+  await syncDir('restore:publish', to);
   return written;
 }
 
-async function makeWhole(store: Store, order: RestoreOrder, totals: Totals): Promise<Restored> {
+/** Writes the snapshot to a folder beside the target, then renames that. */
+async function createDirectory(store: Store, order: RestoreOrder, totals: Totals): Promise<Restored> {
   const to = Buffer.from(order.to);
-  const parent = Buffer.from(dirname(to.toString('latin1')), 'latin1');
+  const parent = Buffer.from(parentFolder(to));
   const name = `.lightkeeper-${idOf(order.snapshot).slice(0, 8)}-${randomBytes(4).toString('hex')}`;
-  const stage = Buffer.from(join(parent.toString('latin1'), name), 'latin1');
+  const stage = below(parent, name);
   try {
-    await makeDir('restore:parent', parent.toString());
+    await makeDir('restore:parent', parent);
     await effect({ label: 'restore:stage', op: 'mkdir', path: stage }, () => mkdir(stage, 0o700));
-    const written = await writeTree(store, writing(order, totals, stage, order.paths));
+    const written = await writeTree(store, writeOrder(order, totals, stage, order.paths));
     const { root } = order.snapshot.manifest;
-    if (root !== undefined) await settleFolder(stage, root);
+    if (root !== undefined) await completeFolder(stage, root);
     await publishFolder(stage, to);
-    const leftovers = leftoversOf(name, await readdir(parent));
+    const leftovers = leftoverFindings(name, await readdir(parent));
     return { ...written, findings: [...written.findings, ...leftovers] };
   } catch (error) {
     await removeTree('restore:abandon', stage);
@@ -100,8 +110,8 @@ async function makeWhole(store: Store, order: RestoreOrder, totals: Totals): Pro
   }
 }
 
-/** Folders that earlier restores of the snapshot left behind. */
-function leftoversOf(ours: string, names: readonly string[]): Finding[] {
+/** Returns a finding for each folder that an earlier restore of the snapshot left behind. */
+function leftoverFindings(ours: string, names: readonly string[]): Finding[] {
   const prefix = ours.slice(0, ours.lastIndexOf('-') + 1);
   return names
     .filter((name) => name.startsWith(prefix) && name !== ours)
@@ -114,10 +124,10 @@ function leftoversOf(ours: string, names: readonly string[]): Finding[] {
 }
 
 async function publishFolder(from: Buffer, to: Buffer): Promise<void> {
-  await effect({ label: 'restore:rename', op: 'rename', path: from, to: to.toString() }, () =>
-    rename(from, to),
-  ).catch((error) => {
-    throw ioError('restore to', to.toString(), error);
-  });
-  await syncDir('restore:publish', dirname(to.toString()));
+  await effect({ label: 'restore:rename', op: 'rename', path: from, to }, () => rename(from, to)).catch(
+    (error) => {
+      throw ioError('restore to', to, error);
+    },
+  );
+  await syncDir('restore:publish', parentFolder(to));
 }

@@ -15,23 +15,24 @@ import { below } from '../watch/names.ts';
 import type { Slot, WorkerGroup } from '../workers/worker-group.ts';
 import type { RestoreTargets } from '../workers/write-task.ts';
 
-/** Units that are looked up and written in one go, sorted by where they are stored. */
+/** Units that are located together and written frame by frame. */
 const WINDOW_UNITS = 8192;
 
-/** Files that are open for writing at once. */
+/** Most files that are open for writing at once. */
 const OPEN_FILES_MAX = 128;
+/** Units per query of the index. */
 const LOCATE_BATCH = 1024;
 
-/** How much there is to write. */
+/** Files and bytes of a restore. */
 export interface Totals {
   readonly files: number;
   readonly bytes: number;
 }
 
-/** What is to be written where. */
+/** Order for `writeTree`. */
 export interface WriteOrder {
   readonly manifest: Manifest;
-  /** A folder that is there and is ours. */
+  /** Folder that exists and that nothing else writes to. */
   readonly base: Buffer;
   readonly wants: (path: BytePath) => boolean;
   readonly totals: Totals;
@@ -39,48 +40,51 @@ export interface WriteOrder {
   readonly onProgress?: (phase: string, doneBytes: number, totalBytes: number) => void;
 }
 
-/** What was written. */
+/** Result of `writeTree`. */
 export interface Written extends Totals {
   readonly findings: readonly Finding[];
 }
 
 /**
- * Writes the files of a snapshot below a folder, every byte hashed again as it was read back from what was
- * written, all of it on the disk when this ends. The folder itself is the caller's to complete.
+ * Writes the files of a snapshot below a folder.
+ *
+ * Every byte is read back and hashed, and all is synced when this returns. The caller sets the metadata of the
+ * folder itself.
  */
 export async function writeTree(store: Store, order: WriteOrder): Promise<Written> {
-  return await new Writer(store, order).run();
+  return await new TreeWriter(store, order).run();
 }
 
 interface OpenFile {
   readonly handle: FileHandle;
   readonly entry: FileEntry;
-  /** Writes that have been asked for and are not done. */
+  /** Writes that are planned and not done. */
   pending: number;
-  /** Nothing more will be asked for. */
-  whole: boolean;
+  /** Whether all writes of the file are planned. */
+  isEnumerated: boolean;
 }
 
-interface Wanted {
+/** One unit to write, and where. */
+interface UnitWrite {
   readonly id: Buffer;
   readonly file: OpenFile;
   readonly position: number;
 }
 
-class Writer {
+class TreeWriter {
   readonly #store: Store;
   readonly #order: WriteOrder;
   readonly #base: Buffer;
   readonly #workers: WorkerGroup;
   readonly #findings: Finding[] = [];
   readonly #packPaths = new Map<number, string>();
-  #window: Wanted[] = [];
+  #window: UnitWrite[] = [];
   readonly #open = new Set<OpenFile>();
   readonly #running = new Set<Promise<void>>();
   #failure: { error: unknown } | undefined;
   #bytes = 0;
   #files = 0;
-  /** Many files are synced in one go at the end, where the machine can. */
+  /** Whether the filesystem is synced once at the end, instead of each file. */
   #syncAtEnd = false;
   readonly #folders: FileEntry[] = [];
   readonly #links: FileEntry[] = [];
@@ -126,7 +130,8 @@ class Writer {
     await this.#drain(0);
   }
 
-  /** Folders above a file that was asked for by its path need not have been asked for themselves. */
+  // A pattern may match a file and not the folders above it.
+  /** Creates the folders above a path. */
   async #makeParents(path: BytePath, made: Set<BytePath>): Promise<void> {
     for (let slash = path.indexOf('/'); slash > 0; slash = path.indexOf('/', slash + 1)) {
       const parent = path.slice(0, slash);
@@ -167,12 +172,12 @@ class Writer {
         throw this.#collision('file', path, error);
       },
     );
-    const file: OpenFile = { handle, entry, pending: 0, whole: false };
+    const file: OpenFile = { handle, entry, pending: 0, isEnumerated: false };
     this.#open.add(file);
     this.#files += 1;
     let position = 0;
     for await (const refs of this.#store.units(entry.content)) {
-      // A list that lies must not make the restore go on for ever.
+      // A false list must not make the restore endless.
       if (position > entry.size || refs.some(({ span }) => span === 0)) break;
       for (const { id, span } of refs) {
         this.#window.push({ id, file, position });
@@ -185,25 +190,29 @@ class Writer {
       const state = 'its units do not add up to its size';
       throw new LightkeeperError('DAMAGED', `Cannot restore "${pathText(path)}": ${state}`);
     }
-    file.whole = true;
-    if (file.pending === 0) this.#background(this.#settle(file));
+    file.isEnumerated = true;
+    if (file.pending === 0) this.#runInBackground(this.#completeFile(file));
     if (this.#open.size >= OPEN_FILES_MAX) {
       await this.#dispatch();
       await this.#drain(OPEN_FILES_MAX / 2);
     }
   }
 
-  /** Has the units of the window written, each frame decoded once; goes on before they are. */
+  // Each frame is decoded once.
+  /** Starts the writes of the units in the window. */
   async #dispatch(): Promise<void> {
     const units = this.#window;
     this.#window = [];
-    const frames = new Map<string, { location: UnitLocation; wanted: { place: number; unit: Wanted }[] }>();
+    const frames = new Map<
+      string,
+      { location: UnitLocation; wanted: { place: number; unit: UnitWrite }[] }
+    >();
     for (let from = 0; from < units.length; from += LOCATE_BATCH) {
       const batch = units.slice(from, from + LOCATE_BATCH);
       const locations = await this.#store.index.locate(batch.map(({ id }) => id));
       for (const [i, unit] of batch.entries()) {
         const location = locations[i];
-        if (location === undefined) throw await this.#missing(unit);
+        if (location === undefined) throw await this.#missingUnit(unit);
         const key = `${location.pack}:${location.frameOffset}`;
         const frame = frames.get(key) ?? { location, wanted: [] };
         frames.set(key, frame);
@@ -214,13 +223,13 @@ class Writer {
       if (this.#failure !== undefined) throw this.#failure.error;
       this.#order.signal?.throwIfAborted();
       const slot = await this.#workers.takeSlot();
-      this.#background(this.#writeFrame(location, places, slot).finally(() => slot.release()));
+      this.#runInBackground(this.#writeFrame(location, places, slot).finally(() => slot.release()));
     }
   }
 
   async #writeFrame(
     location: UnitLocation,
-    places: { place: number; unit: Wanted }[],
+    places: { place: number; unit: UnitWrite }[],
     slot: Slot,
   ): Promise<void> {
     const { bytes } = await slot.run({
@@ -232,17 +241,17 @@ class Writer {
     });
     this.#bytes += bytes;
     this.#order.onProgress?.('writing', this.#bytes, this.#order.totals.bytes);
-    // Which files are complete now is decided at once: while one is settled, others go on.
+    // Decided before the first await: other writes go on while a file is completed.
     const complete: OpenFile[] = [];
     for (const { unit } of places) {
       unit.file.pending -= 1;
-      if (unit.file.whole && unit.file.pending === 0) complete.push(unit.file);
+      if (unit.file.isEnumerated && unit.file.pending === 0) complete.push(unit.file);
     }
-    for (const file of complete) await this.#settle(file);
+    for (const file of complete) await this.#completeFile(file);
   }
 
-  /** Work that goes on beside; the first that fails ends the restore. */
-  #background(work: Promise<void>): void {
+  /** Runs work in the background. The first failure ends the restore. */
+  #runInBackground(work: Promise<void>): void {
     const running: Promise<void> = work
       .catch((error: unknown) => {
         this.#failure ??= { error };
@@ -258,7 +267,7 @@ class Writer {
     if (this.#failure !== undefined) throw this.#failure.error;
   }
 
-  async #missing({ id, file }: Wanted): Promise<LightkeeperError> {
+  async #missingUnit({ id, file }: UnitWrite): Promise<LightkeeperError> {
     await this.#store.suspectIndex();
     const name = bytesText(file.entry.path);
     return new LightkeeperError(
@@ -280,13 +289,13 @@ class Writer {
     return path;
   }
 
-  /** Completes a file all of whose bytes are written. */
-  async #settle(file: OpenFile): Promise<void> {
+  /** Sets the metadata of a written file, syncs and closes it. */
+  async #completeFile(file: OpenFile): Promise<void> {
     const { handle, entry } = file;
-    // The owner first: a change of owner takes set-user-id bits away.
-    await this.#own(entry);
+    // The owner comes first: a change of owner clears set-user-id bits.
+    await this.#setOwner(entry);
     await handle.chmod(entry.mode);
-    const seconds = secondsOf(entry);
+    const seconds = utimesText(entry);
     await handle.utimes(seconds, seconds);
     if (!this.#syncAtEnd) {
       await effect({ label: 'restore:sync', op: 'sync', path: '' }, () => handle.sync());
@@ -295,7 +304,7 @@ class Writer {
     this.#open.delete(file);
   }
 
-  async #own(entry: FileEntry): Promise<void> {
+  async #setOwner(entry: FileEntry): Promise<void> {
     if (process.getuid?.() !== 0) return;
     await lchown(below(this.#base, pathFromBytes(entry.path)), entry.uid, entry.gid);
   }
@@ -304,12 +313,12 @@ class Writer {
     // Hard links first: as long as there is no symlink below the folder, no link can lead out of it.
     const symlinks = this.#links.filter(({ type }) => type === FileType_Value.SYMLINK);
     const hardLinks = this.#links.filter(({ type }) => type !== FileType_Value.SYMLINK);
-    for (const entry of [...hardLinks, ...symlinks]) await this.#link(entry);
-    for (const entry of this.#folders.reverse()) await settleFolder(this.#base, entry);
+    for (const entry of [...hardLinks, ...symlinks]) await this.#createLink(entry);
+    for (const entry of this.#folders.reverse()) await completeFolder(this.#base, entry);
     if (this.#syncAtEnd) await syncFilesystem('restore:sync-all', this.#base);
   }
 
-  async #link(entry: FileEntry): Promise<void> {
+  async #createLink(entry: FileEntry): Promise<void> {
     const path = pathFromBytes(entry.path);
     const target = below(this.#base, path);
     try {
@@ -317,8 +326,8 @@ class Writer {
         await effect({ label: 'restore:symlink', op: 'create', path: target }, () =>
           symlink(Buffer.from(entry.target), target),
         );
-        await this.#own(entry);
-        const seconds = secondsOf(entry);
+        await this.#setOwner(entry);
+        const seconds = utimesText(entry);
         await lutimes(target, seconds, seconds);
         return;
       }
@@ -340,14 +349,14 @@ class Writer {
   }
 }
 
-/** Gives a folder below `base`, or `base` itself, its owner, mode and times, and waits until they are on the disk. */
-export async function settleFolder(base: Buffer, entry: FileEntry): Promise<void> {
+/** Sets owner, mode and times of `base` or a folder below it, and syncs them. */
+export async function completeFolder(base: Buffer, entry: FileEntry): Promise<void> {
   const target = entry.path.length === 0 ? base : below(base, pathFromBytes(entry.path));
   const folder = await open(target, constants.O_RDONLY | constants.O_DIRECTORY);
   try {
     if (process.getuid?.() === 0) await folder.chown(entry.uid, entry.gid);
     await folder.chmod(entry.mode);
-    const seconds = secondsOf(entry);
+    const seconds = utimesText(entry);
     await folder.utimes(seconds, seconds);
     await effect({ label: 'restore:sync-folder', op: 'sync', path: target }, () => folder.sync());
   } finally {
@@ -355,17 +364,16 @@ export async function settleFolder(base: Buffer, entry: FileEntry): Promise<void
   }
 }
 
-/**
- * A time as Node wants it, to the microsecond; as text, because it takes a negative number for "now". Node cuts
- * what follows the microsecond, so half of one is added: a binary fraction is often a little short.
- */
-export function secondsOf({ mtimeNs }: { readonly mtimeNs: bigint }): string {
+// It is text because Node takes a negative number for "now". Node cuts what follows the microsecond, so half of
+// one is added: a binary fraction is often a little short.
+/** Formats a time as seconds for Node's `utimes`, to the microsecond. */
+export function utimesText({ mtimeNs }: { readonly mtimeNs: bigint }): string {
   const floor = mtimeNs < 0n && mtimeNs % 1000n !== 0n ? 1n : 0n;
   const micros = Number(mtimeNs / 1000n - floor);
   return String((micros + (micros < 0 ? -0.5 : 0.5)) / 1e6);
 }
 
-function targets(wantedPlaces: readonly { place: number; unit: Wanted }[]): RestoreTargets {
+function targets(wantedPlaces: readonly { place: number; unit: UnitWrite }[]): RestoreTargets {
   const places = new Uint32Array(wantedPlaces.length);
   const fds = new Int32Array(wantedPlaces.length);
   const positions = new Float64Array(wantedPlaces.length);

@@ -264,7 +264,8 @@ export function checkDirectory(dir: Uint8Array, store?: string): ReturnType<type
   let real: Buffer;
   let stat: ReturnType<typeof statOf>;
   try {
-    real = realpathSync(Buffer.from(dir), { encoding: 'buffer' });
+    // Without `native`, Node takes the bytes for UTF-8.
+    real = realpathSync.native(Buffer.from(dir), { encoding: 'buffer' });
     stat = statOf(real);
   } catch (error) {
     if (systemCode(error) === 'ENOENT') {

@@ -1,20 +1,21 @@
 import type { Command, OptionValues } from 'commander';
 import { LightkeeperError } from '../../core/errors.ts';
 import { EXIT } from '../exit.ts';
-import { plain, printError, say, table } from '../print.ts';
+import { escapeControls, printError, printLine, printTable } from '../print.ts';
 import { addSettingFlags, flagsOf } from '../settings.ts';
 
-/** Flags of these commands that are no settings. */
-const OWN = ['--config', '--json'];
+/** Flags of these commands that are not settings. */
+const OWN_FLAGS = ['--config', '--json'];
 
-/** Adds `agent`, which guards graphs. `whole` adds the flags of all settings, which loads the agent. */
+// The flags of the settings load the agent, which takes time.
+/** Adds `agent`, which protects graphs; with `whole` also the flags of all settings. */
 export async function addAgent(program: Command, whole: boolean): Promise<void> {
   const command = program
     .command('agent')
-    .description('guard one or several graphs, with settings from a file, variables and flags')
+    .description('protect graphs, with settings from a file, environment variables and flags')
     .argument('[command...]')
     .option('--config <file>', 'settings file (YAML)')
-    .action(runWith);
+    .action(runAgentCommand);
   if (whole) await addFlags(command);
 }
 
@@ -25,10 +26,10 @@ export async function addConfig(program: Command, whole: boolean): Promise<void>
     .description('check the settings of an agent, or print their JSON Schema');
   const check = config
     .command('check')
-    .description('print the settings in effect with their origins, and all problems')
+    .description('print the effective settings, their origins and all problems')
     .option('--config <file>', 'settings file (YAML)')
     .option('--json', 'print exactly one JSON document')
-    .action(checkWith);
+    .action(checkConfig);
   config
     .command('schema')
     .description('print a JSON Schema of the settings file, for editors')
@@ -54,11 +55,15 @@ async function printSchema(): Promise<void> {
 async function read(values: OptionValues, command: Command) {
   const { readSettings } = await import('../../agent/main.ts');
   const file: unknown = values.config;
-  const flags = flagsOf(values, command, OWN);
+  const flags = flagsOf(values, command, OWN_FLAGS);
   return await readSettings({ file: typeof file === 'string' ? file : undefined, flags, env: process.env });
 }
 
-async function runWith(words: readonly string[], values: OptionValues, command: Command): Promise<void> {
+async function runAgentCommand(
+  words: readonly string[],
+  values: OptionValues,
+  command: Command,
+): Promise<void> {
   if (words.length > 0) {
     throw new LightkeeperError(
       'UNIMPLEMENTED',
@@ -72,18 +77,18 @@ async function runWith(words: readonly string[], values: OptionValues, command: 
   await runUntilStopped(await read(values, command), 'log');
 }
 
-async function checkWith(values: OptionValues, command: Command): Promise<void> {
+async function checkConfig(values: OptionValues, command: Command): Promise<void> {
   const { shown, warnings, problems, error } = await read(values, command);
   if (values.json === true) {
     process.stdout.write(`${JSON.stringify({ settings: shown, warnings, problems }, null, 2)}\n`);
   } else {
     const rows = shown.map(({ key, value, origin }) => [key, valueText(value), `(${origin})`]);
-    table(rows.map((row) => row.map(plain)));
-    for (const warning of warnings) say(`warning: ${plain(warning)}`);
-    if (error === undefined) say('the settings are good');
+    printTable(rows.map((row) => row.map(escapeControls)));
+    for (const warning of warnings) printLine(`warning: ${escapeControls(warning)}`);
+    if (error === undefined) printLine('the settings are valid');
   }
   if (error === undefined) return;
-  // The document is out already: a second one for the error would be one too many.
+  // The JSON document has been printed, and there must be only one.
   printError(error, false);
   process.exitCode = EXIT.usage;
 }

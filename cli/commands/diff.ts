@@ -8,27 +8,29 @@ import {
   type VectorChanges,
 } from '../../gen/lightkeeper/v1/agent_pb.ts';
 import { sizeText } from '../../host/quantity.ts';
-import { type CommonOptions, storeOf, withCommon } from '../options.ts';
-import { plain, printFindings, printJson, say, table } from '../print.ts';
+import { addCommonOptions, type CommonOptions, storePath } from '../options.ts';
+import { escapeControls, printFindings, printJson, printLine, printTable } from '../print.ts';
 import { withStore } from '../store.ts';
 
-/** Names of one kind that a person is shown. */
-const SHOWN = 10;
+/** Most names of one kind that are printed. */
+const NAMES_PRINTED = 10;
 
-/** `diff`: what changed from one snapshot to another, in files and in the graph. */
+/** Adds `diff`, which prints the changes between two snapshots. */
 export function addDiff(program: Command): void {
-  withCommon(
+  addCommonOptions(
     program
       .command('diff')
-      .description('what changed from one snapshot to another: files, documents, entities, relations')
-      .argument('<from>', 'an id, the start of one, latest or latest-valid')
-      .argument('<to>', 'likewise'),
+      .description(
+        'print the changes between two snapshots: files, documents, chunks, entities and relations',
+      )
+      .argument('<from>', 'snapshot id, a prefix of one, latest or latest-valid')
+      .argument('<to>', 'as <from>'),
   ).action(run);
 }
 
 async function run(fromSnapshotId: string, toSnapshotId: string, options: CommonOptions): Promise<void> {
   const request = { fromSnapshotId, toSnapshotId, graphId: options.graph ?? '' };
-  const diff = await withStore(storeOf(options), { reading: true }, (client) =>
+  const diff = await withStore(storePath(options), { reading: true }, (client) =>
     client.diffSnapshots(request),
   );
   if (options.json === true) return printJson(DiffSnapshotsResponseSchema, diff);
@@ -43,13 +45,13 @@ async function run(fromSnapshotId: string, toSnapshotId: string, options: Common
 
 function printFiles({ files }: DiffSnapshotsResponse): void {
   if (files.length === 0) {
-    say('no file differs');
+    printLine('no file has changed');
     return;
   }
-  table([
+  printTable([
     ['FILE', '', 'BEFORE', 'AFTER', 'NEW', 'WHY'],
     ...files.map(({ path, kind, sizeBefore, sizeAfter, newBytes, records }) => [
-      plain(path),
+      escapeControls(path),
       ChangeKind_Value[kind].toLowerCase(),
       sizeText(Number(sizeBefore)),
       sizeText(Number(sizeAfter)),
@@ -67,7 +69,7 @@ function whyText(kind: ChangeKind_Value, { added, removed, changed, reembedded }
     reembedded > 0n ? `${reembedded} embedded again` : '',
   ].filter((part) => part !== '');
   const isSame = parts.length === 0 && kind === ChangeKind_Value.CHANGED;
-  return isSame ? 'the same records, written otherwise' : parts.join(' ');
+  return isSame ? 'same records, other bytes' : parts.join(' ');
 }
 
 function countText(sign: string, count: bigint): string {
@@ -79,9 +81,9 @@ function printVectors(kind: string, changes: VectorChanges | undefined): void {
   const { addedCount, removedCount, reembeddedCount, reembedded } = changes;
   if (addedCount + removedCount + reembeddedCount === 0n) return;
   const again = reembeddedCount > 0n ? `, ${reembeddedCount} embedded again` : '';
-  say(`vectors of ${kind}: +${addedCount} −${removedCount}${again}`);
+  printLine(`vectors of ${kind}: +${addedCount} −${removedCount}${again}`);
   printNames(
-    reembedded.map((name) => `  ~ ${plain(name)}`),
+    reembedded.map((name) => `  ~ ${escapeControls(name)}`),
     reembeddedCount,
   );
 }
@@ -90,17 +92,19 @@ function printRecords(kind: string, changes: RecordChanges | undefined): void {
   if (changes === undefined) return;
   const { addedCount, removedCount, changedCount, added, removed, changed } = changes;
   if (addedCount + removedCount + changedCount === 0n) return;
-  say(`${kind}: +${addedCount} −${removedCount} ~${changedCount}`);
+  printLine(`${kind}: +${addedCount} −${removedCount} ~${changedCount}`);
   const lines = [
-    ...added.map((name) => `  + ${plain(name)}`),
-    ...removed.map((name) => `  − ${plain(name)}`),
-    ...changed.map(({ name, fields }) => `  ~ ${plain(name)} (${fields.map(plain).join(', ')})`),
+    ...added.map((name) => `  + ${escapeControls(name)}`),
+    ...removed.map((name) => `  − ${escapeControls(name)}`),
+    ...changed.map(
+      ({ name, fields }) => `  ~ ${escapeControls(name)} (${fields.map(escapeControls).join(', ')})`,
+    ),
   ];
   printNames(lines, addedCount + removedCount + changedCount);
 }
 
 function printNames(lines: readonly string[], count: bigint): void {
-  for (const line of lines.slice(0, SHOWN)) say(line);
-  const more = count - BigInt(Math.min(lines.length, SHOWN));
-  if (more > 0n) say(`  and ${more} more: --json names up to 1,000 of each`);
+  for (const line of lines.slice(0, NAMES_PRINTED)) printLine(line);
+  const more = count - BigInt(Math.min(lines.length, NAMES_PRINTED));
+  if (more > 0n) printLine(`  and ${more} more: --json prints up to 1,000 of each`);
 }

@@ -10,22 +10,27 @@ import {
 } from '../../gen/lightkeeper/v1/agent_pb.ts';
 import { FileType_Value, Grade_Value } from '../../gen/lightkeeper/v1/types_pb.ts';
 import { durationText, sizeText } from '../../host/quantity.ts';
-import { type CommonOptions, storeOf, withCommon } from '../options.ts';
-import { plain, printFindings, printJson, say, table, timeText } from '../print.ts';
+import { addCommonOptions, type CommonOptions, storePath } from '../options.ts';
+import { escapeControls, printFindings, printJson, printLine, printTable, timeText } from '../print.ts';
 import { withStore } from '../store.ts';
 
-/** `list`, `show`, `stats`: what is in a store. */
-export function addReading(program: Command): void {
-  withCommon(program.command('list').description('list the snapshots, newest first')).action(list);
-  withCommon(
-    program.command('show').description('show one snapshot with its files').argument('<snapshot>'),
+/** Adds `list`, `show` and `stats`, which read a store. */
+export function addList(program: Command): void {
+  addCommonOptions(program.command('list').description('list the snapshots, the newest first')).action(list);
+  addCommonOptions(
+    program
+      .command('show')
+      .description('print one snapshot with its files and findings')
+      .argument('<snapshot>'),
   ).action(show);
-  withCommon(program.command('stats').description('counts and sizes of the store')).action(stats);
+  addCommonOptions(program.command('stats').description('print the counts and sizes of a store')).action(
+    stats,
+  );
 }
 
 async function list(options: CommonOptions): Promise<void> {
   const all = create(ListSnapshotsResponseSchema);
-  await withStore(storeOf(options), { reading: true }, async (client) => {
+  await withStore(storePath(options), { reading: true }, async (client) => {
     for (let pageToken = ''; ; ) {
       const page = await client.listSnapshots({ graphId: options.graph ?? '', pageToken });
       for (const snapshot of page.snapshots) all.snapshots.push(snapshot);
@@ -33,20 +38,23 @@ async function list(options: CommonOptions): Promise<void> {
       if (pageToken === '') return;
     }
   });
-  // Pages go graph by graph, torn ones last.
+  // Pages are ordered by graph, with torn snapshots last.
   const capturedMs = ({ capturedAt }: SnapshotSummary) =>
     capturedAt === undefined ? 0 : timestampMs(capturedAt);
   all.snapshots.sort((a, b) => capturedMs(b) - capturedMs(a));
   if (options.json === true) return printJson(ListSnapshotsResponseSchema, all);
-  if (all.snapshots.length === 0) return say('no snapshots');
-  table([['SNAPSHOT', 'GRAPH', 'CAPTURED', 'GRADE', 'SIZE', 'NEW', 'STORED', ''], ...all.snapshots.map(row)]);
+  if (all.snapshots.length === 0) return printLine('no snapshots');
+  printTable([
+    ['SNAPSHOT', 'GRAPH', 'CAPTURED', 'GRADE', 'SIZE', 'NEW', 'STORED', ''],
+    ...all.snapshots.map(row),
+  ]);
 }
 
 function row(snapshot: SnapshotSummary): string[] {
-  const notes = Object.entries(snapshot.tags).map(([name, value]) => `${name}=${value}`);
-  if (snapshot.pinned) notes.unshift('pinned');
-  if (snapshot.alarming) notes.unshift('ALARM');
-  if (snapshot.summary !== '') notes.push(snapshot.summary);
+  const labels = Object.entries(snapshot.tags).map(([name, value]) => `${name}=${value}`);
+  if (snapshot.pinned) labels.unshift('pinned');
+  if (snapshot.alarming) labels.unshift('ALARM');
+  if (snapshot.summary !== '') labels.push(snapshot.summary);
   return [
     snapshot.snapshotId.slice(0, 12),
     snapshot.graphId,
@@ -55,12 +63,12 @@ function row(snapshot: SnapshotSummary): string[] {
     sizeText(Number(snapshot.rawBytes)),
     sizeText(Number(snapshot.newBytes)),
     sizeText(Number(snapshot.storedBytes)),
-    plain(notes.join(' ')),
+    escapeControls(labels.join(' ')),
   ];
 }
 
 async function show(snapshotId: string, options: CommonOptions): Promise<void> {
-  const all = await withStore(storeOf(options), { reading: true }, async (client) => {
+  const all = await withStore(storePath(options), { reading: true }, async (client) => {
     const request = { snapshotId, graphId: options.graph ?? '' };
     const first = await client.getSnapshot(request);
     for (let pageToken = first.nextPageToken; pageToken !== ''; ) {
@@ -74,14 +82,14 @@ async function show(snapshotId: string, options: CommonOptions): Promise<void> {
   if (options.json === true) return printJson(GetSnapshotResponseSchema, all);
   const { snapshot } = all;
   if (snapshot === undefined) return;
-  table([
+  printTable([
     ['snapshot', snapshot.snapshotId],
     [
       'graph',
-      `${snapshot.graphId}, epoch ${snapshot.position?.epoch}, number ${snapshot.position?.sequence}`,
+      `${snapshot.graphId}, epoch ${snapshot.position?.epoch}, sequence ${snapshot.position?.sequence}`,
     ],
     ['parent', snapshot.parentId === '' ? '-' : snapshot.parentId],
-    ['captured', `${timeText(snapshot.capturedAt)} from ${plain(snapshot.dir)} on ${snapshot.host}`],
+    ['captured', `${timeText(snapshot.capturedAt)} from ${escapeControls(snapshot.dir)} on ${snapshot.host}`],
     ['grade', gradeText(snapshot)],
     ...graphRows(snapshot),
     ['size', `${snapshot.files} files, ${sizeText(Number(snapshot.rawBytes))} in ${snapshot.units} units`],
@@ -90,33 +98,33 @@ async function show(snapshotId: string, options: CommonOptions): Promise<void> {
       `${sizeText(Number(snapshot.newBytes))} new, ${sizeText(Number(snapshot.storedBytes))} stored, ${durationText(snapshot.durationMs)}`,
     ],
   ]);
-  say('');
-  table(
+  printLine('');
+  printTable(
     all.files.map(({ path, type, size, mode, mtime, target }) => [
       `${typeLetter(type)}${mode.toString(8).padStart(4, '0')}`,
       type === FileType_Value.REGULAR ? sizeText(Number(size)) : '',
       timeText(mtime),
-      plain(target === undefined ? path : `${path} -> ${target}`),
+      escapeControls(target === undefined ? path : `${path} -> ${target}`),
     ]),
   );
-  if (all.findings.length > 0) say('');
+  if (all.findings.length > 0) printLine('');
   printFindings(all.findings);
 }
 
 function gradeText({ grade, alarms, acknowledged }: Snapshot): string {
   if (alarms.length === 0) return Grade_Value[grade];
-  const seen = acknowledged === '' ? 'not acknowledged' : `acknowledged: ${plain(acknowledged)}`;
-  return `${Grade_Value[grade]}, with an alarm (${seen})`;
+  const state = acknowledged === '' ? 'not acknowledged' : `acknowledged: ${escapeControls(acknowledged)}`;
+  return `${Grade_Value[grade]}, with an alarm (${state})`;
 }
 
 function graphRows({ stats, summary }: Snapshot): string[][] {
   if (stats === undefined) return [];
   const { documents, chunks, entities, relations, vectors, dimension } = stats;
   const counts = `${documents} documents, ${chunks} chunks, ${entities} entities, ${relations} relations`;
-  const of = dimension === 0 ? '' : ` of ${dimension} dimensions`;
+  const size = dimension === 0 ? '' : ` of ${dimension} dimensions`;
   return [
-    ['graph holds', `${counts}, ${vectors} vectors${of}`],
-    ...(summary === '' ? [] : [['since the last', summary]]),
+    ['graph content', `${counts}, ${vectors} vectors${size}`],
+    ...(summary === '' ? [] : [['changes', summary]]),
   ];
 }
 
@@ -131,11 +139,11 @@ function typeLetter(type: FileType_Value): string {
 }
 
 async function stats(options: CommonOptions): Promise<void> {
-  const result = await withStore(storeOf(options), { reading: true }, (client) =>
+  const result = await withStore(storePath(options), { reading: true }, (client) =>
     client.getStats({ graphId: options.graph ?? '' }),
   );
   if (options.json === true) return printJson(GetStatsResponseSchema, result);
-  table([
+  printTable([
     ['snapshots', String(result.snapshots)],
     ['raw', sizeText(Number(result.rawBytes))],
     ['stored', `${sizeText(Number(result.storedBytes))} in ${result.packs} packs, ${result.units} units`],

@@ -4,15 +4,15 @@ import { type InPlace, type RestoreResult, RestoreResultSchema } from '../../gen
 import { durationText, sizeText } from '../../host/quantity.ts';
 import { lastOf } from '../await-result.ts';
 import {
+  addCommonOptions,
   type CommonOptions,
-  collect,
+  collectValue,
   pathArgument,
-  required,
+  requireValue,
   reserveOption,
-  storeOf,
-  withCommon,
+  storePath,
 } from '../options.ts';
-import { plain, printFindings, printJson, say } from '../print.ts';
+import { escapeControls, printFindings, printJson, printLine } from '../print.ts';
 import { withStore } from '../store.ts';
 
 interface RestoreOptions extends CommonOptions {
@@ -28,36 +28,32 @@ interface RestoreOptions extends CommonOptions {
   readonly diskReserve?: bigint;
 }
 
-/** `restore`: a snapshot back to a directory, or in place of what it holds. */
+/** Adds `restore`, which writes a snapshot to a directory or in place of its content. */
 export function addRestore(program: Command): void {
-  withCommon(
-    program
-      .command('restore')
-      .description('write a snapshot to a directory that is absent or empty, or in place of what one holds'),
+  addCommonOptions(
+    program.command('restore').description('restore a snapshot to an absent or empty directory, or in place'),
   )
-    .option('--snapshot <id>', 'an id, the start of one, latest or latest-valid (required)')
-    .option('--to <dir>', 'where to: absent or empty')
+    .option('--snapshot <id>', 'snapshot id, a prefix of one, latest or latest-valid (required)')
+    .option('--to <dir>', 'target directory, absent or empty')
+    .option('--in-place <dir>', 'directory whose content is replaced (--to or --in-place is required)')
+    .option('--instance-url <url>', 'with --in-place: URL of the instance, which must refuse connections')
+    .option('--instance-stopped', 'with --in-place: confirm that the instance is stopped')
     .option(
-      '--in-place <dir>',
-      'where to: what it holds is replaced (one of --to and --in-place is required)',
+      '--exclude <pattern>',
+      'with --in-place: top-level names to leave alone; may be given several times',
+      collectValue,
     )
-    .option(
-      '--instance-url <url>',
-      'with --in-place: where the instance answered; it must refuse connections',
-    )
-    .option('--instance-stopped', 'with --in-place: the instance is stopped, you have seen to it')
-    .option('--exclude <pattern>', 'with --in-place: names at its top that stay as they are', collect)
-    .option('--path <glob>', 'with --to: only these files; may be given several times', collect)
-    .option('--dry-run', 'say what would be written, replaced and removed')
-    .option('--allow-torn', 'restore a torn snapshot that is named by its id')
+    .option('--path <glob>', 'with --to: restore only these files; may be given several times', collectValue)
+    .option('--dry-run', 'print what would be written, replaced and removed; change nothing')
+    .option('--allow-torn', 'allow a torn snapshot, named by its id')
     .addOption(reserveOption())
     .action(run);
 }
 
 async function run(options: RestoreOptions): Promise<void> {
-  const snapshotId = required(options.snapshot, '--snapshot');
-  const target = targetOf(options);
-  const result = await withStore(storeOf(options), { reading: true }, (client) =>
+  const snapshotId = requireValue(options.snapshot, '--snapshot');
+  const target = parseTarget(options);
+  const result = await withStore(storePath(options), { reading: true }, (client) =>
     lastOf(
       client.restoreSnapshot({
         snapshotId,
@@ -75,25 +71,25 @@ async function run(options: RestoreOptions): Promise<void> {
 }
 
 /** Reads the target and, for `--in-place`, the evidence that the instance is down. Refuses contradictions. */
-function targetOf({ to, inPlace, path, instanceUrl, instanceStopped, exclude }: RestoreOptions) {
+function parseTarget({ to, inPlace, path, instanceUrl, instanceStopped, exclude }: RestoreOptions) {
   const wrong = (state: string, hint: string) =>
     new LightkeeperError('INVALID_ARGUMENT', `Cannot restore ${state}`, { hint });
   if (to !== undefined && inPlace !== undefined)
     throw wrong('both to a directory and in place', 'give either --to or --in-place');
   if (inPlace === undefined) {
     const stray = instanceUrl !== undefined || instanceStopped === true || exclude !== undefined;
-    if (stray) throw wrong('with what is meant for --in-place', 'give --in-place, or leave that flag out');
-    return { target: { case: 'to' as const, value: pathArgument(required(to, '--to or --in-place')) } };
+    if (stray) throw wrong('with flags for --in-place alone', 'give --in-place, or leave that flag out');
+    return { target: { case: 'to' as const, value: pathArgument(requireValue(to, '--to or --in-place')) } };
   }
   if (path !== undefined) throw wrong('a part in place', 'leave --path out, or restore with --to');
   if (instanceUrl !== undefined && instanceStopped === true)
-    throw wrong('on two kinds of evidence', 'give either --instance-url or --instance-stopped');
+    throw wrong('with two kinds of evidence', 'give either --instance-url or --instance-stopped');
   return {
-    target: { case: 'inPlace' as const, value: pathArgument(required(inPlace, '--in-place')) },
+    target: { case: 'inPlace' as const, value: pathArgument(requireValue(inPlace, '--in-place')) },
     evidence:
       instanceUrl === undefined
         ? { case: 'instanceStopped' as const, value: instanceStopped ?? false }
-        : { case: 'instanceUrl' as const, value: required(instanceUrl, '--instance-url') },
+        : { case: 'instanceUrl' as const, value: requireValue(instanceUrl, '--instance-url') },
     exclude: exclude ?? [],
   };
 }
@@ -101,28 +97,30 @@ function targetOf({ to, inPlace, path, instanceUrl, instanceStopped, exclude }: 
 function printRestored(result: RestoreResult): void {
   const { inPlace, dryRun } = result;
   const what = `${result.files} files, ${sizeText(Number(result.bytes))}`;
-  const where = `${result.snapshotId.slice(0, 12)} ${inPlace === undefined ? 'to' : 'in place to'} ${plain(result.to)}`;
-  if (dryRun) say(`would restore ${where}: ${what}`);
+  const where = `${result.snapshotId.slice(0, 12)} ${inPlace === undefined ? 'to' : 'in place to'} ${escapeControls(result.to)}`;
+  if (dryRun) printLine(`would restore ${where}: ${what}`);
   else {
-    say(`restored ${where}: ${what}, ${durationText(result.durationMs)}`);
-    say('every byte was read back and hashed to what was captured');
+    printLine(`restored ${where}: ${what}, ${durationText(result.durationMs)}`);
+    printLine('verified: every byte was read back, and its hash matches the snapshot');
   }
   if (inPlace !== undefined) printInPlace(inPlace, dryRun);
   printFindings(result.findings);
 }
 
-/** Names in a line, at most so many. */
-const NAMES_SHOWN = 20;
+/** Most names in a line. */
+const NAMES_PRINTED = 20;
 
 function printInPlace(inPlace: InPlace, dryRun: boolean): void {
   const { replaced, added, removed, kept, oldState } = inPlace;
-  say(`names at its top: ${replaced} replaced, ${added} added, ${removed} removed, ${kept} kept`);
+  printLine(`top-level names: ${replaced} replaced, ${added} added, ${removed} removed, ${kept} kept`);
   const list = (verb: string, names: readonly string[], count: number) => {
-    const more = count > NAMES_SHOWN ? ` and ${count - NAMES_SHOWN} more` : '';
-    if (count > 0) say(`  ${verb}: ${names.slice(0, NAMES_SHOWN).map(plain).join(', ')}${more}`);
+    const more = count > NAMES_PRINTED ? ` and ${count - NAMES_PRINTED} more` : '';
+    if (count > 0)
+      printLine(`  ${verb}: ${names.slice(0, NAMES_PRINTED).map(escapeControls).join(', ')}${more}`);
   };
   list(dryRun ? 'would be removed' : 'removed', inPlace.removedNames, removed);
   list('kept', inPlace.keptNames, kept);
-  if (oldState !== '')
-    say(`what was there is in ${plain(oldState)} until a point has been taken; start the instance now`);
+  if (oldState === '') return;
+  printLine(`the old state is in ${escapeControls(oldState)} until the next usable snapshot`);
+  printLine('start the instance now');
 }

@@ -9,16 +9,16 @@ import { Grade_Value } from '../../gen/lightkeeper/v1/types_pb.ts';
 import { sizeText } from '../../host/quantity.ts';
 import { lastOf } from '../await-result.ts';
 import {
+  addCommonOptions,
   type CommonOptions,
-  collect,
-  duration,
-  required,
-  storeOf,
+  collectValue,
+  countArgument,
+  durationArgument,
+  requireValue,
+  storePath,
   tagMap,
-  wholeNumber,
-  withCommon,
 } from '../options.ts';
-import { printFindings, printJson, say } from '../print.ts';
+import { printFindings, printJson, printLine } from '../print.ts';
 import { withStore } from '../store.ts';
 
 interface PruneOptions extends CommonOptions {
@@ -33,64 +33,72 @@ interface PruneOptions extends CommonOptions {
   readonly dryRun?: boolean;
 }
 
-/** `prune`, `delete`, `pin`, `unpin`, `tag`: what stays and what goes. */
-export function addKeeping(program: Command): void {
-  withCommon(program.command('prune').description('remove what no rule keeps, and give back its space'))
-    .option('--keep-last <n>', 'the newest n', wholeNumber)
-    .option('--keep-hourly <n>', 'the newest of each of the last n hours that have one', wholeNumber)
-    .option('--keep-daily <n>', 'the same for days', wholeNumber)
-    .option('--keep-weekly <n>', 'the same for weeks', wholeNumber)
-    .option('--keep-monthly <n>', 'the same for months', wholeNumber)
-    .option('--keep-yearly <n>', 'the same for years', wholeNumber)
-    .option('--keep-within <duration>', 'all that are at most this much older than the newest', duration)
-    .option('--keep-tag <tag>', 'all with this tag (key or key=value); may be given several times', collect)
-    .option('--dry-run', 'print the plan and change nothing')
+/** Adds the commands that decide which snapshots stay: `prune`, `delete`, `pin`, `tag`, `ack` and `findings`. */
+export function addRetention(program: Command): void {
+  addCommonOptions(
+    program.command('prune').description('remove the snapshots that no rule keeps, and free their space'),
+  )
+    .option('--keep-last <n>', 'keep the newest n', countArgument)
+    .option('--keep-hourly <n>', 'keep the newest of each of the last n hours that have one', countArgument)
+    .option('--keep-daily <n>', 'the same for days', countArgument)
+    .option('--keep-weekly <n>', 'the same for weeks', countArgument)
+    .option('--keep-monthly <n>', 'the same for months', countArgument)
+    .option('--keep-yearly <n>', 'the same for years', countArgument)
+    .option(
+      '--keep-within <duration>',
+      'keep all that are at most this much older than the newest',
+      durationArgument,
+    )
+    .option(
+      '--keep-tag <tag>',
+      'keep all with this tag (key or key=value); may be given several times',
+      collectValue,
+    )
+    .option('--dry-run', 'print the plan; change nothing')
     .action(prune);
-  withCommon(program.command('delete').description('remove one snapshot').argument('<snapshot>'))
-    .option('--reason <text>', 'why, for those who ask later')
-    .option('--dry-run', 'say what would go')
-    .option('--yes', 'do not ask')
+  addCommonOptions(program.command('delete').description('remove one snapshot').argument('<snapshot>'))
+    .option('--reason <text>', 'reason, which is recorded')
+    .option('--dry-run', 'print what would be removed; change nothing')
+    .option('--yes', 'do not ask for confirmation')
     .action(remove);
-  withCommon(program.command('pin').description('never remove a snapshot').argument('<snapshot>')).action(
-    (snapshotId: string, options: CommonOptions) => pin(snapshotId, options, true),
-  );
-  withCommon(
-    program.command('unpin').description('let the policy decide again').argument('<snapshot>'),
+  addCommonOptions(
+    program.command('pin').description('protect a snapshot from removal').argument('<snapshot>'),
+  ).action((snapshotId: string, options: CommonOptions) => pin(snapshotId, options, true));
+  addCommonOptions(
+    program.command('unpin').description('end the protection of a pinned snapshot').argument('<snapshot>'),
   ).action((snapshotId: string, options: CommonOptions) => pin(snapshotId, options, false));
-  withCommon(
+  addCommonOptions(
     program
       .command('tag')
-      .description('set or remove tags')
+      .description('set or remove tags of a snapshot')
       .argument('<snapshot>')
       .argument('[tags...]', 'key=value'),
   )
-    .option('--remove <key>', 'a tag to remove; may be given several times', collect)
+    .option('--remove <key>', 'a tag to remove; may be given several times', collectValue)
     .action(tag);
-  withCommon(
+  addCommonOptions(
     program
       .command('ack')
-      .description(
-        'say that the alarms of a snapshot have been seen: it then counts in retention as any other',
-      )
+      .description('acknowledge the alarms of a snapshot, so that retention treats it as any other')
       .argument('<snapshot>'),
   )
-    .option('--reason <text>', 'why that is right (required)')
+    .option('--reason <text>', 'reason (required)')
     .action(acknowledge);
-  const findings = program.command('findings').description('what is wrong with a graph, and may stay so');
-  withCommon(
+  const findings = program.command('findings').description('accept findings of a graph');
+  addCommonOptions(
     findings
       .command('accept')
-      .description('have errors of the newest snapshot stand: they lower its grade to DEGRADED, no further'),
+      .description('accept errors of the newest snapshot: they lower its grade to DEGRADED, no further'),
   )
-    .option('--code <word>', 'only errors of this kind')
+    .option('--code <word>', 'only errors with this code')
     .option('--file <path>', 'only errors of this file')
-    .option('--reason <text>', 'why that is right (required)')
-    .option('--dry-run', 'say what would be accepted')
+    .option('--reason <text>', 'reason (required)')
+    .option('--dry-run', 'print what would be accepted; change nothing')
     .action(accept);
 }
 
 async function prune(options: PruneOptions): Promise<void> {
-  const result = await withStore(storeOf(options), {}, (client) =>
+  const result = await withStore(storePath(options), {}, (client) =>
     lastOf(
       client.pruneSnapshots({
         graphId: options.graph ?? '',
@@ -110,12 +118,12 @@ async function prune(options: PruneOptions): Promise<void> {
   );
   if (options.json === true) return printJson(PruneResultSchema, result);
   for (const { snapshotId, reasons } of result.keep)
-    say(`keep    ${snapshotId.slice(0, 12)}  ${reasons.join(', ')}`);
+    printLine(`keep    ${snapshotId.slice(0, 12)}  ${reasons.join(', ')}`);
   for (const { snapshotId, reasons } of result.remove)
-    say(`remove  ${snapshotId.slice(0, 12)}  ${reasons.join(', ')}`);
+    printLine(`remove  ${snapshotId.slice(0, 12)}  ${reasons.join(', ')}`);
   const freed = sizeText(Number(result.bytesFreed));
   const verb = result.dryRun ? 'would keep' : 'kept';
-  say(
+  printLine(
     `${verb} ${result.keep.length}, remove${result.dryRun ? '' : 'd'} ${result.remove.length}, ${freed} ${result.dryRun ? 'would be free' : 'freed'}`,
   );
   printFindings(result.findings);
@@ -133,14 +141,14 @@ async function remove(
     process.stdout.isTTY &&
     !(await confirmed(snapshotId))
   ) {
-    return say('nothing was removed');
+    return printLine('removed nothing');
   }
-  const result = await withStore(storeOf(options), {}, (client) =>
+  const result = await withStore(storePath(options), {}, (client) =>
     client.deleteSnapshot({ snapshotId, graphId: options.graph ?? '', reason: options.reason ?? '', dryRun }),
   );
   if (options.json === true) return printJson(DeleteSnapshotResponseSchema, result);
-  say(
-    `${dryRun ? 'would remove' : 'removed'} ${result.snapshotId}${dryRun ? '' : '; the next prune gives its space back'}`,
+  printLine(
+    `${dryRun ? 'would remove' : 'removed'} ${result.snapshotId}${dryRun ? '' : '; the next prune frees its space'}`,
   );
 }
 
@@ -155,10 +163,14 @@ async function confirmed(snapshotId: string): Promise<boolean> {
 }
 
 async function acknowledge(snapshotId: string, options: CommonOptions & { reason?: string }): Promise<void> {
-  const request = { snapshotId, graphId: options.graph ?? '', reason: required(options.reason, '--reason') };
-  const result = await withStore(storeOf(options), {}, (client) => client.acknowledgeSnapshot(request));
+  const request = {
+    snapshotId,
+    graphId: options.graph ?? '',
+    reason: requireValue(options.reason, '--reason'),
+  };
+  const result = await withStore(storePath(options), {}, (client) => client.acknowledgeSnapshot(request));
   if (options.json === true) return printJson(SnapshotSummarySchema, result);
-  say(`acknowledged ${result.snapshotId}`);
+  printLine(`acknowledged ${result.snapshotId}`);
 }
 
 async function accept(
@@ -168,25 +180,25 @@ async function accept(
     graphId: options.graph ?? '',
     code: options.code ?? '',
     object: options.file ?? '',
-    reason: required(options.reason, '--reason'),
+    reason: requireValue(options.reason, '--reason'),
     dryRun: options.dryRun ?? false,
   };
-  const result = await withStore(storeOf(options), {}, (client) => client.acceptFindings(request));
+  const result = await withStore(storePath(options), {}, (client) => client.acceptFindings(request));
   if (options.json === true) return printJson(AcceptFindingsResponseSchema, result);
   const { snapshotId, grade, accepted, remaining, dryRun } = result;
   const verb = dryRun ? 'would be' : 'is';
-  say(
+  printLine(
     `${snapshotId.slice(0, 12)} ${verb} ${Grade_Value[grade]}: ${accepted.length} accepted, ${remaining.length} left`,
   );
   printFindings(remaining);
 }
 
 async function pin(snapshotId: string, options: CommonOptions, pinned: boolean): Promise<void> {
-  const result = await withStore(storeOf(options), {}, (client) =>
+  const result = await withStore(storePath(options), {}, (client) =>
     client.pinSnapshot({ snapshotId, graphId: options.graph ?? '', pinned }),
   );
   if (options.json === true) return printJson(SnapshotSummarySchema, result);
-  say(`${pinned ? 'pinned' : 'unpinned'} ${result.snapshotId}`);
+  printLine(`${pinned ? 'pinned' : 'unpinned'} ${result.snapshotId}`);
 }
 
 async function tag(
@@ -195,10 +207,10 @@ async function tag(
   options: CommonOptions & { remove?: string[] },
 ): Promise<void> {
   const set = tagMap(pairs);
-  const result = await withStore(storeOf(options), {}, (client) =>
+  const result = await withStore(storePath(options), {}, (client) =>
     client.tagSnapshot({ snapshotId, graphId: options.graph ?? '', set, remove: options.remove ?? [] }),
   );
   if (options.json === true) return printJson(SnapshotSummarySchema, result);
   const tags = Object.entries(result.tags).map(([name, value]) => `${name}=${value}`);
-  say(`${result.snapshotId}: ${tags.length === 0 ? 'no tags' : tags.join(' ')}`);
+  printLine(`${result.snapshotId}: ${tags.length === 0 ? 'no tags' : tags.join(' ')}`);
 }

@@ -5,17 +5,17 @@ import { durationText, sizeText } from '../../host/quantity.ts';
 import { lastOf } from '../await-result.ts';
 import { exitByGrade } from '../exit.ts';
 import {
+  addCommonOptions,
   type CommonOptions,
-  collect,
+  collectValue,
   pathArgument,
-  required,
+  requireValue,
   reserveOption,
-  storeOf,
+  storePath,
   tagMap,
-  waitDuration,
-  withCommon,
+  waitArgument,
 } from '../options.ts';
-import { printFindings, printJsonOf, say } from '../print.ts';
+import { printFindings, printJsonOf, printLine } from '../print.ts';
 import { withStore } from '../store.ts';
 
 interface SnapshotOptions extends CommonOptions {
@@ -30,27 +30,30 @@ interface SnapshotOptions extends CommonOptions {
   readonly split?: boolean;
 }
 
-/** `snapshot`: one snapshot now. */
+/** Adds `snapshot`, which takes one snapshot now. */
 export function addSnapshot(program: Command): void {
-  withCommon(program.command('snapshot').description('take one snapshot of a directory now'))
-    .option('--dir <dir>', 'the directory (required)')
-    .option('--tag <key=value>', 'a tag; may be given several times', collect)
-    .option('--description <text>', 'a line for people')
-    .option('--no-grade', 'answer after the commit, without looking into the graph')
+  addCommonOptions(program.command('snapshot').description('take one snapshot of a directory now'))
+    .option('--dir <dir>', 'directory (required)')
+    .option('--tag <key=value>', 'tag; may be given several times', collectValue)
+    .option('--description <text>', 'description in one line')
+    .option('--no-grade', 'return after the commit, without grading')
     .option(
       '--settle-timeout <duration>',
-      'how long to wait for the directory to come to rest (default: 30s)',
-      waitDuration,
+      'longest wait for the directory to come to rest (default: 30s)',
+      waitArgument,
     )
-    .option('--quiet <duration>', 'how long nothing may have changed (default: 300ms)', waitDuration)
-    .option('--exclude <pattern>', 'names to leave out; may be given several times', collect)
+    .option('--quiet <duration>', 'time without a change before the capture (default: 300ms)', waitArgument)
+    .option('--exclude <pattern>', 'names that are not captured; may be given several times', collectValue)
     .addOption(reserveOption())
-    .option('--split', 'take each workspace, a subfolder with a graph, as a graph of its own: ID.WORKSPACE')
+    .option(
+      '--split',
+      'capture each workspace, a subfolder with a graph, as a graph of its own: ID.WORKSPACE',
+    )
     .action(run);
 }
 
 async function run(options: SnapshotOptions): Promise<void> {
-  const dir = pathArgument(required(options.dir, '--dir'));
+  const dir = pathArgument(requireValue(options.dir, '--dir'));
   const whole = { dir, graphId: options.graph ?? '' };
   const split = options.split === true;
   const { splitGraph } = await import('../../agent/main.ts');
@@ -66,7 +69,7 @@ async function run(options: SnapshotOptions): Promise<void> {
     ...(options.diskReserve === undefined ? {} : { diskReserveBytes: options.diskReserve }),
   };
   const reach = { create: true, protects: dir, graphId: whole.graphId };
-  const snapshots = await withStore(storeOf(options), reach, async (client) => {
+  const snapshots = await withStore(storePath(options), reach, async (client) => {
     const taken: Snapshot[] = [];
     for (const place of places) taken.push(await lastOf(client.createSnapshot({ ...request, ...place })));
     return taken;
@@ -76,7 +79,7 @@ async function run(options: SnapshotOptions): Promise<void> {
   exitByGrade(snapshots);
 }
 
-/** One snapshot in a line. */
+/** Formats one snapshot as a line. */
 export function snapshotLine(snapshot: Snapshot): string {
   const { snapshotId, files, rawBytes, newBytes, storedBytes, durationMs, gradeMs, unchanged } = snapshot;
   const what = [`${files} files, ${sizeText(Number(rawBytes))}`, graphText(snapshot)].filter(
@@ -90,7 +93,7 @@ export function snapshotLine(snapshot: Snapshot): string {
   return `snapshot ${snapshotId.slice(0, 12)}: ${grade}${alarm}, ${what.join(', ')}, ${cost}`;
 }
 
-/** What is in a graph, and what of it is new. */
+/** Formats the counts of a graph, and the changes. */
 function graphText({ stats, summary }: Snapshot): string {
   if (stats === undefined) return '';
   const change = summary === '' ? '' : ` (${summary})`;
@@ -98,6 +101,6 @@ function graphText({ stats, summary }: Snapshot): string {
 }
 
 function printSnapshot(snapshot: Snapshot, named: boolean): void {
-  say(named ? `${snapshot.graphId}: ${snapshotLine(snapshot)}` : snapshotLine(snapshot));
+  printLine(named ? `${snapshot.graphId}: ${snapshotLine(snapshot)}` : snapshotLine(snapshot));
   printFindings(snapshot.findings);
 }

@@ -6,8 +6,8 @@ import {
 import { Grade_Value } from '../../gen/lightkeeper/v1/types_pb.ts';
 import { durationText } from '../../host/quantity.ts';
 import { exitByGrade } from '../exit.ts';
-import { pathArgument, required } from '../options.ts';
-import { printFindings, printJsonOf, say } from '../print.ts';
+import { pathArgument, requireValue } from '../options.ts';
+import { printFindings, printJsonOf, printLine } from '../print.ts';
 
 interface ValidateOptions {
   readonly dir?: string;
@@ -15,20 +15,20 @@ interface ValidateOptions {
   readonly json?: boolean;
 }
 
-/** `validate`: the graph checks on a directory, without a store. */
+/** Adds `validate`, which checks the graph in a directory, without a store. */
 export function addValidate(program: Command): void {
   program
     .command('validate')
     .description('check the graph in a directory')
-    .option('--dir <dir>', 'the directory (required)')
-    .option('--split', 'check each workspace, a subfolder with a graph, by itself')
-    .option('--json', 'print one JSON document')
+    .option('--dir <dir>', 'directory (required)')
+    .option('--split', 'check each workspace, a subfolder with a graph, on its own')
+    .option('--json', 'print exactly one JSON document')
     .action(run);
 }
 
 async function run(options: ValidateOptions): Promise<void> {
   const { splitGraph, validateDirectory } = await import('../../agent/main.ts');
-  const dir = pathArgument(required(options.dir, '--dir'));
+  const dir = pathArgument(requireValue(options.dir, '--dir'));
   const split = options.split === true;
   const places = split ? await splitGraph({ graphId: '', dir }) : [{ dir }];
   const results: ValidateDirectoryResponse[] = [];
@@ -42,6 +42,6 @@ async function run(options: ValidateOptions): Promise<void> {
 function printResult({ dir, grade, findings, stats, durationMs }: ValidateDirectoryResponse): void {
   const { documents = 0n, entities = 0n, relations = 0n, vectors = 0n } = stats ?? {};
   const what = `${documents} documents, ${entities} entities, ${relations} relations, ${vectors} vectors`;
-  say(`${Grade_Value[grade]}: ${dir}: ${what}, in ${durationText(durationMs)}`);
+  printLine(`${Grade_Value[grade]}: ${dir}: ${what}, in ${durationText(durationMs)}`);
   printFindings(findings);
 }

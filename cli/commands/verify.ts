@@ -9,49 +9,53 @@ import { type Finding, Severity_Value } from '../../gen/lightkeeper/v1/types_pb.
 import { sizeText } from '../../host/quantity.ts';
 import { lastOf } from '../await-result.ts';
 import { EXIT } from '../exit.ts';
-import { type CommonOptions, storeOf, withCommon } from '../options.ts';
-import { printFindings, printJson, say } from '../print.ts';
+import { addCommonOptions, type CommonOptions, storePath } from '../options.ts';
+import { printFindings, printJson, printLine } from '../print.ts';
 import { withStore } from '../store.ts';
 
-const PROVES: Readonly<Record<VerifyLevel_Value, string>> = {
+/** What each level proves. */
+const LEVEL_CLAIMS: Readonly<Record<VerifyLevel_Value, string>> = {
   [VerifyLevel_Value.UNSPECIFIED]: '',
-  [VerifyLevel_Value.STRUCTURE]: 'every pack is there, and every snapshot refers to units that packs list',
-  [VerifyLevel_Value.BYTES]: 'every byte of every pack hashes, and every unit decodes to what was captured',
-  [VerifyLevel_Value.GRAPH]: 'the graphs inside are whole',
+  [VerifyLevel_Value.STRUCTURE]:
+    'every pack exists, and every unit that a snapshot needs is listed in a pack',
+  [VerifyLevel_Value.BYTES]: 'the hash of every pack matches, and every unit decodes to the captured bytes',
+  [VerifyLevel_Value.GRAPH]: 'the graphs in the snapshots are whole',
 };
 
-/** `verify` and `repair`: whether a store holds what it says, and the mend. */
-export function addChecking(program: Command): void {
-  withCommon(program.command('verify').description('prove that the store holds what it says'))
-    .option('--snapshot <id>', 'only what this snapshot needs')
+/** Adds `verify`, which checks a store, and `repair`, which saves what can be saved. */
+export function addVerify(program: Command): void {
+  addCommonOptions(program.command('verify').description('check that the store is whole'))
+    .option('--snapshot <id>', 'check only what this snapshot needs')
     .addOption(
-      new Option('--level <level>', 'how deep to look')
+      new Option('--level <level>', 'depth of the check')
         .choices(['structure', 'bytes', 'graph'])
         .default('structure'),
     )
     .action(verify);
-  withCommon(
-    program.command('repair').description('rebuild the index, save what can be saved; deletes nothing'),
+  addCommonOptions(
+    program
+      .command('repair')
+      .description('rebuild the index and save the units that are whole; never delete'),
   )
-    .option('--dry-run', 'say what is wrong and change nothing')
+    .option('--dry-run', 'print what is wrong; change nothing')
     .addOption(new Option('--from <peer>').hideHelp())
     .action(repair);
 }
 
 async function verify(options: CommonOptions & { snapshot?: string; level: string }): Promise<void> {
   const level = VerifyLevel_Value[options.level.toUpperCase() as keyof typeof VerifyLevel_Value];
-  const result = await withStore(storeOf(options), { reading: true }, (client) =>
+  const result = await withStore(storePath(options), { reading: true }, (client) =>
     lastOf(client.verifyStore({ snapshotId: options.snapshot ?? '', graphId: options.graph ?? '', level })),
   );
-  // What lowers a graph to DEGRADED leaves its points usable.
+  // A finding that lowers a graph to DEGRADED leaves its snapshots usable.
   const lowers = ({ severity, snapshots }: Finding) =>
     level === VerifyLevel_Value.GRAPH && severity === Severity_Value.WARNING && snapshots.length > 0;
   if (result.findings.some((one) => one.severity !== Severity_Value.INFO && !lowers(one)))
     process.exitCode = EXIT.findings;
   if (options.json === true) return printJson(VerifyResultSchema, result);
   const read = result.checkedBytes > 0n ? `, ${sizeText(Number(result.checkedBytes))} read` : '';
-  say(`${result.checkedSnapshots} snapshots, ${result.checkedPacks} packs${read}`);
-  if (result.findings.length === 0) say(`all holds: ${PROVES[level]}`);
+  printLine(`${result.checkedSnapshots} snapshots, ${result.checkedPacks} packs${read}`);
+  if (result.findings.length === 0) printLine(`verified: ${LEVEL_CLAIMS[level]}`);
   printFindings(result.findings);
 }
 
@@ -62,7 +66,7 @@ async function repair(options: CommonOptions & { dryRun?: boolean; from?: string
     });
   }
   const dryRun = options.dryRun ?? false;
-  const result = await withStore(storeOf(options), { recover: !dryRun }, (client) =>
+  const result = await withStore(storePath(options), { recover: !dryRun }, (client) =>
     lastOf(client.repairStore({ dryRun })),
   );
   if (
@@ -72,7 +76,7 @@ async function repair(options: CommonOptions & { dryRun?: boolean; from?: string
     process.exitCode = EXIT.findings;
   }
   if (options.json === true) return printJson(RepairResultSchema, result);
-  say(
+  printLine(
     `${result.rebuilt} index entries rebuilt, ${result.healed} units saved, ${result.quarantined} packs set aside, ` +
       `${result.unhealed} units missing`,
   );

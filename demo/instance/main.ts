@@ -1,7 +1,7 @@
 // A stand-in for a LightRAG server: it loads a working directory, serves it and writes it as LightRAG does.
 import { join } from 'node:path';
 import { EXIT, exitCodeOf } from '../../cli/exit.ts';
-import { printError, say } from '../../cli/print.ts';
+import { printError, printLine } from '../../cli/print.ts';
 import { normalise } from '../../core/errors.ts';
 import { generate } from '../generate.ts';
 import { Flush } from './flush.ts';
@@ -25,7 +25,7 @@ async function run(options: InstanceOptions): Promise<void> {
   const { port, refuse, close } = await serve({ memory, flush, pipeline, options });
   const stopped = stopSignal();
   pipeline.start();
-  say(JSON.stringify({ ready: true, port, pid: process.pid }));
+  printLine(JSON.stringify({ ready: true, port, pid: process.pid }));
   await stopped;
   // LightRAG's server closes its port before its last flush, too.
   refuse();
@@ -56,7 +56,7 @@ function report(error: unknown): void {
 
 try {
   const options = parseOptions(process.argv.slice(2));
-  if (options === undefined) say(`Usage: ${USAGE}`);
+  if (options === undefined) printLine(`Usage: ${USAGE}`);
   else await run(options);
 } catch (error) {
   const failure = normalise(error);

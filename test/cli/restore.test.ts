@@ -17,6 +17,7 @@ import {
 import { join } from 'node:path';
 import { it } from 'node:test';
 import { hasFields, Place, suite, there } from '../support/cli-place.ts';
+import { BUILT, runToEnd } from '../support/program.ts';
 
 const RESTORED = {
   snapshotId: 'id',
@@ -115,6 +116,29 @@ suite('restore', () => {
     }
     await place.fails([...restoring(place, old.slice(0, 7), 'no'), '--store', place.store], 2);
     assert.equal(there(place.path('no')), false);
+  });
+
+  it('takes paths whose bytes are not UTF-8', async () => {
+    const place = new Place();
+    const flags = ['--quiet', '50ms', '--store', place.store, '--json'];
+    // Node can pass only text to a process, and bash can pass any bytes.
+    const script = [
+      `cd ${place.root}; d=$'d\\xff\\xfe'; mkdir "$d"; printf a > "$d/a"`,
+      `node ${BUILT} snapshot --dir "$d" ${flags.join(' ')}`,
+      `node ${BUILT} restore --snapshot latest --to=$'r\\xff' --store ${place.store} --disk-reserve 0`,
+      `cd "$d"; node ${BUILT} restore --snapshot latest --to in --store ${place.store} --disk-reserve 0`,
+    ].join(' && ');
+    const ended = await runToEnd(['bash', '-c', script], { env: place.env });
+    assert.equal(ended.code, 0, `${ended.stdout}${ended.stderr}`);
+    const names = readdirSync(place.root, { encoding: 'latin1' }).sort();
+    assert.deepEqual(
+      names.filter((name) => /\xff/.test(name)),
+      ['d\xff\xfe', 'r\xff'],
+    );
+    for (const target of ['r\xff', 'd\xff\xfe/in']) {
+      const file = Buffer.from(join(place.root, target, 'a'), 'latin1');
+      assert.equal(readFileSync(file, 'utf8'), 'a');
+    }
   });
 
   it('needs --graph for latest if the store holds several graphs', async () => {

@@ -168,7 +168,7 @@ suite('verify and repair', () => {
     const one = await place.json(['verify', '--snapshot', first, '--level', 'bytes']);
     assert.equal(one.checkedSnapshots, 1);
     const people = await place.run(['verify', '--store', place.store]);
-    assert.match(people.stdout, /all holds: every pack is there/);
+    assert.match(people.stdout, /verified: every pack exists/);
   });
 
   it('verify exits 3 for a changed byte and names the affected snapshots', async () => {

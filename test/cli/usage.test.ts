@@ -17,7 +17,7 @@ snapshot --dir .|list|show latest|restore --snapshot latest --to x|verify|valida
 prune --keep-last 1|repair|delete latest|pin latest|unpin latest|tag latest a=b|findings accept|ack 1
 export --document 1|stats|status|graphs|agents|targets list|replicate|checkpoint create|schedule
 switchover|failover --dry-run|plan show|forks list|pause|resume|drill|operations list|events|audit
-keys create|ca init|token create|config check|config schema`
+keys create|ca init|token create|config check|config schema|version`
   .trim()
   .split(/[|\n]/)
   .map((line) => line.split(' '));

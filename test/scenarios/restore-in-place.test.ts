@@ -22,7 +22,7 @@ import { createServer as createTcp } from 'node:net';
 import { join } from 'node:path';
 import { after, describe, it, type TestContext } from 'node:test';
 import { withStore } from '../../agent/main.ts';
-import { alone } from '../../agent/restore/journal-recovery.ts';
+import { withDirectoryLock } from '../../agent/restore/journal-recovery.ts';
 import { lastOf } from '../../cli/await-result.ts';
 import { random } from '../../demo/random.ts';
 import { watchEffects } from '../../host/disk.ts';
@@ -354,7 +354,7 @@ describe('restore --in-place', { concurrency: 3 }, () => {
       const one = await world(t);
       await one.killed('kill:before:inplace:move-in:2');
       const cannot = { code: 4, error: /another restore in place is at work on it/, hint: /wait/ };
-      await alone(Buffer.from(one.dir), async () => {
+      await withDirectoryLock(Buffer.from(one.dir), async () => {
         await assert.rejects(one.next(), { code: 'IN_USE' });
         assertRefused(await one.run(STOPPED), cannot);
       });
@@ -427,7 +427,7 @@ describe('restore --in-place', { concurrency: 3 }, () => {
     it('that cannot be undone is left to the next start', async (t) => {
       const one = await world(t);
       const ended = await runBuilt(one.words(STOPPED), { fault: 'fail:EIO:inplace:root:1' });
-      const error = /EIO.*; nor could it be undone: .*EIO/;
+      const error = /EIO.*; undoing it failed: .*EIO/;
       assertRefused(ended, { code: 1, error, hint: /finished or undone first/ });
       assert.deepEqual(briefly(await one.next()), [`restore_rolled_forward ${one.dir}`]);
       one.assertIs(wantedNew);
@@ -513,7 +513,7 @@ describe('restore --in-place', { concurrency: 3 }, () => {
           rmSync(join(lost, 'vectors.bin'));
           const findings = await one.next();
           assert.deepEqual(briefly(findings), [`restore_rolled_back ${one.dir}`]);
-          assert.match(findings[0]?.message ?? '', /"vectors\.bin" was staged no longer.*held before/);
+          assert.match(findings[0]?.message ?? '', /"vectors\.bin" was no longer staged.*its old state/);
           assert.deepEqual(notAs(wantedOld, one.dir, { rootTime: true }), [], at);
           assert.deepEqual(ownNames(one.dir), []);
           await one.restore(STOPPED);
@@ -532,19 +532,22 @@ describe('restore --in-place', { concurrency: 3 }, () => {
           return JSON.stringify({ journal: changed, sha256 });
         };
         const bad: [RegExp, string][] = [
-          [/its hash is another/, text.replace('gone.json', 'gome.json')],
-          [/it is no JSON/, text.slice(0, -20)],
-          [/its hash is another/, '{}'],
-          [/it is no JSON/, ''],
+          [/its hash does not match/, text.replace('gone.json', 'gome.json')],
+          [/it is not JSON/, text.slice(0, -20)],
+          [/its hash does not match/, '{}'],
+          [/it is not JSON/, ''],
           [/leads elsewhere/, signed({ out: ['../../etc'] })],
           [/leads elsewhere/, signed({ in: ['/etc'] })],
           [/leads elsewhere/, signed({ in: ['..'] })],
           [/never moved/, signed({ out: ['.lightkeeper'] })],
           [/twice/, signed({ in: ['a', 'a'] })],
-          [/its ids are none/, signed({ id: '../../..' })],
+          [/its ids are malformed/, signed({ id: '../../..' })],
           [/newer version/, signed({ format: 2 })],
-          [/names nothing/, signed({ in: 'a' })],
-          [/is given/, signed({ after: { mode: -1, uid: 0, gid: 0, mtimeNs: '0' } })],
+          [/has no list of names/, signed({ in: 'a' })],
+          [
+            /metadata of the directory is malformed/,
+            signed({ after: { mode: -1, uid: 0, gid: 0, mtimeNs: '0' } }),
+          ],
         ];
         const held = stateOf(one.dir);
         for (const [state, content] of bad) {
@@ -564,7 +567,7 @@ describe('restore --in-place', { concurrency: 3 }, () => {
         rmSync(join(one.dir, '.lightkeeper/stage/vectors.bin'), { force: true });
         rmSync(join(one.dir, 'vectors.bin'), { force: true });
         const ended = await one.run(STOPPED);
-        const error = /"vectors\.bin" of the new state is gone, and "gone\.json" of the old one/;
+        const error = /"vectors\.bin" of the new state is missing, and "gone\.json" of the old one/;
         assertRefused(ended, { code: 4, error, hint: /nothing was changed: .*journal\.json/ });
       });
 
@@ -614,13 +617,13 @@ describe('restore --in-place', { concurrency: 3 }, () => {
       const text = readFileSync(one.journal);
       writeFileSync(one.journal, 'damaged');
       const agent = new Agent(t, ['--dir', one.dir, '--store', one.store, '--disk-reserve', '0']);
-      await agent.says(/error: Cannot finish the interrupted restore of .* by its journal: it is no JSON/);
+      await agent.says(/error: Cannot finish the interrupted restore of .* by its journal: it is not JSON/);
       const { status, body } = await readinessOf(agent);
       assert.deepEqual([status, /has not been finished/.test(body)], [503, true], body);
       assert.deepEqual(agent.points, []);
       writeFileSync(one.journal, text);
       await agent.says(
-        /warning restore_rolled_forward .*: .*the directory holds snapshot [0-9a-f]{32} whole/,
+        /warning restore_rolled_forward .*: .*the directory holds the whole snapshot [0-9a-f]{32}/,
       );
       await agent.point(1);
       await until('it is ready', async () => (await readinessOf(agent)).status === 200);
