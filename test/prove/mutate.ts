@@ -6,7 +6,7 @@ import { crc32 } from 'node:zlib';
 import { toJson } from '@bufbuild/protobuf';
 import { type AgentClient, withStore } from '../../agent/main.ts';
 import { DirectoryPackStore } from '../../agent/pack/directory-pack-store.ts';
-import { parsePackFooter, parsePackHeader, parsePackTrailer } from '../../agent/pack/format.ts';
+import { parsePackFooter, parsePackHeader, parsePackTrailer, STORE_FORMAT } from '../../agent/pack/format.ts';
 import { decodeFrame, decodeRoom, parseFrame, unitsThatDiffer } from '../../agent/pack/frame.ts';
 import { PackBytes } from '../../agent/pack/pack-bytes.ts';
 import { readFrameUnits, readPackTable } from '../../agent/pack/reader.ts';
@@ -329,7 +329,7 @@ async function breakConfig(draw: Random, corpus: Corpus): Promise<void> {
   }
   try {
     const read = await readConfig(root);
-    assert.ok(read !== undefined && [1, 2].includes(read.config.format) && read.config.storeId.length === 16);
+    assert.ok(read !== undefined && read.config.format === STORE_FORMAT && read.config.storeId.length === 16);
   } catch (error) {
     if (!(error instanceof LightkeeperError) || error.code === 'INTERNAL') throw error;
   } finally {
