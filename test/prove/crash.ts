@@ -13,21 +13,24 @@ import {
 import { join } from 'node:path';
 import { type Random, random } from '../../demo/random.ts';
 import { difference, type Fact, readTree, type Tree } from '../support/tree.ts';
-import { makeTree, someBytes } from './random-tree.ts';
+import { type Graphs, makeGraphs, makeTree, someBytes } from './random-tree.ts';
 import {
   COMMANDS,
   callsByProgram,
   callsInProcess,
   FAILURES_SHOWN,
   inParallel,
+  type Portrait,
   packFiles,
+  portrait,
   restoresTo,
   runBuilt,
+  type Said,
   type Scratch,
   type StoreCalls,
   scratch,
 } from './store-calls.ts';
-import { checkPositions, checkRebuilt } from './store-checks.ts';
+import { annotate, checkAnnotated, checkPositions, checkRebuilt, checkSaid } from './store-checks.ts';
 
 const INCOMPLETE = '.lightkeeper-incomplete';
 /** Enough for a thread of its own. */
@@ -47,6 +50,10 @@ interface Scene {
   readonly published: ReadonlyMap<string, Tree>;
   /** Of those, the ones that the command may remove. */
   readonly removable: ReadonlySet<string>;
+  /** What the store held about those that were published. */
+  readonly said: Portrait['snapshots'];
+  /** What it may hold about some of them instead, once the command has ended well. */
+  readonly saidAfter?: ReadonlyMap<string, Said>;
   /** Snapshots that were deleted before. */
   readonly deleted: ReadonlySet<string>;
   /** What a snapshot that the command takes holds. */
@@ -78,16 +85,18 @@ export class World {
   readonly seed: number;
   readonly folder: Scratch = scratch('crash', { memory: true });
   readonly scenes: Scene[] = [];
+  readonly graphs: Graphs;
   readonly #trees = new Map<number, Tree>();
 
-  constructor(seed: number) {
+  constructor(seed: number, graphs: Graphs) {
     this.seed = seed;
+    this.graphs = graphs;
   }
 
   /** The directory in its n-th version. */
   dir(version: number): string {
     const path = join(this.folder.path, `v${version}`);
-    if (!existsSync(path)) makeTree(path, random(this.seed), version);
+    if (!existsSync(path)) makeTree(path, this.seed, { version, graphs: this.graphs });
     return path;
   }
 
@@ -104,12 +113,19 @@ export class World {
   }
 }
 
-/** A store with a snapshot of each of the versions; answers their ids in order. */
-async function history(world: World, versions: readonly number[]): Promise<{ store: string; ids: string[] }> {
+/** A store with a snapshot of each of the versions, and what people recorded about them. */
+interface History {
+  readonly store: string;
+  /** In the order of the versions. */
+  readonly ids: string[];
+  readonly said: Portrait['snapshots'];
+}
+
+async function history(world: World, versions: readonly number[]): Promise<History> {
   const keeper = callsInProcess(world.folder.fresh('base'));
   const ids: string[] = [];
-  for (const version of versions) ids.push((await keeper.snapshot(world.dir(version))).snapshotId);
-  return { store: keeper.store, ids };
+  for (const version of versions) ids.push(await annotate(keeper, await keeper.snapshot(world.dir(version))));
+  return { store: keeper.store, ids, said: (await portrait(keeper)).snapshots };
 }
 
 function published(world: World, ids: readonly string[], versions: readonly number[]): Map<string, Tree> {
@@ -141,13 +157,15 @@ function damage(store: string): Set<string> {
 
 /** Builds the scenes: the same on every call with one seed. */
 export async function makeWorld(seed: number, options: { large: boolean }): Promise<World> {
-  const world = new World(seed);
+  const world = new World(seed, await makeGraphs(seed));
   const versions = [0, 1, 2];
-  const { store, ids } = await history(world, versions);
-  const [first = '', second = ''] = ids;
+  const { store, ids, said } = await history(world, versions);
+  const [first = '', second = '', third = ''] = ids;
+  checkAnnotated(said);
   const base = {
     store,
     published: published(world, ids, versions),
+    said,
     removable: new Set<string>(),
     deleted: new Set<string>(),
     code: 0,
@@ -156,6 +174,7 @@ export async function makeWorld(seed: number, options: { large: boolean }): Prom
   const marked = world.copy(store);
   await callsInProcess(marked).delete(first);
   const rest = new Map([...base.published].filter(([id]) => id !== first));
+  const saidWith = (id: string, more: Said) => new Map([[id, { ...said.get(id), ...more }]]);
   const prune = { removable: old, args: (at: string) => COMMANDS.prune(at, { last: 1 }) };
   world.scenes.push(
     {
@@ -178,7 +197,18 @@ export async function makeWorld(seed: number, options: { large: boolean }): Prom
       deleted: new Set([first]),
     },
     { ...base, name: 'delete', removable: new Set([first]), args: (at) => COMMANDS.delete(at, first) },
-    { ...base, name: 'pin', args: (at) => COMMANDS.pin(at, second) },
+    {
+      ...base,
+      name: 'pin',
+      saidAfter: saidWith(second, { pinned: true }),
+      args: (at) => COMMANDS.pin(at, second),
+    },
+    {
+      ...base,
+      name: 'acknowledgement',
+      saidAfter: saidWith(third, { acknowledged: 'another reason' }),
+      args: (at) => COMMANDS.acknowledge(at, third, 'another reason'),
+    },
     ...restores(base, second),
     ...(await onDamaged(world, base)),
   );
@@ -237,13 +267,14 @@ async function onDamaged(world: World, base: Base): Promise<Scene[]> {
 /** A snapshot and restores that are the work of another thread, and that sync many files at once. */
 async function manyFiles(world: World, base: Base): Promise<Scene[]> {
   const dir = world.folder.fresh('many');
-  makeTree(dir, random(world.seed), 0);
+  makeTree(dir, world.seed, { version: 0, graphs: world.graphs });
   writeFileSync(join(dir, 'large'), someBytes(random(world.seed), LARGE_BYTES));
   for (let i = 0; i < MANY_FILES; i++) writeFileSync(join(dir, `many-${i}`), `${i}`);
   const keeper = callsInProcess(world.folder.fresh('base'));
-  const { snapshotId } = await keeper.snapshot(dir);
+  const snapshotId = await annotate(keeper, await keeper.snapshot(dir));
   const trees = new Map([[snapshotId, readTree(dir)]]);
-  const scene = { ...base, store: keeper.store, published: trees, thinned: true };
+  const said = (await portrait(keeper)).snapshots;
+  const scene = { ...base, store: keeper.store, published: trees, said, thinned: true };
   const snapshot = {
     name: 'snapshot',
     taken: trees.get(snapshotId) as Tree,
@@ -258,11 +289,12 @@ async function manyFiles(world: World, base: Base): Promise<Scene[]> {
 /** So many small packs that a prune writes them together. */
 async function joining(world: World, prune: Pick<Scene, 'args'>): Promise<Scene> {
   const versions = Array.from({ length: 18 }, (_, i) => i % 9);
-  const { store, ids } = await history(world, versions);
+  const { store, ids, said } = await history(world, versions);
   return {
     ...prune,
     name: 'prune that joins packs',
     store,
+    said,
     published: published(world, ids, versions),
     removable: new Set(ids.slice(0, -1)),
     deleted: new Set(),
@@ -385,6 +417,7 @@ async function checkStore(
     assert.ok(ids.has(id) || scene.removable.has(id), `published snapshot ${id} is listed`);
   if (looksFirst) await checkFindings(scene, keeper, ids);
   await checkWhole(world, scene, keeper, ids);
+  await checkSaid(keeper, scene);
   const further = await keeper.snapshot(world.dir(5));
   assert.equal(further.unchanged, false);
   await restoresTo(keeper, further.snapshotId, world.tree(5), world.folder.fresh('restored'));
@@ -400,6 +433,7 @@ async function checkStore(
     await restoresTo(keeper, further.snapshotId, world.tree(5), world.folder.fresh('restored'));
   }
   await checkRebuilt(keeper, gone);
+  await checkSaid(keeper, scene);
 }
 
 async function checkFindings(scene: Scene, keeper: StoreCalls, ids: ReadonlySet<string>): Promise<void> {

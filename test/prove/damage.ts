@@ -6,12 +6,13 @@ import { readPackTable } from '../../agent/pack/reader.ts';
 import { type Random, random } from '../../demo/random.ts';
 import { UnitKind_Value } from '../../gen/lightkeeper/store/v1/pack_pb.ts';
 import { difference, readTree, type Tree } from '../support/tree.ts';
-import { makeTree } from './random-tree.ts';
+import { makeGraphs, makeTree } from './random-tree.ts';
 import {
   callsInProcess,
   FAILURES_SHOWN,
   filesIn,
   inParallel,
+  type Portrait,
   packFiles,
   portrait,
   restoresTo,
@@ -19,6 +20,7 @@ import {
   type StoreCalls,
   scratch,
 } from './store-calls.ts';
+import { annotate, checkAnnotated } from './store-checks.ts';
 
 const VERSIONS = 5;
 const PACK_HEADER_BYTES = 40;
@@ -52,8 +54,8 @@ export interface Victim {
   readonly trees: ReadonlyMap<string, Tree>;
   /** A snapshot that was deleted, and whose data is still there. */
   readonly deleted: string;
-  /** All that the list says of the snapshots. */
-  readonly said: readonly string[];
+  /** All that the store holds about the snapshots. */
+  readonly said: Portrait;
   readonly live: string;
   readonly head: string;
   readonly files: ReadonlyMap<string, Buffer>;
@@ -69,13 +71,14 @@ export async function makeVictim(seed: number): Promise<Victim> {
   const trees = new Map<string, Tree>();
   const manifests = new Map<string, string>();
   const parts = new Map<string, PackParts>();
+  const graphs = await makeGraphs(seed);
   let live = '';
   let head = '';
   for (let version = 0; version < VERSIONS; version++) {
     live = folder.fresh('live');
-    makeTree(live, random(seed), version);
+    makeTree(live, seed, { version, graphs });
     const before = new Set(packFiles(keeper.store));
-    head = (await keeper.snapshot(live)).snapshotId;
+    head = await annotate(keeper, await keeper.snapshot(live));
     trees.set(head, readTree(live));
     for (const path of packFiles(keeper.store)) if (!before.has(path)) manifests.set(basename(path), head);
   }
@@ -84,6 +87,7 @@ export async function makeVictim(seed: number): Promise<Victim> {
   await keeper.delete(deleted);
   trees.delete(deleted);
   const said = await portrait(keeper);
+  checkAnnotated(said.snapshots);
   const packs = new DirectoryPackStore(keeper.store);
   for await (const { packId, size } of packs.list()) {
     const { frames } = await readPackTable(packs, packId, size);
@@ -337,7 +341,11 @@ async function checkRepair(
   const lost = [...victim.trees.keys()].filter((id) => snapshots.has(id) || !listed.has(id));
   if (!inFrame(victim, damage)) assert.deepEqual(lost, [], 'all units could be saved');
   // The index still knows what manifests, positions and annotations said, whatever became of their packs.
-  if (damage.index !== true) assert.deepEqual(await portrait(keeper), victim.said, 'the list says the same');
+  const said = await portrait(keeper);
+  if (damage.index !== true) assert.deepEqual(said, victim.said, 'the store holds the same');
+  // What was only in the index has to be in packs again.
+  rmSync(join(keeper.store, 'index'), { recursive: true });
+  assert.deepEqual(await portrait(keeper), said, 'the store holds the same after its index is made again');
   for (const id of lost) assert.ok(before.has(id), `repair loses ${id}`);
   await checkRestores(victim, keeper, damage, new Set(lost));
 }

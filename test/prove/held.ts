@@ -4,13 +4,24 @@ import { type AgentClient, inProcessClient } from '../../agent/api/client.ts';
 import { fromConnect } from '../../agent/api/errors.ts';
 import { Store } from '../../agent/store/store.ts';
 import { lastOf } from '../../cli/await-result.ts';
-import { random } from '../../demo/random.ts';
 import type { Finding } from '../../gen/lightkeeper/v1/types_pb.ts';
 import { watchEffects } from '../../host/disk.ts';
 import { readTree, type Tree } from '../support/tree.ts';
-import { makeTree } from './random-tree.ts';
-import { callsInProcess, FAILURES_SHOWN, GRAPH, restoresTo, type Scratch, scratch } from './store-calls.ts';
-import { checkPositions, checkRebuilt } from './store-checks.ts';
+import { makeGraphs, makeTree, SHRUNK_VERSION } from './random-tree.ts';
+import {
+  callsInProcess,
+  FAILURES_SHOWN,
+  GRAPH,
+  type Portrait,
+  portrait,
+  restoresTo,
+  type Scratch,
+  scratch,
+} from './store-calls.ts';
+import { annotate, checkAnnotated, checkPositions, checkRebuilt, checkSaid } from './store-checks.ts';
+
+const ACKNOWLEDGE = 'acknowledge';
+const ANOTHER = 'another reason';
 
 /** A call on a store that stays open, as an agent makes it. */
 interface Call {
@@ -32,7 +43,11 @@ export interface Held {
   readonly folder: Scratch;
   readonly store: string;
   readonly first: string;
+  /** It has an alarm that was acknowledged. */
+  readonly second: string;
   readonly trees: ReadonlyMap<string, Tree>;
+  /** What the store holds about the two. */
+  readonly said: Portrait['snapshots'];
   readonly next: string;
   readonly cases: readonly HeldCase[];
 }
@@ -77,13 +92,18 @@ export async function makeHeld(seed: number): Promise<Held> {
   const folder = scratch('held', { memory: true });
   const keeper = callsInProcess(folder.fresh('base'));
   const trees = new Map<string, Tree>();
-  const dirs = Array.from({ length: 4 }, (_, version) => {
+  const graphs = await makeGraphs(seed);
+  const dirs = Array.from({ length: 4 }, (_, i) => {
     const dir = folder.fresh('dir');
-    makeTree(dir, random(seed), version);
+    // The second one raises an alarm.
+    makeTree(dir, seed, { version: SHRUNK_VERSION - 1 + i, graphs });
     return dir;
   });
-  for (const dir of dirs.slice(0, 2)) trees.set((await keeper.snapshot(dir)).snapshotId, readTree(dir));
-  const [first = ''] = trees.keys();
+  for (const dir of dirs.slice(0, 2))
+    trees.set(await annotate(keeper, await keeper.snapshot(dir)), readTree(dir));
+  const [first = '', second = ''] = trees.keys();
+  const { snapshots: said } = await portrait(keeper);
+  checkAnnotated(said);
   const calls: Call[] = [
     { name: 'snapshot', run: snapshotOf(dirs[2] as string) },
     { name: 'unchanged snapshot', run: snapshotOf(dirs[1] as string) },
@@ -92,6 +112,10 @@ export async function makeHeld(seed: number): Promise<Held> {
     {
       name: 'delete',
       run: (client) => client.deleteSnapshot({ snapshotId: first, graphId: GRAPH, reason: 'a test' }),
+    },
+    {
+      name: ACKNOWLEDGE,
+      run: (client) => client.acknowledgeSnapshot({ snapshotId: second, graphId: GRAPH, reason: ANOTHER }),
     },
   ];
   const cases: HeldCase[] = [];
@@ -103,7 +127,7 @@ export async function makeHeld(seed: number): Promise<Held> {
       for (const code of ['ENOSPC', 'EIO']) cases.push({ call, label, nth, code });
     }
   }
-  return { seed, folder, store: keeper.store, first, trees, next: dirs[3] as string, cases };
+  return { seed, folder, store: keeper.store, first, second, trees, said, next: dirs[3] as string, cases };
 }
 
 /** Why a point could not be looked into: it is there all the same. */
@@ -145,6 +169,9 @@ export async function runHeld(held: Held, { call, label, nth, code }: HeldCase):
     assert.deepEqual(await keeper.verify(), []);
     await restoresTo(keeper, further, readTree(held.next), held.folder.fresh('restored'));
     await checkPositions(keeper);
+    const said = new Map(held.said);
+    if (call.name === ACKNOWLEDGE) said.set(held.second, { ...said.get(held.second), acknowledged: ANOTHER });
+    await checkSaid(keeper, { said });
     await checkRebuilt(keeper, new Set());
     const ids = (await keeper.list()).map(({ snapshotId }) => snapshotId);
     for (const [id, tree] of held.trees)

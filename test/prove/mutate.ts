@@ -6,7 +6,7 @@ import { crc32 } from 'node:zlib';
 import { toJson } from '@bufbuild/protobuf';
 import { type AgentClient, withStore } from '../../agent/main.ts';
 import { DirectoryPackStore } from '../../agent/pack/directory-pack-store.ts';
-import { parsePackFooter, parsePackHeader, parsePackTrailer } from '../../agent/pack/format.ts';
+import { parsePackFooter, parsePackHeader, parsePackTrailer, STORE_FORMAT } from '../../agent/pack/format.ts';
 import { decodeFrame, decodeRoom, parseFrame, unitsThatDiffer } from '../../agent/pack/frame.ts';
 import { PackBytes } from '../../agent/pack/pack-bytes.ts';
 import { readFrameUnits, readPackTable } from '../../agent/pack/reader.ts';
@@ -29,7 +29,7 @@ import {
   SnapshotSummarySchema,
   VerifyLevel_Value,
 } from '../../gen/lightkeeper/v1/agent_pb.ts';
-import { makeTree, someBytes } from './random-tree.ts';
+import { makeGraphs, makeTree, someBytes } from './random-tree.ts';
 import { callsInProcess, FAILURES_SHOWN, filesIn, packFiles, type Scratch, scratch } from './store-calls.ts';
 
 const PACK_HEADER_BYTES = 40;
@@ -56,9 +56,10 @@ export async function makeCorpus(seed: number): Promise<Corpus> {
   const folder = scratch('mutate', { memory: true });
   const keeper = callsInProcess(folder.fresh('base'));
   const ids: string[] = [];
+  const graphs = await makeGraphs(seed);
   for (let version = 0; version < 3; version++) {
     const dir = folder.fresh('dir');
-    makeTree(dir, random(seed), version);
+    makeTree(dir, seed, { version, graphs });
     writeFileSync(join(dir, 'long'), someBytes(random(seed), 700_000 + version));
     // Enough files for several pieces of the list, and one file whose own list has pieces.
     for (let i = 0; i < 150; i++)
@@ -68,6 +69,7 @@ export async function makeCorpus(seed: number): Promise<Corpus> {
   await withStore(keeper.store, {}, async (client: AgentClient) => {
     await client.tagSnapshot({ snapshotId: ids[0] as string, set: { release: '1.0', note: 'ü' } });
     await client.pinSnapshot({ snapshotId: ids[1] as string, pinned: true });
+    await client.acknowledgeSnapshot({ snapshotId: ids[2] as string, reason: 'a test' });
     await client.deleteSnapshot({ snapshotId: ids[0] as string, reason: 'a test' });
   });
   const packs = new DirectoryPackStore(keeper.store);
@@ -327,7 +329,7 @@ async function breakConfig(draw: Random, corpus: Corpus): Promise<void> {
   }
   try {
     const read = await readConfig(root);
-    assert.ok(read !== undefined && read.config.format === 1 && read.config.storeId.length === 16);
+    assert.ok(read !== undefined && read.config.format === STORE_FORMAT && read.config.storeId.length === 16);
   } catch (error) {
     if (!(error instanceof LightkeeperError) || error.code === 'INTERNAL') throw error;
   } finally {

@@ -7,7 +7,7 @@ import { type Random, random } from '../../demo/random.ts';
 import { type Effect, watchEffects } from '../../host/disk.ts';
 import { readTree, type Tree } from '../support/tree.ts';
 import { Disk } from './disk-model.ts';
-import { makeTree } from './random-tree.ts';
+import { makeGraphs, makeTree } from './random-tree.ts';
 import {
   callsInProcess,
   FAILURES_SHOWN,
@@ -15,11 +15,13 @@ import {
   inParallel,
   packFiles,
   restoresTo,
+  type Said,
   type Scratch,
   type StoreCalls,
+  saidOf,
   scratch,
 } from './store-calls.ts';
-import { checkPositions, checkRebuilt } from './store-checks.ts';
+import { checkAnnotated, checkPositions, checkRebuilt, checkSaid } from './store-checks.ts';
 
 /** Batches of the index that are synced. One that is missing here is taken as not synced, which is stricter. */
 const SYNCED = new Set(
@@ -34,6 +36,9 @@ type Files = ReadonlyMap<string, Buffer>;
 interface Promised {
   /** Snapshots whose commit has returned. */
   readonly published: ReadonlyMap<string, Tree>;
+  /** What was recorded about them, and what a call that is under way may record instead. */
+  readonly said: ReadonlyMap<string, Said>;
+  readonly saidAfter: ReadonlyMap<string, Said>;
   /** Of those, the ones that a call that is under way may remove. */
   readonly removable: ReadonlySet<string>;
   /** Snapshots whose removal has returned. */
@@ -78,18 +83,21 @@ function stampsOf(store: string): Map<string, string> {
   return stamps;
 }
 
-/** Records a store's life: three snapshots, a deletion, a prune, one more snapshot. */
+/** Records a store's life: three snapshots, an acknowledgement, tags, a pin, a deletion, a prune, one more snapshot. */
 export async function record(seed: number): Promise<Recording> {
   const folder = scratch('power', { memory: true });
   const keeper = callsInProcess(folder.fresh('recorded'));
   const { store } = keeper;
+  const graphs = await makeGraphs(seed);
   const dirs = Array.from({ length: 5 }, (_, version) => {
     const dir = folder.fresh('dir');
-    makeTree(dir, random(seed), version);
+    makeTree(dir, seed, { version, graphs });
     return dir;
   });
   const moments: Moment[] = [];
   const published = new Map<string, Tree>();
+  const said = new Map<string, Said>();
+  const saidAfter = new Map<string, Said>();
   const deleted = new Set<string>();
   let removable: ReadonlySet<string> = new Set();
   let taken: Tree | undefined;
@@ -98,7 +106,14 @@ export async function record(seed: number): Promise<Recording> {
     const index = filesOf(join(store, 'index'));
     if (phase === 'after' && SYNCED.has(effect.label)) syncedIndex = index;
     const bytes = effect.bytes === undefined ? {} : { bytes: Buffer.from(effect.bytes) };
-    const promised = { published: new Map(published), removable, deleted: new Set(deleted), taken };
+    const promised = {
+      published: new Map(published),
+      said: new Map(said),
+      saidAfter: new Map(saidAfter),
+      removable,
+      deleted: new Set(deleted),
+      taken,
+    };
     const owner = filesOf(join(store, 'owner'));
     moments.push({
       phase,
@@ -112,8 +127,16 @@ export async function record(seed: number): Promise<Recording> {
   });
   const take = async (version: number) => {
     taken = readTree(dirs[version] as string);
-    published.set((await keeper.snapshot(dirs[version] as string)).snapshotId, taken);
+    const snapshot = await keeper.snapshot(dirs[version] as string);
+    published.set(snapshot.snapshotId, taken);
+    said.set(snapshot.snapshotId, saidOf(snapshot));
     taken = undefined;
+  };
+  const annotate = async (id: string, more: Said, call: () => Promise<unknown>) => {
+    saidAfter.set(id, { ...said.get(id), ...more });
+    await call();
+    said.set(id, saidAfter.get(id) as Said);
+    saidAfter.clear();
   };
   const remove = async (ids: readonly string[], call: () => Promise<unknown>) => {
     removable = new Set(ids);
@@ -123,7 +146,12 @@ export async function record(seed: number): Promise<Recording> {
   };
   try {
     for (const version of [0, 1, 2]) await take(version);
-    const [first = '', second = ''] = [...published.keys()];
+    const [first = '', second = '', third = ''] = [...published.keys()];
+    const reason = 'the documents were moved';
+    await annotate(third, { acknowledged: reason }, () => keeper.acknowledge(third, reason));
+    await annotate(third, { tags: { release: '1' } }, () => keeper.tag(third, 'release=1'));
+    await annotate(third, { pinned: true }, () => keeper.pin(third));
+    checkAnnotated(said);
     await remove([first], () => keeper.delete(first));
     await remove([second], () => keeper.prune({ last: 1 }));
     await take(3);
@@ -248,6 +276,7 @@ async function checkAfter(
   assert.equal(further.unchanged, false);
   await restoresTo(keeper, further.snapshotId, readTree(recording.further), restored());
   await checkPositions(keeper);
+  await checkSaid(keeper, promised);
   const gone = new Set([...published.keys()].filter((id) => !ids.has(id)));
   if (looksFirst) await checkRebuilt(keeper, gone);
   // What an interrupted removal left behind goes with the next ones, and does not come back either.
@@ -256,6 +285,7 @@ async function checkAfter(
   await keeper.prune({ last: 1 });
   assert.equal(packFiles(keeper.store).length, await keeper.packs(), 'every pack is known to the index');
   await checkRebuilt(keeper, gone);
+  await checkSaid(keeper, promised);
 }
 
 /** Cuts the power at one moment, lets chance decide what survives, and looks at the store. */

@@ -1,6 +1,20 @@
-import { chmodSync, linkSync, lutimesSync, mkdirSync, symlinkSync, utimesSync, writeFileSync } from 'node:fs';
-import { dirname } from 'node:path';
-import type { Random } from '../../demo/random.ts';
+import {
+  chmodSync,
+  linkSync,
+  lutimesSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  utimesSync,
+  writeFileSync,
+} from 'node:fs';
+import { tmpdir } from 'node:os';
+import { dirname, join } from 'node:path';
+import { generate } from '../../demo/generate.ts';
+import { type Random, random } from '../../demo/random.ts';
 
 /** The bytes of a path in which one character is a byte. */
 export function raw(path: string): Buffer {
@@ -14,11 +28,42 @@ export function someBytes(draw: Random, length: number): Buffer {
   return bytes;
 }
 
+/** The version of a directory from which on its graph lacks half of its documents, which raises an alarm. */
+export const SHRUNK_VERSION = 2;
+const DOCUMENTS = { whole: 4, shrunk: 2 };
+
+/** The files of a small graph by name, with all its documents and with half of them. */
+export type Graphs = Readonly<Record<keyof typeof DOCUMENTS, ReadonlyMap<string, Buffer>>>;
+
+async function graphFiles(seed: number, documents: number): Promise<ReadonlyMap<string, Buffer>> {
+  const dir = mkdtempSync(join(tmpdir(), 'lightkeeper-graph-'));
+  try {
+    await generate(dir, { seed, documents, dimension: 8 });
+    return new Map(readdirSync(dir).map((name) => [name, readFileSync(join(dir, name))]));
+  } finally {
+    rmSync(dir, { recursive: true });
+  }
+}
+
+/** Makes the graphs of the directories of one seed. */
+export async function makeGraphs(seed: number): Promise<Graphs> {
+  return {
+    whole: await graphFiles(seed, DOCUMENTS.whole),
+    shrunk: await graphFiles(seed, DOCUMENTS.shrunk),
+  };
+}
+
 /**
- * A small directory with everything that a snapshot keeps; versions of one seed share most of their bytes. From
- * version to version `turn.bin` is another file, `grow.json` is longer, `old-N` goes and `new-N` comes.
+ * Makes a small directory of everything that a snapshot can hold; versions of one seed share most of their bytes. From
+ * version to version `turn.bin` is another file, `grow.json` is longer, `new-N` goes and the next one comes; the graph
+ * loses documents once.
  */
-export function makeTree(dir: string, draw: Random, version: number): void {
+export function makeTree(
+  dir: string,
+  seed: number,
+  { version, graphs }: { readonly version: number; readonly graphs: Graphs },
+): void {
+  const draw = random(seed);
   const put = (name: string, bytes: Uint8Array | string, mode = 0o644) => {
     mkdirSync(dirname(`${dir}/${name}`), { recursive: true });
     writeFileSync(raw(`${dir}/${name}`), bytes);
@@ -28,6 +73,7 @@ export function makeTree(dir: string, draw: Random, version: number): void {
   const fixed = someBytes(draw, 48_000);
   const chapters = Array.from({ length: 12 }, () => someBytes(draw, 6000));
   put('fixed.json', fixed, 0o600);
+  for (const [name, bytes] of version < SHRUNK_VERSION ? graphs.whole : graphs.shrunk) put(name, bytes);
   put('grow.json', Buffer.concat(chapters.slice(0, 3 + version)));
   const turns = Array.from({ length: 8 }, () => someBytes(draw, 90_000));
   put('turn.bin', turns[version % turns.length] as Buffer, 0o640);

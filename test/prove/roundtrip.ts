@@ -26,11 +26,13 @@ import {
   callsInProcess,
   type Policy,
   restoresTo,
+  type Said,
   type Scratch,
   type StoreCalls,
+  saidOf,
   scratch,
 } from './store-calls.ts';
-import { checkPositions, checkRebuilt } from './store-checks.ts';
+import { checkPositions, checkRebuilt, checkSaid } from './store-checks.ts';
 
 /** Names as they come from people, from programs and from other systems: one character a byte. */
 const NAMES = [
@@ -77,7 +79,17 @@ type Change =
 
 /** What happens to the store between two snapshots. */
 type Meanwhile = (typeof EVENTS)[number];
-const EVENTS = ['nothing', 'index lost', 'prune', 'delete', 'pin', 'repair', 'verify', 'again'] as const;
+const EVENTS = [
+  'nothing',
+  'index lost',
+  'prune',
+  'delete',
+  'pin',
+  'tag',
+  'repair',
+  'verify',
+  'again',
+] as const;
 
 /** Changes, a snapshot, and something else. */
 interface Step {
@@ -258,6 +270,7 @@ class Model {
   readonly trees = new Map<string, Tree>();
   readonly gone = new Set<string>();
   readonly #pinned = new Set<string>();
+  readonly #said = new Map<string, Said>();
   readonly #keeper: StoreCalls;
   readonly #dir: string;
 
@@ -268,13 +281,15 @@ class Model {
 
   async snapshot(): Promise<void> {
     const tree = readTree(this.#dir);
-    const { snapshotId, unchanged, files } = await this.#keeper.snapshot(this.#dir);
+    const snapshot = await this.#keeper.snapshot(this.#dir);
+    const { snapshotId, unchanged, files } = snapshot;
     const known = this.trees.get(snapshotId);
     assert.equal(unchanged, known !== undefined);
     if (known !== undefined)
       assert.equal(difference(tree, known), undefined, 'the directory had not changed');
     assert.equal(files, [...tree.values()].filter(({ type }) => type === 'file').length);
     this.trees.set(snapshotId, tree);
+    if (!unchanged) this.#said.set(snapshotId, saidOf(snapshot));
   }
 
   #drop(id: string): void {
@@ -294,6 +309,10 @@ class Model {
     if (what === 'pin') {
       await keeper.pin(oldest);
       this.#pinned.add(oldest);
+      this.#said.set(oldest, { ...this.#said.get(oldest), pinned: true });
+    } else if (what === 'tag') {
+      await keeper.tag(oldest, 'release=1');
+      this.#said.set(oldest, { ...this.#said.get(oldest), tags: { release: '1' } });
     } else if (what === 'delete') {
       await keeper.delete(oldest);
       this.#drop(oldest);
@@ -323,6 +342,7 @@ class Model {
     );
     for (const [id, tree] of this.trees) await restoresTo(this.#keeper, id, tree, folder.fresh('restored'));
     await checkPositions(this.#keeper);
+    await checkSaid(this.#keeper, { said: this.#said });
     await checkRebuilt(this.#keeper, this.gone);
   }
 }

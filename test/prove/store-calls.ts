@@ -11,9 +11,13 @@ import {
 } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { type DescMessage, fromJsonString, type MessageShape } from '@bufbuild/protobuf';
+import { type DescMessage, fromJsonString, type MessageShape, toJson } from '@bufbuild/protobuf';
 import { type AgentClient, withStore } from '../../agent/main.ts';
+import { snapshotView } from '../../agent/snapshots/views.ts';
+import { Store } from '../../agent/store/store.ts';
 import { lastOf } from '../../cli/await-result.ts';
+import { idOf, isStored } from '../../core/snapshot.ts';
+import { AnnotationSchema } from '../../gen/lightkeeper/store/v1/annotation_pb.ts';
 import {
   DeleteSnapshotResponseSchema,
   GetStatsResponseSchema,
@@ -57,6 +61,8 @@ export interface StoreCalls {
   prune(policy: Policy): Promise<PruneResult>;
   delete(snapshotId: string): Promise<void>;
   pin(snapshotId: string): Promise<void>;
+  tag(snapshotId: string, tag: string): Promise<void>;
+  acknowledge(snapshotId: string, reason: string): Promise<void>;
   repair(): Promise<RepairResult>;
   packs(): Promise<number>;
 }
@@ -103,6 +109,15 @@ export function callsInProcess(store: string): StoreCalls {
     pin: (snapshotId) =>
       call(async (client) => {
         await client.pinSnapshot({ snapshotId, pinned: true });
+      }),
+    tag: (snapshotId, tag) =>
+      call(async (client) => {
+        const [name = '', value = ''] = tag.split('=');
+        await client.tagSnapshot({ snapshotId, set: { [name]: value } });
+      }),
+    acknowledge: (snapshotId, reason) =>
+      call(async (client) => {
+        await client.acknowledgeSnapshot({ snapshotId, reason });
       }),
     repair: async () => withStore(store, { recover: true }, (client) => lastOf(client.repairStore({}))),
     packs: () => call(async (client) => (await client.getStats({})).packs),
@@ -162,6 +177,9 @@ export const COMMANDS = {
   ],
   delete: (store: string, id: string) => ['delete', id, '--store', store, '--yes', '--json'],
   pin: (store: string, id: string) => ['pin', id, '--store', store, '--json'],
+  tag: (store: string, id: string, tag: string) => ['tag', id, tag, '--store', store, '--json'],
+  acknowledge: (store: string, id: string, reason: string) =>
+    ['ack', id, '--reason', reason].concat(['--store', store, '--json']),
   repair: (store: string) => ['repair', '--store', store, '--json'],
   stats: (store: string) => ['stats', '--store', store, '--json'],
 };
@@ -186,6 +204,12 @@ export function callsByProgram(store: string): StoreCalls {
     },
     pin: async (id) => {
       await call(SnapshotSummarySchema, COMMANDS.pin(store, id));
+    },
+    tag: async (id, tag) => {
+      await call(SnapshotSummarySchema, COMMANDS.tag(store, id, tag));
+    },
+    acknowledge: async (id, reason) => {
+      await call(SnapshotSummarySchema, COMMANDS.acknowledge(store, id, reason));
     },
     repair: () => call(RepairResultSchema, COMMANDS.repair(store)),
     packs: async () => (await call(GetStatsResponseSchema, COMMANDS.stats(store))).packs,
@@ -235,19 +259,51 @@ export async function restoresTo(
   assert.equal(wrong, undefined, `snapshot ${snapshotId} restores to something else`);
 }
 
-/** All that an index says of the snapshots: it must be the same after the index is made again from the packs. */
-export async function portrait(keeper: StoreCalls): Promise<string[]> {
-  const lines = (await keeper.list()).map(({ snapshotId, position, parentId, tags, pinned, ...sizes }) =>
-    JSON.stringify([
-      snapshotId,
-      `${position?.epoch}/${position?.mintId}/${position?.sequence}/${position?.digest}`,
-      parentId,
-      Object.entries(tags).sort(),
-      pinned,
-      `${sizes.rawBytes} ${sizes.newBytes} ${sizes.storedBytes}`,
-    ]),
-  );
-  return lines.sort();
+/** What a store holds about one snapshot, as JSON. */
+export type Said = Readonly<Record<string, unknown>>;
+
+/** Returns what must be kept of a snapshot as a call returned it: all but what the index alone has. */
+export function saidOf(snapshot: Snapshot): Said {
+  const {
+    confirmedAt: _index,
+    unchanged: _call,
+    ...said
+  } = toJson(SnapshotSchema, snapshot, {
+    alwaysEmitImplicit: true,
+  }) as Readonly<Record<string, unknown>>;
+  return said;
+}
+
+/** All that a store holds about its snapshots; it must survive the loss of the index. */
+export interface Portrait {
+  /** By the id of the snapshot. */
+  readonly snapshots: ReadonlyMap<string, Said>;
+  /** The annotations of each snapshot as they are stored, of whatever kind. */
+  readonly annotations: ReadonlyMap<string, readonly unknown[]>;
+}
+
+/** Reads all that a store holds about its snapshots. */
+export async function portrait(keeper: StoreCalls): Promise<Portrait> {
+  // The keeper comes first: an index that is missing is made by what it calls.
+  const listed = (await keeper.list()).map(({ snapshotId }) => snapshotId);
+  const snapshots = new Map<string, Said>();
+  const annotations = new Map<string, readonly unknown[]>();
+  const store = await Store.open(keeper.store);
+  try {
+    for (const side of [false, true])
+      for await (const [, snapshot] of store.index.records({ side })) {
+        if (!isStored(snapshot)) continue;
+        snapshots.set(idOf(snapshot), saidOf(snapshotView(snapshot)));
+        annotations.set(
+          idOf(snapshot),
+          snapshot.record.annotations.map((annotation) => toJson(AnnotationSchema, annotation)),
+        );
+      }
+  } finally {
+    await store.close();
+  }
+  assert.deepEqual([...snapshots.keys()].sort(), listed.sort(), 'the list names every snapshot');
+  return { snapshots, annotations };
 }
 
 /** Names of the packs that are there. */

@@ -1,7 +1,42 @@
 import assert from 'node:assert/strict';
 import { readdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
-import { portrait, type StoreCalls } from './store-calls.ts';
+import { isDeepStrictEqual } from 'node:util';
+import type { Snapshot } from '../../gen/lightkeeper/v1/agent_pb.ts';
+import { type Portrait, portrait, type Said, type StoreCalls } from './store-calls.ts';
+
+/** Tags a new snapshot, acknowledges its alarms and returns its id. */
+export async function annotate(keeper: StoreCalls, { snapshotId, alarms }: Snapshot): Promise<string> {
+  await keeper.tag(snapshotId, `taken=${snapshotId.slice(0, 4)}`);
+  if (alarms.length > 0) await keeper.acknowledge(snapshotId, 'the documents were moved');
+  return snapshotId;
+}
+
+/** Checks that a store gives a proof something to lose: a graded graph with an alarm that was acknowledged, and tags. */
+export function checkAnnotated(said: Portrait['snapshots']): void {
+  const isAnnotated = ({ grade, usable, stats, alarms, acknowledged, tags }: Said) =>
+    [grade, usable, Boolean(stats), Boolean(acknowledged)].join() === 'VALID,true,true,true' &&
+    Object.keys(tags as object).length > 0 &&
+    (alarms as readonly unknown[]).length > 0;
+  assert.ok([...said.values()].some(isAnnotated), 'a snapshot has annotations of all kinds');
+}
+
+/** What a store must hold about its snapshots, as far as they are still there. */
+interface Expected {
+  readonly said: Portrait['snapshots'];
+  /** What it may hold about some of them instead. */
+  readonly saidAfter?: ReadonlyMap<string, Said>;
+}
+
+/** Checks that grades, acknowledgements and all else that was recorded about snapshots is still there. */
+export async function checkSaid(keeper: StoreCalls, { said, saidAfter }: Expected): Promise<void> {
+  for (const [id, is] of (await portrait(keeper)).snapshots) {
+    const was = said.get(id);
+    if (was === undefined || (saidAfter?.has(id) === true && isDeepStrictEqual(is, saidAfter.get(id))))
+      continue;
+    assert.deepEqual(is, was, `the store holds the same about snapshot ${id}`);
+  }
+}
 
 /** One snapshot a number, each with the one before it as its parent. */
 export async function checkPositions(keeper: StoreCalls): Promise<void> {

@@ -10,6 +10,8 @@ import { assertRefused, lightkeeper, type StartOptions } from '../support/progra
 import { packsOf, resealConfig, resealPack } from '../support/store-format.ts';
 import { assertSameTree, type Fact, readTree } from '../support/tree.ts';
 
+const WROTE_IT = /use the version of Lightkeeper that wrote it, and name a new store with --store/;
+
 interface Taken {
   readonly place: string;
   readonly subject: Case;
@@ -62,8 +64,20 @@ describe('store formats', { concurrency: 3 }, () => {
         (store) => resealPack(packsOf(store, 'meta')[0] as string, (header) => header.writeUInt32LE(8, 12)),
         /needs features 0x8/,
       ],
+      [
+        'its format, an older one',
+        (store) => resealConfig(store, { format: 1 }),
+        /has format 1, and this version reads format 2/,
+        WROTE_IT,
+      ],
+      [
+        'the format of a pack, an older one',
+        (store) => resealPack(packsOf(store, 'data')[0] as string, (header) => header.writeUInt16LE(1, 8)),
+        /has format 1, and this version reads format 2/,
+        WROTE_IT,
+      ],
     ];
-    for (const [i, [what, change, error]] of newer.entries()) {
+    for (const [i, [what, change, error, hint = /newer/]] of others.entries()) {
       it(`is refused by every command and left alone: ${what}`, async (t) => {
         const all = await taken(t);
         const { subject, place, wanted } = all;
@@ -72,10 +86,10 @@ describe('store formats', { concurrency: 3 }, () => {
         change(subject.store);
         const before = kept(subject.store);
         // All of them once; they find out in one place.
-        const commands = commandsOn(all).filter((_, k) => i === 0 || k % newer.length === i);
+        const commands = commandsOn(all).filter((_, k) => i === 0 || k % others.length === i);
         for (const words of commands) {
           const ended = await subject.run(words);
-          assertRefused(ended, { code: 1, error, hint: /newer/ });
+          assertRefused(ended, { code: 1, error, hint });
         }
         assert.deepEqual(kept(subject.store), before);
         // What an older version can read is still all there.
@@ -88,6 +102,15 @@ describe('store formats', { concurrency: 3 }, () => {
         assertSameTree(wanted, join(place, 'back'));
       });
     }
+
+    it('is refused with the code TOO_OLD if it is older', async (t) => {
+      const { subject } = await taken(t);
+      resealConfig(subject.store, { format: 1 });
+      const { stdout } = await subject.run(['list', '--json']);
+      const { error } = JSON.parse(stdout) as { error: { code: string; hint: string } };
+      assert.equal(error.code, 'TOO_OLD');
+      assert.match(error.hint, WROTE_IT);
+    });
 
     it('is used if it only adds what may be ignored', async (t) => {
       const { subject, place, wanted } = await taken(t);
@@ -126,7 +149,7 @@ describe('store formats', { concurrency: 3 }, () => {
     ];
     for (const words of options.under === undefined ? writes : writes.slice(0, 3)) {
       const ended = await subject.run(words, options);
-      assertRefused(ended, { code: 1, error: /EROFS|EACCES/, hint: /read-only|right/ });
+      assertRefused(ended, { code: 1, error: /EROFS|EACCES/, hint: /read-only|grant this user access/ });
     }
     assert.deepEqual(kept(subject.store), before);
   }
@@ -172,7 +195,7 @@ describe('store formats', { concurrency: 3 }, () => {
       chmodSync(data, 0);
       const words = ['restore', '--snapshot', 'latest', '--disk-reserve', '0', '--to', join(place, 'back')];
       const ended = await subject.run(words, { under: asUser() });
-      assertRefused(ended, { code: 1, error: /EACCES/, hint: /right/ });
+      assertRefused(ended, { code: 1, error: /EACCES/, hint: /grant this user access/ });
       chmodSync(data, 0o600);
       await subject.assertSound({ under: asUser() });
     });
