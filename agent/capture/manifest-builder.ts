@@ -27,7 +27,7 @@ import {
 } from '../../gen/lightkeeper/v1/types_pb.ts';
 import { version } from '../../host/version.ts';
 import type { Transaction } from '../store/transaction.ts';
-import { keptTime } from '../watch/names.ts';
+import { storableTime } from '../watch/names.ts';
 import type { Entry, Scan } from '../watch/scan.ts';
 
 /** A directory as it was read. */
@@ -155,7 +155,7 @@ function unreadableLinkFinding(path: BytePath): Finding {
 /** Returns the metadata of a name as it is stored. */
 function entryMetadata(entry: Entry, type: FileType_Value) {
   const { mode, uid, gid } = entry;
-  return { path: pathBytes(entry.path), type, mode, uid, gid, mtimeNs: keptTime(entry.mtimeNs) };
+  return { path: pathBytes(entry.path), type, mode, uid, gid, mtimeNs: storableTime(entry.mtimeNs) };
 }
 
 /** Reports whether a file has been seen under another name before. Adds the file to `links`. */

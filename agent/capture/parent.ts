@@ -9,7 +9,7 @@ import { FileType_Value } from '../../gen/lightkeeper/v1/types_pb.ts';
 import { newestSnapshot } from '../snapshots/resolve.ts';
 import { ChangeTimes } from '../store/index/change-times.ts';
 import type { Store } from '../store/store.ts';
-import { keptTime } from '../watch/names.ts';
+import { storableTime } from '../watch/names.ts';
 import type { Entry } from '../watch/scan.ts';
 
 /** Result of comparing a scanned name with the newest snapshot. */
@@ -79,7 +79,7 @@ function compare(entry: Entry, stored: FileEntry, ctimeNs: bigint | undefined): 
     entry.mode === stored.mode &&
     entry.uid === stored.uid &&
     entry.gid === stored.gid &&
-    keptTime(entry.mtimeNs) === stored.mtimeNs;
+    storableTime(entry.mtimeNs) === stored.mtimeNs;
   if (entry.type !== 'file') {
     const type = entry.type === 'dir' ? FileType_Value.DIRECTORY : FileType_Value.SYMLINK;
     const target = entry.target === pathFromBytes(stored.target);
@@ -95,7 +95,7 @@ function compare(entry: Entry, stored: FileEntry, ctimeNs: bigint | undefined): 
   const sameContent =
     stored.type === FileType_Value.REGULAR &&
     BigInt(entry.size) === stored.size &&
-    keptTime(entry.mtimeNs) === stored.mtimeNs &&
+    storableTime(entry.mtimeNs) === stored.mtimeNs &&
     entry.ctimeNs === ctimeNs;
   return { stored, sameContent, unchanged: sameContent && metadata };
 }

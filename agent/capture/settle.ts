@@ -1,6 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { monotonic, now } from '../../host/clock.ts';
-import { isTemp, TEMP_YOUNG_MS } from '../watch/names.ts';
+import { FLUSH_AGE_MAX_MS, isTemporary } from '../watch/names.ts';
 import { firstDifference, type Scan } from '../watch/scan.ts';
 import type { SeenScan } from '../watch/watcher.ts';
 
@@ -17,10 +17,10 @@ export interface Settled {
 function flushEndsMs(scan: Scan): number {
   let leftMs = 0;
   for (const { path, ctimeNs } of scan.transient) {
-    if (!isTemp(path)) continue;
+    if (!isTemporary(path)) continue;
     const ageMs = now() - Number(ctimeNs / 1_000_000n);
     // A time far in the future was written before the clock was set back, and is ignored.
-    if (ageMs > -TEMP_YOUNG_MS) leftMs = Math.max(leftMs, TEMP_YOUNG_MS - ageMs);
+    if (ageMs > -FLUSH_AGE_MAX_MS) leftMs = Math.max(leftMs, FLUSH_AGE_MAX_MS - ageMs);
   }
   return leftMs;
 }

@@ -7,7 +7,7 @@ import { ioError, LightkeeperError, systemCode } from '../../core/errors.ts';
 import { type BytePath, pathText } from '../../core/path.ts';
 import type { RestoreSnapshotRequest } from '../../gen/lightkeeper/v1/agent_pb.ts';
 import { now } from '../../host/clock.ts';
-import { below, isTemp, TEMP_YOUNG_MS } from '../watch/names.ts';
+import { below, FLUSH_AGE_MAX_MS, isTemporary } from '../watch/names.ts';
 import { type Entry, firstDifference, type Scan, type ScanOptions, sameEntry, scan } from '../watch/scan.ts';
 
 /** Milliseconds for which a directory is watched for changes. */
@@ -74,7 +74,8 @@ export async function whyHeld(dir: Uint8Array, { transient }: Scan): Promise<str
 
 function whyYoung({ transient }: Scan): string | undefined {
   const young = transient.find(
-    ({ path, mtimeNs }) => isTemp(path) && Math.abs(now() - Number(mtimeNs / 1_000_000n)) < TEMP_YOUNG_MS,
+    ({ path, mtimeNs }) =>
+      isTemporary(path) && Math.abs(now() - Number(mtimeNs / 1_000_000n)) < FLUSH_AGE_MAX_MS,
   );
   return young === undefined
     ? undefined

@@ -8,7 +8,7 @@ import { effect, exists, makeDir, parentFolder, removeTree, renameFile, syncDir 
 import { lockFolder } from '../../host/folder-lock.ts';
 import { withTextPath } from '../../host/text-path.ts';
 import { whyHeld } from '../instance/liveness.ts';
-import { below, isNever, OWN_FOLDER } from '../watch/names.ts';
+import { below, isTransient, OWN_FOLDER } from '../watch/names.ts';
 import { scan } from '../watch/scan.ts';
 import {
   hasJournal,
@@ -380,5 +380,5 @@ export async function dropOldStates(
 /** Returns a test for names at the top of a directory that a restore in place may move. */
 export function isMovable(exclude: readonly string[]): (name: BytePath) => boolean {
   const matchers = exclude.map(pathMatcher);
-  return (name) => name !== OWN_FOLDER && !isNever(name) && !matchers.some((matches) => matches(name));
+  return (name) => name !== OWN_FOLDER && !isTransient(name) && !matchers.some((matches) => matches(name));
 }

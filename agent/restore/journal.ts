@@ -5,7 +5,7 @@ import { ioError, LightkeeperError, systemCode } from '../../core/errors.ts';
 import { type BytePath, bytesText, pathFromText, pathProblem, pathText } from '../../core/path.ts';
 import type { FileEntry } from '../../gen/lightkeeper/store/v1/manifest_pb.ts';
 import { createFile, removeFile, renameFile, syncDir, syncFile, writeAt } from '../../host/disk.ts';
-import { below, isNever, OWN_FOLDER } from '../watch/names.ts';
+import { below, isTransient, OWN_FOLDER } from '../watch/names.ts';
 
 // A longer journal is not read, so it is not written either.
 /** Longest journal, in bytes. */
@@ -221,7 +221,7 @@ function namesProblem(names: unknown): string | undefined {
     const problem = pathProblem(path);
     if (problem !== undefined || path.includes('/'))
       return `it names "${String(text)}", which leads elsewhere`;
-    if (path === OWN_FOLDER || isNever(path)) return `it names "${String(text)}", which is never moved`;
+    if (path === OWN_FOLDER || isTransient(path)) return `it names "${String(text)}", which is never moved`;
     if (seen.has(text)) return `it names "${String(text)}" twice`;
     seen.add(text);
   }

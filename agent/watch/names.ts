@@ -2,11 +2,11 @@ import { sep } from 'node:path';
 import { type BytePath, pathBytes } from '../../core/path.ts';
 
 /** Pattern of the temporary files that LightRAG renames, and of its lock files. They are no part of the graph. */
-export const NEVER = /(?:^|\/)(?:[^/]+\.tmp\.[0-9]+\.[0-9]+\.[0-9]+|\.lightrag_[^/]*lock)$/;
-const TEMP = /\.tmp\.[0-9]+\.[0-9]+\.[0-9]+$/;
+const TRANSIENT = /(?:^|\/)(?:[^/]+\.tmp\.[0-9]+\.[0-9]+\.[0-9]+|\.lightrag_[^/]*lock)$/;
+const TEMPORARY = /\.tmp\.[0-9]+\.[0-9]+\.[0-9]+$/;
 
 /** Age in milliseconds below which a temporary file means that a flush is under way. */
-export const TEMP_YOUNG_MS = 60_000;
+export const FLUSH_AGE_MAX_MS = 60_000;
 
 /** Folder in a protected directory for Lightkeeper's own files. */
 export const OWN_FOLDER = '.lightkeeper';
@@ -15,13 +15,13 @@ export const OWN_FOLDER = '.lightkeeper';
 export const INCOMPLETE_MARK = '.lightkeeper-incomplete';
 
 /** Reports whether a name is one of LightRAG's temporary files. */
-export function isTemp(path: BytePath): boolean {
-  return TEMP.test(path);
+export function isTemporary(path: BytePath): boolean {
+  return TEMPORARY.test(path);
 }
 
 /** Reports whether a name is one of LightRAG's temporary or lock files. */
-export function isNever(path: BytePath): boolean {
-  return NEVER.test(path);
+export function isTransient(path: BytePath): boolean {
+  return TRANSIENT.test(path);
 }
 
 /** Returns the absolute path of a name below a directory. */
@@ -34,6 +34,6 @@ const TIME_NS_MAX = 2n ** 63n - 1n;
 const TIME_NS_MIN = -(2n ** 63n);
 
 /** Returns the nearest time that can be stored. */
-export function keptTime(ns: bigint): bigint {
+export function storableTime(ns: bigint): bigint {
   return ns > TIME_NS_MAX ? TIME_NS_MAX : ns < TIME_NS_MIN ? TIME_NS_MIN : ns;
 }

@@ -12,7 +12,15 @@ import {
 } from '../../core/path.ts';
 import type { Finding } from '../../gen/lightkeeper/v1/types_pb.ts';
 import { now } from '../../host/clock.ts';
-import { below, INCOMPLETE_MARK, isTemp, keptTime, NEVER, OWN_FOLDER, TEMP_YOUNG_MS } from './names.ts';
+import {
+  below,
+  FLUSH_AGE_MAX_MS,
+  INCOMPLETE_MARK,
+  isTemporary,
+  isTransient,
+  OWN_FOLDER,
+  storableTime,
+} from './names.ts';
 
 /** Names scanned between two turns of the event loop. */
 const ENTRIES_A_TURN = 500;
@@ -153,8 +161,8 @@ class Scanner {
     if (path === OWN_FOLDER || this.#workspaces.has(path)) return false;
     if (this.#exclude.some((matches) => matches(path))) return false;
     if (stat.ctimeNs > this.newestNs) this.newestNs = stat.ctimeNs;
-    if (NEVER.test(path)) {
-      if (isTemp(path)) this.#checkTemporary(path, stat.ctimeNs);
+    if (isTransient(path)) {
+      if (isTemporary(path)) this.#checkTemporary(path, stat.ctimeNs);
       this.transient.push(entryOf(path, 'file', stat, ''));
       return false;
     }
@@ -175,7 +183,7 @@ class Scanner {
   }
 
   #checkTemporary(path: BytePath, ctimeNs: bigint): void {
-    if (now() - Number(ctimeNs / 1_000_000n) < TEMP_YOUNG_MS) return;
+    if (now() - Number(ctimeNs / 1_000_000n) < FLUSH_AGE_MAX_MS) return;
     this.findings.push(
       warning('stale_temp', pathText(path), {
         message: 'a writer left it behind when it ended during a flush; it is not in the snapshot',
@@ -211,7 +219,7 @@ class Scanner {
         return false;
       }
     }
-    if (stat.mtimeNs !== keptTime(stat.mtimeNs)) {
+    if (stat.mtimeNs !== storableTime(stat.mtimeNs)) {
       this.findings.push(
         warning('time_out_of_range', pathText(path), {
           message: 'its time is before 1677 or after 2262; the nearest time in that range is stored',

@@ -1,6 +1,6 @@
 import type { Manifest } from '../../../gen/lightkeeper/store/v1/manifest_pb.ts';
 import { now } from '../../../host/clock.ts';
-import { keptTime } from '../../watch/names.ts';
+import { storableTime } from '../../watch/names.ts';
 import type { Entry } from '../../watch/scan.ts';
 import type { Store } from '../store.ts';
 
@@ -50,7 +50,7 @@ export function* packChangeTimes(
     const value = Buffer.alloc(DIGEST_BYTES + part.length * 8);
     value.set(digest);
     for (const [i, { ctimeNs }] of part.entries())
-      value.writeBigInt64LE(keptTime(ctimeNs), DIGEST_BYTES + i * 8);
+      value.writeBigInt64LE(storableTime(ctimeNs), DIGEST_BYTES + i * 8);
     yield [from / TIMES_A_VALUE, value];
   }
 }
