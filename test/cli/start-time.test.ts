@@ -21,6 +21,7 @@ async function secondsOf(command: readonly string[], printed: RegExp): Promise<n
 
 const SIMPLE_QUESTIONS: Readonly<Record<string, RegExp>> = {
   '--version': new RegExp(`^${VERSION.replaceAll('.', '\\.')}\n$`),
+  '-V': new RegExp(`^${VERSION.replaceAll('.', '\\.')}\n$`),
   '--help': /^Usage: lightkeeper /,
 };
 const LIMIT_S = 0.15;

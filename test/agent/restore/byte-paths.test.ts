@@ -68,10 +68,14 @@ function restoreInPlace(target: Buffer): Promise<RestoreResult> {
   return withStore(store, {}, (client) => lastOf(client.restoreSnapshot(request)));
 }
 
+function isBelow(path: string | Buffer, target: Buffer): boolean {
+  return Buffer.from(path).subarray(0, target.length).equals(target);
+}
+
 /** Fails the moves of a restore in place, and undoing them, until the returned function is called. */
-function failMoves(): () => void {
-  return watchEffects((phase, { label }) => {
-    if (phase === 'before' && /^inplace:(?:move-in|undo)/.test(label))
+function failMoves(target: Buffer): () => void {
+  return watchEffects((phase, { label, path }) => {
+    if (phase === 'before' && isBelow(path, target) && /^inplace:(?:move-in|undo)/.test(label))
       throw Object.assign(new Error('EIO: injected'), { code: 'EIO' });
   });
 }
@@ -106,8 +110,8 @@ describe('a restore to a target that is not UTF-8', () => {
 
   it('leaves nothing after a failure', async () => {
     const { place, target } = targetIn();
-    const stop = watchEffects((phase, { label }) => {
-      if (phase === 'before' && label === 'restore:rename')
+    const stop = watchEffects((phase, { label, to }) => {
+      if (phase === 'before' && label === 'restore:rename' && to !== undefined && isBelow(to, target))
         throw Object.assign(new Error('EIO: injected'), { code: 'EIO' });
     });
     await assert.rejects(restoreTo(target).finally(stop), { code: 'IO', message: /r\\xff": EIO/ });
@@ -132,7 +136,7 @@ describe('a restore in place of a directory that is not UTF-8', () => {
     mkdirSync(target);
     for (const name of ['new', 'old']) writeFileSync(inside(target, name), 'old');
     // Undoing fails too, so the journal stays.
-    const stop = failMoves();
+    const stop = failMoves(target);
     await assert.rejects(restoreInPlace(target).finally(stop), { code: 'IO', message: /undoing it failed/ });
     const [finding] = await recoverJournal(target);
     assert.deepEqual([finding?.code, finding?.object], ['restore_rolled_forward', `${place}/r\\xff`]);
