@@ -1,9 +1,10 @@
 // `npm run prove -- NAME [COUNT [SEED]]` runs one of the long proofs; without a name it lists them.
+import { execFileSync } from 'node:child_process';
 import { readdirSync, readFileSync } from 'node:fs';
 import { cpus, totalmem } from 'node:os';
 import { basename, join } from 'node:path';
 
-/** A proof: it tells what it does and how much of it, and throws if something does not hold. */
+/** A proof: logs what it does and how much of it, and throws if something does not hold. */
 interface Proof {
   run(log: (line: string) => void): Promise<void>;
 }
@@ -20,15 +21,28 @@ function say(line: string): void {
   process.stdout.write(`${line}\n`);
 }
 
+/** Returns the commit that the sources are of, and whether they have been changed since. */
+function commit(): string {
+  const git = (...words: string[]) =>
+    execFileSync('git', words, { cwd: import.meta.dirname, encoding: 'utf8', stdio: 'pipe' }).trim();
+  try {
+    const isChanged = git('status', '--porcelain', '--untracked-files=no') !== '';
+    return `commit ${git('rev-parse', 'HEAD')}${isChanged ? ' with changes' : ''}`;
+  } catch {
+    // The sources may have been unpacked without their history.
+    return 'an unknown commit';
+  }
+}
+
 async function prove(name: string): Promise<void> {
   const proof = (await import(`./${name}.ts`)) as Proof;
   const started = performance.now();
   say(
-    `proof "${name}" on Node ${process.version}, ${cpus().length} cores, ${Math.round(totalmem() / 2 ** 30)} GiB`,
+    `proof "${name}" of ${commit()}, on Node ${process.version}, ${cpus().length} cores, ${Math.round(totalmem() / 2 ** 30)} GiB`,
   );
   try {
     await proof.run(say);
-    say(`proven in ${Math.round((performance.now() - started) / 1000)} s`);
+    say(`0 failures, proven in ${Math.round((performance.now() - started) / 1000)} s`);
   } catch (error) {
     say(error instanceof Error ? (error.stack ?? String(error)) : String(error));
     if (error instanceof Error && error.cause !== undefined) say(`because of ${String(error.cause)}`);

@@ -49,15 +49,15 @@ function commandsOn({ place, subject }: Taken): string[][] {
 }
 
 describe('store formats', { concurrency: 3 }, () => {
-  describe('a store of a newer version', { concurrency: 2 }, () => {
-    const newer: readonly [what: string, change: (store: string) => void, error: RegExp][] = [
-      ['its format', (store) => resealConfig(store, { format: 2 }), /has format 2/],
+  describe('a store of another version', { concurrency: 2 }, () => {
+    const others: readonly [what: string, change: (store: string) => void, error: RegExp, hint?: RegExp][] = [
+      ['its format', (store) => resealConfig(store, { format: 3 }), /has format 3/],
       ['a feature', (store) => resealConfig(store, { requiredFeatures: 0x40 }), /needs features 0x40/],
       ['its ids', (store) => resealConfig(store, { unitId: 'hmac-sha256' }), /names units by hmac-sha256/],
       [
         'the format of a pack',
-        (store) => resealPack(packsOf(store, 'data')[0] as string, (header) => header.writeUInt16LE(2, 8)),
-        /has format 2/,
+        (store) => resealPack(packsOf(store, 'data')[0] as string, (header) => header.writeUInt16LE(3, 8)),
+        /has format 3/,
       ],
       [
         'a feature of a pack',
