@@ -143,7 +143,7 @@ export async function captureDirectory(
   } catch (error) {
     const isDamage = error instanceof LightkeeperError && error.code === 'DAMAGED';
     if (!trusted || !isDamage) throw error;
-    await store.index.distrust();
+    await store.index.markIncomplete();
     return await run();
   }
 }
@@ -186,7 +186,7 @@ class Capture {
   async run(): Promise<CaptureResult> {
     const { graphId } = this.#request;
     const parent = await loadParent(this.#store, graphId, this.#request.dir);
-    if (parent !== undefined) this.#trusted = await this.#store.trusts(graphId, parent.snapshot.digest);
+    if (parent !== undefined) this.#trusted = await this.#store.isComplete(graphId, parent.snapshot.digest);
     const { quiesce } = this.#directory;
     let { settled } = this.#directory;
     for (let attempt = 0; ; attempt++) {
@@ -306,7 +306,7 @@ class Capture {
     const { index } = this.#store;
     index.putConfirmedAt(batch, graphId, this.#startedMs);
     for (const [n, times] of packChangeTimes(entries, digest)) index.putChangeTimes(batch, graphId, n, times);
-    index.putWholeDigest(batch, graphId, digest);
+    index.putCompleteDigest(batch, graphId, digest);
   }
 
   /** Commits an attempt as a snapshot, unless it equals the newest one after all. */

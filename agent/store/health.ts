@@ -121,12 +121,12 @@ export class StoreHealth {
   }
 
   /** Replaces the findings about the packs of a shard, or of all shards, by none. */
-  forgetPackFindings(shard = ''): void {
-    this.keepFindings(({ code, object }) => !(PACK_CODES.has(code) && object.startsWith(shard)));
+  dropPackFindings(shard = ''): void {
+    this.filterFindings(({ code, object }) => !(PACK_CODES.has(code) && object.startsWith(shard)));
   }
 
   /** Drops the findings that `isKept` rejects. */
-  keepFindings(isKept: (finding: Finding) => boolean): void {
+  filterFindings(isKept: (finding: Finding) => boolean): void {
     this.findings.splice(0, this.findings.length, ...this.findings.filter(isKept));
   }
 

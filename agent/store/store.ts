@@ -12,7 +12,7 @@ import { type StoreConfig, UnitKind_Value } from '../../gen/lightkeeper/store/v1
 import type { Finding } from '../../gen/lightkeeper/v1/types_pb.ts';
 import { makeDir, removeTree } from '../../host/disk.ts';
 import { DirectoryPackStore } from '../pack/directory-pack-store.ts';
-import { type DecodedFrame, decodeWhole, FrameCache } from '../pack/frame.ts';
+import { type DecodedFrame, decodeVerified, FrameCache } from '../pack/frame.ts';
 import { packFile } from '../pack/pack-bytes.ts';
 import { WorkerPool } from '../workers/worker-pool.ts';
 import { newConfig, readConfig, writeConfig } from './config.ts';
@@ -79,7 +79,7 @@ export class Store {
         hint: 'check --store; a snapshot or "up" makes a new one',
       });
     }
-    if (read === undefined) await refuseForeign(root);
+    if (read === undefined) await refuseForeignFolder(root);
     if (options.readOnly !== true) await makeDir('store:create', root);
     const owner = options.readOnly === true ? undefined : await Ownership.take(root);
     try {
@@ -158,7 +158,7 @@ export class Store {
       this.#index = await openIndex(this.#indexPath, this.config.storeId, true);
     }
     this.health.reset();
-    this.health.keepFindings(({ code }) => code === 'config_damaged');
+    this.health.filterFindings(({ code }) => code === 'config_damaged');
     this.dropFrames();
     await reconcile(this);
   }
@@ -223,15 +223,15 @@ export class Store {
    * Whether the units of a snapshot can be taken as stored without asking: nothing was ever found missing, or
    * all of them were looked up since.
    */
-  async trusts(graphId: string, digest: Uint8Array): Promise<boolean> {
-    if (!(await this.#index.distrusted())) return true;
-    return (await this.#index.wholeDigest(graphId))?.equals(digest) === true;
+  async isComplete(graphId: string, digest: Uint8Array): Promise<boolean> {
+    if (!(await this.#index.isIncomplete())) return true;
+    return (await this.#index.completeDigest(graphId))?.equals(digest) === true;
   }
 
   /** A unit that should be there is not known. Unless something is known to be missing, the index has lost it. */
   async suspectIndex(): Promise<void> {
     if (this.readOnly || this.health.lostPacks().length > 0 || this.health.unsoundShards > 0) return;
-    if (!(await this.#index.distrusted())) this.#index.suspect();
+    if (!(await this.#index.isIncomplete())) this.#index.markDamaged();
   }
 
   /** Where a unit is, if a pack that is there and stays holds it. */
@@ -282,7 +282,7 @@ export class Store {
           ? new LightkeeperError('DAMAGED', error.message, { hint: error.hint, cause: error })
           : error;
       });
-    const frame = decodeWhole(bytes);
+    const frame = decodeVerified(bytes);
     this.#frames.put(key, frame);
     return frame;
   }
@@ -369,7 +369,7 @@ function configFindings(bad: readonly string[]): Finding[] {
 }
 
 /** A folder with other things in it is not made a store. */
-async function refuseForeign(root: string): Promise<void> {
+async function refuseForeignFolder(root: string): Promise<void> {
   let names: string[];
   try {
     const link = (await lstat(root)).isSymbolicLink();

@@ -36,7 +36,7 @@ export function isDamage(error: unknown): boolean {
 }
 
 /** Writes that become durable together. */
-export class TableBatch {
+export class CheckedBatch {
   readonly #batch: Extract<ReturnType<Db['batch']>, { write: unknown }>;
 
   constructor(db: Db) {
@@ -72,7 +72,7 @@ export class TableBatch {
  * entry that points to another unit would have live data removed. It finds damage only when it needs the bytes:
  * then `damaged` is set, and whoever has the index makes it again.
  */
-export class Table {
+export class CheckedLevel {
   damaged = false;
   readonly #db: Db;
 
@@ -80,8 +80,8 @@ export class Table {
     this.#db = db;
   }
 
-  batch(): TableBatch {
-    return new TableBatch(this.#db);
+  batch(): CheckedBatch {
+    return new CheckedBatch(this.#db);
   }
 
   async close(): Promise<void> {
@@ -89,12 +89,12 @@ export class Table {
   }
 
   async get(key: Buffer): Promise<Buffer | undefined> {
-    return this.#opened(key, await this.#db.get(key).catch((error: unknown) => this.#failed(error)));
+    return this.#verified(key, await this.#db.get(key).catch((error: unknown) => this.#fail(error)));
   }
 
   async getMany(keys: Buffer[]): Promise<(Buffer | undefined)[]> {
-    const values = await this.#db.getMany(keys).catch((error: unknown) => this.#failed(error));
-    return values.map((value, i) => this.#opened(keys[i] as Buffer, value));
+    const values = await this.#db.getMany(keys).catch((error: unknown) => this.#fail(error));
+    return values.map((value, i) => this.#verified(keys[i] as Buffer, value));
   }
 
   getSync(key: Buffer): Buffer | undefined {
@@ -102,9 +102,9 @@ export class Table {
     try {
       value = this.#db.getSync(key);
     } catch (error) {
-      this.#failed(error);
+      this.#fail(error);
     }
-    return this.#opened(key, value);
+    return this.#verified(key, value);
   }
 
   async *keys(range: Range): AsyncGenerator<Buffer> {
@@ -125,10 +125,10 @@ export class Table {
     const entries = this.#db.iterator({ ...range });
     try {
       for (;;) {
-        const entry = await entries.next().catch((error: unknown) => this.#failed(error));
+        const entry = await entries.next().catch((error: unknown) => this.#fail(error));
         if (entry === undefined) return;
         const [key, sealed] = entry;
-        const value = this.#opened(key, sealed);
+        const value = this.#verified(key, sealed);
         if (value !== undefined) yield [key, value];
       }
     } finally {
@@ -137,7 +137,7 @@ export class Table {
   }
 
   /** A value without its checksum, which must hold. */
-  #opened(key: Buffer, sealed: Buffer | undefined): Buffer | undefined {
+  #verified(key: Buffer, sealed: Buffer | undefined): Buffer | undefined {
     if (sealed === undefined) return undefined;
     const end = sealed.length - CHECK_BYTES;
     const value = sealed.subarray(0, Math.max(0, end));
@@ -146,7 +146,7 @@ export class Table {
     return value;
   }
 
-  #failed(error: unknown): never {
+  #fail(error: unknown): never {
     if (!isDamage(error)) throw ioError('read', 'the index', error);
     this.#damage(String(error), error);
   }

@@ -22,7 +22,7 @@ import { recordKey } from './keys.ts';
 import type { IndexBatch, StoreIndex } from './store-index.ts';
 
 /** What this needs of an open store. */
-export interface Holdings {
+export interface IndexedStore {
   readonly config: StoreConfig;
   readonly packs: PackStore;
   readonly index: StoreIndex;
@@ -40,7 +40,7 @@ export const SHARDS: readonly string[] = Array.from({ length: 256 }, (_, i) =>
  * table of contents of every pack is read, and units that the index has lost are entered again.
  */
 export async function reconcile(
-  store: Holdings,
+  store: IndexedStore,
   options: { all?: boolean; tables?: boolean } = {},
 ): Promise<void> {
   const { health } = store;
@@ -53,18 +53,19 @@ export async function reconcile(
     const now = await store.packs.shardStamp(shard);
     const changed = now !== stamps[i] && !(now === 'none' && stamps[i] === undefined);
     if (!changed && options.all !== true) continue;
-    health.forgetPackFindings(shard);
+    health.dropPackFindings(shard);
     if (await reconcileShard(store, shard)) {
       health.shard(shard, 'find-whole');
       if (changed) await stampShard(store, shard);
     } else health.shard(shard, 'find-broken');
   }
-  if (options.tables === true) await enterForgottenUnits(store);
-  if (health.unsoundShards > 0 || (fresh && !(await store.index.isEmpty()))) await store.index.distrust();
+  if (options.tables === true) await enterMissingUnits(store);
+  if (health.unsoundShards > 0 || (fresh && !(await store.index.isEmpty())))
+    await store.index.markIncomplete();
 }
 
 /** Answers whether all of the shard could be read. */
-async function reconcileShard(store: Holdings, shard: string): Promise<boolean> {
+async function reconcileShard(store: IndexedStore, shard: string): Promise<boolean> {
   const known = await store.index.packsOfShard(shard);
   let whole = true;
   for await (const { packId, size } of store.packs.list(shard)) {
@@ -72,7 +73,7 @@ async function reconcileShard(store: Holdings, shard: string): Promise<boolean> 
     known.delete(packId);
     if (number !== undefined && !store.health.isLost(number)) continue;
     try {
-      if (number !== undefined) proveReturned(store, packId);
+      if (number !== undefined) proveRecovered(store, packId);
       await enterPack(store, packId, size);
       if (number !== undefined) await store.index.setLost(number, false);
       if (number !== undefined) store.health.pack(number, 'recover');
@@ -103,7 +104,7 @@ async function reconcileShard(store: Holdings, shard: string): Promise<boolean> 
 }
 
 /** Enters units of known packs that the index has lost. LevelDB has been seen to drop entries silently. */
-async function enterForgottenUnits(store: Holdings): Promise<void> {
+async function enterMissingUnits(store: IndexedStore): Promise<void> {
   const known = (unitIds: Uint8Array): boolean => {
     for (let at = 0; at < unitIds.length; at += UNIT_ID_BYTES)
       if (store.index.locateSync(unitIds.subarray(at, at + UNIT_ID_BYTES)) === undefined) return false;
@@ -125,14 +126,14 @@ async function enterForgottenUnits(store: Holdings): Promise<void> {
 const PACK_FAULTS: ReadonlySet<string> = new Set(['DAMAGED', 'TOO_NEW', 'TOO_OLD', 'NOT_FOUND']);
 
 /** A pack that was missing or damaged and is there again is believed only when every byte of it holds. */
-function proveReturned(store: Holdings, packId: string): void {
+function proveRecovered(store: IndexedStore, packId: string): void {
   const report = verifyPack(store.packs.reference(packId), packId);
   if (report.state !== 'whole')
     throw new LightkeeperError('DAMAGED', `Cannot use pack "${packId}": ${report.problem}`);
 }
 
 /** Enters a pack from its own table of contents, with the snapshots and annotations in it. */
-export async function enterPack(store: Holdings, packId: string, size: number): Promise<void> {
+export async function enterPack(store: IndexedStore, packId: string, size: number): Promise<void> {
   const { kind, frames } = await readPackTable(store.packs, packId, size);
   if (kind === PackKind_Value.META) await enterRecords(store, packId, frames);
   await enterUnits(store, { packId: Buffer.from(packId, 'hex'), kind, size: BigInt(size) }, frames);
@@ -140,7 +141,7 @@ export async function enterPack(store: Holdings, packId: string, size: number): 
 
 /** Enters what a pack holds, but for the records in it. */
 export async function enterUnits(
-  store: Holdings,
+  store: IndexedStore,
   pack: Pick<PackRecord, 'packId' | 'kind' | 'size'>,
   frames: readonly FrameInfo[],
 ): Promise<void> {
@@ -155,7 +156,11 @@ const RECORD_KINDS: ReadonlySet<UnitKind_Value> = new Set([
   UnitKind_Value.POSITION,
 ]);
 
-async function enterRecords(store: Holdings, packId: string, frames: readonly FrameInfo[]): Promise<void> {
+async function enterRecords(
+  store: IndexedStore,
+  packId: string,
+  frames: readonly FrameInfo[],
+): Promise<void> {
   for (const info of frames) {
     if (!RECORD_KINDS.has(info.kind)) continue;
     for (const bytes of await readFrameUnits(store.packs, packId, info)) {
@@ -170,7 +175,11 @@ async function enterRecords(store: Holdings, packId: string, frames: readonly Fr
 }
 
 /** Enters a manifest as it is stored. */
-export async function enterManifest(store: Holdings, batch: IndexBatch, bytes: Uint8Array): Promise<void> {
+export async function enterManifest(
+  store: IndexedStore,
+  batch: IndexBatch,
+  bytes: Uint8Array,
+): Promise<void> {
   const manifest = parseManifest(bytes);
   const digest = sha256(bytes);
   const at = recordKey(manifest, digest);
@@ -187,14 +196,18 @@ export async function enterManifest(store: Holdings, batch: IndexBatch, bytes: U
 }
 
 /** Moves the head of a graph to a position that lies after it. */
-export async function enterPosition(store: Holdings, batch: IndexBatch, entry: PositionEntry): Promise<void> {
+export async function enterPosition(
+  store: IndexedStore,
+  batch: IndexBatch,
+  entry: PositionEntry,
+): Promise<void> {
   const head = await store.index.head(entry.graphId);
   if (head === undefined || isBeyond(entry, head)) store.index.putHead(batch, entry);
 }
 
 /** Adds an annotation to the record of its snapshot, and returns that record. */
 export async function enterAnnotation(
-  store: Holdings,
+  store: IndexedStore,
   batch: IndexBatch,
   annotation: Annotation,
 ): Promise<SnapshotRecord> {
@@ -214,7 +227,7 @@ export async function enterAnnotation(
   return stray;
 }
 
-async function stampShard(store: Holdings, shard: string): Promise<void> {
+async function stampShard(store: IndexedStore, shard: string): Promise<void> {
   const stamp = await store.packs.shardStamp(shard);
   if (stamp === undefined) return;
   const batch = store.index.batch();
@@ -226,7 +239,7 @@ async function stampShard(store: Holdings, shard: string): Promise<void> {
  * Notes how the shards are that this process has written to, so that the next open need not list them. A shard
  * in which something is wrong is listed, and reported, at every open.
  */
-export async function stampShards(store: Holdings): Promise<void> {
+export async function stampShards(store: IndexedStore): Promise<void> {
   // After a failure the index may not know all that is there: the next open is to look.
   if (store.health.isStale) return;
   for (const shard of store.health.shardsToStamp()) {

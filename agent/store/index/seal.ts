@@ -5,9 +5,9 @@ import { effect, removeFile, removeTree } from '../../../host/disk.ts';
 
 const SEAL = 'SEAL';
 /** What LevelDB writes of its own doings, and its lock: nothing depends on it. */
-const ASIDE = new Set([SEAL, 'LOG', 'LOG.old', 'LOCK']);
+const UNSEALED_FILES = new Set([SEAL, 'LOG', 'LOG.old', 'LOCK']);
 /** Openings in a row that ended without a word. One is a kill or a power cut; more may be the index's doing. */
-const DEATHS_MAX = 2;
+const UNCLOSED_OPENINGS_MAX = 2;
 /** A copy that keeps times keeps them not to the nanosecond. */
 const TIME_SLACK_MS = 2;
 
@@ -31,7 +31,7 @@ export async function breakSeal(path: string): Promise<void> {
   if (files === undefined) return;
   const seal = await readSeal(path);
   const changed = seal.files !== undefined && !sameFiles(seal.files, files);
-  if (changed || seal.deaths >= DEATHS_MAX) {
+  if (changed || seal.deaths >= UNCLOSED_OPENINGS_MAX) {
     await removeTree('store:index:clear', path);
     return;
   }
@@ -46,7 +46,7 @@ export async function sealIndex(path: string): Promise<void> {
 
 async function filesOf(path: string): Promise<NonNullable<Seal['files']> | undefined> {
   try {
-    const names = (await readdir(path)).filter((name) => !ASIDE.has(name)).sort();
+    const names = (await readdir(path)).filter((name) => !UNSEALED_FILES.has(name)).sort();
     return await Promise.all(
       names.map(async (name) => {
         const { size, mtimeMs } = await stat(join(path, name));

@@ -16,7 +16,7 @@ import {
 import { type PositionEntry, PositionEntrySchema } from '../../../gen/lightkeeper/store/v1/manifest_pb.ts';
 import { type FrameInfo, UnitKind_Value } from '../../../gen/lightkeeper/store/v1/pack_pb.ts';
 import { effect } from '../../../host/disk.ts';
-import { type Db, isDamage, Table, type TableBatch } from './checked-level.ts';
+import { type CheckedBatch, CheckedLevel, type Db, isDamage } from './checked-level.ts';
 import { after, graphOfKey, key, u32, u64 } from './keys.ts';
 
 /** Where a unit is. */
@@ -41,7 +41,7 @@ const CACHE_BYTES = 8 * 1024 * 1024;
 const WRITE_BUFFER_BYTES = 4 * 1024 * 1024;
 
 /** Writes that become durable together. */
-export type IndexBatch = TableBatch;
+export type IndexBatch = CheckedBatch;
 
 function encodeLocation(location: UnitLocation): Buffer {
   const out = Buffer.allocUnsafe(LOCATION_BYTES);
@@ -84,7 +84,7 @@ function countUnits(frames: readonly FrameInfo[]) {
  * again from the packs, but for when a directory was last found unchanged.
  */
 export class StoreIndex {
-  readonly #db: Table;
+  readonly #db: CheckedLevel;
   readonly #storeId: Uint8Array;
   #nextPack = 0;
   /** Packs that were found to have a record. */
@@ -93,7 +93,7 @@ export class StoreIndex {
   #entered: IdFilter | undefined;
 
   private constructor(db: Db, storeId: Uint8Array) {
-    this.#db = new Table(db);
+    this.#db = new CheckedLevel(db);
     this.#storeId = storeId;
   }
 
@@ -137,7 +137,7 @@ export class StoreIndex {
   }
 
   /** Has it made again. */
-  suspect(): void {
+  markDamaged(): void {
     this.#db.damaged = true;
   }
 
@@ -173,17 +173,17 @@ export class StoreIndex {
       return ids.map(() => undefined);
     }
     const values = await this.#db.getMany(ids.map((id) => key('u', id)));
-    return values.map((value) => this.#believed(value));
+    return values.map((value) => this.#resolve(value));
   }
 
   /** As `locate`, for one unit and without waiting. */
   locateSync(id: Uint8Array): UnitLocation | undefined {
     if (this.#entered?.mayHold(id) === false) return undefined;
-    return this.#believed(this.#db.getSync(key('u', id)));
+    return this.#resolve(this.#db.getSync(key('u', id)));
   }
 
   /** An entry is only believed if its pack has a record: damage of the index may take one and leave the other. */
-  #believed(value: Buffer | undefined): UnitLocation | undefined {
+  #resolve(value: Buffer | undefined): UnitLocation | undefined {
     if (value === undefined) return undefined;
     const location = decodeLocation(value);
     if (this.#known.has(location.pack)) return location;
@@ -450,12 +450,12 @@ export class StoreIndex {
   }
 
   /** Whether units that snapshots refer to were found to be missing or damaged. */
-  async distrusted(): Promise<boolean> {
+  async isIncomplete(): Promise<boolean> {
     return (await this.#db.get(key('m', 'distrusted'))) !== undefined;
   }
 
   /** Notes that something is missing: what was known to be whole is not known to be any more. */
-  async distrust(): Promise<void> {
+  async markIncomplete(): Promise<void> {
     const batch = this.batch();
     batch.put(key('m', 'distrusted'), Buffer.alloc(0));
     const whole = key('w');
@@ -464,18 +464,18 @@ export class StoreIndex {
   }
 
   /** Notes that nothing is missing. */
-  async trust(): Promise<void> {
+  async markComplete(): Promise<void> {
     const batch = this.batch();
     batch.del(key('m', 'distrusted'));
     await this.commit('index:trust', batch);
   }
 
   /** Digest of the snapshot of a graph all of whose units were looked up since something was found missing. */
-  async wholeDigest(graphId: string): Promise<Buffer | undefined> {
+  async completeDigest(graphId: string): Promise<Buffer | undefined> {
     return await this.#db.get(key('w', graphId));
   }
 
-  putWholeDigest(batch: IndexBatch, graphId: string, digest: Uint8Array): void {
+  putCompleteDigest(batch: IndexBatch, graphId: string, digest: Uint8Array): void {
     batch.put(key('w', graphId), Buffer.from(digest));
   }
 
