@@ -160,7 +160,7 @@ export class DirectoryPackStore implements PrunablePackStore {
       return { size };
     } catch (error) {
       if (systemCode(error) === 'ENOENT' || systemCode(error) === 'ENOTDIR') return undefined;
-      throw ioError('look at', this.#path(packId), error);
+      throw ioError('inspect', this.#path(packId), error);
     }
   }
 
@@ -193,7 +193,7 @@ export class DirectoryPackStore implements PrunablePackStore {
       const found = statSync(this.#shardPath(shard), { bigint: true, throwIfNoEntry: false });
       return found === undefined ? 'none' : `${found.mtimeNs}:${found.ino}`;
     } catch (error) {
-      throw ioError('look at', this.#shardPath(shard), error);
+      throw ioError('inspect', this.#shardPath(shard), error);
     }
   }
 
@@ -219,7 +219,7 @@ export class DirectoryPackStore implements PrunablePackStore {
         );
       } catch (error) {
         if (systemCode(error) === 'EEXIST') continue;
-        throw ioError('keep', to, error);
+        throw ioError('quarantine', to, error);
       }
       await syncDir('store:quarantine:sync', folder);
       return to;

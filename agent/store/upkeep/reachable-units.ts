@@ -13,7 +13,7 @@ import {
   ManifestSchema,
 } from '../../../gen/lightkeeper/store/v1/manifest_pb.ts';
 import { UnitKind_Value } from '../../../gen/lightkeeper/store/v1/pack_pb.ts';
-import type { UnitLocation } from '../index/store-index.ts';
+import type { UnitLocation } from '../index/unit-locations.ts';
 import type { Store } from '../store.ts';
 
 /** Reports whether a unit in the index is available. */

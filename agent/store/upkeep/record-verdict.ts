@@ -10,9 +10,10 @@ export async function recordVerdict(store: Store, verdict: Verdict): Promise<voi
   if (order.bytes)
     for (const pack of wholePacks) if (store.health.isLost(pack)) await recordPack(store, pack, 'recover');
   if (store.readOnly) return;
-  if (badPacks.length + brokenSnapshots + store.health.unsoundShards > 0) await store.index.markIncomplete();
+  if (badPacks.length + brokenSnapshots + store.health.unsoundShards > 0)
+    await store.index.local.markIncomplete();
   else if (order.only === undefined && store.health.lostPacks().length === 0)
-    await store.index.markComplete();
+    await store.index.local.markComplete();
 }
 
 async function recordPack(store: Store, pack: number, event: 'lose' | 'recover'): Promise<void> {
