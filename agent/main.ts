@@ -6,7 +6,7 @@ import type { AgentSettings } from './config/settings.ts';
 import type { AgentEvents } from './run/agent.ts';
 import type { GraphPlace } from './watch/workspaces.ts';
 
-export { type AgentClient, type ReachOptions, withStore } from './api/client.ts';
+export { type AgentClient, type ConnectOptions, withStore } from './api/client.ts';
 export type { GraphPlace } from './watch/workspaces.ts';
 
 /** A graph, and each workspace below it as a graph of its own: `ID.W`. */

@@ -6,7 +6,7 @@ const SMALL_BYTES = 4 * 1024 * 1024;
 const SMALL_PACKS_MIN = 16;
 
 /** The live units of one pack. */
-export interface PackLife {
+export interface PackUsage {
   readonly pack: number;
   readonly packId: string;
   readonly meta: boolean;
@@ -20,28 +20,28 @@ export interface PackLife {
 /** The packs of a store to drop and to rewrite. Packs in neither list stay as they are. */
 export interface PackPlan {
   /** Packs without a live unit. */
-  readonly drop: readonly PackLife[];
+  readonly drop: readonly PackUsage[];
   /** Packs whose live units are written to new packs before they are dropped. */
-  readonly rewrite: readonly PackLife[];
+  readonly rewrite: readonly PackUsage[];
   /** Estimated bytes that become free. */
   readonly freedBytes: number;
 }
 
-function liveShare(life: PackLife): number {
-  return life.rawBytes === 0 ? 0 : life.liveRawBytes / life.rawBytes;
+function liveShare(pack: PackUsage): number {
+  return pack.rawBytes === 0 ? 0 : pack.liveRawBytes / pack.rawBytes;
 }
 
 /** Plans which packs to drop and to rewrite. */
-export function planPacks(lives: readonly PackLife[]): PackPlan {
-  const drop = lives.filter((life) => life.liveUnits === 0);
-  const rewrite = new Set(lives.filter((life) => life.liveUnits > 0 && 1 - liveShare(life) > DEAD_SHARE));
+export function planPacks(packs: readonly PackUsage[]): PackPlan {
+  const drop = packs.filter((pack) => pack.liveUnits === 0);
+  const rewrite = new Set(packs.filter((pack) => pack.liveUnits > 0 && 1 - liveShare(pack) > DEAD_SHARE));
   for (const meta of [false, true]) {
-    const small = lives.filter((life) => life.meta === meta && life.liveUnits > 0 && life.size < SMALL_BYTES);
-    if (small.length >= SMALL_PACKS_MIN) for (const life of small) rewrite.add(life);
+    const small = packs.filter((pack) => pack.meta === meta && pack.liveUnits > 0 && pack.size < SMALL_BYTES);
+    if (small.length >= SMALL_PACKS_MIN) for (const pack of small) rewrite.add(pack);
   }
   let freedBytes = 0;
-  for (const life of drop) freedBytes += life.size;
-  for (const life of rewrite) freedBytes += Math.floor(life.size * (1 - liveShare(life)));
+  for (const pack of drop) freedBytes += pack.size;
+  for (const pack of rewrite) freedBytes += Math.floor(pack.size * (1 - liveShare(pack)));
   return { drop, rewrite: [...rewrite], freedBytes };
 }
 
@@ -56,13 +56,13 @@ export class LiveUnits {
 
   /** Marks a unit of `rawBytes` original bytes as live. Returns whether it was not marked before. */
   mark(pack: number, ordinal: number, rawBytes: number): boolean {
-    const life = this.#packs.get(pack);
-    if (life === undefined) return false;
-    const byte = life.bits[ordinal >> 3];
+    const live = this.#packs.get(pack);
+    if (live === undefined) return false;
+    const byte = live.bits[ordinal >> 3];
     if (byte === undefined || (byte & (1 << (ordinal & 7))) !== 0) return false;
-    life.bits[ordinal >> 3] = byte | (1 << (ordinal & 7));
-    life.units += 1;
-    life.rawBytes += rawBytes;
+    live.bits[ordinal >> 3] = byte | (1 << (ordinal & 7));
+    live.units += 1;
+    live.rawBytes += rawBytes;
     return true;
   }
 
@@ -71,7 +71,7 @@ export class LiveUnits {
   }
 
   count(pack: number): { units: number; rawBytes: number } {
-    const life = this.#packs.get(pack);
-    return { units: life?.units ?? 0, rawBytes: life?.rawBytes ?? 0 };
+    const live = this.#packs.get(pack);
+    return { units: live?.units ?? 0, rawBytes: live?.rawBytes ?? 0 };
   }
 }

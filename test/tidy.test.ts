@@ -475,7 +475,6 @@ const PRESENT_VIOLATIONS = {
 `,
   /** Exported names with a banned word. */
   names: `
-decodeRoom
 `,
 };
 

@@ -7,59 +7,60 @@ import { type Holder, readHolder } from '../store/owner.ts';
 import { Store } from '../store/store.ts';
 import { recoverConfig } from '../store/upkeep/repair.ts';
 import { checkDirectory } from '../watch/scan.ts';
-import { fromConnect, isLost, serverErrors } from './errors.ts';
+import { fromConnect, isConnectionLost, serverErrors } from './errors.ts';
 import { agentService } from './service.ts';
 
-/** The calls that a store answers, in this process or over the socket of the agent that holds it. */
+/** A client of AgentService, in this process or over the socket of the agent that has the store open. */
 export type AgentClient = Client<typeof AgentService>;
 
-/** An agent that takes longer to say what there is does not answer at all. */
-const ANSWERS_WITHIN_MS = 10_000;
+/** Time limit of the first call to another process's agent, in milliseconds. */
+const FIRST_REPLY_TIMEOUT_MS = 10_000;
 
-/** How a store is to be reached. */
-export interface ReachOptions {
-  /** Make the store if there is none. */
+/** Options of `withStore`. */
+export interface ConnectOptions {
+  /** Creates the store if there is none. */
   readonly create?: boolean;
-  /** The call changes nothing: a store that cannot be written to will do. */
+  /** The call changes nothing, so a store that cannot be written to is opened read-only. */
   readonly reading?: boolean;
-  /** The directory that is to be protected: refused, before a store is made, if it cannot be. */
+  /** Directory to be protected. It is checked before a store is created. */
   readonly protects?: Uint8Array;
-  /** Its name, likewise. */
+  /** Graph id of that directory, checked likewise. */
   readonly graphId?: string;
-  /** Write the config again if it is beyond reading. */
+  /** Writes the config again if neither copy can be read. */
   readonly recover?: boolean;
 }
 
-/** Runs calls against a store, whoever holds it. Errors come out as those of this project. */
+/** Runs `run` with a client of a store, which this process opens unless an agent has it open. */
+// Errors of calls are converted to `LightkeeperError`.
 export async function withStore<T>(
   root: string,
-  options: ReachOptions,
+  options: ConnectOptions,
   run: (client: AgentClient) => Promise<T>,
 ): Promise<T> {
   for (let attempt = 1; ; attempt++) {
-    const reached = await reach(root, options);
+    const connection = await connect(root, options);
     try {
-      return await run(reached.client);
+      return await run(connection.client);
     } catch (error) {
-      if (attempt === 1 && reached.again()) continue;
-      throw isLost(error) ? await reached.lost(error) : fromConnect(error);
+      if (attempt === 1 && connection.canRetry()) continue;
+      throw isConnectionLost(error) ? await connection.connectionError(error) : fromConnect(error);
     } finally {
-      await reached.close();
+      await connection.close();
     }
   }
 }
 
-/** A way to a store, whoever holds it. */
-interface Reached {
+/** An open connection to a store, in this process or over a socket. */
+interface Connection {
   readonly client: AgentClient;
   readonly close: () => Promise<void>;
-  /** What to say of a call that ended without an answer. */
-  readonly lost: (error: unknown) => Promise<LightkeeperError>;
-  /** Whether the call failed on a damaged index, which is made again when the store is next opened. */
-  readonly again: () => boolean;
+  /** Returns the error of a call that ended without a response. */
+  readonly connectionError: (error: unknown) => Promise<LightkeeperError>;
+  /** Reports whether the call failed on a damaged index, which the next open rebuilds. */
+  readonly canRetry: () => boolean;
 }
 
-async function reach(root: string, options: ReachOptions): Promise<Reached> {
+async function connect(root: string, options: ConnectOptions): Promise<Connection> {
   if (options.recover === true) await recoverConfig(root);
   try {
     const { protects } = options;
@@ -72,7 +73,7 @@ async function reach(root: string, options: ReachOptions): Promise<Reached> {
     const holder = await readHolder(root);
     if (holder === undefined || holder.socket === '') throw error;
     return await overSocket(holder, error).catch(async (unreachable: unknown) => {
-      // It may have ended since it was asked for the store.
+      // The holder may have ended meanwhile.
       const store = await openStore(root, options).catch(() => undefined);
       if (store === undefined) throw unreachable;
       return inProcess(store);
@@ -80,7 +81,7 @@ async function reach(root: string, options: ReachOptions): Promise<Reached> {
   }
 }
 
-async function openStore(root: string, options: ReachOptions): Promise<Store> {
+async function openStore(root: string, options: ConnectOptions): Promise<Store> {
   const create = options.create === true;
   try {
     return await Store.open(root, { create });
@@ -91,7 +92,7 @@ async function openStore(root: string, options: ReachOptions): Promise<Store> {
   }
 }
 
-/** Returns a client of a store that is open in this process. */
+/** Creates a client of a store that is open in this process. */
 export function inProcessClient(store: Store): AgentClient {
   const service = agentService({ taker: { store, grader: new Grader(store) } });
   const transport = createRouterTransport(
@@ -103,49 +104,49 @@ export function inProcessClient(store: Store): AgentClient {
   return createClient(AgentService, transport);
 }
 
-function inProcess(store: Store): Reached {
+function inProcess(store: Store): Connection {
   return {
     client: inProcessClient(store),
     close: () => store.close(),
-    lost: (error) => Promise.resolve(fromConnect(error)),
-    again: () => store.index.damaged,
+    connectionError: (error) => Promise.resolve(fromConnect(error)),
+    canRetry: () => store.index.damaged,
   };
 }
 
-async function overSocket(holder: Holder, inUse: LightkeeperError): Promise<Reached> {
+async function overSocket(holder: Holder, inUse: LightkeeperError): Promise<Connection> {
   const { connectSocket } = await import('../../host/socket.ts');
   const { transport, close } = await connectSocket(holder.socket).catch((error: unknown) => {
     throw new LightkeeperError('IN_USE', inUse.message, {
-      hint: `its socket ${holder.socket} does not answer from here (${String(error)}); run this where process ${holder.pid} runs, or stop it`,
+      hint: `its socket ${holder.socket} cannot be reached from here (${String(error)}); run this where process ${holder.pid} runs, or stop it`,
       cause: error,
     });
   });
   const client = createClient(AgentService, transport);
   const { pid } = holder;
-  const hangs = (cause: unknown) =>
-    new LightkeeperError('IN_USE', `${inUse.message} and does not answer`, {
-      hint: `look at process ${pid}, or stop it`,
+  const unresponsive = (cause: unknown) =>
+    new LightkeeperError('IN_USE', `${inUse.message} and does not respond`, {
+      hint: `check process ${pid}, or stop it`,
       cause,
     });
-  // A process that was halted still has its socket: without a limit the first call would wait for ever.
+  // A suspended process still has its socket: without a limit the first call would wait for ever.
   await client
-    .listSnapshots({ pageSize: 1 }, { timeoutMs: ANSWERS_WITHIN_MS })
+    .listSnapshots({ pageSize: 1 }, { timeoutMs: FIRST_REPLY_TIMEOUT_MS })
     .catch(async (error: unknown) => {
-      if (!isLost(error)) return;
+      if (!isConnectionLost(error)) return;
       await close();
-      throw hangs(error);
+      throw unresponsive(error);
     });
-  const lost = async (error: unknown) => {
-    const again = await connectSocket(holder.socket).catch(() => undefined);
-    if (again === undefined) {
-      const state = `process ${pid}, which had the store, ended meanwhile`;
+  const connectionError = async (error: unknown) => {
+    const second = await connectSocket(holder.socket).catch(() => undefined);
+    if (second === undefined) {
+      const state = `process ${pid}, which had the store open, ended meanwhile`;
       return new LightkeeperError('UNAVAILABLE', `Cannot finish: ${state}`, {
         hint: 'run it again',
         cause: error,
       });
     }
-    await again.close();
-    return hangs(error);
+    await second.close();
+    return unresponsive(error);
   };
-  return { client, close, lost, again: () => false };
+  return { client, close, connectionError, canRetry: () => false };
 }

@@ -19,7 +19,7 @@ const CODES: Readonly<Record<ErrorCode, Code>> = {
   INTERNAL: Code.Internal,
 };
 
-/** An error as the wire carries it, hint included. */
+/** Converts an error to a Connect error that carries its code and hint. */
 export function toConnect(error: unknown): ConnectError {
   if (error instanceof ConnectError) return error;
   const { code, message, hint } = normalise(error);
@@ -27,7 +27,7 @@ export function toConnect(error: unknown): ConnectError {
   return new ConnectError(message, CODES[code], undefined, [detail], error);
 }
 
-/** An error from the wire as one of this project. */
+/** Converts a Connect error back to the error that it carries. */
 export function fromConnect(error: unknown): LightkeeperError {
   if (!(error instanceof ConnectError)) return normalise(error);
   const [detail] = error.findDetails(ErrorDetailSchema);
@@ -38,7 +38,7 @@ export function fromConnect(error: unknown): LightkeeperError {
   return new LightkeeperError(code as ErrorCode, error.rawMessage, { cause: error });
 }
 
-const LOST: ReadonlySet<Code> = new Set([
+const CONNECTION_LOST: ReadonlySet<Code> = new Set([
   Code.Unavailable,
   Code.Canceled,
   Code.Aborted,
@@ -47,14 +47,16 @@ const LOST: ReadonlySet<Code> = new Set([
   Code.DeadlineExceeded,
 ]);
 
-/** Whether a call ended without an answer: the other side has gone, or hangs. */
-export function isLost(error: unknown): boolean {
+/** Reports whether a call ended without a response: the server has ended or does not respond. */
+export function isConnectionLost(error: unknown): boolean {
   return (
-    error instanceof ConnectError && error.findDetails(ErrorDetailSchema).length === 0 && LOST.has(error.code)
+    error instanceof ConnectError &&
+    error.findDetails(ErrorDetailSchema).length === 0 &&
+    CONNECTION_LOST.has(error.code)
   );
 }
 
-/** Turns errors of calls into those of the wire, on the side that serves. */
+/** Converts the errors of handlers to Connect errors, in the server. */
 export const serverErrors: Interceptor = (next) => async (request) => {
   try {
     const response = await next(request);

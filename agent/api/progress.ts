@@ -2,7 +2,7 @@ import { create } from '@bufbuild/protobuf';
 import type { OnProgress } from '../../core/progress.ts';
 import { type Progress, ProgressSchema } from '../../gen/lightkeeper/v1/agent_pb.ts';
 
-/** Milliseconds between two progress events, at least. */
+/** Least number of milliseconds between two progress events. */
 const PROGRESS_EVERY_MS = 200;
 
 /** One event of a long call: its progress, or its result. */
@@ -11,7 +11,7 @@ export type CallEvent<T> =
   | { event: { case: 'result'; value: T } };
 
 /** Runs a long call and yields its progress, then its result. */
-// Only the newest progress waits to be taken, so that a slow listener holds nothing up.
+// Only the newest progress is buffered, so that a slow client does not delay the call.
 export async function* withProgress<T>(
   run: (onProgress: OnProgress) => Promise<T>,
 ): AsyncGenerator<CallEvent<T>> {
@@ -50,7 +50,7 @@ export async function* withProgress<T>(
         yield { event: { case: 'progress', value: progress } };
     }
   } finally {
-    // A listener that goes away does not stop the work; its end is waited for, so that nothing is left half done.
+    // The work goes on when the client disconnects; its end is awaited, so that nothing is left unfinished.
     await running;
   }
   const done = outcome as { value: T } | { error: unknown };

@@ -16,14 +16,14 @@ import { restoreToDirectory } from '../restore/to-directory.ts';
 import { resolveSnapshot } from '../snapshots/resolve.ts';
 import type { Store } from '../store/store.ts';
 
-/** What a restore needs beside its request. */
+/** The context of a restore beside its request. */
 export interface RestoreContext {
   readonly guarded: readonly GuardedDirectory[];
   readonly onProgress: OnProgress;
   readonly signal?: AbortSignal;
 }
 
-/** Restores a snapshot to a directory or in place. INVALID_ARGUMENT for a contradictory request. */
+/** Restores a snapshot to a directory or in place. INVALID_ARGUMENT if the request is contradictory. */
 export async function restoreSnapshot(
   store: Store,
   request: RestoreSnapshotRequest,
@@ -68,7 +68,7 @@ async function run(
   const own = guardsOf(guarded, dir).flatMap(({ settings }) => settings.exclude);
   const exclude = [...request.exclude, ...own];
   const replace = () => restoreInPlace(store, { ...base, dir, evidence, exclude });
-  // No capture of this store may begin meanwhile: it would see a directory between two states.
+  // A capture meanwhile would read a directory between two states.
   return store.readOnly || dryRun ? await replace() : await store.exclusively(replace);
 }
 

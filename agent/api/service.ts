@@ -44,7 +44,7 @@ import { versionInfo } from './version.ts';
 /** Milliseconds that a snapshot waits for its directory to settle. */
 export const SETTLE_TIMEOUT_MS = 30_000;
 
-/** What the calls work on. */
+/** The parts of an agent that the handlers use. */
 export interface ServiceParts {
   readonly taker: SnapshotTaker;
   /** Returns the directories that this process guards. */
@@ -88,7 +88,7 @@ export function agentService(parts: ServiceParts): ServiceImpl<typeof AgentServi
   };
 }
 
-/** What a long call is given beside its request. */
+/** The context of a long call beside its request. */
 interface LongCall {
   readonly onProgress: OnProgress;
   readonly signal: AbortSignal;
@@ -139,7 +139,7 @@ async function verify(
 ) {
   const level = asked === VerifyLevel_Value.UNSPECIFIED ? VerifyLevel_Value.STRUCTURE : asked;
   const only = snapshotId === '' ? undefined : await resolveSnapshot(store, snapshotId, graphId);
-  // The index is a cache and may have lost entries: the packs tell what there is.
+  // The index is a cache and may have lost entries; the packs are authoritative.
   if (!store.readOnly) await store.exclusively(() => reconcile(store, { all: true, tables: true }));
   const result = await verifyStore(store, {
     bytes: level !== VerifyLevel_Value.STRUCTURE,

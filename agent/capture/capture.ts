@@ -91,7 +91,7 @@ export async function settleDirectory(
   quiesce: Quiesce,
 ): Promise<Settled> {
   // An idle instance is in no flush, so the pauses between its writes need not be waited for.
-  const learned = quiesce.isIdle ? undefined : await store.index.quietRecord(request.graphId);
+  const learned = quiesce.isIdle ? undefined : await store.index.local.quietRecord(request.graphId);
   const { settleTimeoutMs, seen, signal } = request;
   const quietMs = quietWindowMs(request.quietMs, learned);
   const options = {
@@ -143,7 +143,7 @@ export async function captureDirectory(
   } catch (error) {
     const isDamage = error instanceof LightkeeperError && error.code === 'DAMAGED';
     if (!trusted || !isDamage) throw error;
-    await store.index.distrust();
+    await store.index.local.markIncomplete();
     return await run();
   }
 }
@@ -186,7 +186,7 @@ class Capture {
   async run(): Promise<CaptureResult> {
     const { graphId } = this.#request;
     const parent = await loadParent(this.#store, graphId, this.#request.dir);
-    if (parent !== undefined) this.#trusted = await this.#store.trusts(graphId, parent.snapshot.digest);
+    if (parent !== undefined) this.#trusted = await this.#store.isComplete(graphId, parent.snapshot.digest);
     const { quiesce } = this.#directory;
     let { settled } = this.#directory;
     for (let attempt = 0; ; attempt++) {
@@ -304,9 +304,10 @@ class Capture {
   #putConfirmed(batch: IndexBatch, digest: Uint8Array, entries: readonly Entry[]): void {
     const { graphId } = this.#request;
     const { index } = this.#store;
-    index.putConfirmedAt(batch, graphId, this.#startedMs);
-    for (const [n, times] of packChangeTimes(entries, digest)) index.putChangeTimes(batch, graphId, n, times);
-    index.putWholeDigest(batch, graphId, digest);
+    index.local.putConfirmedAt(batch, graphId, this.#startedMs);
+    for (const [n, times] of packChangeTimes(entries, digest))
+      index.local.putChangeTimes(batch, graphId, { n, times });
+    index.local.putCompleteDigest(batch, graphId, digest);
   }
 
   /** Commits an attempt as a snapshot, unless it equals the newest one after all. */
@@ -343,7 +344,7 @@ class Capture {
     }
     // The files of a first snapshot may be of any age, and those of an untrusted one may be unchanged.
     const teaches = !isChanged && parent !== undefined && this.#trusted;
-    const known = teaches ? await this.#store.index.quietRecord(graphId) : undefined;
+    const known = teaches ? await this.#store.index.local.quietRecord(graphId) : undefined;
     const snapshot = await this.#transaction.commit(manifest, {
       durationMs: () => monotonic() - this.#began,
       nowMs: now(),
@@ -352,7 +353,8 @@ class Capture {
         if (isChanged) return;
         const { index } = this.#store;
         this.#putConfirmed(batch, digest, list.entries);
-        if (teaches) index.putQuietRecord(batch, graphId, learnPauses(known, attempt.differing, digest));
+        if (teaches)
+          index.local.putQuietRecord(batch, graphId, learnPauses(known, attempt.differing, digest));
       },
     });
     return { snapshot, unchanged: false, findings, retries, scan: isChanged ? undefined : attempt.scan };

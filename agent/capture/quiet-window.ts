@@ -11,9 +11,9 @@ export async function learnFromGrade(store: Store, snapshot: StoredSnapshot, qui
   const isNew = graded?.findings.some((finding) => mayStand(finding) && finding.standing?.captures === 1);
   if (isNew !== true || isChangedCut(manifest) || gradeOf(snapshot) !== Grade_Value.TORN) return;
   const { index } = store;
-  const known = await index.quietRecord(manifest.graphId);
+  const known = await index.local.quietRecord(manifest.graphId);
   const batch = index.batch();
-  index.putQuietRecord(
+  index.local.putQuietRecord(
     batch,
     manifest.graphId,
     learnTorn(known, digest, windowBefore(quietMs, known, digest)),

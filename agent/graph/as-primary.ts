@@ -23,11 +23,13 @@ const LAST_SETTLE_MS = 5000;
 /** Milliseconds that the agent waits for the last flush of an instance that may be stopping too. */
 const LAST_FLUSH_MS = 7000;
 
-/** Scans in a row that must find nothing new before a point is taken for the last one, and milliseconds between them. */
+/** Scans in a row that must find nothing new before a snapshot counts as the last one. */
 const LAST_CALM_SCANS = 4;
+
+/** Milliseconds between two of these scans. */
 const LAST_SCAN_MS = 250;
 
-/** Guards a graph as its primary until the signal: watches, captures, confirms, and takes a last snapshot. */
+/** Guards a graph as its primary until the signal aborts: watches, captures and confirms, then takes a last snapshot. */
 export async function runAsPrimary(graph: Graph, signal: AbortSignal): Promise<void> {
   await new PrimaryRun(graph, signal).run();
 }
@@ -35,9 +37,9 @@ export async function runAsPrimary(graph: Graph, signal: AbortSignal): Promise<v
 class PrimaryRun {
   readonly #graph: Graph;
   readonly #signal: AbortSignal;
-  /** Wall clock time of the last record of an unchanged directory. */
+  /** Time of the last record of an unchanged directory, in milliseconds since 1970; 0 before the first. */
   #confirmedMs = 0;
-  /** Whether the newest point is usable. */
+  /** Whether the newest snapshot is usable. */
   #isUsable = false;
   #regrade = REGRADE_NEVER;
 
@@ -77,7 +79,7 @@ class PrimaryRun {
     );
   }
 
-  /** Takes a tagged point at the configured interval, whether or not something has changed. */
+  /** Takes a tagged snapshot at the configured interval, even if nothing has changed. */
   async #captureAtIntervals(): Promise<void> {
     const { intervalMs } = this.#graph.common;
     const signal = this.#signal;
@@ -117,21 +119,22 @@ class PrimaryRun {
     };
   }
 
-  /** Removes what a restore in place has replaced. It is kept until there is a usable point of what came instead. */
+  /** Removes the directories that restores in place replaced. */
+  // Only after a usable snapshot of what replaced them.
   async #dropReplaced(names: readonly string[]): Promise<void> {
     const { settings, taker, events } = this.#graph;
     await taker.store
       .exclusively(() => dropOldStates(settings.dir, names, settings.exclude))
       .catch((error: unknown) => {
-        // It costs space and nothing else: the next point tries again.
+        // It only takes space, and the next snapshot tries again.
         events.failed(settings.graphId, normalise(error));
       });
   }
 
-  /** Records that the directory still equals its newest point, unless that has to be captured or graded again. */
+  /** Records that the directory equals its newest snapshot, or captures it if it must be recovered or graded again. */
   async #confirm(): Promise<void> {
     const { settings, taker, telemetry } = this.#graph;
-    // Another process may have begun a restore in place and been cut off before anything moved.
+    // Another process may have been stopped in a restore in place before it moved anything.
     if ((await hasJournal(settings.dir)) || isRegradeDue(this.#regrade, monotonic())) {
       await this.#capture({ settleTimeoutMs: BUSY_SETTLE_MS, signal: this.#signal });
       return;
@@ -140,17 +143,14 @@ class PrimaryRun {
     this.#confirmedMs = now();
     const { index } = taker.store;
     const batch = index.batch();
-    index.putConfirmedAt(batch, settings.graphId, this.#confirmedMs);
+    index.local.putConfirmedAt(batch, settings.graphId, this.#confirmedMs);
     await batch.write();
     if (this.#isUsable) telemetry.confirm(this.#confirmedMs);
   }
 
-  /**
-   * Takes the last snapshot.
-   *
-   * An instance that is stopped together with the agent stops replying first and flushes then: as long as such a flush
-   * may come, the directory is scanned again.
-   */
+  /** Takes the last snapshot, after a possible last flush of the instance. */
+  // An instance that is stopped together with the agent first stops replying and then flushes. As long as such a flush
+  // may follow, the directory is scanned again.
   async #takeLastSnapshot(watcher: Watcher): Promise<void> {
     const { instance } = this.#graph.settings;
     if (instance === undefined) {
@@ -164,7 +164,7 @@ class PrimaryRun {
       calm = (await watcher.finish()) ? 0 : calm + 1;
       if (monotonic() >= untilMs) break;
       const replies = (await probe.describe()) !== undefined;
-      // It has just stopped: its flush may still come.
+      // It has just stopped replying: its flush may follow.
       if (replied && !replies) calm = 0;
       replied = replies;
       await sleep(LAST_SCAN_MS);

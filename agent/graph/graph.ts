@@ -35,7 +35,7 @@ export interface GraphEvents {
 /** Settings of the agent that concern every graph. */
 export type CommonSettings = Pick<AgentSettings, 'reserveBytes' | 'continuous' | 'intervalMs'>;
 
-/** What a guarded graph is made of. */
+/** The parts of a guarded graph. */
 export interface GraphParts {
   readonly taker: SnapshotTaker;
   readonly metrics: AgentMetrics;
@@ -45,7 +45,7 @@ export interface GraphParts {
   readonly onWorkspaces: (workspaces: readonly BytePath[]) => void;
 }
 
-/** Refuses what can never be guarded, before anything is made. A directory that does not exist may appear later. */
+/** Throws if a graph can never be guarded. A directory that does not exist may appear later. */
 export async function checkStart({ dir, instance }: GraphSettings, store: string): Promise<void> {
   try {
     checkDirectory(dir, store);
@@ -57,7 +57,7 @@ export async function checkStart({ dir, instance }: GraphSettings, store: string
   if (described !== undefined) checkInstance(described, dir, instance.allowPartial);
 }
 
-/** One protected graph: its state, readiness and retention. `as-primary.ts` has what it does in that role. */
+/** One protected graph: its state, readiness and retention. Its work as the primary is in `as-primary.ts`. */
 export class Graph implements GuardedDirectory {
   readonly settings: GraphSettings;
   readonly taker: SnapshotTaker;
@@ -82,7 +82,7 @@ export class Graph implements GuardedDirectory {
     return this.#sameDevice === undefined ? [] : [this.#sameDevice];
   }
 
-  /** Finds the workspaces below the directory. They may come and go while the agent runs. */
+  /** Lists the workspaces below the directory. They can appear and disappear while the agent runs. */
   readonly workspaces = (): ReadonlySet<BytePath> => {
     const found = this.settings.split ? workspacesIn(this.settings.dir) : [];
     this.#onWorkspaces(found);
@@ -120,7 +120,7 @@ export class Graph implements GuardedDirectory {
     if (this.#sameDevice !== undefined) this.events.warned(this.settings.graphId, this.#sameDevice);
   }
 
-  /** Reports whether there is a usable point and nothing has failed since. */
+  /** Reports whether there is a usable snapshot and nothing has failed since. */
   async readiness(): Promise<{ ok: boolean; body: Record<string, unknown> }> {
     const { graphId, dir, quietMs } = this.settings;
     const { store } = this.taker;
@@ -131,7 +131,7 @@ export class Graph implements GuardedDirectory {
     const body = {
       graph: graphId,
       ready: ok,
-      quietMs: quietWindowMs(quietMs, await store.index.quietRecord(graphId)),
+      quietMs: quietWindowMs(quietMs, await store.index.local.quietRecord(graphId)),
       ...(isPending ? { pending: 'a restore in place has not been finished' } : {}),
       lastUsableId: status.lastUsableId ?? null,
       rpoMs: status.rpoMs === undefined ? null : Number(status.rpoMs),
@@ -156,7 +156,7 @@ function sameDevice(dir: Uint8Array, store: string): Finding | undefined {
   const [one, other] = [Buffer.from(dir), store].map((path) => statSync(path, { throwIfNoEntry: false }));
   if (one === undefined || one.dev !== other?.dev) return undefined;
   return warning('same_device', store, {
-    message: 'the store is on the disk of the directory: a loss of that disk takes both',
+    message: 'the store is on the same disk as the directory: the loss of that disk destroys both',
     hint: 'name a folder on another disk with --store',
   });
 }

@@ -9,11 +9,11 @@ export interface GuardedDirectory {
   readonly settings: GraphSettings;
   /** Returns the direct subfolders that are guarded as graphs of their own. */
   readonly workspaces: () => ReadonlySet<BytePath>;
-  /** What is wrong with how it is guarded at present. */
+  /** Present problems of how it is guarded. */
   readonly findings: readonly Finding[];
 }
 
-/** Returns those that guard a directory, by its real path: symlinks lead to the same directory. */
+/** Returns the guards of a directory, compared by real path. */
 export function guardsOf(guarded: readonly GuardedDirectory[], dir: Uint8Array): GuardedDirectory[] {
   const real = realPath(dir);
   if (real === undefined) return [];
@@ -25,7 +25,7 @@ function realPath(dir: Uint8Array): Buffer | undefined {
     // Without `native`, Node takes the bytes for UTF-8.
     return realpathSync.native(Buffer.from(dir), { encoding: 'buffer' });
   } catch (error) {
-    // A directory that does not exist is guarded by nobody.
+    // A directory that does not exist has no guard.
     if (systemCode(error) !== undefined) return undefined;
     throw error;
   }

@@ -25,25 +25,25 @@ export interface SnapshotRequest extends CaptureRequest {
   readonly lossShare: number | undefined;
 }
 
-/** What takes snapshots: one for each open store. */
+/** The store, grader and callbacks with which snapshots are taken: one for each open store. */
 export interface SnapshotTaker {
   readonly store: Store;
   readonly grader: Grader;
-  /** Receives every snapshot that was taken, with the attempts that were given up. */
+  /** Receives every snapshot that was taken, with the number of abandoned attempts. */
   readonly onTaken?: (snapshot: Snapshot, retries: number) => void;
-  /** Receives the findings of a restore in place that was finished or undone first. */
+  /** Receives the findings of an interrupted restore in place that was finished or undone before the capture. */
   readonly onRecovered?: (findings: readonly Finding[]) => void;
 }
 
 /** A snapshot that was taken. */
 export interface TakenSnapshot {
-  /** As the API shows it. */
+  /** View of the snapshot in the API. */
   readonly snapshot: Snapshot;
-  /** The directory as it was captured; undefined if it was not at rest. */
+  /** Scan of the captured directory; undefined if it was not at rest. */
   readonly scan: Scan | undefined;
 }
 
-/** Captures a directory, grades the result and returns it. */
+/** Captures a directory and grades the snapshot. Returns the graded snapshot. */
 export async function takeSnapshot(taker: SnapshotTaker, request: SnapshotRequest): Promise<TakenSnapshot> {
   const captured = await captureSettled(taker, request);
   const tagged = captured.unchanged
@@ -56,7 +56,7 @@ export async function takeSnapshot(taker: SnapshotTaker, request: SnapshotReques
   if (!captured.unchanged) await learnFromGrade(taker.store, snapshot, request.quietMs);
   const view = snapshotView(snapshot, {
     unchanged: captured.unchanged,
-    confirmedAtMs: await taker.store.index.confirmedAt(request.graphId),
+    confirmedAtMs: await taker.store.index.local.confirmedAt(request.graphId),
     findings: allFindings(snapshot, [...captured.findings, ...(failure === undefined ? [] : [failure])]),
   });
   taker.onTaken?.(view, captured.retries);
@@ -64,7 +64,7 @@ export async function takeSnapshot(taker: SnapshotTaker, request: SnapshotReques
 }
 
 /** Waits for the directory to settle, then captures it with the store locked. */
-// The wait comes first: it keeps nobody else from the store.
+// The store is not locked during the wait.
 async function captureSettled(
   { store, onRecovered }: SnapshotTaker,
   request: SnapshotRequest,
@@ -94,7 +94,7 @@ async function captureSettled(
   return late === undefined ? result : { ...result, findings: [...result.findings, late] };
 }
 
-/** Adds the requested tags to a snapshot that was there before. */
+/** Adds the requested tags to a snapshot that existed before. */
 async function addTags(
   store: Store,
   snapshot: StoredSnapshot,
@@ -104,7 +104,8 @@ async function addTags(
   return await tagSnapshot(store, { snapshotId: idOf(snapshot), graphId, set: { ...tags }, remove: [] });
 }
 
-/** Grades a snapshot. One that cannot be graded is there all the same: the failure becomes a finding. */
+/** Grades a snapshot. Returns a failure as a finding. */
+// The snapshot exists even if it cannot be graded.
 async function grade(
   grader: Grader,
   snapshot: StoredSnapshot,

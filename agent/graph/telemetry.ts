@@ -5,7 +5,7 @@ import type { Snapshot } from '../../gen/lightkeeper/v1/agent_pb.ts';
 import { Grade_Value, type GraphStats } from '../../gen/lightkeeper/v1/types_pb.ts';
 import type { AgentMetrics } from './metrics.ts';
 
-/** The metrics of one graph, and which of its snapshots are news. */
+/** Updates the metrics of one graph and decides which of its snapshots are reported. */
 export class Telemetry {
   readonly #graphId: string;
   readonly #metrics: AgentMetrics;
@@ -27,7 +27,7 @@ export class Telemetry {
     this.#metrics.role.set({ graph_id }, 2);
     this.#metrics.epoch.set({ graph_id }, Number(snapshot.position?.epoch ?? 1n));
     const isRegraded = snapshot.snapshotId === this.#reportedId && snapshot.grade !== this.#reportedGrade;
-    // The first scan is reported even if it finds nothing new: from then on the directory is protected.
+    // The first snapshot is reported even if it is unchanged, because the directory is protected from then on.
     if (snapshot.unchanged && this.#reportedId !== '' && !isRegraded) return false;
     this.#reportedId = snapshot.snapshotId;
     this.#reportedGrade = snapshot.grade;

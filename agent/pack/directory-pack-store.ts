@@ -19,7 +19,7 @@ const PACK_NAME = /^[0-9a-f]{64}\.pack$/;
 /** Most packs whose files stay open for readers. */
 const OPEN_FILES_MAX = 32;
 
-/** Gives a file a second name, or copies it where the filesystem has no hard links. */
+/** Links a file to a second name, or copies it where the filesystem has no hard links. */
 async function linkOrCopy(from: string, to: string): Promise<void> {
   try {
     await link(from, to);
@@ -37,10 +37,10 @@ async function sameFile(a: string, b: string): Promise<boolean> {
   return one !== undefined && one.ino === other?.ino && one.dev === other.dev;
 }
 
-/** Holds packs in `ROOT/packs/ab/<id>.pack`. A pack is written to `ROOT/tmp` first. */
+/** A pack store in a directory: `ROOT/packs/ab/<id>.pack`. A new pack is written to `ROOT/tmp` first. */
 export class DirectoryPackStore implements PrunablePackStore {
   readonly #root: string;
-  readonly #open = new Map<string, Promise<FileHandle>>();
+  readonly #files = new Map<string, Promise<FileHandle>>();
   readonly #shards = new Set<string>();
 
   constructor(root: string) {
@@ -82,19 +82,19 @@ export class DirectoryPackStore implements PrunablePackStore {
     };
   }
 
-  /** Moves a written file to its name. Returns false if a pack of that name and size was there. */
+  /** Moves a written file to its name. Returns false if a pack of that name and size existed. */
   async #publish(packId: string, from: string, size: number): Promise<boolean> {
     const shard = packId.slice(0, 2);
     if (!this.#shards.has(shard)) {
       await makeDir('store:shard:create', this.#shardPath(shard));
       this.#shards.add(shard);
     }
-    const there = await this.head(packId);
-    // A pack of that name holds the same bytes or is damaged: either way the good one takes its place.
-    await this.#forget(packId);
+    const existing = await this.head(packId);
+    // A pack of that name holds the same bytes or is damaged: either way the new one replaces it.
+    await this.#closeFile(packId);
     await renameFile('store:pack:rename', from, this.#path(packId));
     await syncDir('store:pack:publish', this.#shardPath(shard));
-    return there?.size !== size;
+    return existing?.size !== size;
   }
 
   async get(packId: string, offset: number, length: number): Promise<Buffer> {
@@ -106,7 +106,7 @@ export class DirectoryPackStore implements PrunablePackStore {
         throw ioError('read', this.#path(packId), error);
       });
       if (bytesRead === 0) {
-        throw new LightkeeperError('DAMAGED', `Cannot read pack "${packId}": it is cut`, {
+        throw new LightkeeperError('DAMAGED', `Cannot read pack "${packId}": it is truncated`, {
           hint: 'run lightkeeper verify, then lightkeeper repair',
         });
       }
@@ -116,19 +116,19 @@ export class DirectoryPackStore implements PrunablePackStore {
   }
 
   async #handle(packId: string): Promise<FileHandle> {
-    let opening = this.#open.get(packId);
+    let opening = this.#files.get(packId);
     if (opening === undefined) {
       opening = open(this.#path(packId), 'r');
-      this.#open.set(packId, opening);
-      await this.#trim();
+      this.#files.set(packId, opening);
+      await this.#closeOldest();
     } else {
-      this.#open.delete(packId);
-      this.#open.set(packId, opening);
+      this.#files.delete(packId);
+      this.#files.set(packId, opening);
     }
     try {
       return await opening;
     } catch (error) {
-      this.#open.delete(packId);
+      this.#files.delete(packId);
       if (systemCode(error) === 'ENOENT') {
         throw new LightkeeperError('NOT_FOUND', `Cannot read pack "${packId}": it is missing`, {
           hint: 'bring the file back, or run lightkeeper repair',
@@ -139,17 +139,17 @@ export class DirectoryPackStore implements PrunablePackStore {
     }
   }
 
-  async #trim(): Promise<void> {
-    for (const [packId] of this.#open) {
-      if (this.#open.size <= OPEN_FILES_MAX) return;
-      await this.#forget(packId);
+  async #closeOldest(): Promise<void> {
+    for (const [packId] of this.#files) {
+      if (this.#files.size <= OPEN_FILES_MAX) return;
+      await this.#closeFile(packId);
     }
   }
 
-  async #forget(packId: string): Promise<void> {
-    const opening = this.#open.get(packId);
-    this.#open.delete(packId);
-    // A file that could not be opened was reported to the reader that asked for it.
+  async #closeFile(packId: string): Promise<void> {
+    const opening = this.#files.get(packId);
+    this.#files.delete(packId);
+    // The reader that opened the file has received the error.
     const file = await opening?.catch(() => undefined);
     await file?.close();
   }
@@ -160,7 +160,7 @@ export class DirectoryPackStore implements PrunablePackStore {
       return { size };
     } catch (error) {
       if (systemCode(error) === 'ENOENT' || systemCode(error) === 'ENOTDIR') return undefined;
-      throw ioError('look at', this.#path(packId), error);
+      throw ioError('inspect', this.#path(packId), error);
     }
   }
 
@@ -189,17 +189,17 @@ export class DirectoryPackStore implements PrunablePackStore {
 
   async shardStamp(shard: string): Promise<string | undefined> {
     try {
-      // Every open asks for all 256: going through the thread pool for each would take longer than all the rest.
+      // Opening a store reads 256 stamps; by way of the thread pool they would dominate its duration.
       const found = statSync(this.#shardPath(shard), { bigint: true, throwIfNoEntry: false });
       return found === undefined ? 'none' : `${found.mtimeNs}:${found.ino}`;
     } catch (error) {
-      throw ioError('look at', this.#shardPath(shard), error);
+      throw ioError('inspect', this.#shardPath(shard), error);
     }
   }
 
   async delete(packIds: readonly string[]): Promise<void> {
     for (const packId of packIds) {
-      await this.#forget(packId);
+      await this.#closeFile(packId);
       await removeFile('store:pack:remove', this.#path(packId));
     }
     for (const shard of new Set(packIds.map((packId) => packId.slice(0, 2))))
@@ -219,7 +219,7 @@ export class DirectoryPackStore implements PrunablePackStore {
         );
       } catch (error) {
         if (systemCode(error) === 'EEXIST') continue;
-        throw ioError('keep', to, error);
+        throw ioError('quarantine', to, error);
       }
       await syncDir('store:quarantine:sync', folder);
       return to;
@@ -227,12 +227,12 @@ export class DirectoryPackStore implements PrunablePackStore {
   }
 
   async evict(packId: string): Promise<void> {
-    await this.#forget(packId);
+    await this.#closeFile(packId);
     await removeFile('store:pack:evict', this.#path(packId));
     await syncDir('store:pack:evicted', this.#shardPath(packId.slice(0, 2)));
   }
 
   async close(): Promise<void> {
-    for (const packId of [...this.#open.keys()]) await this.#forget(packId);
+    for (const packId of [...this.#files.keys()]) await this.#closeFile(packId);
   }
 }

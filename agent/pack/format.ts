@@ -8,23 +8,23 @@ import { type FrameInfo, PackFooterSchema, PackKind_Value } from '../../gen/ligh
 import { FRAME_PREFIX_BYTES } from './frame.ts';
 import { compressedCap, compressInto, decompressInto } from './zstd.ts';
 
-/** Frames of a pack, in bytes, at which it is closed. */
+/** Bytes at which a pack is closed. */
 export const PACK_BYTES = 64 * 1024 * 1024;
-/** Bytes before the first frame. */
+/** Bytes of the header, before the first frame. */
 export const PACK_HEADER_BYTES = 40;
-/** Bytes after the footer. */
+/** Bytes of the trailer, after the footer. */
 export const PACK_TRAILER_BYTES = 56;
 
 const MAGIC = Buffer.from('LKPACK\r\n', 'latin1');
 const END = Buffer.from('LKEND\r\n\0', 'latin1');
-/** The format of stores, packs and manifests that this version writes, and the only one that it reads. */
+/** Format of stores, packs and manifests that this version reads and writes. */
 export const STORE_FORMAT = 2;
 const FOOTER_PREFIX_BYTES = 5;
 const FOOTER_BYTES_MAX = 64 << 20;
 
 const TOO_NEW_HINT = 'use the version of Lightkeeper that wrote this store, or a newer one';
 
-/** Returns the error of a file that is of another format: `doing` says what cannot be done. */
+/** Returns the error of a file of another format. `doing` is the action that it prevents. */
 export function formatError(doing: string, format: number): LightkeeperError {
   const message = `Cannot ${doing}: it has format ${format}, and this version reads format ${STORE_FORMAT}`;
   return format > STORE_FORMAT
@@ -40,7 +40,7 @@ function damaged(state: string): LightkeeperError {
   });
 }
 
-/** The 40 bytes that a pack begins with. */
+/** Encodes the header of a pack: its first 40 bytes. */
 export function encodePackHeader(kind: PackKind_Value, storeId: Uint8Array): Buffer {
   const header = Buffer.alloc(PACK_HEADER_BYTES);
   MAGIC.copy(header, 0);
@@ -51,12 +51,12 @@ export function encodePackHeader(kind: PackKind_Value, storeId: Uint8Array): Buf
   return header;
 }
 
-/** Reads a pack's first 40 bytes; refuses what it does not know. */
+/** Parses the header of a pack. DAMAGED, TOO_NEW or TOO_OLD if it cannot be read. */
 export function parsePackHeader(bytes: Buffer): { kind: PackKind_Value; storeId: Buffer } {
-  if (bytes.length < PACK_HEADER_BYTES) throw damaged('it is cut');
-  if (!bytes.subarray(0, 8).equals(MAGIC)) throw damaged('it does not begin as one');
+  if (bytes.length < PACK_HEADER_BYTES) throw damaged('it is truncated');
+  if (!bytes.subarray(0, 8).equals(MAGIC)) throw damaged('it does not begin with the magic number of a pack');
   if (bytes.readUInt32LE(36) !== crc32(bytes.subarray(0, 36))) {
-    throw damaged('the checksum of its header does not hold');
+    throw damaged('the checksum of its header does not match');
   }
   const format = bytes.readUInt16LE(8);
   if (format !== STORE_FORMAT) throw formatError('read a pack', format);
@@ -75,19 +75,26 @@ export function parsePackHeader(bytes: Buffer): { kind: PackKind_Value; storeId:
   return { kind, storeId: Buffer.from(bytes.subarray(20, 36)) };
 }
 
+/** The part of a pack that has been written. */
+export interface WrittenPart {
+  /** Length in bytes. */
+  readonly length: number;
+  /** Running hash of its bytes. */
+  readonly hash: Hash;
+}
+
 /**
- * The footer and trailer of a pack of `length` bytes so far, whose running hash is `hash`, and its name. With
- * `raw` the footer is not compressed, so that its length does not depend on the ids in it.
+ * Encodes the footer and trailer of a pack. Returns them and the name of the pack. With `raw` the footer is not
+ * compressed.
  */
+// The length of a raw footer does not depend on the ids in it.
 export function encodePackEnd(
   frames: FrameInfo[],
-  length: number,
-  hash: Hash,
-  options: { raw?: boolean } = {},
+  { length, hash, raw: isRaw }: WrittenPart & { readonly raw: boolean },
 ): { end: Buffer; packId: Buffer } {
   const raw = toBinary(PackFooterSchema, create(PackFooterSchema, { frames }));
   const footer = Buffer.alloc(FOOTER_PREFIX_BYTES + compressedCap(raw.length));
-  const packed = options.raw === true ? raw.length : compressInto(footer.subarray(FOOTER_PREFIX_BYTES), raw);
+  const packed = isRaw ? raw.length : compressInto(footer.subarray(FOOTER_PREFIX_BYTES), raw);
   const zstd = packed < raw.length;
   if (!zstd) footer.set(raw, FOOTER_PREFIX_BYTES);
   footer[0] = zstd ? 1 : 0;
@@ -104,7 +111,7 @@ export function encodePackEnd(
   return { end: Buffer.concat([used, trailer]), packId };
 }
 
-/** Where a pack's footer is. */
+/** The trailer of a pack: the place of its footer, and hashes. */
 export interface PackTrailer {
   readonly footerOffset: number;
   readonly footerLength: number;
@@ -113,10 +120,10 @@ export interface PackTrailer {
   readonly digest: Buffer;
 }
 
-/** Reads the last 56 bytes of a pack of `size` bytes. */
+/** Parses the trailer, the last 56 bytes of a pack of `size` bytes. */
 export function parsePackTrailer(bytes: Buffer, size: number): PackTrailer {
-  if (bytes.length !== PACK_TRAILER_BYTES) throw damaged('it is cut');
-  if (!bytes.subarray(48).equals(END)) throw damaged('it does not end as one');
+  if (bytes.length !== PACK_TRAILER_BYTES) throw damaged('it is truncated');
+  if (!bytes.subarray(48).equals(END)) throw damaged('it does not end with the magic number of a pack');
   const footerOffset = Number(bytes.readBigUInt64LE(0));
   const footerLength = bytes.readUInt32LE(8);
   if (
@@ -124,7 +131,7 @@ export function parsePackTrailer(bytes: Buffer, size: number): PackTrailer {
     footerLength < FOOTER_PREFIX_BYTES ||
     footerOffset + footerLength + PACK_TRAILER_BYTES !== size
   ) {
-    throw damaged('its footer is not where its end says');
+    throw damaged('its trailer does not locate its footer');
   }
   return {
     footerOffset,
@@ -134,10 +141,10 @@ export function parsePackTrailer(bytes: Buffer, size: number): PackTrailer {
   };
 }
 
-/** Reads a footer, the frames of which must fill the pack. */
+/** Parses the footer of a pack. Returns its frames, which must fill the pack. */
 export function parsePackFooter(bytes: Buffer, trailer: PackTrailer): FrameInfo[] {
   if (bytes.length !== trailer.footerLength || crc32(bytes) !== trailer.footerCrc) {
-    throw damaged('the checksum of its footer does not hold');
+    throw damaged('the checksum of its footer does not match');
   }
   const rawLength = bytes.readUInt32LE(1);
   const body = bytes.subarray(FOOTER_PREFIX_BYTES);
@@ -169,7 +176,7 @@ export function parsePackFooter(bytes: Buffer, trailer: PackTrailer): FrameInfo[
   return frames;
 }
 
-/** The hash that runs over a pack from its first byte. */
+/** Begins the hash over the bytes of a pack. */
 export function packHash(): Hash {
   return createHash('sha256');
 }

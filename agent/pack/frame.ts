@@ -11,40 +11,45 @@ import {
 } from '../../gen/lightkeeper/store/v1/pack_pb.ts';
 import { compressedCap, compressInto, decompressInto } from './zstd.ts';
 
-/** Original bytes that make a frame of byte units. */
+/** Original bytes at which a frame of byte units is closed. */
 export const FRAME_RAW_BYTES = 4 * 1024 * 1024;
-/** The same where there is much of it: the fast level looks back 512 KiB, so longer frames would only hold memory. */
+/** Original bytes at which a frame of a large capture is closed. */
+// The fast level has a window of 512 KiB, so longer frames would only hold memory.
 export const FRAME_BULK_BYTES = 2 * 1024 * 1024;
-/** No frame decodes to more. */
+/** Most bytes that a frame may decode to. */
 export const FRAME_DECODED_CAP = 64 * 1024 * 1024;
 /** Bytes before the header of a frame. */
 export const FRAME_PREFIX_BYTES = 16;
 
 const MAGIC = 0x31464b4c;
 const FRAME_VERSION = 1;
-/** Most units of a frame, so that a header cannot ask for much memory. */
+/** Most units of a frame. */
+// It bounds the memory that a damaged header can ask for.
 export const FRAME_UNITS_MAX = 0xffff;
 const HEADER_BYTES_MAX = 4 << 20;
 const STREAMS_MAX = 16;
 
-/** The units of a frame before they are encoded: their bytes one after another. */
+/** The units of a frame before they are encoded. */
 export interface FrameContent {
   readonly kind: UnitKind_Value;
+  /** Ids of the units, concatenated. */
   readonly ids: Uint8Array;
+  /** Length of each unit in bytes. */
   readonly lengths: readonly number[];
+  /** Bytes of the units, concatenated. */
   readonly bytes: Uint8Array;
-  /** Keeps the bytes as they are, so that the frame's length does not depend on them. */
+  /** Stores the bytes uncompressed, so that the length of the frame does not depend on them. */
   readonly raw?: boolean;
-  /** One of many frames: speed before size. */
+  /** Compresses for speed rather than size. */
   readonly bulk?: boolean;
 }
 
-/** Most bytes that a frame of `units` units and `rawBytes` bytes can take. */
+/** Returns the most bytes that a frame of `units` units and `rawBytes` original bytes can take. */
 export function frameCap(units: number, rawBytes: number): number {
   return FRAME_PREFIX_BYTES + 128 + units * (UNIT_ID_BYTES + 5) + compressedCap(rawBytes);
 }
 
-/** Encodes units as one frame into `out`, which has `frameCap` bytes at least. */
+/** Encodes units as one frame into `out`, which has at least `frameCap` bytes. Returns the length in bytes. */
 export function encodeFrame(out: Buffer, content: FrameContent): { length: number; codec: Codec_Value } {
   const header = (codec: Codec_Value, stored: number): Uint8Array =>
     toBinary(
@@ -58,7 +63,7 @@ export function encodeFrame(out: Buffer, content: FrameContent): { length: numbe
         unitLengths: [...content.lengths],
       }),
     );
-  // Zero values are left out, so this length holds for a stored length that is none.
+  // proto3 leaves a zero out: any other stored length gives a header of this length.
   let bodyAt = FRAME_PREFIX_BYTES + header(Codec_Value.ZSTD, 1).length;
   let codec = Codec_Value.ZSTD;
   let stored =
@@ -81,13 +86,14 @@ export function encodeFrame(out: Buffer, content: FrameContent): { length: numbe
   return { length, codec };
 }
 
-/** Over what says how to read the frame; the units in it are proven by their ids. */
+/** Returns the checksum of a frame's prefix and header. */
+// The units themselves are proven by their ids.
 function checksum(frame: Buffer): number {
   const headEnd = FRAME_PREFIX_BYTES + frame.readUInt32LE(4);
   return crc32(frame.subarray(FRAME_PREFIX_BYTES, headEnd), crc32(frame.subarray(0, 12)));
 }
 
-/** A frame whose checksum and header have been read; its streams are still encoded. */
+/** A frame whose checksum and header have been verified and whose streams are still encoded. */
 export interface ParsedFrame {
   readonly header: FrameHeader;
   readonly body: Buffer;
@@ -100,16 +106,17 @@ function damaged(state: string): LightkeeperError {
   });
 }
 
-/** Reads the frame that `bytes` begins with and ends with; allocates nothing that the bytes ask for. */
+/** Parses `bytes` as one frame. DAMAGED if it is none. */
+// No allocation here depends on a length in the bytes.
 export function parseFrame(bytes: Buffer): ParsedFrame {
-  if (bytes.length < FRAME_PREFIX_BYTES) throw damaged('it is cut');
-  if (bytes.readUInt32LE(0) !== MAGIC) throw damaged('it does not begin as one');
+  if (bytes.length < FRAME_PREFIX_BYTES) throw damaged('it is truncated');
+  if (bytes.readUInt32LE(0) !== MAGIC) throw damaged('it does not begin with the magic number of a frame');
   const headLength = bytes.readUInt32LE(4);
   const bodyLength = bytes.readUInt32LE(8);
   if (headLength > HEADER_BYTES_MAX || FRAME_PREFIX_BYTES + headLength + bodyLength !== bytes.length) {
     throw damaged('its lengths do not add up');
   }
-  if (bytes.readUInt32LE(12) !== checksum(bytes)) throw damaged('its checksum does not hold');
+  if (bytes.readUInt32LE(12) !== checksum(bytes)) throw damaged('its checksum does not match');
   const bodyAt = FRAME_PREFIX_BYTES + headLength;
   let header: FrameHeader;
   try {
@@ -146,50 +153,46 @@ function checkHeader(header: FrameHeader, bodyLength: number): void {
   if (sum !== header.decodedCap || sum !== stream.rawLength || sum > FRAME_DECODED_CAP) {
     throw damaged('its unit lengths do not add up');
   }
-  if (stream.storedLength !== bodyLength) throw damaged('its streams do not fill it');
-  if (stream.codec === Codec_Value.RAW && stream.storedLength !== sum) throw damaged('its raw stream is cut');
+  if (stream.storedLength !== bodyLength) throw damaged('its streams do not fill its body');
+  if (stream.codec === Codec_Value.RAW && stream.storedLength !== sum)
+    throw damaged('its raw stream is truncated');
 }
 
-/** Decodes a parsed frame into `out`, which has `decodedLength` bytes exactly. Units are not hashed here. */
+/** Decodes a parsed frame into `out`, which has exactly `decodedLength` bytes. Does not hash the units. */
 export function decodeFrame(frame: ParsedFrame, out: Uint8Array): void {
   const [stream] = frame.header.streams;
   if (stream?.codec === Codec_Value.ZSTD) decompressInto(out, frame.body);
   else out.set(frame.body);
 }
 
-/** Bytes that must be free before a decoded frame whose units are to be hashed. */
+/** Bytes before a decoded frame that hashing its units overwrites. */
 export const DECODE_HEADROOM_BYTES = 8;
 
-/** A buffer for a frame's decoded bytes, and the room before them that hashing needs. */
-export function decodeRoom(length: number): { room: Buffer; decoded: Buffer } {
-  const room = Buffer.allocUnsafe(DECODE_HEADROOM_BYTES + length);
-  return { room, decoded: room.subarray(DECODE_HEADROOM_BYTES) };
+/** Allocates a buffer for `length` decoded bytes. Returns it, and its part behind the headroom. */
+export function allocateDecodeBuffer(length: number): { buffer: Buffer; decoded: Buffer } {
+  const buffer = Buffer.allocUnsafe(DECODE_HEADROOM_BYTES + length);
+  return { buffer, decoded: buffer.subarray(DECODE_HEADROOM_BYTES) };
 }
 
-/**
- * Checks that every unit of a decoded frame hashes to its id; answers the places of those that do not. The
- * frame was decoded to `room` from `DECODE_HEADROOM_BYTES` on.
- */
-export function unitsThatDiffer({ header }: ParsedFrame, room: Buffer): number[] {
+/** Hashes the units of a frame decoded into `buffer` behind the headroom. Returns the places of those that differ. */
+export function findDamagedUnits({ header }: ParsedFrame, buffer: Buffer): number[] {
   const wrong: number[] = [];
   const ids = Buffer.from(header.unitIds.buffer, header.unitIds.byteOffset, header.unitIds.byteLength);
   let at = DECODE_HEADROOM_BYTES;
   for (const [i, length] of header.unitLengths.entries()) {
-    const id = unitIdInPlace(header.kind, room, at, length);
+    const id = unitIdInPlace(header.kind, buffer, at, length);
     if (id.compare(ids, i * UNIT_ID_BYTES, (i + 1) * UNIT_ID_BYTES) !== 0) wrong.push(i);
     at += length;
   }
   return wrong;
 }
 
-/**
- * Proves a frame that was just encoded: decodes it into `room`, behind the headroom, and hashes every unit.
- * Nothing may count as stored before.
- */
-export function proveFrame(frame: Buffer, room: Buffer): void {
+/** Proves an encoded frame: decodes it into `buffer` behind the headroom and hashes every unit. */
+// No frame counts as stored before it is proven.
+export function proveFrame(frame: Buffer, buffer: Buffer): void {
   const parsed = parseFrame(frame);
-  decodeFrame(parsed, room.subarray(DECODE_HEADROOM_BYTES, DECODE_HEADROOM_BYTES + parsed.decodedLength));
-  if (unitsThatDiffer(parsed, room).length > 0) {
+  decodeFrame(parsed, buffer.subarray(DECODE_HEADROOM_BYTES, DECODE_HEADROOM_BYTES + parsed.decodedLength));
+  if (findDamagedUnits(parsed, buffer).length > 0) {
     throw new LightkeeperError('INTERNAL', 'Cannot store a frame: it does not decode to what was captured', {
       hint: 'nothing was stored; check the memory of this machine',
     });
@@ -200,20 +203,20 @@ export function proveFrame(frame: Buffer, room: Buffer): void {
 export interface DecodedFrame {
   readonly parsed: ParsedFrame;
   readonly bytes: Buffer;
-  /** Where each unit begins, and where the last one ends. */
+  /** Offset of each unit in `bytes`, then the end of the last one. */
   readonly starts: readonly number[];
 }
 
-/** Decodes a frame and hashes every unit of it; DAMAGED if one is not what its id says. The room is of that length. */
-export function decodeWhole(
+/** Decodes a frame into a buffer from `allocate` and hashes every unit. DAMAGED if one does not match its id. */
+export function decodeVerified(
   bytes: Buffer,
-  roomFor: (bytes: number) => Buffer = Buffer.allocUnsafe,
+  allocate: (bytes: number) => Buffer = Buffer.allocUnsafe,
 ): DecodedFrame {
   const parsed = parseFrame(bytes);
-  const room = roomFor(DECODE_HEADROOM_BYTES + parsed.decodedLength);
-  const decoded = room.subarray(DECODE_HEADROOM_BYTES);
+  const buffer = allocate(DECODE_HEADROOM_BYTES + parsed.decodedLength);
+  const decoded = buffer.subarray(DECODE_HEADROOM_BYTES);
   decodeFrame(parsed, decoded);
-  if (unitsThatDiffer(parsed, room).length > 0)
+  if (findDamagedUnits(parsed, buffer).length > 0)
     throw new LightkeeperError('DAMAGED', 'Cannot read a frame: a unit in it does not hash to its id');
   const starts = [0];
   let at = 0;
@@ -224,10 +227,10 @@ export function decodeWhole(
   return { parsed, bytes: decoded, starts };
 }
 
-/** What a frame holds in memory beside its bytes. */
+/** Estimated bytes that a decoded frame takes in memory beside its buffers. */
 const FRAME_OVERHEAD_BYTES = 8 * 1024;
 
-/** Decoded frames that the next reader may want: the last ones used, up to so many bytes. */
+/** Caches the most recently used decoded frames, up to a number of bytes. */
 export class FrameCache {
   readonly #limitBytes: number;
   readonly #frames = new Map<string, DecodedFrame>();
@@ -247,11 +250,11 @@ export class FrameCache {
 
   put(key: string, frame: DecodedFrame): void {
     this.#frames.set(key, frame);
-    this.#bytes += heldBytes(frame);
+    this.#bytes += memoryBytes(frame);
     for (const [old, oldFrame] of this.#frames) {
       if (this.#bytes <= this.#limitBytes || old === key) break;
       this.#frames.delete(old);
-      this.#bytes -= heldBytes(oldFrame);
+      this.#bytes -= memoryBytes(oldFrame);
     }
   }
 
@@ -261,7 +264,7 @@ export class FrameCache {
   }
 }
 
-/** Small frames cost more than their bytes. */
-function heldBytes({ parsed, bytes }: DecodedFrame): number {
+/** Returns the bytes that a decoded frame takes in memory. */
+function memoryBytes({ parsed, bytes }: DecodedFrame): number {
   return FRAME_OVERHEAD_BYTES + bytes.length + parsed.body.length + parsed.header.unitIds.length;
 }

@@ -1,11 +1,11 @@
 import { LightkeeperError } from '../../core/errors.ts';
 import type { PackHead, PackReference, PackSink, PrunablePackStore } from './pack-store.ts';
 
-/** Holds packs in memory, for tests and for work that ends with the process. Threads read them where they are. */
+/** A pack store in memory, for tests and for work that ends with the process. Threads share its packs. */
 export class MemoryPackStore implements PrunablePackStore {
   readonly #packs = new Map<string, SharedArrayBuffer>();
   readonly #quarantined = new Map<string, SharedArrayBuffer>();
-  /** Number of changes of each shard, which is its stamp. */
+  /** Changes of each shard since the store was made. */
   readonly #changes = new Map<string, number>();
 
   create(_label: string): Promise<PackSink> {
@@ -16,13 +16,13 @@ export class MemoryPackStore implements PrunablePackStore {
     };
     const publish = (_: string, packId: string) => {
       const bytes = Buffer.concat(parts);
-      const was = this.#packs.get(packId);
-      // A pack of that name holds the same bytes or is damaged: either way the good one takes its place.
+      const existing = this.#packs.get(packId);
+      // A pack of that name holds the same bytes or is damaged: either way the new one replaces it.
       const memory = new SharedArrayBuffer(bytes.length);
       new Uint8Array(memory).set(bytes);
       this.#packs.set(packId, memory);
-      this.#touch(packId);
-      return Promise.resolve(was?.byteLength !== bytes.length);
+      this.#countChange(packId);
+      return Promise.resolve(existing?.byteLength !== bytes.length);
     };
     const discard = () => {
       parts.length = 0;
@@ -42,7 +42,7 @@ export class MemoryPackStore implements PrunablePackStore {
     }
     if (offset + length > memory.byteLength) {
       return Promise.reject(
-        new LightkeeperError('DAMAGED', `Cannot read pack "${packId}": it is cut`, {
+        new LightkeeperError('DAMAGED', `Cannot read pack "${packId}": it is truncated`, {
           hint: 'run lightkeeper verify, then lightkeeper repair',
         }),
       );
@@ -73,7 +73,7 @@ export class MemoryPackStore implements PrunablePackStore {
   delete(packIds: readonly string[]): Promise<void> {
     for (const packId of packIds) {
       this.#packs.delete(packId);
-      this.#touch(packId);
+      this.#countChange(packId);
     }
     return Promise.resolve();
   }
@@ -92,7 +92,7 @@ export class MemoryPackStore implements PrunablePackStore {
     return Promise.resolve();
   }
 
-  #touch(packId: string): void {
+  #countChange(packId: string): void {
     const shard = packId.slice(0, 2);
     this.#changes.set(shard, (this.#changes.get(shard) ?? 0) + 1);
   }

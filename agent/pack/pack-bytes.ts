@@ -2,7 +2,8 @@ import { closeSync, fstatSync, openSync, readSync } from 'node:fs';
 import { ioError, LightkeeperError, systemCode } from '../../core/errors.ts';
 import type { PackReference } from './pack-store.ts';
 
-/** The bytes of one pack, read synchronously: for threads, which have nothing else to do meanwhile. */
+/** The bytes of one pack, read synchronously. */
+// For worker threads, which would only wait for an asynchronous read.
 export class PackBytes {
   readonly size: number;
   readonly #source: number | Uint8Array;
@@ -25,7 +26,7 @@ export class PackBytes {
     }
   }
 
-  /** Reads bytes from `position` on into `into`. Returns how many there were. */
+  /** Fills `into` with bytes from `position` on. Returns the number of bytes read. */
   readInto(into: Buffer, position: number): number {
     if (typeof this.#source !== 'number') {
       const part = this.#source.subarray(position, position + into.length);
@@ -73,7 +74,7 @@ export function readPackInto(reference: PackReference, offset: number, into: Buf
   }
   try {
     if (pack.readInto(into, offset) < into.length)
-      throw new LightkeeperError('DAMAGED', `Cannot read "${name}": it is cut`);
+      throw new LightkeeperError('DAMAGED', `Cannot read "${name}": it is truncated`);
     return into;
   } catch (error) {
     throw ioError('read', name, error);

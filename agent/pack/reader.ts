@@ -7,17 +7,17 @@ import {
   parsePackHeader,
   parsePackTrailer,
 } from './format.ts';
-import { decodeFrame, decodeRoom, parseFrame, unitsThatDiffer } from './frame.ts';
+import { allocateDecodeBuffer, decodeFrame, findDamagedUnits, parseFrame } from './frame.ts';
 import type { PackStore } from './pack-store.ts';
 
-/** Reads what a pack says of itself, checksums checked: its kind and its frames. */
+/** Reads and verifies the header and the footer of a pack of `size` bytes. Returns its kind, store and frames. */
 export async function readPackTable(
   packs: PackStore,
   packId: string,
   size: number,
 ): Promise<{ kind: PackKind_Value; storeId: Buffer; frames: FrameInfo[] }> {
   if (size < PACK_HEADER_BYTES + PACK_TRAILER_BYTES) {
-    throw new LightkeeperError('DAMAGED', `Cannot read pack "${packId}": it is cut`);
+    throw new LightkeeperError('DAMAGED', `Cannot read pack "${packId}": it is truncated`);
   }
   const header = parsePackHeader(await packs.get(packId, 0, PACK_HEADER_BYTES));
   const end = await packs.get(packId, size - PACK_TRAILER_BYTES, PACK_TRAILER_BYTES);
@@ -26,12 +26,12 @@ export async function readPackTable(
   return { ...header, frames: parsePackFooter(footer, trailer) };
 }
 
-/** The units of one frame, each hashed. */
+/** Reads the units of one frame. DAMAGED if one does not hash to its id. */
 export async function readFrameUnits(packs: PackStore, packId: string, info: FrameInfo): Promise<Buffer[]> {
   const parsed = parseFrame(await packs.get(packId, info.offset, info.length));
-  const { room, decoded } = decodeRoom(parsed.decodedLength);
+  const { buffer, decoded } = allocateDecodeBuffer(parsed.decodedLength);
   decodeFrame(parsed, decoded);
-  if (parsed.header.kind !== info.kind || unitsThatDiffer(parsed, room).length > 0) {
+  if (parsed.header.kind !== info.kind || findDamagedUnits(parsed, buffer).length > 0) {
     throw new LightkeeperError(
       'DAMAGED',
       `Cannot read pack "${packId}": a unit in it does not hash to its id`,

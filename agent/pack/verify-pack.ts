@@ -9,13 +9,13 @@ import {
   parsePackHeader,
   parsePackTrailer,
 } from './format.ts';
-import { decodeFrame, decodeRoom, parseFrame, unitsThatDiffer } from './frame.ts';
+import { allocateDecodeBuffer, decodeFrame, findDamagedUnits, parseFrame } from './frame.ts';
 import { PackBytes } from './pack-bytes.ts';
 import type { PackReference } from './pack-store.ts';
 
 const STEP_BYTES = 1024 * 1024;
 
-/** What a check of every byte of one pack found. */
+/** The result of a check of every byte of one pack. */
 export type PackReport =
   | { readonly state: 'whole'; readonly bytes: number; readonly units: number }
   /** The file does not exist. */
@@ -26,11 +26,11 @@ export type PackReport =
       readonly state: 'damaged';
       readonly bytes: number;
       readonly problem: string;
-      /** Ids of the units that still decode to what they were. */
+      /** Ids of the units that are intact. */
       readonly good: readonly string[];
     };
 
-/** Checks a pack from the first byte to the last: first its hash, and only then its content. */
+/** Checks every byte of a pack: its hash first, then its content. */
 export function verifyPack(reference: PackReference, packId: string): PackReport {
   let pack: PackBytes;
   try {
@@ -40,7 +40,7 @@ export function verifyPack(reference: PackReference, packId: string): PackReport
     return { state: 'damaged', bytes: 0, problem: normalise(error).message, good: [] };
   }
   try {
-    if (hashOf(pack) !== packId) return salvage(pack, 'its bytes do not hash to its name');
+    if (hashOf(pack) !== packId) return reportDamage(pack, 'its bytes do not hash to its name');
     try {
       const frames = readTable(pack);
       const units = frames.reduce((sum, frame) => sum + proveUnits(pack, frame), 0);
@@ -49,7 +49,7 @@ export function verifyPack(reference: PackReference, packId: string): PackReport
       const { code, message } = normalise(error);
       if (code === 'TOO_NEW' || code === 'TOO_OLD')
         return { state: 'unsupported', bytes: pack.size, problem: message };
-      return salvage(pack, message);
+      return reportDamage(pack, message);
     }
   } catch (error) {
     // A disk that does not return the bytes is damage to every snapshot that needs them.
@@ -83,37 +83,37 @@ function readTable(pack: PackBytes): FrameInfo[] {
 /** Returns the number of units of a frame. Throws if one does not hash to its id. */
 function proveUnits(pack: PackBytes, info: FrameInfo): number {
   const frame = parseFrame(pack.readAt(info.offset, info.length));
-  const { room, decoded } = decodeRoom(frame.decodedLength);
+  const { buffer, decoded } = allocateDecodeBuffer(frame.decodedLength);
   decodeFrame(frame, decoded);
-  const wrong = unitsThatDiffer(frame, room);
+  const wrong = findDamagedUnits(frame, buffer);
   if (wrong.length > 0 || !sameBytes(frame.header.unitIds, info.unitIds)) {
     throw new Error(`${wrong.length} units of the frame at ${info.offset} do not hash to their ids`);
   }
   return frame.header.unitLengths.length;
 }
 
-/** Finds the intact units of a damaged pack. */
-function salvage(pack: PackBytes, problem: string): PackReport {
+/** Returns the report of a damaged pack, with its intact units. */
+function reportDamage(pack: PackBytes, problem: string): PackReport {
   const good: string[] = [];
-  for (const { ids } of goodFrames(pack)) good.push(...ids);
+  for (const { ids } of intactFrames(pack)) good.push(...ids);
   return { state: 'damaged', bytes: pack.size, problem, good };
 }
 
-/** Units of one frame of a damaged pack, each of which hashes to its id. */
-export interface GoodFrame {
+/** The intact units of one frame of a damaged pack. */
+export interface IntactFrame {
   readonly kind: number;
   readonly ids: string[];
   readonly units: Buffer[];
 }
 
-/** Yields the frames of a damaged pack that still read, each with its intact units. */
-export function* goodFrames(pack: PackBytes): Generator<GoodFrame> {
+/** Yields the readable frames of a damaged pack, each with its intact units. */
+export function* intactFrames(pack: PackBytes): Generator<IntactFrame> {
   for (const { offset, length } of frameExtents(pack)) {
     try {
       const frame = parseFrame(pack.readAt(offset, length));
-      const { room, decoded } = decodeRoom(frame.decodedLength);
+      const { buffer, decoded } = allocateDecodeBuffer(frame.decodedLength);
       decodeFrame(frame, decoded);
-      const wrong = new Set(unitsThatDiffer(frame, room));
+      const wrong = new Set(findDamagedUnits(frame, buffer));
       const ids: string[] = [];
       const units: Buffer[] = [];
       let at = 0;
@@ -132,7 +132,7 @@ export function* goodFrames(pack: PackBytes): Generator<GoodFrame> {
   }
 }
 
-/** Where frames seem to be: from the footer, or from the lengths that they begin with. */
+/** Yields the probable extents of the frames: from the footer, or else from the prefixes of the frames. */
 function* frameExtents(pack: PackBytes): Generator<{ offset: number; length: number }> {
   try {
     const trailer = parsePackTrailer(
@@ -154,7 +154,7 @@ function* frameExtents(pack: PackBytes): Generator<{ offset: number; length: num
       continue;
     }
     yield { offset, length };
-    // The lengths may be what is damaged: a frame may begin before the end that they claim.
+    // The lengths themselves may be damaged: the next frame may begin before the end that they give.
     const follows = pack.readAt(offset + length, 4).toString('latin1');
     const ok = follows === 'LKF1' || follows.length < 4 || follows[0] === '\0' || follows[0] === '\x01';
     offset = ok ? offset + length : nextMagic(pack, offset + 1);

@@ -18,15 +18,17 @@ export interface PublishedPack {
   readonly frames: FrameInfo[];
 }
 
-/** What the footer of a pack holds of a frame. */
+/** A frame as the footer of its pack describes it, without its place. */
 export interface FrameDescription {
   readonly kind: UnitKind_Value;
+  /** Ids of its units, concatenated. */
   readonly ids: Uint8Array;
+  /** Length of each unit in bytes. */
   readonly lengths: readonly number[];
   readonly codec: Codec_Value;
 }
 
-/** Writes one pack: its header, frames as they come, then the footer and its name. */
+/** Writes one pack: the header, then frames as they are appended, then the footer. */
 export class PackWriter {
   readonly #kind: PackKind_Value;
   readonly #sink: PackSink;
@@ -39,7 +41,7 @@ export class PackWriter {
     this.#sink = sink;
   }
 
-  /** Begins a pack of the store `storeId`. */
+  /** Creates a pack of the store `storeId` and writes its header. */
   static async begin(packs: PackStore, kind: PackKind_Value, storeId: Uint8Array): Promise<PackWriter> {
     const writer = new PackWriter(kind, await packs.create('store:pack:create'));
     try {
@@ -72,7 +74,7 @@ export class PackWriter {
     await this.#append(bytes);
   }
 
-  /** Returns the size of the pack in bytes if it ends after `more` frames of these lengths. */
+  /** Returns the size in bytes that the pack would have after `more` frames of these lengths. */
   sizeWith(more: readonly { frame: FrameDescription; length: number }[]): number {
     let offset = this.#length;
     const frames = [...this.#frames];
@@ -80,12 +82,14 @@ export class PackWriter {
       frames.push(frameInfo(frame, offset, length));
       offset += length;
     }
-    return offset + encodePackEnd(frames, offset, packHash(), { raw: true }).end.length;
+    return offset + encodePackEnd(frames, { length: offset, hash: packHash(), raw: true }).end.length;
   }
 
-  /** Ends the pack and makes it durable under its name. */
+  /** Writes the footer and makes the pack durable under its name. */
   async publish(): Promise<PublishedPack> {
-    const { end, packId } = encodePackEnd(this.#frames, this.#length, this.#hash, {
+    const { end, packId } = encodePackEnd(this.#frames, {
+      length: this.#length,
+      hash: this.#hash,
       raw: this.#kind === PackKind_Value.META,
     });
     const size = this.#length + end.length;
@@ -93,7 +97,7 @@ export class PackWriter {
       await this.#sink.append(`store:${this.#label}:end`, end);
       await this.#sink.publish(`store:${this.#label}:sync`, packId.toString('hex'));
     } catch (error) {
-      // On a full disk the rest of it would be in the way of the next attempt.
+      // On a full disk an abandoned file would take the space of the next attempt.
       await this.discard();
       throw error;
     }

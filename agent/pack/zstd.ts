@@ -3,26 +3,27 @@ import * as zlib from 'node:zlib';
 import type * as Binding from 'zstd-napi/binding.js';
 import { LightkeeperError, systemCode } from '../../core/errors.ts';
 
-/** For a lot of data at once: higher levels take half as long again and save two percent of what is mostly vectors. */
+/** Compression level of large captures. */
+// Higher levels take half as long again and save two percent of data that is mostly vectors.
 const LEVEL_BULK = 1;
-/** For small changes, for which there is time. */
+/** Compression level of small changes. */
 const LEVEL_SMALL = 7;
 
-/** An implementation of zstd that works between two buffers of the caller. One call makes or reads one frame. */
+/** An implementation of zstd between two buffers of the caller, a whole zstd frame in each call. */
 export interface Zstd {
   /** Compresses `bytes` into `out`, which has `compressedCap` bytes. Returns the length. */
   compress(out: Uint8Array, bytes: Uint8Array, options: { level: number }): number;
   /** Decompresses `bytes` into `out`. Returns the length. Throws if the frame is damaged or does not fit. */
   decompress(out: Uint8Array, bytes: Uint8Array): number;
-  /** Releases the memory that it holds between calls. */
+  /** Releases the memory that is allocated between calls. */
   dropContexts(): void;
 }
 
-/** Returns zstd by the package zstd-napi. Throws if it is not installed or was not compiled. */
+/** Loads zstd from the package zstd-napi. Throws if it is not installed or was not compiled. */
 export function loadNapiZstd(): Zstd {
   // The package's own entry loads stream classes that nothing here uses.
   const binding = createRequire(import.meta.url)('zstd-napi/binding.js') as typeof Binding;
-  // Six megabytes for each level.
+  // A context takes six megabytes, so there is one for each level.
   const compressing = new Map<number, Binding.CCtx>();
   let decompressing: Binding.DCtx | undefined;
   const compressor = (level: number): Binding.CCtx => {
@@ -46,7 +47,7 @@ export function loadNapiZstd(): Zstd {
   };
 }
 
-/** The part of node:zlib that Node 20 lacks, as do its types. */
+/** The zstd functions of node:zlib, which Node 20 and its types lack. */
 interface NodeZstd {
   zstdCompressSync(bytes: Uint8Array, options: NodeZstdOptions): Uint8Array;
   zstdDecompressSync(
@@ -68,7 +69,7 @@ function hasZstd(module: object): module is NodeZstd {
 const CHUNK_BYTES_MIN = 64;
 const WINDOW_LOG_MIN = 10;
 
-/** Returns zstd by node:zlib, or undefined in a Node that has none (before 22.15). */
+/** Loads zstd from node:zlib. Returns undefined in a Node without it (before 22.15). */
 export function loadNodeZstd(): Zstd | undefined {
   const node: object = zlib;
   if (!hasZstd(node)) return undefined;
@@ -89,7 +90,7 @@ export function loadNodeZstd(): Zstd | undefined {
         info: true,
         chunkSize: chunkFor(out.length),
         maxOutputLength: Math.max(1, out.length),
-        // A frame may ask for a window of 128 MiB. One of ours never has a longer window than its content.
+        // A frame may ask for a window of 128 MiB. Frames of this project have no longer window than their content.
         params: { [ZSTD_d_windowLogMax]: Math.max(WINDOW_LOG_MIN, Math.ceil(Math.log2(out.length))) },
       });
       // Node ignores what follows the first frame.
@@ -104,8 +105,8 @@ export function loadNodeZstd(): Zstd | undefined {
 
 let loaded: Zstd | undefined;
 
-/** Returns the zstd of this process, loaded by the first call. Throws UNAVAILABLE if there is none. */
-// Late, because not every command needs it.
+/** Returns the zstd of this process, which the first call loads. UNAVAILABLE if there is none. */
+// Not loaded at the start, because not every command needs it.
 export function loadZstd(): Zstd {
   if (loaded !== undefined) return loaded;
   try {
@@ -127,13 +128,13 @@ export function loadZstd(): Zstd {
   return loaded;
 }
 
-/** Returns the most bytes that compressing `length` bytes can give: ZSTD_compressBound. */
+/** Returns the most bytes to which `length` bytes can compress: ZSTD_compressBound. */
 export function compressedCap(length: number): number {
   const small = 128 * 1024;
   return length + Math.floor(length / 256) + (length < small ? Math.floor((small - length) / 2048) : 0);
 }
 
-/** Releases the memory that compression holds between calls. */
+/** Releases the memory that zstd allocated between calls. */
 export function dropContexts(): void {
   loaded?.dropContexts();
 }
@@ -143,23 +144,21 @@ export function compressInto(out: Uint8Array, bytes: Uint8Array, options: { bulk
   return loadZstd().compress(out, bytes, { level: options.bulk === true ? LEVEL_BULK : LEVEL_SMALL });
 }
 
-/** Codes of node:zlib that say nothing about the bytes. */
-const OWN_FAULTS: ReadonlySet<string> = new Set([
+/** Error codes of node:zlib that do not mean damaged bytes. */
+const RESOURCE_ERRORS: ReadonlySet<string> = new Set([
   'ERR_ZLIB_INITIALIZATION_FAILED',
   'ZSTD_error_memory_allocation',
 ]);
 
-/**
- * Decompresses into `out` and nowhere else. Throws DAMAGED if that gives any other number of bytes than `out.length`.
- */
-// What the bytes say of their own size is never believed.
+/** Decompresses into `out`. DAMAGED if that gives any other number of bytes than `out.length`. */
+// The size in the compressed bytes is not trusted.
 export function decompressInto(out: Uint8Array, bytes: Uint8Array): void {
   const reader = loadZstd();
   let length: number;
   try {
     length = reader.decompress(out, bytes);
   } catch (error) {
-    if (OWN_FAULTS.has(systemCode(error) ?? '')) throw error;
+    if (RESOURCE_ERRORS.has(systemCode(error) ?? '')) throw error;
     throw new LightkeeperError('DAMAGED', 'Cannot decompress a stream: it is damaged', { cause: error });
   }
   if (length !== out.length) {

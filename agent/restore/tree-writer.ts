@@ -9,7 +9,7 @@ import { FileType_Value, type Finding } from '../../gen/lightkeeper/v1/types_pb.
 import { effect } from '../../host/disk.ts';
 import { canSyncFilesystem, syncFilesystem } from '../../host/sync-filesystem.ts';
 import { packFile } from '../pack/pack-bytes.ts';
-import type { UnitLocation } from '../store/index/store-index.ts';
+import type { UnitLocation } from '../store/index/unit-locations.ts';
 import type { Store } from '../store/store.ts';
 import { below } from '../watch/names.ts';
 import type { Slot, WorkerGroup } from '../workers/worker-group.ts';

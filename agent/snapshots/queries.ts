@@ -80,7 +80,7 @@ async function confirmedAtMs(
 ): Promise<number | undefined> {
   const head = await store.index.head(manifest.graphId);
   if (head === undefined || !sameBytes(head.digest, digest)) return undefined;
-  return await store.index.confirmedAt(manifest.graphId);
+  return await store.index.local.confirmedAt(manifest.graphId);
 }
 
 /** Counts the snapshots of a graph, or of all graphs if `graphId` is empty, and the size of the whole store. */

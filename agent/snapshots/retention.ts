@@ -26,9 +26,9 @@ import { now } from '../../host/clock.ts';
 import type { Store } from '../store/store.ts';
 import {
   checkClock,
-  collect,
-  markDeleted,
-  newestMs,
+  collectGarbage,
+  commitDeletions,
+  newestCaptureMs,
   planCollection,
 } from '../store/upkeep/collect-garbage.ts';
 import { resolveSnapshot } from './resolve.ts';
@@ -56,7 +56,7 @@ export async function pruneSnapshots(
     const plan: RetentionPlan = { keep: [], remove: [] };
     const removals: Removal[] = [];
     for (const graph of graphId === '' ? await store.index.graphs() : [graphId]) {
-      checkClock(await newestMs(store, graph));
+      checkClock(await newestCaptureMs(store, graph));
       const one = await planGraph(store, graph, policy);
       plan.keep.push(...one.plan.keep);
       plan.remove.push(...one.plan.remove);
@@ -70,8 +70,8 @@ export async function pruneSnapshots(
       return result;
     }
     const before = await packBytes(store);
-    await markDeleted(store, removals);
-    await collect(store, (done, total) => onProgress('rewriting packs', done, total));
+    await commitDeletions(store, removals);
+    await collectGarbage(store, (done, total) => onProgress('rewriting packs', done, total));
     const freed = before - (await packBytes(store));
     result.bytesFreed = freed > 0n ? freed : 0n;
     return result;
@@ -81,13 +81,13 @@ export async function pruneSnapshots(
 /** Reports whether a policy would remove any snapshot of a graph. */
 // It reads the records only, and no units.
 export async function wouldPrune(store: Store, graphId: string, policy: RetentionPolicy): Promise<boolean> {
-  checkClock(await newestMs(store, graphId));
+  checkClock(await newestCaptureMs(store, graphId));
   return (await planGraph(store, graphId, policy)).removals.length > 0;
 }
 
 /** Frees the space of deleted snapshots and of captures that were killed. */
 export async function sweepStore(store: Store): Promise<void> {
-  await store.exclusively(() => collect(store, () => {}));
+  await store.exclusively(() => collectGarbage(store, () => {}));
 }
 
 /** Deletes one snapshot. REFUSED for a pinned one and for the last usable point of its graph. */
@@ -112,7 +112,7 @@ export async function deleteSnapshot(
       );
     }
     const removal = { digest: snapshot.digest, reason: reason === '' ? 'deleted by hand' : reason };
-    if (!dryRun) await markDeleted(store, [removal]);
+    if (!dryRun) await commitDeletions(store, [removal]);
     return create(DeleteSnapshotResponseSchema, { snapshotId, dryRun });
   });
 }

@@ -11,12 +11,12 @@ const STORE_ID_BYTES = 16;
 const COPIES = ['config', 'config.copy'] as const;
 const TOO_NEW_HINT = 'use the version of Lightkeeper that wrote this store, or a newer one';
 
-/** What was read of a store's two config files. */
+/** A store's config, and the state of its two copies. */
 export interface ConfigRead {
   readonly config: StoreConfig;
-  /** The copies that are damaged. */
+  /** Names of the copies that are damaged. */
   readonly bad: readonly string[];
-  /** The copies that are not there: whoever made the store was stopped in between. */
+  /** Names of the copies that do not exist: the process that created the store was stopped in between. */
   readonly missing: readonly string[];
 }
 
@@ -28,13 +28,13 @@ function encode(config: StoreConfig): Buffer {
 function decode(bytes: Buffer): StoreConfig | undefined {
   const [line = '', sum = ''] = bytes.toString('utf8').split('\n');
   if (sum !== `sha256 ${createHash('sha256').update(line).digest('hex')}`) return undefined;
-  // A flip in the last line feed leaves both lines whole and is damage all the same.
+  // A flipped bit in the last line feed leaves both lines intact, but is damage too.
   if (!bytes.equals(Buffer.from(`${line}\n${sum}\n`))) return undefined;
   try {
     const config = fromJsonString(StoreConfigSchema, line, { ignoreUnknownFields: true });
     return config.storeId.length === STORE_ID_BYTES ? config : undefined;
   } catch {
-    // Not JSON, or not a config: no more use than one whose sum does not hold.
+    // Not JSON, or not a config: as useless as one whose checksum does not match.
     return undefined;
   }
 }
@@ -47,7 +47,7 @@ function check(root: string, config: StoreConfig): void {
   if (config.unitId !== 'sha256') throw refuse(`names units by ${config.unitId}`);
 }
 
-/** Reads what a store is; undefined if there is none. DAMAGED if neither copy reads. */
+/** Reads the config of a store; undefined if there is none. DAMAGED if neither copy can be read. */
 export async function readConfig(root: string): Promise<ConfigRead | undefined> {
   let config: StoreConfig | undefined;
   const bad: string[] = [];
@@ -71,7 +71,7 @@ export async function readConfig(root: string): Promise<ConfigRead | undefined> 
       'DAMAGED',
       `Cannot open the store "${root}": both copies of its config are damaged`,
       {
-        hint: 'run lightkeeper repair: the packs hold all that the config says',
+        hint: 'run lightkeeper repair: it restores the config from the packs',
       },
     );
   }
@@ -79,12 +79,12 @@ export async function readConfig(root: string): Promise<ConfigRead | undefined> 
   return { config, bad, missing };
 }
 
-/** Writes both copies. */
+/** Writes both copies of a store's config. */
 export async function writeConfig(root: string, config: StoreConfig): Promise<void> {
   for (const name of COPIES) await replaceFile(`store:${name}`, join(root, name), encode(config));
 }
 
-/** A new store's config, or that of a store whose id is known from its packs. */
+/** Returns the config of a new store, or of one whose id is known from its packs. */
 export function newConfig(storeId: Uint8Array = randomBytes(STORE_ID_BYTES)): StoreConfig {
   return create(StoreConfigSchema, { format: STORE_FORMAT, storeId, unitId: 'sha256' });
 }

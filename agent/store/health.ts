@@ -7,7 +7,7 @@ import type { Finding } from '../../gen/lightkeeper/v1/types_pb.ts';
 export type PackState = 'whole' | 'lost' | 'condemned' | 'lost-condemned';
 export type PackEvent = 'lose' | 'recover' | 'condemn' | 'spare' | 'remove';
 
-/** What becomes of a pack in each state at each event. */
+/** Next state of a pack for each state and event. */
 export const PACK_TRANSITIONS: Readonly<Record<PackState, Readonly<Record<PackEvent, PackState>>>> = {
   whole: { lose: 'lost', recover: 'whole', condemn: 'condemned', spare: 'whole', remove: 'whole' },
   lost: { lose: 'lost', recover: 'whole', condemn: 'lost-condemned', spare: 'lost', remove: 'whole' },
@@ -29,12 +29,12 @@ export const PACK_TRANSITIONS: Readonly<Record<PackState, Readonly<Record<PackEv
 
 /**
  * State of a shard, one of the 256 folders of packs. A `written` shard can be stamped at close, so that the next open
- * does not list it; an `unsound` shard holds packs that are missing or do not read, and is listed at every open.
+ * does not list it; an `unsound` shard holds packs that are missing or cannot be read, and is listed at every open.
  */
 export type ShardState = 'clean' | 'written' | 'unsound' | 'unsound-written';
 export type ShardEvent = 'write' | 'find-whole' | 'find-broken' | 'stamp';
 
-/** What becomes of a shard in each state at each event. */
+/** Next state of a shard for each state and event. */
 export const SHARD_TRANSITIONS: Readonly<Record<ShardState, Readonly<Record<ShardEvent, ShardState>>>> = {
   clean: { write: 'written', 'find-whole': 'clean', 'find-broken': 'unsound', stamp: 'clean' },
   written: { write: 'written', 'find-whole': 'written', 'find-broken': 'unsound-written', stamp: 'clean' },
@@ -47,9 +47,9 @@ export const SHARD_TRANSITIONS: Readonly<Record<ShardState, Readonly<Record<Shar
   },
 };
 
-/** What a process knows of the health of a store that it holds open. Every change is a step of the tables above. */
+/** The health of an open store. Every change of a pack or shard is a transition of the tables above. */
 export class StoreHealth {
-  /** What opening and checking found: packs that are missing, copies that are damaged. */
+  /** Findings of opening and checking the store, such as missing packs and damaged copies. */
   readonly findings: Finding[] = [];
   readonly #packs = new Map<number, PackState>();
   readonly #shards = new Map<string, ShardState>();
@@ -120,17 +120,18 @@ export class StoreHealth {
     this.#isStale = false;
   }
 
-  /** Replaces the findings about the packs of a shard, or of all shards, by none. */
-  forgetPackFindings(shard = ''): void {
-    this.keepFindings(({ code, object }) => !(PACK_CODES.has(code) && object.startsWith(shard)));
+  /** Drops the findings about the packs of a shard, or of all shards. */
+  dropPackFindings(shard = ''): void {
+    this.filterFindings(({ code, object }) => !(PACK_CODES.has(code) && object.startsWith(shard)));
   }
 
   /** Drops the findings that `isKept` rejects. */
-  keepFindings(isKept: (finding: Finding) => boolean): void {
+  filterFindings(isKept: (finding: Finding) => boolean): void {
     this.findings.splice(0, this.findings.length, ...this.findings.filter(isKept));
   }
 
-  /** Forgets what is wrong: the index, which numbers the packs, is made anew and will tell. */
+  /** Resets packs to whole and shards to sound. */
+  // For an index that is rebuilt: it numbers the packs again, and reconciling it finds what is wrong.
   reset(): void {
     this.#packs.clear();
     for (const shard of [...this.#shards.keys()]) this.shard(shard, 'find-whole');

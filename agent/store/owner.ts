@@ -7,19 +7,18 @@ import { LightkeeperError, systemCode } from '../../core/errors.ts';
 import { makeDir, removeFile, replaceFile } from '../../host/disk.ts';
 import { lockFolder } from '../../host/folder-lock.ts';
 
-/** Who has a store open for writing. */
+/** The process that has a store open for writing. */
 export interface Holder {
   readonly agent: string;
   readonly host: string;
   readonly pid: number;
-  /** The Unix socket on which the holder answers; empty if it answers nobody. */
+  /** Unix socket on which it serves AgentService; empty if it serves none. */
   readonly socket: string;
 }
 
-/**
- * Ownership of a store: a kernel lock that LevelDB takes on `owner/LOCK`. It ends with the process, however it
- * ends, holds across containers that share the disk, and does not depend on the index, which may be rebuilt.
- */
+/** Ownership of a store: a kernel lock that LevelDB takes on `owner/LOCK`. */
+// The kernel releases it when the process ends in any way. It works between containers that share the disk, and does
+// not depend on the index, which may be rebuilt.
 export class Ownership {
   readonly #folder: string;
   readonly #db: Level;
@@ -31,7 +30,7 @@ export class Ownership {
     this.#holder = holder;
   }
 
-  /** Takes the store at `root`, or says who has it (IN_USE). */
+  /** Takes ownership of the store at `root`. IN_USE, with the holder, if another process has it open. */
   static async take(root: string): Promise<Ownership> {
     const folder = join(root, 'owner');
     await makeDir('store:owner:create', folder);
@@ -55,7 +54,7 @@ export class Ownership {
     );
   }
 
-  /** Tells others where this process answers. */
+  /** Publishes the socket on which this process serves AgentService. */
   async listenOn(socket: string): Promise<void> {
     this.#holder = { ...this.#holder, socket };
     await this.#write();
@@ -63,7 +62,7 @@ export class Ownership {
 
   async release(): Promise<void> {
     await removeFile('store:owner:release', join(this.#folder, 'holder.json'));
-    // Only LOCK stays: removing it would let two processes lock two files of one name.
+    // LOCK stays: if it were removed, two processes could lock two files of one name.
     for (const name of await readdir(this.#folder)) {
       if (name !== 'LOCK') await removeFile('store:owner:release', join(this.#folder, name));
     }
@@ -73,13 +72,14 @@ export class Ownership {
 
 function inUse(root: string, holder: Holder | undefined, cause: unknown): LightkeeperError {
   const who = holder === undefined ? 'another process' : `process ${holder.pid} on ${holder.host}`;
-  return new LightkeeperError('IN_USE', `Cannot open the store "${root}": ${who} has it`, {
+  return new LightkeeperError('IN_USE', `Cannot open the store "${root}": ${who} has it open`, {
     hint: 'name another store with --store (or --state), or stop that process',
     cause,
   });
 }
 
-/** Who says to hold the store at `root`; undefined if nobody does. It may be the trace of a killed process. */
+/** Returns the recorded holder of the store at `root`; undefined if there is none. */
+// A killed process leaves its record, so only the lock decides.
 export async function readHolder(root: string): Promise<Holder | undefined> {
   let text: string;
   try {
@@ -96,7 +96,7 @@ export async function readHolder(root: string): Promise<Holder | undefined> {
     if (typeof pid !== 'number' || typeof socket !== 'string') return undefined;
     return { agent, host, pid, socket };
   } catch {
-    // Not JSON: a process was killed while the disk was full. The lock decides, not this file.
+    // Not JSON: a process was killed while the disk was full.
     return undefined;
   }
 }

@@ -12,29 +12,30 @@ import { type StoreConfig, UnitKind_Value } from '../../gen/lightkeeper/store/v1
 import type { Finding } from '../../gen/lightkeeper/v1/types_pb.ts';
 import { makeDir, removeTree } from '../../host/disk.ts';
 import { DirectoryPackStore } from '../pack/directory-pack-store.ts';
-import { type DecodedFrame, decodeWhole, FrameCache } from '../pack/frame.ts';
+import { type DecodedFrame, decodeVerified, FrameCache } from '../pack/frame.ts';
 import { packFile } from '../pack/pack-bytes.ts';
 import { WorkerPool } from '../workers/worker-pool.ts';
 import { newConfig, readConfig, writeConfig } from './config.ts';
 import { StoreHealth } from './health.ts';
 import { reconcile, stampShards } from './index/reconcile.ts';
 import { breakSeal, sealIndex } from './index/seal.ts';
-import { StoreIndex, type UnitLocation } from './index/store-index.ts';
+import { StoreIndex } from './index/store-index.ts';
+import type { UnitLocation } from './index/unit-locations.ts';
 import { Ownership } from './owner.ts';
 
-/** Decoded frames that are kept for the next reader, in bytes. */
+/** Size of the cache of decoded frames, in bytes. */
 const FRAME_CACHE_BYTES = 12 * 1024 * 1024;
 const INDEX_FOLDER = 'index';
 
-/** How a store is to be opened. */
+/** Options of `Store.open`. */
 export interface OpenOptions {
-  /** Make the store if there is none. */
+  /** Creates the store if there is none. */
   readonly create?: boolean;
-  /** Take no lock and change nothing: the index is a temporary one. */
+  /** Opens the store without a lock and without changes, with a temporary index. */
   readonly readOnly?: boolean;
 }
 
-/** An open store: the packs, the index beside them, and the right to write. */
+/** An open store: its packs, their index and, unless it is read-only, its ownership. */
 export class Store {
   readonly root: string;
   readonly config: StoreConfig;
@@ -69,21 +70,21 @@ export class Store {
   }
 
   /**
-   * Opens the store at `root`. NOT_FOUND if there is none, IN_USE if another process has it, TOO_NEW if it is
-   * of a newer format, DAMAGED if its config is beyond reading.
+   * Opens the store at `root`. NOT_FOUND if there is none, IN_USE if another process has it open, TOO_NEW or TOO_OLD
+   * for another format, DAMAGED if its config cannot be read.
    */
   static async open(root: string, options: OpenOptions = {}): Promise<Store> {
     const read = await readConfig(root);
     if (read === undefined && options.create !== true) {
       throw new LightkeeperError('NOT_FOUND', `Cannot open the store "${root}": there is none`, {
-        hint: 'check --store; a snapshot or "up" makes a new one',
+        hint: 'check --store; a snapshot or "up" creates a new store',
       });
     }
-    if (read === undefined) await refuseForeign(root);
+    if (read === undefined) await refuseForeignFolder(root);
     if (options.readOnly !== true) await makeDir('store:create', root);
     const owner = options.readOnly === true ? undefined : await Ownership.take(root);
     try {
-      // Until the store was ours another process may have made it.
+      // Another process may have created the store before this one owned it.
       return await Store.#openOwned(root, owner, read ?? (await readConfig(root)));
     } catch (error) {
       await owner?.release();
@@ -128,7 +129,7 @@ export class Store {
     return this.#index;
   }
 
-  /** Tells others on which socket this process answers. */
+  /** Publishes the socket on which this process serves AgentService. */
   async listenOn(socket: string): Promise<void> {
     await this.#owner?.listenOn(socket);
   }
@@ -148,7 +149,7 @@ export class Store {
     }
   }
 
-  /** Throws the index away and makes it again from the packs. */
+  /** Removes the index and rebuilds it from the packs. */
   async rebuildIndex(): Promise<void> {
     await this.#index.close();
     this.health.markStale();
@@ -158,12 +159,12 @@ export class Store {
       this.#index = await openIndex(this.#indexPath, this.config.storeId, true);
     }
     this.health.reset();
-    this.health.keepFindings(({ code }) => code === 'config_damaged');
+    this.health.filterFindings(({ code }) => code === 'config_damaged');
     this.dropFrames();
     await reconcile(this);
   }
 
-  /** Registers a reader until the answered function is called: packs it may need are not removed before. */
+  /** Registers a reader, whose packs are not removed. Returns the function that ends it. */
   beginRead(): () => void {
     let end: () => void = () => {};
     const reader = new Promise<void>((resolve) => {
@@ -176,16 +177,16 @@ export class Store {
     };
   }
 
-  /** Waits for the readers that are open now; false if they take longer. */
+  /** Waits until the present readers have ended. Returns false if that takes longer than `timeoutMs`. */
   async readersGone(timeoutMs: number): Promise<boolean> {
-    const present = Promise.all(this.#readers).then(() => true);
+    const ended = Promise.all(this.#readers).then(() => true);
     let timer: NodeJS.Timeout | undefined;
-    const late = new Promise<boolean>((resolve) => {
+    const timeout = new Promise<boolean>((resolve) => {
       timer = setTimeout(() => resolve(false), timeoutMs);
     });
-    const gone = await Promise.race([present, late]);
+    const haveEnded = await Promise.race([ended, timeout]);
     clearTimeout(timer);
-    return gone;
+    return haveEnded;
   }
 
   /** Runs one change of the store at a time, in the order of the calls. */
@@ -219,28 +220,26 @@ export class Store {
     }
   }
 
-  /**
-   * Whether the units of a snapshot can be taken as stored without asking: nothing was ever found missing, or
-   * all of them were looked up since.
-   */
-  async trusts(graphId: string, digest: Uint8Array): Promise<boolean> {
-    if (!(await this.#index.distrusted())) return true;
-    return (await this.#index.wholeDigest(graphId))?.equals(digest) === true;
+  /** Reports whether all units of a graph's newest snapshot are known to be stored. */
+  // They are if no unit was ever found missing, or if all of them were looked up since.
+  async isComplete(graphId: string, digest: Uint8Array): Promise<boolean> {
+    if (!(await this.#index.local.isIncomplete())) return true;
+    return (await this.#index.local.completeDigest(graphId))?.equals(digest) === true;
   }
 
-  /** A unit that should be there is not known. Unless something is known to be missing, the index has lost it. */
+  /** Marks the index as damaged after a needed unit was not in it, unless packs are known to be missing. */
   async suspectIndex(): Promise<void> {
     if (this.readOnly || this.health.lostPacks().length > 0 || this.health.unsoundShards > 0) return;
-    if (!(await this.#index.distrusted())) this.#index.suspect();
+    if (!(await this.#index.local.isIncomplete())) this.#index.markDamaged();
   }
 
-  /** Where a unit is, if a pack that is there and stays holds it. */
+  /** Returns the place of a unit in a whole pack; undefined if there is none. */
   locate(id: Uint8Array): UnitLocation | undefined {
     const location = this.#index.locateSync(id);
     return location === undefined || !this.health.isWhole(location.pack) ? undefined : location;
   }
 
-  /** The file of a pack; DAMAGED if it is not known. */
+  /** Returns the file of a pack. DAMAGED if the pack is not in the index. */
   async packPath(pack: number): Promise<string> {
     const record = await this.#index.pack(pack);
     if (record === undefined)
@@ -248,9 +247,9 @@ export class Store {
     return packFile(this.packs.reference(hex(record.packId)));
   }
 
-  /** Bytes of a unit; DAMAGED if no pack has it. They are a view that must not be written to. */
+  /** Returns the bytes of a unit, which must not be written to. DAMAGED if no pack contains it. */
   async readUnit(id: Uint8Array, kind: UnitKind_Value): Promise<Buffer> {
-    // A condemned pack may still be read: its file goes only when its readers have gone.
+    // A condemned pack can be read: its file is removed only after its readers have ended.
     const location = this.#index.locateSync(id);
     if (location === undefined) {
       await this.suspectIndex();
@@ -260,10 +259,10 @@ export class Store {
     const frame = await this.#frame(location);
     const start = frame.starts[location.place];
     const length = frame.parsed.header.unitLengths[location.place];
-    const there = frame.parsed.header.unitIds
+    const found = frame.parsed.header.unitIds
       .subarray(location.place * UNIT_ID_BYTES)
       .subarray(0, UNIT_ID_BYTES);
-    if (start === undefined || length === undefined || !sameBytes(there, id)) throw missingUnit(id);
+    if (start === undefined || length === undefined || !sameBytes(found, id)) throw missingUnit(id);
     return frame.bytes.subarray(start, start + length);
   }
 
@@ -282,17 +281,18 @@ export class Store {
           ? new LightkeeperError('DAMAGED', error.message, { hint: error.hint, cause: error })
           : error;
       });
-    const frame = decodeWhole(bytes);
+    const frame = decodeVerified(bytes);
     this.#frames.put(key, frame);
     return frame;
   }
 
-  /** Forgets decoded frames: after packs were removed their numbers may mean others. */
+  /** Clears the cache of decoded frames. To be called when packs are removed. */
+  // Their numbers may be given to other packs.
   dropFrames(): void {
     this.#frames.clear();
   }
 
-  /** The units of a file, in order, a piece of the list at a time. */
+  /** Yields the units of a file in order, one list piece at a time. */
   async *units(root: ListRoot | undefined): AsyncIterable<readonly NodeRef[]> {
     if (root === undefined) return;
     yield* this.#walk(root.entries, root.depth);
@@ -312,7 +312,7 @@ export class Store {
     }
   }
 
-  /** The files of a snapshot, in order of their paths. */
+  /** Yields the files of a snapshot in the order of their paths. */
   async *files(root: ListRoot | undefined): AsyncIterable<FileEntry> {
     if (root === undefined) return;
     let last = '';
@@ -327,18 +327,18 @@ export class Store {
   }
 }
 
-/** The error of a unit that is needed and that no pack has. */
+/** Returns the error of a unit that no pack contains. */
 export function missingUnit(id: Uint8Array): LightkeeperError {
-  return new LightkeeperError('DAMAGED', `Cannot read unit ${hex(id).slice(0, 16)}…: no pack has it`, {
-    hint: 'run lightkeeper verify to see what is concerned, then lightkeeper repair',
+  return new LightkeeperError('DAMAGED', `Cannot read unit ${hex(id).slice(0, 16)}…: no pack contains it`, {
+    hint: 'run lightkeeper verify to see which snapshots need it, then lightkeeper repair',
   });
 }
 
-/** A folder for the index of a store that cannot be written to. */
+/** Creates a folder for the index of a store that is open read-only. */
 async function temporaryIndex(): Promise<string> {
   return await mkdtemp(join(tmpdir(), 'lightkeeper-index-')).catch((error: unknown) => {
-    throw new LightkeeperError('IO', `Cannot make an index in "${tmpdir()}": ${String(error)}`, {
-      hint: 'set TMPDIR to a folder that this user may write to',
+    throw new LightkeeperError('IO', `Cannot create an index in "${tmpdir()}": ${String(error)}`, {
+      hint: 'set TMPDIR to a folder that this user can write to',
       cause: error,
     });
   });
@@ -350,11 +350,11 @@ async function openIndex(path: string, storeId: Uint8Array, mayRebuild: boolean)
   } catch (error) {
     if (!mayRebuild || !(error instanceof LightkeeperError) || error.code !== 'DAMAGED') throw error;
     await removeTree('store:index:clear', path);
-    return await StoreIndex.open(path, storeId).catch((again: unknown) => {
-      // What is new cannot be damaged: it is the disk that says no.
-      const isNew = again instanceof LightkeeperError && again.code === 'DAMAGED';
-      const under = isNew && again.cause instanceof Error ? again.cause.cause : again;
-      throw ioError('open', path, under);
+    return await StoreIndex.open(path, storeId).catch((second: unknown) => {
+      // A new index cannot be damaged, so the cause is the disk.
+      const isDamaged = second instanceof LightkeeperError && second.code === 'DAMAGED';
+      const cause = isDamaged && second.cause instanceof Error ? second.cause.cause : second;
+      throw ioError('open', path, cause);
     });
   }
 }
@@ -362,24 +362,24 @@ async function openIndex(path: string, storeId: Uint8Array, mayRebuild: boolean)
 function configFindings(bad: readonly string[]): Finding[] {
   return bad.map((name) =>
     errorFinding('config_damaged', name, {
-      message: 'one copy of the store config is missing or damaged; the other one is used',
+      message: 'one copy of the store config is missing or damaged; the other copy is used',
       hint: 'run lightkeeper repair',
     }),
   );
 }
 
-/** A folder with other things in it is not made a store. */
-async function refuseForeign(root: string): Promise<void> {
+/** Throws if a store cannot be created at `root`: it is no folder, or it holds other files. */
+async function refuseForeignFolder(root: string): Promise<void> {
   let names: string[];
   try {
     const link = (await lstat(root)).isSymbolicLink();
-    const there = await stat(root).catch((error: unknown) => {
+    const found = await stat(root).catch((error: unknown) => {
       if (link && systemCode(error) === 'ENOENT') return undefined;
       throw error;
     });
-    if (there?.isDirectory() !== true) {
-      const state = there === undefined ? 'it is a symlink that leads nowhere' : 'it is not a folder';
-      throw new LightkeeperError('INVALID_ARGUMENT', `Cannot make a store of "${root}": ${state}`, {
+    if (found?.isDirectory() !== true) {
+      const state = found === undefined ? 'it is a symlink to a missing target' : 'it is not a folder';
+      throw new LightkeeperError('INVALID_ARGUMENT', `Cannot create a store in "${root}": ${state}`, {
         hint: 'name another path with --store',
       });
     }
@@ -393,7 +393,7 @@ async function refuseForeign(root: string): Promise<void> {
       'DAMAGED',
       `Cannot open the store "${root}": both copies of its config are missing`,
       {
-        hint: 'run lightkeeper repair: the packs hold all that the config says',
+        hint: 'run lightkeeper repair: it restores the config from the packs',
       },
     );
   }
@@ -401,7 +401,7 @@ async function refuseForeign(root: string): Promise<void> {
     (name) => !['owner', 'tmp', 'index', 'lost+found'].includes(name) && !name.startsWith('.new-'),
   );
   if (foreign.length > 0) {
-    throw new LightkeeperError('REFUSED', `Cannot make a store of "${root}": it holds other files`, {
+    throw new LightkeeperError('REFUSED', `Cannot create a store in "${root}": it holds other files`, {
       hint: 'name an empty or absent folder with --store',
     });
   }

@@ -20,47 +20,15 @@ import {
 } from '../../gen/lightkeeper/store/v1/manifest_pb.ts';
 import { PackKind_Value, UnitKind_Value } from '../../gen/lightkeeper/store/v1/pack_pb.ts';
 import { PACK_BYTES } from '../pack/format.ts';
-import {
-  decodeRoom,
-  encodeFrame,
-  FRAME_RAW_BYTES,
-  FRAME_UNITS_MAX,
-  frameCap,
-  proveFrame,
-} from '../pack/frame.ts';
-import { type FrameDescription, PackWriter, type PublishedPack } from '../pack/writer.ts';
+import { PackWriter, type PublishedPack } from '../pack/writer.ts';
 import { recordKey } from './index/keys.ts';
 import { enterAnnotation } from './index/reconcile.ts';
 import type { IndexBatch } from './index/store-index.ts';
+import { annotationFrame, type EncodedFrame, MetaWriter } from './meta-writer.ts';
 import type { Store } from './store.ts';
 
-/** Packs that may be on their way to the disk while the next one is written. */
+/** Most packs that are published while the next one is written. */
 const PUBLISHING_MAX = 2;
-/** Manifests, positions or annotations of one frame. */
-const RECORDS_PER_FRAME = 1000;
-const META_FRAME_RAW_BYTES = FRAME_RAW_BYTES / 4;
-
-/** A frame in memory with what a pack must know of it. */
-export interface ReadyFrame extends FrameDescription {
-  readonly bytes: Uint8Array;
-}
-
-/** Encodes units as one frame and proves that it decodes to them. */
-export function readyFrame(
-  kind: UnitKind_Value,
-  units: readonly Uint8Array[],
-  ids: readonly Uint8Array[],
-  options: { raw?: boolean; bulk?: boolean } = {},
-): ReadyFrame {
-  const bytes = Buffer.concat(units);
-  const lengths = units.map((unit) => unit.length);
-  const content = { kind, ids: Buffer.concat(ids), lengths, bytes, ...options };
-  const out = Buffer.alloc(frameCap(units.length, bytes.length));
-  const { length, codec } = encodeFrame(out, content);
-  const frame = out.subarray(0, length);
-  proveFrame(frame, decodeRoom(bytes.length).room);
-  return { kind, ids: content.ids, lengths, codec, bytes: frame };
-}
 
 /** A fact about the snapshot whose manifest has this digest. */
 export interface SnapshotFact {
@@ -68,33 +36,33 @@ export interface SnapshotFact {
   readonly fact: Fact;
 }
 
-/**
- * One change of a store: new data frames, new list pieces, then a commit that publishes a snapshot, or records
- * alone. Only one is open at a time (`Store.exclusively`).
- */
+/** One change of a store: new data frames and list pieces, then a commit of a snapshot or of records alone. */
+// Only one is open at a time (`Store.exclusively`).
 export class Transaction {
   readonly #store: Store;
   #data: PackWriter | undefined;
-  #meta: PackWriter | undefined;
+  readonly #meta: MetaWriter;
   readonly #publishing = new Set<Promise<void>>();
-  /** Units that are on their way: claimed by a worker, or in a pack that the index does not know yet. */
+  /** Ids of units that the index does not contain yet: claimed by a worker, or in an unpublished pack. */
   readonly #pending = new Set<string>();
-  readonly #pieces = new Map<UnitKind_Value, { units: Buffer[]; ids: Buffer[]; bytes: number }>();
   #appending: Promise<void> = Promise.resolve();
   #failure: unknown;
-  /** A pack was on its way to its name: should this fail, it may be there without the index knowing it. */
-  #published = false;
+  /** Whether a pack has begun to be published. After a failure it may exist without being in the index. */
+  #hasPublished = false;
   /** Names of the packs that this change has written. */
   readonly written = new Set<string>();
+  /** Bytes of the published data packs. */
   storedBytes = 0;
+  /** Original bytes of the new units. */
   newBytes = 0;
   newUnits = 0;
 
   private constructor(store: Store) {
     this.#store = store;
+    this.#meta = new MetaWriter(store.packs, store.config.storeId);
   }
 
-  /** Runs one transaction; if `run` rejects, nothing that it has not published stays. */
+  /** Runs one transaction. If `run` rejects, discards what it has not published. */
   static async run<T>(store: Store, run: (transaction: Transaction) => Promise<T>): Promise<T> {
     const transaction = new Transaction(store);
     try {
@@ -107,10 +75,8 @@ export class Transaction {
 
   // ----- units of file bytes -----
 
-  /**
-   * Which of these units are new, one byte each. The caller stores the new ones; from now on nobody else is
-   * told that they are.
-   */
+  /** Claims the new ones of these units for the caller, who stores them. Returns one byte for each: 1 if it is new. */
+  // A claimed unit is new for no later caller.
   async claim(ids: Uint8Array): Promise<Uint8Array> {
     const count = ids.length / UNIT_ID_BYTES;
     const all = Buffer.from(ids.buffer, ids.byteOffset, ids.byteLength);
@@ -134,15 +100,15 @@ export class Transaction {
     return fresh;
   }
 
-  /** Appends a proven frame of new units; resolves when the bytes are handed to the disk. */
-  async append(frame: ReadyFrame): Promise<void> {
-    const mine = this.#appending.then(() => this.#append(frame));
-    // The next one waits for this one, whether or not it works; who called is told.
-    this.#appending = mine.catch(() => {});
-    await mine;
+  /** Appends a proven frame of new units. Resolves when its bytes have been written. */
+  async append(frame: EncodedFrame): Promise<void> {
+    const appending = this.#appending.then(() => this.#append(frame));
+    // The next frame waits for this one even if it fails; the caller receives the error.
+    this.#appending = appending.catch(() => {});
+    await appending;
   }
 
-  async #append(frame: ReadyFrame): Promise<void> {
+  async #append(frame: EncodedFrame): Promise<void> {
     if (this.#failure !== undefined) throw this.#failure;
     this.#data ??= await PackWriter.begin(this.#store.packs, PackKind_Value.DATA, this.#store.config.storeId);
     await this.#data.append(frame.bytes, frame);
@@ -165,13 +131,13 @@ export class Transaction {
   }
 
   async #publish(writer: PackWriter): Promise<void> {
-    this.#published = true;
+    this.#hasPublished = true;
     const pack = await writer.publish();
     this.storedBytes += pack.size;
     const batch = this.#store.index.batch();
     const number = await this.#enter(pack, batch);
     await this.#store.index.write('index:pack', batch);
-    await this.#found(number);
+    await this.#markRecovered(number);
     for (const frame of pack.frames) {
       const ids = Buffer.from(frame.unitIds);
       for (let at = 0; at < ids.length; at += UNIT_ID_BYTES) {
@@ -180,10 +146,9 @@ export class Transaction {
     }
   }
 
-  /**
-   * Enters a pack; `last` takes what makes it known. Until that is written, a reader of the packs enters it
-   * again with all that it says: so `last` must hold everything that the pack adds to other entries.
-   */
+  /** Enters a pack into the index; its own record goes into the batch `last`. Returns the number of the pack. */
+  // Until `last` is written, `reconcile` enters the pack again with all its content: so `last` must contain
+  // everything that the pack adds to other entries.
   async #enter(pack: PublishedPack, last: IndexBatch): Promise<number> {
     const { packId, kind, frames } = pack;
     this.written.add(packId.toString('hex'));
@@ -191,8 +156,8 @@ export class Transaction {
     return await this.#store.index.enterPack({ packId, kind, size: BigInt(pack.size) }, frames, last);
   }
 
-  /** A pack that was missing or damaged is there again if it has just been written. */
-  async #found(pack: number): Promise<void> {
+  /** Marks a pack that was missing or damaged as recovered, because it has just been written. */
+  async #markRecovered(pack: number): Promise<void> {
     if (!this.#store.health.isLost(pack)) return;
     this.#store.health.pack(pack, 'recover');
     await this.#store.index.setLost(pack, false);
@@ -200,52 +165,24 @@ export class Transaction {
 
   // ----- list pieces -----
 
-  /** Adds a piece of a list unless it is stored already; answers its id. */
+  /** Adds a piece of a list unless it is stored already. Returns its id. */
   readonly addPiece = (kind: UnitKind_Value, piece: Buffer): Buffer => {
     const id = unitId(kind, piece);
     const name = id.toString('latin1');
     if (this.#pending.has(name) || this.#store.locate(id) !== undefined) return id;
     this.#pending.add(name);
-    const open = this.#pieces.get(kind) ?? { units: [], ids: [], bytes: 0 };
-    this.#pieces.set(kind, open);
-    open.units.push(piece);
-    open.ids.push(id);
-    open.bytes += piece.length;
+    this.#meta.addPiece(kind, piece, id);
     return id;
   };
 
-  /** Writes list pieces that have gathered, if they make a frame; call it now and then. */
-  async flushPieces(all = false): Promise<void> {
-    for (const [kind, open] of this.#pieces) {
-      if (!all && open.bytes < META_FRAME_RAW_BYTES && open.units.length < FRAME_UNITS_MAX / 2) continue;
-      this.#pieces.delete(kind);
-      for (let from = 0; from < open.units.length; ) {
-        let to = from;
-        for (
-          let bytes = 0;
-          to < open.units.length && bytes < META_FRAME_RAW_BYTES && to - from < FRAME_UNITS_MAX;
-          to++
-        ) {
-          bytes += (open.units[to] as Buffer).length;
-        }
-        // Ids do not compress: no effort is spent on trying.
-        const options = { bulk: kind === UnitKind_Value.LIST };
-        await this.#appendMeta(
-          readyFrame(kind, open.units.slice(from, to), open.ids.slice(from, to), options),
-        );
-        from = to;
-      }
-    }
-  }
-
-  async #appendMeta(frame: ReadyFrame): Promise<void> {
-    this.#meta ??= await PackWriter.begin(this.#store.packs, PackKind_Value.META, this.#store.config.storeId);
-    await this.#meta.append(frame.bytes, frame);
+  /** Writes the list pieces of each kind that fill a frame. To be called between additions. */
+  async flushPieces(): Promise<void> {
+    await this.#meta.flushPieces();
   }
 
   // ----- commit -----
 
-  /** Makes all data durable and known to the index. A commit does this by itself. */
+  /** Publishes all data packs and enters them into the index. A commit does this by itself. */
   async settleData(): Promise<void> {
     await this.#appending;
     await this.#sealData();
@@ -253,10 +190,8 @@ export class Transaction {
     if (this.#failure !== undefined) throw this.#failure;
   }
 
-  /**
-   * Commits a snapshot. Data is durable and indexed before; then the meta pack with the manifest is published,
-   * which is the commit; then the index learns of it.
-   */
+  /** Commits a snapshot. Returns its state. */
+  // Data is durable and indexed first. Publishing the meta pack with the manifest is the commit. The index follows.
   async commit(
     manifest: Manifest,
     options: {
@@ -267,13 +202,13 @@ export class Transaction {
     },
   ): Promise<StoredSnapshot> {
     await this.settleData();
-    await this.flushPieces(true);
+    await this.#meta.flushPieces({ all: true });
     const bytes = toBinary(ManifestSchema, manifest);
     const digest = sha256(bytes);
     const position = positionEntry(manifest, digest);
-    await this.#appendMeta(recordFrame(UnitKind_Value.MANIFEST, [bytes]));
+    await this.#meta.appendRecords(UnitKind_Value.MANIFEST, [bytes]);
     if (manifest.sequence > 0n) {
-      await this.#appendMeta(recordFrame(UnitKind_Value.POSITION, [toBinary(PositionEntrySchema, position)]));
+      await this.#meta.appendRecords(UnitKind_Value.POSITION, [toBinary(PositionEntrySchema, position)]);
     }
     let counter = await this.#store.index.counter();
     const about = { storeId: this.#store.config.storeId, digest, at: timestampFromMs(options.nowMs) };
@@ -284,7 +219,7 @@ export class Transaction {
     if (Object.keys(tags).length > 0) {
       const fact = { case: 'tagged' as const, value: { tags } };
       const tagged = create(AnnotationSchema, { ...about, counter: ++counter, fact });
-      await this.#appendMeta(annotationFrame(tagged));
+      await this.#meta.append(annotationFrame(tagged));
       addAnnotation(record, tagged);
     }
     counter += 1n;
@@ -298,17 +233,13 @@ export class Transaction {
     return snapshotState(record, this.#store.config.storeId) as StoredSnapshot;
   }
 
-  /** Appends the record of what the snapshot cost. It includes its own length, which no value of it changes. */
+  /** Appends the annotation of what the snapshot took to make. Its stored bytes include its own frame. */
   async #appendMeasured(annotation: Annotation, measured: Measured, record: SnapshotRecord): Promise<void> {
-    // Not 0: proto3 leaves a zero out, and the record would be shorter.
+    // The length of the frame must not depend on the value. Not 0, because proto3 leaves a zero out.
     measured.storedBytes = 1n;
     annotation.fact = { case: 'measured', value: measured };
-    const draft = annotationFrame(annotation);
-    const meta = must(this.#meta, 'a meta pack');
-    measured.storedBytes = BigInt(
-      this.storedBytes + meta.sizeWith([{ frame: draft, length: draft.bytes.length }]),
-    );
-    await this.#appendMeta(annotationFrame(annotation));
+    measured.storedBytes = BigInt(this.storedBytes + this.#meta.sizeWith(annotationFrame(annotation)));
+    await this.#meta.append(annotationFrame(annotation));
     addAnnotation(record, annotation);
   }
 
@@ -328,22 +259,20 @@ export class Transaction {
     if (manifest.sequence > 0n) index.putHead(batch, position);
     more?.(batch, record.digest);
     await index.commit('index:commit', batch);
-    await this.#found(number);
+    await this.#markRecovered(number);
   }
 
   async #publishMeta(): Promise<PublishedPack> {
-    const writer = must(this.#meta, 'a meta pack');
-    this.#meta = undefined;
-    this.#published = true;
-    const pack = await writer.publish();
+    this.#hasPublished = true;
+    const pack = await this.#meta.publish();
     this.#pending.clear();
     return pack;
   }
 
-  /** Commits facts about snapshots. They are durable when this returns the records with them, in order. */
+  /** Commits facts about snapshots durably. Returns the records with them, in the same order. */
   async commitFacts(facts: readonly SnapshotFact[], nowMs: number): Promise<SnapshotRecord[]> {
     await this.settleData();
-    await this.flushPieces(true);
+    await this.#meta.flushPieces({ all: true });
     const { storeId } = this.#store.config;
     const at = timestampFromMs(nowMs);
     let counter = await this.#store.index.counter();
@@ -351,12 +280,10 @@ export class Transaction {
       counter += 1n;
       return create(AnnotationSchema, { storeId, counter, digest, at, fact });
     });
-    for (let from = 0; from < annotations.length; from += RECORDS_PER_FRAME) {
-      const bytes = annotations
-        .slice(from, from + RECORDS_PER_FRAME)
-        .map((annotation) => toBinary(AnnotationSchema, annotation));
-      await this.#appendMeta(recordFrame(UnitKind_Value.ANNOTATION, bytes));
-    }
+    await this.#meta.appendRecords(
+      UnitKind_Value.ANNOTATION,
+      annotations.map((annotation) => toBinary(AnnotationSchema, annotation)),
+    );
     const pack = await this.#publishMeta();
     const index = this.#store.index;
     const last = index.batch();
@@ -369,58 +296,36 @@ export class Transaction {
     const number = await this.#enter(pack, last);
     await index.raiseCounter(last, counter);
     await index.commit('index:annotate', last);
-    await this.#found(number);
+    await this.#markRecovered(number);
     return records;
   }
 
-  /** Publishes what has gathered as it is, without a snapshot. */
+  /** Publishes the gathered units and these records, without a snapshot. */
   async finishRepack(records: { kind: UnitKind_Value; units: Uint8Array[] }[]): Promise<void> {
     await this.settleData();
-    await this.flushPieces(true);
-    for (const { kind, units } of records) {
-      for (let from = 0; from < units.length; from += RECORDS_PER_FRAME) {
-        await this.#appendMeta(recordFrame(kind, units.slice(from, from + RECORDS_PER_FRAME)));
-      }
-    }
-    if (this.#meta !== undefined) await this.#finishMeta();
-  }
-
-  async #finishMeta(): Promise<void> {
+    await this.#meta.flushPieces({ all: true });
+    for (const { kind, units } of records) await this.#meta.appendRecords(kind, units);
+    if (this.#meta.isEmpty) return;
     const pack = await this.#publishMeta();
     const batch = this.#store.index.batch();
     const number = await this.#enter(pack, batch);
     await this.#store.index.write('index:pack', batch);
-    await this.#found(number);
+    await this.#markRecovered(number);
   }
 
-  /** Throws away what has not been published. */
+  /** Discards what has not been published. */
   async abandon(): Promise<void> {
-    if (this.#published) this.#store.health.markStale();
+    if (this.#hasPublished) this.#store.health.markStale();
     await this.#appending;
     await Promise.allSettled(this.#publishing);
-    const open = [this.#data, this.#meta];
+    const data = this.#data;
     this.#data = undefined;
-    this.#meta = undefined;
-    for (const writer of open) await writer?.discard();
+    await data?.discard();
+    await this.#meta.discard();
   }
 }
 
-function recordFrame(kind: UnitKind_Value, units: readonly Uint8Array[]): ReadyFrame {
-  return readyFrame(
-    kind,
-    units,
-    units.map((unit) => unitId(kind, unit)),
-  );
-}
-
-function annotationFrame(annotation: Annotation): ReadyFrame {
-  const bytes = toBinary(AnnotationSchema, annotation);
-  return readyFrame(UnitKind_Value.ANNOTATION, [bytes], [unitId(UnitKind_Value.ANNOTATION, bytes)], {
-    raw: true,
-  });
-}
-
-/** Whether two lists of files are the same. */
+/** Reports whether two manifests list the same files. */
 export function sameFiles(a: Manifest, b: Manifest): boolean {
   return (
     a.files !== undefined &&

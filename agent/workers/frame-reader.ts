@@ -1,6 +1,6 @@
 import { must } from '../../core/assert.ts';
 import { LightkeeperError } from '../../core/errors.ts';
-import { type DecodedFrame, decodeWhole } from '../pack/frame.ts';
+import { type DecodedFrame, decodeVerified } from '../pack/frame.ts';
 import type { WorkBuffers } from './work-buffers.ts';
 
 /** Decoded frames that are cached: units of one file may alternate between some of them. */
@@ -64,7 +64,7 @@ export class FrameReader {
       return cached.frame;
     }
     let memory = this.#frames.length < CACHED_FRAMES ? this.#idle.pop() : this.#frames.shift()?.memory;
-    const frame = decodeWhole(this.#buffers.readPack(path, offset, length), (bytes) => {
+    const frame = decodeVerified(this.#buffers.readPack(path, offset, length), (bytes) => {
       if (memory === undefined || memory.length < bytes)
         memory = Buffer.allocUnsafeSlow(Math.ceil(bytes * GROWTH));
       return memory.subarray(0, bytes);

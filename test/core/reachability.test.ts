@@ -1,12 +1,12 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import fc from 'fast-check';
-import { LiveUnits, type PackLife, planPacks } from '../../core/reachability.ts';
+import { LiveUnits, type PackUsage, planPacks } from '../../core/reachability.ts';
 
 const MIB = 1024 * 1024;
 
 /** A pack of ten units and 10 MiB, so many of them alive. */
-function pack(id: number, live: number, more: Partial<PackLife> = {}): PackLife {
+function pack(id: number, live: number, more: Partial<PackUsage> = {}): PackUsage {
   return {
     pack: id,
     packId: `pack ${id}`,
@@ -20,7 +20,7 @@ function pack(id: number, live: number, more: Partial<PackLife> = {}): PackLife 
   };
 }
 
-const numbers = (lives: readonly PackLife[]) => lives.map((life) => life.pack).sort((a, b) => a - b);
+const numbers = (lives: readonly PackUsage[]) => lives.map((life) => life.pack).sort((a, b) => a - b);
 
 describe('the plan for packs', () => {
   it('drops exactly the packs without a live unit', () => {

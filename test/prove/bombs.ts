@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { crc32 } from 'node:zlib';
 import { parsePackFooter } from '../../agent/pack/format.ts';
-import { decodeFrame, decodeRoom, parseFrame } from '../../agent/pack/frame.ts';
+import { allocateDecodeBuffer, decodeFrame, parseFrame } from '../../agent/pack/frame.ts';
 import { compressedCap, compressInto } from '../../agent/pack/zstd.ts';
 import { LightkeeperError } from '../../core/errors.ts';
 import { parseAnnotation, parseFileList, parseManifest } from '../../core/manifest.ts';
@@ -71,7 +71,7 @@ function frameThatClaims(length: number, body: Buffer, codec: number): Buffer {
 
 function readFrame(frame: Buffer): void {
   const parsed = parseFrame(frame);
-  decodeFrame(parsed, decodeRoom(parsed.decodedLength).decoded);
+  decodeFrame(parsed, allocateDecodeBuffer(parsed.decodedLength).decoded);
 }
 
 const ZEROS = Buffer.alloc(64 * 1024 * 1024);

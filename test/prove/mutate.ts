@@ -7,10 +7,10 @@ import { toJson } from '@bufbuild/protobuf';
 import { type AgentClient, withStore } from '../../agent/main.ts';
 import { DirectoryPackStore } from '../../agent/pack/directory-pack-store.ts';
 import { parsePackFooter, parsePackHeader, parsePackTrailer, STORE_FORMAT } from '../../agent/pack/format.ts';
-import { decodeFrame, decodeRoom, parseFrame, unitsThatDiffer } from '../../agent/pack/frame.ts';
+import { allocateDecodeBuffer, decodeFrame, findDamagedUnits, parseFrame } from '../../agent/pack/frame.ts';
 import { PackBytes } from '../../agent/pack/pack-bytes.ts';
 import { readFrameUnits, readPackTable } from '../../agent/pack/reader.ts';
-import { goodFrames, verifyPack } from '../../agent/pack/verify-pack.ts';
+import { intactFrames, verifyPack } from '../../agent/pack/verify-pack.ts';
 import { fileView, snapshotView, summaryView } from '../../agent/snapshots/views.ts';
 import { readConfig } from '../../agent/store/config.ts';
 import { recordKey } from '../../agent/store/index/keys.ts';
@@ -227,10 +227,10 @@ function breakFrame(draw: Random, corpus: Corpus): void {
         : sealFrame(header, mutateBytes(draw, body, corpus.frames));
   const parsed = typed(() => parseFrame(bytes));
   if (parsed === undefined) return;
-  const { room, decoded } = decodeRoom(parsed.decodedLength);
+  const { buffer, decoded } = allocateDecodeBuffer(parsed.decodedLength);
   const wrong = typed(() => {
     decodeFrame(parsed, decoded);
-    return new Set(unitsThatDiffer(parsed, room));
+    return new Set(findDamagedUnits(parsed, buffer));
   });
   if (wrong === undefined) return;
   let at = 0;
@@ -257,7 +257,7 @@ function breakPack(draw: Random, corpus: Corpus): void {
   if (!reseal) assert.equal(report.state === 'whole', bytes.equals(sound), 'a change is seen');
   const pack = PackBytes.open({ file: path });
   try {
-    for (const { kind, ids, units } of goodFrames(pack))
+    for (const { kind, ids, units } of intactFrames(pack))
       for (const [i, unit] of units.entries())
         assert.equal(unitId(kind, unit).toString('hex'), ids[i], 'what is salvaged is what its id says');
   } finally {

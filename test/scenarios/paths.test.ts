@@ -147,7 +147,7 @@ describe('paths', { concurrency: 3 }, () => {
         ['file/below', 1, /ENOTDIR/],
         ['foreign', 4, /it holds other files/],
         ['looks like one', 1, /config are missing/],
-        ['dangling', 2, /symlink that leads nowhere/],
+        ['dangling', 2, /symlink to a missing target/],
         ['ring', 1, /ELOOP/],
       ] as const) {
         const ended = await lightkeeper([nextCommand(), '--dir', dir, '--store', join(place, store)]);

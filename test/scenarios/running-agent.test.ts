@@ -230,7 +230,7 @@ describe('a running agent', { concurrency: 5 }, () => {
       agent.kill('SIGSTOP');
       const ended = await subject.run(['list']);
       agent.kill('SIGCONT');
-      const error = new RegExp(`process ${agent.pid} on .* does not answer`);
+      const error = new RegExp(`process ${agent.pid} on .* does not respond`);
       assertRefused(ended, { code: 4, error, hint: new RegExp(`process ${agent.pid}`) });
       assert.ok(ended.ms < 20_000);
       assert.equal((await agent.stop()).code, 0);

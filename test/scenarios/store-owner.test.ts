@@ -106,7 +106,7 @@ describe('the owner of a store', { concurrency: 2 }, () => {
         assertRefused(ended, {
           code: 4,
           error: new RegExp(`process ${agent.pid} on`),
-          hint: /socket.*does not answer/,
+          hint: /socket.*cannot be reached/,
         });
       }
       assert.equal((await agent.stop()).code, 0);

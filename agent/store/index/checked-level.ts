@@ -1,10 +1,11 @@
 import type { Level } from 'level';
 import { ioCode, ioError, LightkeeperError, systemCode } from '../../../core/errors.ts';
+import { effect } from '../../../host/disk.ts';
 
 /** LevelDB with bytes as keys and values. */
 export type Db = Level<Buffer, Buffer>;
 
-/** Which keys to go over. */
+/** A range of keys to iterate over. */
 export interface Range {
   readonly gte?: Buffer;
   readonly lt?: Buffer;
@@ -16,7 +17,8 @@ const CHECK_BYTES = 4;
 const FNV_BASIS = 0x811c9dc5;
 const FNV_PRIME = 0x01000193;
 
-/** FNV-1a: every step can be undone, so no change of a single byte goes unseen. */
+/** Returns the FNV-1a hash of a key and its value. */
+// Every step of it is invertible, so it detects any change of a single byte.
 function checksum(key: Uint8Array, value: Uint8Array): number {
   let hash = FNV_BASIS;
   for (let i = 0; i < key.length; i++) hash = Math.imul(hash ^ (key[i] as number), FNV_PRIME);
@@ -24,10 +26,8 @@ function checksum(key: Uint8Array, value: Uint8Array): number {
   return hash >>> 0;
 }
 
-/**
- * Whether LevelDB failed on its own files: they are not what it wrote, not all there, or not to be read. A full
- * disk or a missing right is something else.
- */
+/** Reports whether LevelDB failed because its files are damaged, missing or unreadable. */
+// A full disk or a missing permission is no damage.
 export function isDamage(error: unknown): boolean {
   const code = systemCode(error);
   if (code !== 'LEVEL_IO_ERROR') return code === 'LEVEL_CORRUPTION' || code === 'LEVEL_INVALID_ARGUMENT';
@@ -35,8 +35,8 @@ export function isDamage(error: unknown): boolean {
   return io === undefined || io === 'EIO';
 }
 
-/** Writes that become durable together. */
-export class TableBatch {
+/** A batch of writes that become durable together, each value with a checksum. */
+export class CheckedBatch {
   readonly #batch: Extract<ReturnType<Db['batch']>, { write: unknown }>;
 
   constructor(db: Db) {
@@ -67,12 +67,20 @@ export class TableBatch {
   }
 }
 
-/**
- * LevelDB, with a checksum of each entry: LevelDB has them too, but does not look at them when it reads, and an
- * entry that points to another unit would have live data removed. It finds damage only when it needs the bytes:
- * then `damaged` is set, and whoever has the index makes it again.
- */
-export class Table {
+/** Writes a batch as a labelled effect. With `sync` it survives a power loss when this returns. */
+export async function writeBatch(
+  label: string,
+  batch: CheckedBatch,
+  options: { sync?: boolean } = {},
+): Promise<void> {
+  await effect({ label, op: 'other', path: 'index' }, () => batch.write(options));
+}
+
+/** A LevelDB database with a checksum of each entry, verified at every read. */
+// LevelDB has checksums too, but does not verify them when it reads; and an entry that points to another unit would
+// lead to the removal of live data.
+export class CheckedLevel {
+  /** Whether a read found damage. The owner of the store then rebuilds the index. */
   damaged = false;
   readonly #db: Db;
 
@@ -80,8 +88,8 @@ export class Table {
     this.#db = db;
   }
 
-  batch(): TableBatch {
-    return new TableBatch(this.#db);
+  batch(): CheckedBatch {
+    return new CheckedBatch(this.#db);
   }
 
   async close(): Promise<void> {
@@ -89,12 +97,12 @@ export class Table {
   }
 
   async get(key: Buffer): Promise<Buffer | undefined> {
-    return this.#opened(key, await this.#db.get(key).catch((error: unknown) => this.#failed(error)));
+    return this.#verified(key, await this.#db.get(key).catch((error: unknown) => this.#fail(error)));
   }
 
   async getMany(keys: Buffer[]): Promise<(Buffer | undefined)[]> {
-    const values = await this.#db.getMany(keys).catch((error: unknown) => this.#failed(error));
-    return values.map((value, i) => this.#opened(keys[i] as Buffer, value));
+    const values = await this.#db.getMany(keys).catch((error: unknown) => this.#fail(error));
+    return values.map((value, i) => this.#verified(keys[i] as Buffer, value));
   }
 
   getSync(key: Buffer): Buffer | undefined {
@@ -102,9 +110,9 @@ export class Table {
     try {
       value = this.#db.getSync(key);
     } catch (error) {
-      this.#failed(error);
+      this.#fail(error);
     }
-    return this.#opened(key, value);
+    return this.#verified(key, value);
   }
 
   async *keys(range: Range): AsyncGenerator<Buffer> {
@@ -125,10 +133,10 @@ export class Table {
     const entries = this.#db.iterator({ ...range });
     try {
       for (;;) {
-        const entry = await entries.next().catch((error: unknown) => this.#failed(error));
+        const entry = await entries.next().catch((error: unknown) => this.#fail(error));
         if (entry === undefined) return;
         const [key, sealed] = entry;
-        const value = this.#opened(key, sealed);
+        const value = this.#verified(key, sealed);
         if (value !== undefined) yield [key, value];
       }
     } finally {
@@ -136,17 +144,17 @@ export class Table {
     }
   }
 
-  /** A value without its checksum, which must hold. */
-  #opened(key: Buffer, sealed: Buffer | undefined): Buffer | undefined {
+  /** Verifies a stored value. Returns it without its checksum. */
+  #verified(key: Buffer, sealed: Buffer | undefined): Buffer | undefined {
     if (sealed === undefined) return undefined;
     const end = sealed.length - CHECK_BYTES;
     const value = sealed.subarray(0, Math.max(0, end));
     if (end < 0 || sealed.readUInt32LE(end) !== checksum(key, value))
-      this.#damage('a checksum does not hold');
+      this.#damage('a checksum does not match');
     return value;
   }
 
-  #failed(error: unknown): never {
+  #fail(error: unknown): never {
     if (!isDamage(error)) throw ioError('read', 'the index', error);
     this.#damage(String(error), error);
   }
@@ -154,7 +162,7 @@ export class Table {
   #damage(state: string, cause?: unknown): never {
     this.damaged = true;
     throw new LightkeeperError('DAMAGED', `Cannot read the index: ${state}`, {
-      hint: 'run it again: the index is then made again from the packs',
+      hint: 'run it again: that rebuilds the index from the packs',
       cause,
     });
   }

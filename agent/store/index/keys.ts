@@ -2,7 +2,7 @@ import { capturedMs } from '../../../core/manifest.ts';
 import { epochOf } from '../../../core/position.ts';
 import type { Manifest } from '../../../gen/lightkeeper/store/v1/manifest_pb.ts';
 
-/** A key of the index: its letter, then its parts. */
+/** Returns a key of the index: its letter, then its parts. */
 export function key(letter: string, ...parts: (Uint8Array | string)[]): Buffer {
   return Buffer.concat([
     Buffer.from(letter),
@@ -10,21 +10,21 @@ export function key(letter: string, ...parts: (Uint8Array | string)[]): Buffer {
   ]);
 }
 
-/** Four bytes, in the order of the numbers. */
+/** Encodes a number as four bytes that sort like the numbers. */
 export function u32(value: number): Buffer {
   const out = Buffer.alloc(4);
   out.writeUInt32BE(value);
   return out;
 }
 
-/** Eight bytes, in the order of the numbers. */
+/** Encodes a number as eight bytes that sort like the numbers. */
 export function u64(value: bigint): Buffer {
   const out = Buffer.alloc(8);
   out.writeBigUInt64BE(value);
   return out;
 }
 
-/** The first key after all keys that begin with `prefix`. */
+/** Returns the first key after all keys that begin with `prefix`. */
 export function after(prefix: Buffer): Buffer {
   const end = Buffer.from(prefix);
   for (let i = end.length - 1; i >= 0; i--) {
@@ -36,10 +36,7 @@ export function after(prefix: Buffer): Buffer {
   return Buffer.from([0xff]);
 }
 
-/**
- * Returns the key of a snapshot's record. Records of one graph are in the order of their positions, those of side
- * snapshots in the order of their capture times.
- */
+/** Returns the key of a snapshot's record. Keys sort by graph, then by position, or capture time for side snapshots. */
 export function recordKey(manifest: Manifest, digest: Uint8Array): Buffer {
   const { graphId, sequence } = manifest;
   if (sequence === 0n) {
@@ -49,7 +46,7 @@ export function recordKey(manifest: Manifest, digest: Uint8Array): Buffer {
   return key('s', graphId, '\0', u64(epochOf(manifest).number), u64(sequence), digest);
 }
 
-/** The graph that a record's key belongs to. */
+/** Returns the graph of a record's key. */
 export function graphOfKey(recordAt: Buffer): string {
   return recordAt.subarray(1, recordAt.indexOf(0)).toString();
 }

@@ -21,31 +21,31 @@ import type { StoreHealth } from '../health.ts';
 import { recordKey } from './keys.ts';
 import type { IndexBatch, StoreIndex } from './store-index.ts';
 
-/** What this needs of an open store. */
-export interface Holdings {
+/** The parts of an open store that are reconciled. */
+export interface IndexedStore {
   readonly config: StoreConfig;
   readonly packs: PackStore;
   readonly index: StoreIndex;
   readonly health: StoreHealth;
 }
 
-/** The 256 folders that packs are spread over. */
+/** Names of the 256 folders of packs. */
 export const SHARDS: readonly string[] = Array.from({ length: 256 }, (_, i) =>
   i.toString(16).padStart(2, '0'),
 );
 
 /**
- * Makes the index agree with the packs that are there: enters those that it does not know, marks those that
- * are gone. Shards that have not changed since this store last wrote there are only listed with `all`. With `tables` the
- * table of contents of every pack is read, and units that the index has lost are entered again.
+ * Reconciles the index with the packs: enters packs that it lacks and marks packs that are missing. Lists the shards
+ * that changed since the last stamp, or with `all` every shard. With `tables` it also reads the table of every pack and
+ * enters units that the index lacks.
  */
 export async function reconcile(
-  store: Holdings,
+  store: IndexedStore,
   options: { all?: boolean; tables?: boolean } = {},
 ): Promise<void> {
   const { health } = store;
   health.markCurrent();
-  // An index that has just been made cannot say what is missing: the next capture is to ask for every unit.
+  // A new index does not show which units are missing: the next capture must look every unit up.
   const fresh = await store.index.isEmpty();
   for (const pack of await store.index.lostPacks()) health.pack(pack, 'lose');
   const stamps = await store.index.shardStamps(SHARDS);
@@ -53,18 +53,19 @@ export async function reconcile(
     const now = await store.packs.shardStamp(shard);
     const changed = now !== stamps[i] && !(now === 'none' && stamps[i] === undefined);
     if (!changed && options.all !== true) continue;
-    health.forgetPackFindings(shard);
+    health.dropPackFindings(shard);
     if (await reconcileShard(store, shard)) {
       health.shard(shard, 'find-whole');
       if (changed) await stampShard(store, shard);
     } else health.shard(shard, 'find-broken');
   }
-  if (options.tables === true) await enterForgottenUnits(store);
-  if (health.unsoundShards > 0 || (fresh && !(await store.index.isEmpty()))) await store.index.distrust();
+  if (options.tables === true) await enterMissingUnits(store);
+  if (health.unsoundShards > 0 || (fresh && !(await store.index.isEmpty())))
+    await store.index.local.markIncomplete();
 }
 
-/** Answers whether all of the shard could be read. */
-async function reconcileShard(store: Holdings, shard: string): Promise<boolean> {
+/** Reconciles the packs of one shard. Returns whether all of them could be read. */
+async function reconcileShard(store: IndexedStore, shard: string): Promise<boolean> {
   const known = await store.index.packsOfShard(shard);
   let whole = true;
   for await (const { packId, size } of store.packs.list(shard)) {
@@ -72,7 +73,7 @@ async function reconcileShard(store: Holdings, shard: string): Promise<boolean> 
     known.delete(packId);
     if (number !== undefined && !store.health.isLost(number)) continue;
     try {
-      if (number !== undefined) proveReturned(store, packId);
+      if (number !== undefined) proveRecovered(store, packId);
       await enterPack(store, packId, size);
       if (number !== undefined) await store.index.setLost(number, false);
       if (number !== undefined) store.health.pack(number, 'recover');
@@ -83,7 +84,7 @@ async function reconcileShard(store: Holdings, shard: string): Promise<boolean> 
       store.health.findings.push(
         errorFinding('pack_damaged', packId, {
           message: failure.message,
-          hint: 'run lightkeeper verify --level bytes to see what is concerned, then lightkeeper repair',
+          hint: 'run lightkeeper verify --level bytes to see which snapshots need it, then lightkeeper repair',
         }),
       );
     }
@@ -94,7 +95,7 @@ async function reconcileShard(store: Holdings, shard: string): Promise<boolean> 
     await store.index.setLost(number, true);
     store.health.findings.push(
       errorFinding('pack_missing', packId, {
-        message: 'a pack that the index knows is not there',
+        message: 'a pack that the index lists is missing',
         hint: 'bring the file back, or run lightkeeper repair',
       }),
     );
@@ -102,8 +103,9 @@ async function reconcileShard(store: Holdings, shard: string): Promise<boolean> 
   return whole;
 }
 
-/** Enters units of known packs that the index has lost. LevelDB has been seen to drop entries silently. */
-async function enterForgottenUnits(store: Holdings): Promise<void> {
+/** Enters units of known packs that the index lacks. */
+// LevelDB was observed to drop entries silently.
+async function enterMissingUnits(store: IndexedStore): Promise<void> {
   const known = (unitIds: Uint8Array): boolean => {
     for (let at = 0; at < unitIds.length; at += UNIT_ID_BYTES)
       if (store.index.locateSync(unitIds.subarray(at, at + UNIT_ID_BYTES)) === undefined) return false;
@@ -116,31 +118,31 @@ async function enterForgottenUnits(store: Holdings): Promise<void> {
       if (!frames.every(({ unitIds }) => known(unitIds)))
         await enterUnits(store, { packId, kind, size }, frames);
     } catch (error) {
-      // A verification reports the pack.
-      if (!PACK_FAULTS.has(normalise(error).code)) throw error;
+      // Verification reports the pack.
+      if (!PACK_ERRORS.has(normalise(error).code)) throw error;
     }
   }
 }
 
-const PACK_FAULTS: ReadonlySet<string> = new Set(['DAMAGED', 'TOO_NEW', 'TOO_OLD', 'NOT_FOUND']);
+const PACK_ERRORS: ReadonlySet<string> = new Set(['DAMAGED', 'TOO_NEW', 'TOO_OLD', 'NOT_FOUND']);
 
-/** A pack that was missing or damaged and is there again is believed only when every byte of it holds. */
-function proveReturned(store: Holdings, packId: string): void {
+/** Verifies every byte of a pack that was missing or damaged and exists again. DAMAGED if it is not whole. */
+function proveRecovered(store: IndexedStore, packId: string): void {
   const report = verifyPack(store.packs.reference(packId), packId);
   if (report.state !== 'whole')
     throw new LightkeeperError('DAMAGED', `Cannot use pack "${packId}": ${report.problem}`);
 }
 
-/** Enters a pack from its own table of contents, with the snapshots and annotations in it. */
-export async function enterPack(store: Holdings, packId: string, size: number): Promise<void> {
+/** Enters a pack from its own table, with the snapshots and annotations in it. */
+export async function enterPack(store: IndexedStore, packId: string, size: number): Promise<void> {
   const { kind, frames } = await readPackTable(store.packs, packId, size);
   if (kind === PackKind_Value.META) await enterRecords(store, packId, frames);
   await enterUnits(store, { packId: Buffer.from(packId, 'hex'), kind, size: BigInt(size) }, frames);
 }
 
-/** Enters what a pack holds, but for the records in it. */
+/** Enters a pack and its units, without the records in it. */
 export async function enterUnits(
-  store: Holdings,
+  store: IndexedStore,
   pack: Pick<PackRecord, 'packId' | 'kind' | 'size'>,
   frames: readonly FrameInfo[],
 ): Promise<void> {
@@ -155,11 +157,15 @@ const RECORD_KINDS: ReadonlySet<UnitKind_Value> = new Set([
   UnitKind_Value.POSITION,
 ]);
 
-async function enterRecords(store: Holdings, packId: string, frames: readonly FrameInfo[]): Promise<void> {
+async function enterRecords(
+  store: IndexedStore,
+  packId: string,
+  frames: readonly FrameInfo[],
+): Promise<void> {
   for (const info of frames) {
     if (!RECORD_KINDS.has(info.kind)) continue;
     for (const bytes of await readFrameUnits(store.packs, packId, info)) {
-      // Entries are written one by one: each may build on the one before it.
+      // Written one by one, because each may depend on the one before it.
       const batch = store.index.batch();
       if (info.kind === UnitKind_Value.MANIFEST) await enterManifest(store, batch, bytes);
       else if (info.kind === UnitKind_Value.POSITION) await enterPosition(store, batch, parsePosition(bytes));
@@ -169,8 +175,12 @@ async function enterRecords(store: Holdings, packId: string, frames: readonly Fr
   }
 }
 
-/** Enters a manifest as it is stored. */
-export async function enterManifest(store: Holdings, batch: IndexBatch, bytes: Uint8Array): Promise<void> {
+/** Enters a manifest from its stored bytes. */
+export async function enterManifest(
+  store: IndexedStore,
+  batch: IndexBatch,
+  bytes: Uint8Array,
+): Promise<void> {
   const manifest = parseManifest(bytes);
   const digest = sha256(bytes);
   const at = recordKey(manifest, digest);
@@ -182,19 +192,23 @@ export async function enterManifest(store: Holdings, batch: IndexBatch, bytes: U
   record.manifestUnitId = unitId(UnitKind_Value.MANIFEST, bytes);
   store.index.removeStrayAnnotations(batch, digest);
   store.index.putRecord(batch, at, record);
-  // The position is stored beside its manifest, but that copy may be damaged.
+  // The position is also stored beside its manifest, but that copy may be damaged.
   if (manifest.sequence > 0n) await enterPosition(store, batch, positionEntry(manifest, digest));
 }
 
-/** Moves the head of a graph to a position that lies after it. */
-export async function enterPosition(store: Holdings, batch: IndexBatch, entry: PositionEntry): Promise<void> {
+/** Moves the head of a graph to a position if it is beyond the head. */
+export async function enterPosition(
+  store: IndexedStore,
+  batch: IndexBatch,
+  entry: PositionEntry,
+): Promise<void> {
   const head = await store.index.head(entry.graphId);
   if (head === undefined || isBeyond(entry, head)) store.index.putHead(batch, entry);
 }
 
-/** Adds an annotation to the record of its snapshot, and returns that record. */
+/** Adds an annotation to the record of its snapshot. Returns that record. */
 export async function enterAnnotation(
-  store: Holdings,
+  store: IndexedStore,
   batch: IndexBatch,
   annotation: Annotation,
 ): Promise<SnapshotRecord> {
@@ -214,7 +228,7 @@ export async function enterAnnotation(
   return stray;
 }
 
-async function stampShard(store: Holdings, shard: string): Promise<void> {
+async function stampShard(store: IndexedStore, shard: string): Promise<void> {
   const stamp = await store.packs.shardStamp(shard);
   if (stamp === undefined) return;
   const batch = store.index.batch();
@@ -222,12 +236,10 @@ async function stampShard(store: Holdings, shard: string): Promise<void> {
   await store.index.write('index:stamp', batch);
 }
 
-/**
- * Notes how the shards are that this process has written to, so that the next open need not list them. A shard
- * in which something is wrong is listed, and reported, at every open.
- */
-export async function stampShards(store: Holdings): Promise<void> {
-  // After a failure the index may not know all that is there: the next open is to look.
+/** Stores the stamps of the sound shards that this process wrote to, so that the next open does not list them. */
+// An unsound shard is listed and reported at every open.
+export async function stampShards(store: IndexedStore): Promise<void> {
+  // After a failure the index may lack packs: the next open must list the shards.
   if (store.health.isStale) return;
   for (const shard of store.health.shardsToStamp()) {
     await stampShard(store, shard);

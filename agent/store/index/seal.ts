@@ -4,41 +4,43 @@ import { ioCode, ioError, systemCode } from '../../../core/errors.ts';
 import { effect, removeFile, removeTree } from '../../../host/disk.ts';
 
 const SEAL = 'SEAL';
-/** What LevelDB writes of its own doings, and its lock: nothing depends on it. */
-const ASIDE = new Set([SEAL, 'LOG', 'LOG.old', 'LOCK']);
-/** Openings in a row that ended without a word. One is a kill or a power cut; more may be the index's doing. */
-const DEATHS_MAX = 2;
-/** A copy that keeps times keeps them not to the nanosecond. */
+/** Files that the seal leaves out: LevelDB's logs and lock, on which nothing depends. */
+const UNSEALED_FILES = new Set([SEAL, 'LOG', 'LOG.old', 'LOCK']);
+/** Openings in a row that may end without a close. */
+// One can be a kill or a power loss; more may be caused by the index itself.
+const UNCLOSED_OPENINGS_MAX = 2;
+/** Difference of two modification times that count as equal, in milliseconds. */
+// A copy that preserves times does not preserve nanoseconds.
 const TIME_SLACK_MS = 2;
 
-/** What is known of an index that nobody has open. */
+/** The state of an index that is not open. */
 interface Seal {
-  /** Openings that have not ended, since the last one that has. */
+  /** Openings without a close since the last close. */
   readonly deaths: number;
-  /** Name, size in bytes and time of change in milliseconds of each file, if the last one has ended. */
+  /** Name, size in bytes and modification time in milliseconds of each file; undefined before a close. */
   readonly files: readonly (readonly [name: string, size: number, mtimeMs: number])[] | undefined;
 }
 
 const UNKNOWN: Seal = { deaths: 0, files: undefined };
 
 /**
- * To be called before an index is opened. LevelDB believes its files, and ends the whole process when they contradict
- * themselves; so an index is removed, and made again by whoever opens it, if its files are not those that were there
- * when it was closed, or if several processes in a row have ended with it open.
+ * Breaks the seal of an index that is about to be opened. Removes the index if its files changed since it was closed,
+ * or if several processes in a row ended with it open.
  */
+// LevelDB trusts its files and ends the whole process when they contradict each other. A removed index is rebuilt.
 export async function breakSeal(path: string): Promise<void> {
   const files = await filesOf(path);
   if (files === undefined) return;
   const seal = await readSeal(path);
   const changed = seal.files !== undefined && !sameFiles(seal.files, files);
-  if (changed || seal.deaths >= DEATHS_MAX) {
+  if (changed || seal.deaths >= UNCLOSED_OPENINGS_MAX) {
     await removeTree('store:index:clear', path);
     return;
   }
   await writeSeal(path, { deaths: seal.deaths + 1, files: undefined });
 }
 
-/** To be called after an index was closed. */
+/** Seals an index that has been closed: records its files. */
 export async function sealIndex(path: string): Promise<void> {
   const files = await filesOf(path);
   if (files !== undefined) await writeSeal(path, { deaths: 0, files });
@@ -46,7 +48,7 @@ export async function sealIndex(path: string): Promise<void> {
 
 async function filesOf(path: string): Promise<NonNullable<Seal['files']> | undefined> {
   try {
-    const names = (await readdir(path)).filter((name) => !ASIDE.has(name)).sort();
+    const names = (await readdir(path)).filter((name) => !UNSEALED_FILES.has(name)).sort();
     return await Promise.all(
       names.map(async (name) => {
         const { size, mtimeMs } = await stat(join(path, name));
@@ -64,7 +66,7 @@ async function readSeal(path: string): Promise<Seal> {
     const seal: unknown = JSON.parse(await readFile(join(path, SEAL), 'utf8'));
     return isSeal(seal) ? seal : UNKNOWN;
   } catch (error) {
-    // None yet, or one that was cut off: it says nothing.
+    // There is none yet, or it is truncated.
     if (systemCode(error) === 'ENOENT' || error instanceof SyntaxError) return UNKNOWN;
     throw ioError('read', join(path, SEAL), error);
   }
@@ -88,7 +90,8 @@ function sameFiles(a: NonNullable<Seal['files']>, b: NonNullable<Seal['files']>)
   });
 }
 
-/** Not synced: after a power loss an old one fits no index, or the index that it was written for. */
+/** Writes a seal. Removes it if the disk is full. */
+// Not synced: after a power loss an old seal matches no index, or the one that it was written for.
 async function writeSeal(path: string, seal: Seal): Promise<void> {
   const file = join(path, SEAL);
   try {
@@ -96,7 +99,7 @@ async function writeSeal(path: string, seal: Seal): Promise<void> {
       writeFile(file, JSON.stringify(seal), { mode: 0o600 }),
     );
   } catch (error) {
-    // A full disk must not keep anybody from reading: without a seal the index is believed as it is.
+    // A full disk must not prevent reading. Without a seal the index is used as it is.
     if (!['ENOSPC', 'EDQUOT'].includes(ioCode(error) ?? '')) throw ioError('write', file, error);
     await removeFile('store:index:unseal', file);
   }

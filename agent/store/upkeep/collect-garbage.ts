@@ -3,25 +3,28 @@ import { isCurrent } from '../../../core/annotations.ts';
 import { must } from '../../../core/assert.ts';
 import { LightkeeperError } from '../../../core/errors.ts';
 import { capturedMs, parseAnnotation, snapshotIdOf } from '../../../core/manifest.ts';
-import { type PackLife, type PackPlan, planPacks } from '../../../core/reachability.ts';
+import { type PackPlan, type PackUsage, planPacks } from '../../../core/reachability.ts';
 import { hex, UNIT_ID_BYTES } from '../../../core/unit.ts';
 import { DeletedSchema } from '../../../gen/lightkeeper/store/v1/annotation_pb.ts';
 import { type FrameInfo, PackKind_Value, UnitKind_Value } from '../../../gen/lightkeeper/store/v1/pack_pb.ts';
 import { now } from '../../../host/clock.ts';
 import { FRAME_RAW_BYTES } from '../../pack/frame.ts';
 import { readFrameUnits, readPackTable } from '../../pack/reader.ts';
+import { encodeProvenFrame } from '../meta-writer.ts';
 import type { Store } from '../store.ts';
-import { readyFrame, Transaction } from '../transaction.ts';
-import { Walker } from './reachable-units.ts';
+import { Transaction } from '../transaction.ts';
+import { ReachableUnits } from './reachable-units.ts';
 
-/** How long a removal waits for readers that began before it. */
+/** Milliseconds that a removal waits for readers that began before it. */
 const READERS_WAIT_MS = 30_000;
 
-/** The wall clock may be this far behind the newest snapshot. */
+/** Milliseconds by which the wall clock may be behind the newest snapshot. */
 const CLOCK_SLACK_MS = 5 * 60 * 1000;
+/** Most byte units of a rewritten frame. */
 const FRAME_UNITS = 16_384;
 
-/** Refuses to remove anything while the clock is behind the newest snapshot: ages would be wrong. */
+/** Throws REFUSED if the clock is behind the newest snapshot. */
+// The ages of snapshots would be wrong.
 export function checkClock(newestMs: number | undefined): void {
   if (newestMs === undefined || now() >= newestMs - CLOCK_SLACK_MS) return;
   throw new LightkeeperError(
@@ -31,8 +34,8 @@ export function checkClock(newestMs: number | undefined): void {
   );
 }
 
-/** Marks snapshots as deleted, durably. Their space comes back with `collect`. */
-export async function markDeleted(
+/** Commits the deletion of snapshots. `collectGarbage` frees their space. */
+export async function commitDeletions(
   store: Store,
   snapshots: readonly { digest: Uint8Array; reason: string }[],
 ): Promise<void> {
@@ -48,25 +51,25 @@ export async function markDeleted(
   );
 }
 
-/** What is alive, and what would be done about the rest, if `removed` were deleted too. */
+/** Plans a collection as if the snapshots `removed` were deleted too. Returns the plan and the reachable units. */
 export async function planCollection(
   store: Store,
   removed: ReadonlySet<string>,
-): Promise<{ plan: PackPlan; walker: Walker }> {
-  const walker = await Walker.begin(store);
+): Promise<{ plan: PackPlan; reachable: ReachableUnits }> {
+  const reachable = await ReachableUnits.begin(store);
   for (const side of [false, true]) {
-    for await (const [, record] of store.index.records({ side, reverse: false })) {
-      if (record.deleted || record.manifest === undefined || removed.has(snapshotIdOf(record.digest)))
+    for await (const [, snapshot] of store.index.records({ side, reverse: false })) {
+      if (snapshot.deleted || snapshot.manifest === undefined || removed.has(snapshotIdOf(snapshot.digest)))
         continue;
-      await walker.walk(record.manifest, record.manifestUnitId);
-      if (record.graded !== undefined) await walker.walkFacts(record.graded.index);
+      await reachable.markSnapshot(snapshot.manifest, snapshot.manifestUnitId);
+      if (snapshot.graded !== undefined) await reachable.markGraphIndex(snapshot.graded.index);
     }
   }
-  const lives: PackLife[] = [];
+  const packs: PackUsage[] = [];
   for await (const [pack, record] of store.index.packs()) {
     if (store.health.isLost(pack)) continue;
-    const { units, rawBytes } = walker.live.count(pack);
-    lives.push({
+    const { units, rawBytes } = reachable.live.count(pack);
+    packs.push({
       pack,
       packId: hex(record.packId),
       meta: record.kind === PackKind_Value.META,
@@ -77,24 +80,25 @@ export async function planCollection(
       liveRawBytes: rawBytes + Number(record.recordBytes),
     });
   }
-  return { plan: planPacks(lives), walker };
+  return { plan: planPacks(packs), reachable };
 }
 
-/** Gives back the space of what nothing refers to. */
-export async function collect(
+/** Frees the space of units that no snapshot refers to. */
+export async function collectGarbage(
   store: Store,
   onProgress: (done: number, total: number) => void,
 ): Promise<void> {
-  const { plan, walker } = await planCollection(store, new Set());
+  const { plan, reachable } = await planCollection(store, new Set());
   const old = [...plan.drop, ...plan.rewrite];
   if (old.length === 0) return;
   const total = plan.rewrite.reduce((sum, { size }) => sum + size, 0);
-  // From now on no look-up returns a unit of these packs.
+  // From now on `locate` finds no unit of these packs.
   for (const { pack } of old) store.health.pack(pack, 'condemn');
   let written: ReadonlySet<string>;
   try {
     written = await Transaction.run(store, async (transaction) => {
-      await rewrite(store, transaction, plan, walker, (done) => onProgress(done, total));
+      const rewriter = new PackRewriter(store, transaction, reachable);
+      await rewritePacks(rewriter, plan, (done) => onProgress(done, total));
       return transaction.written;
     });
   } catch (error) {
@@ -102,34 +106,27 @@ export async function collect(
     throw error;
   }
   if (!(await store.readersGone(READERS_WAIT_MS))) {
-    // A long restore still reads them: they are dead, and the next collection removes them.
+    // A long restore still reads these packs. The next collection removes them.
     for (const { pack } of old) store.health.pack(pack, 'spare');
     return;
   }
-  // What is alive in an old pack may have made the very same pack again.
-  const gone = old.filter(({ packId }) => !written.has(packId));
-  for (const { pack } of old) if (!gone.some((life) => life.pack === pack)) store.health.pack(pack, 'spare');
-  await removePacks(store, gone);
+  // The live units of an old pack may have formed the same pack again.
+  for (const { pack, packId } of old) if (written.has(packId)) store.health.pack(pack, 'spare');
+  await removePacks(
+    store,
+    old.filter(({ packId }) => !written.has(packId)),
+  );
 }
 
-async function rewrite(
-  store: Store,
-  transaction: Transaction,
+async function rewritePacks(
+  rewriter: PackRewriter,
   plan: PackPlan,
-  walker: Walker,
   onProgress: (done: number) => void,
 ): Promise<void> {
-  const rewriter = new Rewriter(store, transaction, walker);
   let done = 0;
-  for (const life of plan.rewrite) {
-    const { frames } = await readPackTable(store.packs, life.packId, life.size);
-    let ordinal = 0;
-    for (const frame of frames) {
-      await rewriter.frame(life, frame, ordinal);
-      ordinal += frame.unitLengths.length;
-      await new Promise((resolve) => setImmediate(resolve));
-    }
-    done += life.size;
+  for (const pack of plan.rewrite) {
+    await rewriter.addPack(pack);
+    done += pack.size;
     onProgress(done);
   }
   await rewriter.finish();
@@ -141,38 +138,51 @@ const PIECE_KINDS: ReadonlySet<UnitKind_Value> = new Set([
   UnitKind_Value.GRAPH,
 ]);
 
-/** Takes what is alive out of old packs and writes it to new ones. */
-class Rewriter {
+/** Copies the live units of old packs to new packs. */
+class PackRewriter {
   readonly #store: Store;
   readonly #transaction: Transaction;
-  readonly #walker: Walker;
+  readonly #reachable: ReachableUnits;
   readonly #records = new Map<UnitKind_Value, Uint8Array[]>();
   #units: Buffer[] = [];
   #ids: Buffer[] = [];
   #bytes = 0;
 
-  constructor(store: Store, transaction: Transaction, walker: Walker) {
+  constructor(store: Store, transaction: Transaction, reachable: ReachableUnits) {
     this.#store = store;
     this.#transaction = transaction;
-    this.#walker = walker;
+    this.#reachable = reachable;
   }
 
-  async frame(life: PackLife, frame: FrameInfo, firstOrdinal: number): Promise<void> {
-    const alive: number[] = [];
-    const note = frame.kind === UnitKind_Value.POSITION || frame.kind === UnitKind_Value.ANNOTATION;
-    for (let i = 0; i < frame.unitLengths.length; i++) {
-      if (note || this.#walker.live.has(life.pack, firstOrdinal + i)) alive.push(i);
+  /** Copies the live units of a pack. */
+  async addPack(pack: PackUsage): Promise<void> {
+    const { frames } = await readPackTable(this.#store.packs, pack.packId, pack.size);
+    let ordinal = 0;
+    for (const frame of frames) {
+      await this.#addFrame(pack, frame, ordinal);
+      ordinal += frame.unitLengths.length;
+      // A large pack must not block the event loop.
+      await new Promise((resolve) => setImmediate(resolve));
     }
-    if (alive.length === 0) return;
-    const units = await readFrameUnits(this.#store.packs, life.packId, frame);
-    for (const i of alive) {
+  }
+
+  async #addFrame(pack: PackUsage, frame: FrameInfo, firstOrdinal: number): Promise<void> {
+    const live: number[] = [];
+    // No snapshot refers to positions and annotations.
+    const isRecord = frame.kind === UnitKind_Value.POSITION || frame.kind === UnitKind_Value.ANNOTATION;
+    for (let i = 0; i < frame.unitLengths.length; i++) {
+      if (isRecord || this.#reachable.live.has(pack.pack, firstOrdinal + i)) live.push(i);
+    }
+    if (live.length === 0) return;
+    const units = await readFrameUnits(this.#store.packs, pack.packId, frame);
+    for (const i of live) {
       const unit = must(units[i], 'a unit of the frame');
       const id = Buffer.from(frame.unitIds.subarray(i * UNIT_ID_BYTES, (i + 1) * UNIT_ID_BYTES));
-      if (frame.kind === UnitKind_Value.BYTES) await this.#data(unit, id);
+      if (frame.kind === UnitKind_Value.BYTES) await this.#addData(unit, id);
       else if (PIECE_KINDS.has(frame.kind)) {
         this.#transaction.addPiece(frame.kind, unit);
         await this.#transaction.flushPieces();
-      } else if (frame.kind !== UnitKind_Value.ANNOTATION || (await this.#annotationAlive(unit))) {
+      } else if (frame.kind !== UnitKind_Value.ANNOTATION || (await this.#isLiveAnnotation(unit))) {
         const records = this.#records.get(frame.kind) ?? [];
         this.#records.set(frame.kind, records);
         records.push(unit);
@@ -180,7 +190,7 @@ class Rewriter {
     }
   }
 
-  async #data(unit: Buffer, id: Buffer): Promise<void> {
+  async #addData(unit: Buffer, id: Buffer): Promise<void> {
     this.#units.push(unit);
     this.#ids.push(id);
     this.#bytes += unit.length;
@@ -189,20 +199,18 @@ class Rewriter {
 
   async #flushData(): Promise<void> {
     if (this.#units.length === 0) return;
-    await this.#transaction.append(readyFrame(UnitKind_Value.BYTES, this.#units, this.#ids));
+    await this.#transaction.append(encodeProvenFrame(UnitKind_Value.BYTES, this.#units, { ids: this.#ids }));
     this.#units = [];
     this.#ids = [];
     this.#bytes = 0;
   }
 
-  /**
-   * The newest of each kind is alive. A deletion is, for as long as its manifest is in some pack: a rebuilt index
-   * would bring the snapshot back otherwise.
-   */
-  async #annotationAlive(bytes: Uint8Array): Promise<boolean> {
+  /** Reports whether an annotation is live: the newest of its kind, or a deletion of a snapshot in the index. */
+  // Without the deletion, an index rebuilt from a pack with the manifest would contain the snapshot again.
+  async #isLiveAnnotation(bytes: Uint8Array): Promise<boolean> {
     const annotation = parseAnnotation(bytes);
     const { case: kind } = annotation.fact;
-    // A newer version may know what it means.
+    // Of a newer version, which may need it.
     if (kind === undefined) return true;
     const [at] = await this.#store.index.recordsByPrefix(snapshotIdOf(annotation.digest));
     const state = at === undefined ? undefined : await this.#store.index.record(at);
@@ -211,16 +219,16 @@ class Rewriter {
     return !state.deleted && isCurrent(state.record, annotation);
   }
 
-  /** Publishes everything. */
+  /** Publishes the copied units. */
   async finish(): Promise<void> {
     await this.#flushData();
     await this.#transaction.finishRepack([...this.#records].map(([kind, units]) => ({ kind, units })));
   }
 }
 
-/** Removes packs: first from the index, synced, then the files. */
-async function removePacks(store: Store, old: readonly PackLife[]): Promise<void> {
-  // Should this fail, files are left that the index does not know: whoever opens the store next is to list them.
+/** Removes packs: first from the index durably, then their files. */
+async function removePacks(store: Store, old: readonly PackUsage[]): Promise<void> {
+  // After a failure files may be left that are not in the index: the next open must list these shards.
   const shards = new Set(
     old.map(({ packId }) => packId.slice(0, 2)).filter((shard) => !store.health.isUnsound(shard)),
   );
@@ -237,19 +245,20 @@ async function removePacks(store: Store, old: readonly PackLife[]): Promise<void
     store.health.shard(shard, 'find-whole');
     store.health.shard(shard, 'write');
   }
-  await forgetDeleted(store);
+  await removeDeletedRecords(store);
 }
 
-/** Forgets deleted snapshots whose manifest no pack has any more; last, so that a crash before only delays it. */
-async function forgetDeleted(store: Store): Promise<void> {
+/** Removes deleted snapshots from the index whose manifest is in no pack. */
+// Last, so that a crash before it only delays it.
+async function removeDeletedRecords(store: Store): Promise<void> {
   for (const side of [false, true]) {
-    for await (const [at, record] of store.index.records({ side, reverse: false })) {
-      if (!record.deleted) continue;
-      if (store.index.locateSync(record.manifestUnitId) !== undefined) continue;
+    for await (const [at, snapshot] of store.index.records({ side, reverse: false })) {
+      if (!snapshot.deleted) continue;
+      if (store.index.locateSync(snapshot.manifestUnitId) !== undefined) continue;
       const batch = store.index.batch();
-      store.index.removeRecord(batch, at, snapshotIdOf(record.digest));
-      // Should a pack with the manifest come back, it comes back as deleted.
-      const annotations = record.record;
+      store.index.removeRecord(batch, at, snapshotIdOf(snapshot.digest));
+      // If a pack with the manifest reappears, the snapshot must stay deleted.
+      const annotations = snapshot.record;
       delete annotations.manifest;
       store.index.putStrayAnnotations(batch, annotations);
       await store.index.write('index:forget', batch);
@@ -257,10 +266,10 @@ async function forgetDeleted(store: Store): Promise<void> {
   }
 }
 
-/** The newest capture time of a graph's snapshots, deleted ones included. */
-export async function newestMs(store: Store, graphId: string): Promise<number | undefined> {
-  for await (const [, record] of store.index.records({ graphId })) {
-    if (record.manifest !== undefined) return capturedMs(record.manifest);
+/** Returns the capture time of a graph's newest snapshot, deleted ones included; undefined if there is none. */
+export async function newestCaptureMs(store: Store, graphId: string): Promise<number | undefined> {
+  for await (const [, { manifest }] of store.index.records({ graphId })) {
+    if (manifest !== undefined) return capturedMs(manifest);
   }
   return undefined;
 }

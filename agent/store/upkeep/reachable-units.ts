@@ -13,20 +13,15 @@ import {
   ManifestSchema,
 } from '../../../gen/lightkeeper/store/v1/manifest_pb.ts';
 import { UnitKind_Value } from '../../../gen/lightkeeper/store/v1/pack_pb.ts';
-import type { UnitLocation } from '../index/store-index.ts';
+import type { UnitLocation } from '../index/unit-locations.ts';
 import type { Store } from '../store.ts';
 
-/** A unit that a snapshot needs and that cannot be had. */
-export interface MissingUnit {
-  readonly id: Buffer;
-  readonly kind: UnitKind_Value;
-}
-
-/** Decides whether a unit that the index knows can be had. */
+/** Reports whether a unit in the index is available. */
 export type UnitTest = (id: Buffer, location: UnitLocation) => boolean;
 
-/** What does not parse is of another version, and leads nowhere: it is made again. */
-function filesNoted(index: Buffer): readonly GraphFile[] {
+/** Returns the files of a graph index; none if it does not parse. */
+// One that does not parse is of another version: it is made again when it is needed.
+function parseGraphFiles(index: Buffer): readonly GraphFile[] {
   try {
     return fromBinary(GraphIndexSchema, index, KNOWN_FIELDS).files;
   } catch {
@@ -34,63 +29,63 @@ function filesNoted(index: Buffer): readonly GraphFile[] {
   }
 }
 
-function beforeIt(part: Buffer): Buffer {
+/** Returns the id of the unit of facts before this one; empty if it is the first or does not parse. */
+function previousFacts(part: Buffer): Buffer {
   try {
     return Buffer.from(parseFactsUnit(part).previous);
   } catch {
+    // Of another version, as above.
     return Buffer.alloc(0);
   }
 }
 
-/**
- * Walks what snapshots refer to, each part once however many snapshots share it: one bit a unit, and for the
- * parts in which something is missing a note of it.
- */
-export class Walker {
+/** The units that snapshots refer to. Visits each list piece once, however many snapshots share it. */
+// Memory: one bit a unit, and an entry for each list piece below which units are missing.
+export class ReachableUnits {
   readonly live = new LiveUnits();
   readonly #store: Store;
   readonly #test: UnitTest;
-  /** Pieces below which something is missing; all other visited ones are whole. */
-  readonly #broken = new Map<string, number>();
+  /** Missing units below a visited list piece, by its id. A visited piece that is not in it lacks none. */
+  readonly #missing = new Map<string, number>();
 
   private constructor(store: Store, test: UnitTest) {
     this.#store = store;
     this.#test = test;
   }
 
-  static async begin(store: Store, test: UnitTest = () => true): Promise<Walker> {
-    const walker = new Walker(store, test);
-    for await (const [pack, record] of store.index.packs()) walker.live.addPack(pack, record.units);
-    return walker;
+  /** Begins with no unit marked. Units that `test` rejects count as missing. */
+  static async begin(store: Store, test: UnitTest = () => true): Promise<ReachableUnits> {
+    const reachable = new ReachableUnits(store, test);
+    for await (const [pack, record] of store.index.packs()) reachable.live.addPack(pack, record.units);
+    return reachable;
   }
 
-  /** Marks all that a snapshot refers to; answers how many units it lacks. */
-  async walk(manifest: Manifest, manifestUnitId: Uint8Array): Promise<number> {
+  /** Marks the units of a snapshot. Returns the number of missing ones. */
+  async markSnapshot(manifest: Manifest, manifestUnitId: Uint8Array): Promise<number> {
     const { length } = toBinary(ManifestSchema, manifest);
     let missing =
       this.#mark(Buffer.from(manifestUnitId), length, UnitKind_Value.MANIFEST) === undefined ? 1 : 0;
-    missing += await this.#list(manifest.files, true);
+    missing += await this.#markList(manifest.files, true);
     return missing;
   }
 
-  /**
-   * Marks what was noted of the graph in a snapshot, from the id of its index on. What is missing of it is no damage: it
-   * is made again when it is needed.
-   */
-  async walkFacts(indexId: Uint8Array): Promise<void> {
+  /** Marks a graph index and the units of facts that it refers to. */
+  // A missing one is no damage: it is made again when it is needed.
+  async markGraphIndex(indexId: Uint8Array): Promise<void> {
     if (indexId.length === 0) return;
-    const index = await this.#fact(Buffer.from(indexId));
-    for (const { facts } of index === undefined ? [] : filesNoted(index)) {
+    const index = await this.#markFacts(Buffer.from(indexId));
+    for (const { facts } of index === undefined ? [] : parseGraphFiles(index)) {
       for (let id: Buffer = Buffer.from(facts); id.length > 0; ) {
-        const part = await this.#fact(id);
+        const part = await this.#markFacts(id);
         if (part === undefined) break;
-        id = beforeIt(part);
+        id = previousFacts(part);
       }
     }
   }
 
-  /** Marks a unit of facts; its bytes if it is there and was not met before: what is before it has been met too, then. */
-  async #fact(id: Buffer): Promise<Buffer | undefined> {
+  /** Marks a unit of facts. Returns its bytes; undefined if it is missing or was marked before. */
+  // When it was marked before, so were the units before it.
+  async #markFacts(id: Buffer): Promise<Buffer | undefined> {
     const location = this.#store.index.locateSync(id);
     if (location === undefined || this.live.has(location.pack, location.ordinal)) return undefined;
     try {
@@ -103,38 +98,38 @@ export class Walker {
     }
   }
 
-  /** Marks a unit; undefined if it cannot be had, else whether it is met for the first time. */
+  /** Marks a unit. Returns whether it was not marked before; undefined if it is missing. */
   #mark(id: Buffer, rawBytes: number, kind: UnitKind_Value): boolean | undefined {
     const location = this.#store.index.locateSync(id);
     if (location === undefined || location.kind !== kind || !this.#test(id, location)) return undefined;
     return this.live.mark(location.pack, location.ordinal, rawBytes);
   }
 
-  async #list(root: ListRoot | undefined, files: boolean): Promise<number> {
+  async #markList(root: ListRoot | undefined, files: boolean): Promise<number> {
     if (root === undefined) return 0;
-    return await this.#entries(root.entries, root.depth, files);
+    return await this.#markEntries(root.entries, root.depth, files);
   }
 
-  async #entries(entries: Uint8Array, depth: number, files: boolean): Promise<number> {
+  async #markEntries(entries: Uint8Array, depth: number, files: boolean): Promise<number> {
     let missing = 0;
     for (const { id, span } of readNodeRefs(entries)) {
-      if (depth > 0) missing += await this.#piece(id, depth, files);
+      if (depth > 0) missing += await this.#markPiece(id, depth, files);
       else if (this.#mark(id, span, UnitKind_Value.BYTES) === undefined) missing += 1;
     }
     return missing;
   }
 
-  async #piece(id: Buffer, depth: number, files: boolean): Promise<number> {
+  async #markPiece(id: Buffer, depth: number, files: boolean): Promise<number> {
     const isFiles = files && depth === 1;
     const kind = isFiles ? UnitKind_Value.FILES : UnitKind_Value.LIST;
     const name = id.toString('latin1');
     let bytes: Buffer;
     const location = this.#store.index.locateSync(id);
     if (location !== undefined && this.live.has(location.pack, location.ordinal))
-      return this.#broken.get(name) ?? 0;
+      return this.#missing.get(name) ?? 0;
     try {
       if (location === undefined || !this.#test(id, location))
-        throw new LightkeeperError('DAMAGED', 'a piece is missing');
+        throw new LightkeeperError('DAMAGED', 'Cannot read a list: a piece of it is missing');
       bytes = await this.#store.readUnit(id, kind);
     } catch (error) {
       if (!(error instanceof LightkeeperError) || (error.code !== 'DAMAGED' && error.code !== 'NOT_FOUND'))
@@ -142,17 +137,17 @@ export class Walker {
       return 1;
     }
     this.#mark(id, bytes.length, kind);
-    const missing = isFiles ? await this.#files(bytes) : await this.#entries(bytes, depth - 1, files);
-    if (missing > 0) this.#broken.set(name, missing);
+    const missing = isFiles ? await this.#markFiles(bytes) : await this.#markEntries(bytes, depth - 1, files);
+    if (missing > 0) this.#missing.set(name, missing);
     return missing;
   }
 
-  async #files(bytes: Buffer): Promise<number> {
+  async #markFiles(bytes: Buffer): Promise<number> {
     let missing = 0;
     let last = '';
     for (const file of parseFileList(bytes, last)) {
       last = pathFromBytes(file.path);
-      missing += await this.#list(file.content, false);
+      missing += await this.#markList(file.content, false);
     }
     return missing;
   }

@@ -7,28 +7,31 @@ import type { Finding } from '../../../gen/lightkeeper/v1/types_pb.ts';
 import { DirectoryPackStore } from '../../pack/directory-pack-store.ts';
 import { PACK_HEADER_BYTES, parsePackHeader } from '../../pack/format.ts';
 import { PackBytes } from '../../pack/pack-bytes.ts';
-import { goodFrames, verifyPack } from '../../pack/verify-pack.ts';
+import { intactFrames, verifyPack } from '../../pack/verify-pack.ts';
 import { newConfig, readConfig, writeConfig } from '../config.ts';
 import { reconcile } from '../index/reconcile.ts';
+import { encodeProvenFrame } from '../meta-writer.ts';
 import type { Store } from '../store.ts';
-import { readyFrame, Transaction } from '../transaction.ts';
+import { Transaction } from '../transaction.ts';
 import { recordVerdict } from './record-verdict.ts';
 import { rescueRecords } from './rescue-records.ts';
 import { verifyStore } from './verify.ts';
 
-/** What a repair did. */
+/** The result of a repair. */
 export interface Repaired {
+  /** Units in the rebuilt index. */
   readonly rebuilt: number;
+  /** Units and manifests that were written again. */
   readonly healed: number;
+  /** Packs that were moved to the quarantine. */
   readonly quarantined: number;
+  /** Units that snapshots still lack. */
   readonly unhealed: number;
   readonly findings: Finding[];
 }
 
-/**
- * Writes a store's config again if neither copy reads: the packs say which store they are of. Called before the
- * store is opened for a repair.
- */
+/** Writes the config of a store again from its packs if neither copy can be read. Returns whether it did. */
+// To be called before the store is opened for a repair. A pack's header has the id of its store.
 export async function recoverConfig(root: string): Promise<boolean> {
   try {
     const read = await readConfig(root);
@@ -53,7 +56,7 @@ export async function recoverConfig(root: string): Promise<boolean> {
   return false;
 }
 
-/** Brings back what can be brought back, and deletes nothing: damaged packs are set aside. */
+/** Repairs a store: quarantines damaged packs, rescues their units and rebuilds the index. Deletes nothing. */
 export async function repairStore(
   store: Store,
   options: { dryRun: boolean; onProgress?: (phase: string, done: number, total: number) => void },
@@ -75,7 +78,7 @@ export async function repairStore(
       }),
     );
   }
-  const { healed, quarantined } = await setDamagedAside(store, findings, progress);
+  const { healed, quarantined } = await quarantineDamaged(store, findings, progress);
   await store.rebuildIndex();
   let rebuilt = 0;
   for await (const [, record] of store.index.packs()) rebuilt += record.units;
@@ -92,7 +95,8 @@ function countMissing(findings: readonly Finding[]): number {
   return missing;
 }
 
-async function setDamagedAside(
+/** Quarantines damaged packs and writes their intact units to new packs. Returns the numbers of both. */
+async function quarantineDamaged(
   store: Store,
   findings: Finding[],
   progress: (phase: string, done: number, total: number) => void,
@@ -109,44 +113,47 @@ async function setDamagedAside(
     if (report.state === 'unsupported')
       throw new LightkeeperError('TOO_NEW', `Cannot repair: pack "${packId}" is of a newer version`);
     const to = await store.packs.quarantine(packId);
-    const saved = await salvage(store, packId);
+    const saved = await rescueUnits(store, packId);
     healed += saved;
-    // Where every unit could be saved, they may have made the very pack that this one was.
-    const mended = verifyPack(store.packs.reference(packId), packId).state === 'whole';
+    // If every unit is intact, they may have formed a pack of the same name.
+    const isReplaced = verifyPack(store.packs.reference(packId), packId).state === 'whole';
     const number = await store.index.packNumber(Buffer.from(packId, 'hex'));
-    if (!mended) await store.packs.evict(packId);
-    if (number !== undefined && mended) bad.delete(number);
+    if (!isReplaced) await store.packs.evict(packId);
+    if (number !== undefined && isReplaced) bad.delete(number);
     else if (number !== undefined) bad.add(number);
     quarantined += 1;
     findings.push(
       errorFinding('pack_quarantined', packId, {
-        message: `it was damaged (${report.problem}); ${saved} units were saved from it`,
-        hint: `look at ${to}; remove it when nothing is missed`,
+        message: `it was damaged (${report.problem}); ${saved} intact units were stored again`,
+        hint: `remove ${to} when nothing is missing`,
       }),
     );
   }
   healed += await rescueRecords(store, bad);
-  for (const name of await strangers(store.root)) {
+  for (const name of await listStrayFiles(store.root)) {
     findings.push(
-      warning('stray_file', name, { message: 'it is no pack and is not used', hint: 'move it elsewhere' }),
+      warning('stray_file', name, {
+        message: 'this file is not a pack and is not used',
+        hint: 'move it out of the store',
+      }),
     );
   }
   return { healed, quarantined };
 }
 
-/** Writes the units of a damaged pack that still hash to their ids to a new one; answers how many. */
-async function salvage(store: Store, packId: string): Promise<number> {
+/** Writes the intact units of a damaged pack to new packs. Returns how many. */
+async function rescueUnits(store: Store, packId: string): Promise<number> {
   return await Transaction.run(store, async (transaction) => {
     const records = new Map<UnitKind_Value, Uint8Array[]>();
     let saved = 0;
     const pack = PackBytes.open(store.packs.reference(packId));
     try {
-      for (const { kind, ids, units } of goodFrames(pack)) {
+      for (const { kind, ids, units } of intactFrames(pack)) {
         saved += units.length;
         if (units.length === 0) continue;
         if (kind === UnitKind_Value.BYTES) {
           const unitIds = ids.map((id) => Buffer.from(id, 'hex'));
-          await transaction.append(readyFrame(kind, units, unitIds));
+          await transaction.append(encodeProvenFrame(kind, units, { ids: unitIds }));
         } else {
           const known = records.get(kind) ?? [];
           records.set(kind, known);
@@ -161,7 +168,8 @@ async function salvage(store: Store, packId: string): Promise<number> {
   });
 }
 
-async function strangers(root: string): Promise<string[]> {
+/** Lists the files among the packs that are none. */
+async function listStrayFiles(root: string): Promise<string[]> {
   const found: string[] = [];
   for (const shard of await readdir(join(root, 'packs'))) {
     if (!/^[0-9a-f]{2}$/.test(shard)) found.push(join('packs', shard));

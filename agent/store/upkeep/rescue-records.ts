@@ -7,10 +7,8 @@ import { PackKind_Value, UnitKind_Value } from '../../../gen/lightkeeper/store/v
 import type { Store } from '../store.ts';
 import { Transaction } from '../transaction.ts';
 
-/**
- * Writes again what the index knows of snapshots and the packs may not say any more, some meta packs being
- * damaged or gone: manifests, positions and annotations. Answers how many manifests came back.
- */
+/** Writes manifests, positions and annotations from the index again if a meta pack is bad. Returns the manifests. */
+// The bad packs may have held the only copy of them.
 export async function rescueRecords(store: Store, bad: ReadonlySet<number>): Promise<number> {
   if (!(await holdsMeta(store, bad))) return 0;
   const manifests: Uint8Array[] = [];
@@ -45,11 +43,11 @@ async function holdsMeta(store: Store, packs: ReadonlySet<number>): Promise<bool
   return false;
 }
 
-/** The manifest of a record byte by byte, if the snapshot is to be kept and no good pack has it. */
-function manifestOf(store: Store, record: SnapshotState, bad: ReadonlySet<number>): Uint8Array | undefined {
-  if (record.manifest === undefined || record.deleted) return undefined;
-  const location = store.index.locateSync(record.manifestUnitId);
+/** Returns the bytes of a snapshot's manifest; undefined if it is deleted, or in a good pack. */
+function manifestOf(store: Store, state: SnapshotState, bad: ReadonlySet<number>): Uint8Array | undefined {
+  if (state.manifest === undefined || state.deleted) return undefined;
+  const location = store.index.locateSync(state.manifestUnitId);
   if (location !== undefined && !bad.has(location.pack)) return undefined;
-  const bytes = toBinary(ManifestSchema, record.manifest);
-  return sha256(bytes).equals(record.digest) ? bytes : undefined;
+  const bytes = toBinary(ManifestSchema, state.manifest);
+  return sha256(bytes).equals(state.digest) ? bytes : undefined;
 }

@@ -7,11 +7,11 @@ import type { Finding } from '../../../gen/lightkeeper/v1/types_pb.ts';
 import { readPackTable } from '../../pack/reader.ts';
 import type { PackReport } from '../../pack/verify-pack.ts';
 import type { Store } from '../store.ts';
-import { Walker } from './reachable-units.ts';
+import { ReachableUnits } from './reachable-units.ts';
 
-/** What is to be verified. */
+/** The extent of a verification. */
 export interface VerifyOrder {
-  /** Whether to read and hash every byte, and not only the sizes of the packs. */
+  /** Whether to read and hash every byte rather than only the sizes and tables of the packs. */
   readonly bytes: boolean;
   /** Verifies this snapshot and the packs that it needs, and nothing else. */
   readonly only?: StoredSnapshot | undefined;
@@ -19,7 +19,7 @@ export interface VerifyOrder {
   readonly onProgress?: OnProgress;
 }
 
-/** What a verification found. It changes nothing: `recordVerdict` stores what was found. */
+/** The result of a verification, which `recordVerdict` records in the store. */
 export interface Verdict {
   readonly order: VerifyOrder;
   readonly snapshots: number;
@@ -28,7 +28,7 @@ export interface Verdict {
   readonly findings: Finding[];
   /** Numbers of the packs that are missing or damaged. */
   readonly badPacks: readonly number[];
-  /** Numbers of the packs that are as they should be, by the level of the order. */
+  /** Numbers of the packs without a fault at the level of the order. */
   readonly wholePacks: readonly number[];
   /** Number of snapshots of which some unit is missing. */
   readonly brokenSnapshots: number;
@@ -44,7 +44,7 @@ interface BadPack {
   readonly packId: string;
   readonly problem: string;
   readonly missing: boolean;
-  /** Ids of its units that still decode. */
+  /** Ids of its intact units. */
   readonly good: ReadonlySet<string>;
 }
 
@@ -62,15 +62,15 @@ const REPAIR_HINT =
 export async function verifyStore(store: Store, order: VerifyOrder): Promise<Verdict> {
   const endRead = store.beginRead();
   try {
-    const needed = order.only === undefined ? undefined : await packsOf(store, order.only);
+    const needed = order.only === undefined ? undefined : await packsNeededBy(store, order.only);
     const checked = await checkPacks(store, order, needed);
-    const { snapshots, concerned, broken } = await walkSnapshots(store, order, checked.bad);
+    const { snapshots, concerned, broken } = await checkSnapshots(store, order, checked.bad);
     const brokenIds = broken.map(({ snapshotId }) => snapshotId);
     const findings = store.health.findings.filter(
       ({ code }) => code !== 'pack_missing' && code !== 'pack_damaged',
     );
     for (const [pack, bad] of checked.bad) findings.push(packFinding(bad, concerned.get(pack) ?? []));
-    // A pack that the index could not enter has no number: opening the store found it.
+    // A pack that could not be entered into the index has no number: opening the store found it.
     for (const { code, object, message } of store.health.findings) {
       if (code !== 'pack_damaged') continue;
       if ([...checked.bad.values()].some(({ packId }) => packId === object)) continue;
@@ -113,13 +113,13 @@ function snapshotFinding(snapshotId: string, missing: number): Finding {
 }
 
 /** Returns the numbers of the packs that a snapshot needs. */
-async function packsOf(store: Store, snapshot: StoredSnapshot): Promise<ReadonlySet<number>> {
+async function packsNeededBy(store: Store, snapshot: StoredSnapshot): Promise<ReadonlySet<number>> {
   const packs = new Set<number>();
-  const walker = await Walker.begin(store, (_, { pack }) => {
+  const reachable = await ReachableUnits.begin(store, (_, { pack }) => {
     packs.add(pack);
     return true;
   });
-  await walker.walk(snapshot.manifest, snapshot.manifestUnitId);
+  await reachable.markSnapshot(snapshot.manifest, snapshot.manifestUnitId);
   return packs;
 }
 
@@ -145,7 +145,7 @@ async function checkPacks(
       order.signal?.throwIfAborted();
       const report = order.bytes
         ? await workers.run({ op: 'verify-pack', reference: store.packs.reference(packId), packId })
-        : await checkHead(store, packId, size);
+        : await checkStructure(store, packId, size);
       packs += 1;
       if ('bytes' in report) bytes += report.bytes;
       order.onProgress?.('checking packs', bytes, total);
@@ -165,8 +165,8 @@ function badPack(packId: string, report: Extract<PackReport, { state: 'missing' 
   return { packId, problem: report.problem, missing: report.state === 'missing', good: new Set(good) };
 }
 
-/** Checks what can be checked of a pack without reading its frames: that it exists with its size and its table reads. */
-async function checkHead(store: Store, packId: string, size: number): Promise<PackReport> {
+/** Checks that a pack exists with this size and that its table can be read. Does not read its frames. */
+async function checkStructure(store: Store, packId: string, size: number): Promise<PackReport> {
   const head = await store.packs.head(packId);
   if (head === undefined) return { state: 'missing', problem: 'it is missing' };
   const damaged = (problem: string) => ({ state: 'damaged' as const, bytes: 0, problem, good: [] });
@@ -182,9 +182,9 @@ async function checkHead(store: Store, packId: string, size: number): Promise<Pa
   }
 }
 
-async function walkSnapshots(store: Store, order: VerifyOrder, bad: ReadonlyMap<number, BadPack>) {
+async function checkSnapshots(store: Store, order: VerifyOrder, bad: ReadonlyMap<number, BadPack>) {
   const hit = new Set<number>();
-  const walker = await Walker.begin(store, (id, { pack }) => {
+  const reachable = await ReachableUnits.begin(store, (id, { pack }) => {
     const report = bad.get(pack);
     if (report === undefined || report.good.has(hex(id))) return true;
     hit.add(pack);
@@ -196,7 +196,7 @@ async function walkSnapshots(store: Store, order: VerifyOrder, bad: ReadonlyMap<
   for await (const snapshot of storedSnapshots(store, order.only)) {
     hit.clear();
     const snapshotId = idOf(snapshot);
-    const missing = await walker.walk(snapshot.manifest, snapshot.manifestUnitId);
+    const missing = await reachable.markSnapshot(snapshot.manifest, snapshot.manifestUnitId);
     snapshots += 1;
     for (const pack of hit) concerned.set(pack, [...(concerned.get(pack) ?? []), snapshotId]);
     if (missing > 0) broken.push({ snapshotId, missing });

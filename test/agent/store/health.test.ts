@@ -102,9 +102,9 @@ describe('the health of a store', () => {
     health.findings.push(finding('pack_missing', 'ab01'), finding('pack_damaged', 'cd01'));
     health.findings.push(finding('config_damaged', 'ab'));
     const objects = () => health.findings.map(({ object }) => object);
-    health.forgetPackFindings('ab');
+    health.dropPackFindings('ab');
     assert.deepEqual(objects(), ['cd01', 'ab']);
-    health.forgetPackFindings();
+    health.dropPackFindings();
     assert.deepEqual(objects(), ['ab']);
   });
 

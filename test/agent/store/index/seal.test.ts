@@ -27,7 +27,7 @@ async function makeSealed(place: string): Promise<Case> {
   await subject.snapshot();
   const store = await Store.open(subject.store);
   const batch = store.index.batch();
-  store.index.putConfirmedAt(batch, GRAPH, CONFIRMED_MS);
+  store.index.local.putConfirmedAt(batch, GRAPH, CONFIRMED_MS);
   await batch.write();
   await store.close();
   return subject;
@@ -52,7 +52,7 @@ async function sealed(t: TestContext): Promise<Sealed> {
 /** Whether the index is the one that was there; the store must be sound either way. */
 async function isKept({ subject }: Sealed): Promise<boolean> {
   const store = await Store.open(subject.store);
-  const confirmed = await store.index.confirmedAt(GRAPH);
+  const confirmed = await store.index.local.confirmedAt(GRAPH);
   await store.close();
   assert.equal(await subject.assertSound(), 1);
   return confirmed === CONFIRMED_MS;

@@ -1,0 +1,73 @@
+import { fromBinary, toBinary } from '@bufbuild/protobuf';
+import { type QuietRecord, QuietRecordSchema } from '../../../gen/lightkeeper/index/v1/index_pb.ts';
+import { type CheckedBatch, type CheckedLevel, writeBatch } from './checked-level.ts';
+import { after, key, u32, u64 } from './keys.ts';
+
+/** The part of the index that is not in the packs: what this machine observed of its graphs and their units. */
+// After a rebuild of the index it is empty.
+export class LocalState {
+  readonly #db: CheckedLevel;
+
+  constructor(db: CheckedLevel) {
+    this.#db = db;
+  }
+
+  /** Returns the change times of files from place `n * TIMES_PER_VALUE` on, encoded as in `change-times.ts`. */
+  async changeTimes(graphId: string, n: number): Promise<Buffer | undefined> {
+    return await this.#db.get(key('c', graphId, '\0', u32(n)));
+  }
+
+  putChangeTimes(batch: CheckedBatch, graphId: string, { n, times }: { n: number; times: Buffer }): void {
+    batch.put(key('c', graphId, '\0', u32(n)), times);
+  }
+
+  /** Returns when a directory was last found equal to its newest snapshot, in milliseconds since 1970. */
+  async confirmedAt(graphId: string): Promise<number | undefined> {
+    const value = await this.#db.get(key('k', graphId));
+    return value === undefined ? undefined : Number(value.readBigUInt64BE());
+  }
+
+  putConfirmedAt(batch: CheckedBatch, graphId: string, atMs: number): void {
+    batch.put(key('k', graphId), u64(BigInt(Math.max(0, Math.floor(atMs)))));
+  }
+
+  /** Returns the observed pauses between the writes of a graph. */
+  async quietRecord(graphId: string): Promise<QuietRecord | undefined> {
+    const value = await this.#db.get(key('q', graphId));
+    return value === undefined ? undefined : fromBinary(QuietRecordSchema, value);
+  }
+
+  putQuietRecord(batch: CheckedBatch, graphId: string, record: QuietRecord): void {
+    batch.put(key('q', graphId), Buffer.from(toBinary(QuietRecordSchema, record)));
+  }
+
+  /** Reports whether units of snapshots were found missing or damaged. */
+  async isIncomplete(): Promise<boolean> {
+    return (await this.#db.get(key('m', 'distrusted'))) !== undefined;
+  }
+
+  /** Records that units are missing. No snapshot counts as complete until its units are looked up again. */
+  async markIncomplete(): Promise<void> {
+    const batch = this.#db.batch();
+    batch.put(key('m', 'distrusted'), Buffer.alloc(0));
+    const complete = key('w');
+    for await (const at of this.#db.keys({ gte: complete, lt: after(complete) })) batch.del(at);
+    await writeBatch('index:distrust', batch, { sync: true });
+  }
+
+  /** Records that no units are missing. */
+  async markComplete(): Promise<void> {
+    const batch = this.#db.batch();
+    batch.del(key('m', 'distrusted'));
+    await writeBatch('index:trust', batch, { sync: true });
+  }
+
+  /** Returns the digest of a graph's snapshot whose units were all looked up since units were found missing. */
+  async completeDigest(graphId: string): Promise<Buffer | undefined> {
+    return await this.#db.get(key('w', graphId));
+  }
+
+  putCompleteDigest(batch: CheckedBatch, graphId: string, digest: Uint8Array): void {
+    batch.put(key('w', graphId), Buffer.from(digest));
+  }
+}
