@@ -21,6 +21,7 @@ import {
 import type { ListRoot } from '../../gen/lightkeeper/store/v1/manifest_pb.ts';
 import { UnitKind_Value } from '../../gen/lightkeeper/store/v1/pack_pb.ts';
 import { CutMethod_Value } from '../../gen/lightkeeper/v1/types_pb.ts';
+import type { PackReference } from '../pack/pack-store.ts';
 import { type GraphContent, graphContents, listUnits } from '../snapshots/graph-files.ts';
 import { missingUnit, type Store } from '../store/store.ts';
 import {
@@ -146,7 +147,7 @@ class IncrementalCheck {
   readonly #request: CheckRequest;
   readonly #index: ReadonlyMap<string, GraphFile>;
   readonly #run: RunStep;
-  readonly #packPaths = new Map<number, string>();
+  readonly #references = new Map<number, PackReference>();
 
   constructor(parts: {
     store: Store;
@@ -328,16 +329,27 @@ class IncrementalCheck {
       const location = locations[i];
       if (location === undefined) throw missingUnit(id);
       const { frameOffset: offset, frameLength: length, place } = location;
-      const path = this.#packPaths.get(location.pack) ?? (await this.#store.packPath(location.pack));
-      this.#packPaths.set(location.pack, path);
+      const { pack } = location;
+      const reference = this.#references.get(pack) ?? (await this.#store.packReference(pack));
+      this.#references.set(pack, reference);
       const previousOffset = offsets?.[i];
       const end = parts.at(-1);
       const last = end === undefined || 'head' in end ? undefined : end;
-      const goesOn = last?.path === path && last.offset === offset && last.to === place;
+      const goesOn = last?.pack === pack && last.offset === offset && last.to === place;
       const nextOffset = last?.previousOffset === undefined ? undefined : last.previousOffset + last.bytes;
       if (last !== undefined && goesOn && previousOffset === nextOffset)
         parts[parts.length - 1] = { ...last, to: place + 1, bytes: last.bytes + span };
-      else parts.push({ path, offset, length, from: place, to: place + 1, bytes: span, previousOffset });
+      else
+        parts.push({
+          pack,
+          reference,
+          offset,
+          length,
+          from: place,
+          to: place + 1,
+          bytes: span,
+          previousOffset,
+        });
       bytes += span;
     }
     return bytes;

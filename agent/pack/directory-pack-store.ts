@@ -197,13 +197,19 @@ export class DirectoryPackStore implements PrunablePackStore {
     }
   }
 
+  /** Makes removals from a shard durable. A shard without a folder has none. */
+  async #syncShard(label: string, shard: string): Promise<void> {
+    const path = this.#shardPath(shard);
+    if (statSync(path, { throwIfNoEntry: false }) !== undefined) await syncDir(label, path);
+  }
+
   async delete(packIds: readonly string[]): Promise<void> {
     for (const packId of packIds) {
       await this.#closeFile(packId);
       await removeFile('store:pack:remove', this.#path(packId));
     }
     for (const shard of new Set(packIds.map((packId) => packId.slice(0, 2))))
-      await syncDir('store:pack:removed', this.#shardPath(shard));
+      await this.#syncShard('store:pack:removed', shard);
   }
 
   async quarantine(packId: string): Promise<string> {
@@ -229,7 +235,7 @@ export class DirectoryPackStore implements PrunablePackStore {
   async evict(packId: string): Promise<void> {
     await this.#closeFile(packId);
     await removeFile('store:pack:evict', this.#path(packId));
-    await syncDir('store:pack:evicted', this.#shardPath(packId.slice(0, 2)));
+    await this.#syncShard('store:pack:evicted', packId.slice(0, 2));
   }
 
   async close(): Promise<void> {

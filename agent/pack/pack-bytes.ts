@@ -53,12 +53,6 @@ export class PackBytes {
   }
 }
 
-/** Returns the file of a pack. Fails for a pack that is not in a file. */
-export function packFile(reference: PackReference): string {
-  if ('file' in reference) return reference.file;
-  throw new LightkeeperError('INTERNAL', 'Cannot read a pack in memory as a file');
-}
-
 /** Fills `into` with the bytes of a pack from `offset` on. DAMAGED if the pack is missing or too short. */
 export function readPackInto(reference: PackReference, offset: number, into: Buffer): Buffer {
   const name = 'file' in reference ? reference.file : 'a pack in memory';

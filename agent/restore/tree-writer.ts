@@ -8,7 +8,7 @@ import type { FileEntry, Manifest } from '../../gen/lightkeeper/store/v1/manifes
 import { FileType_Value, type Finding } from '../../gen/lightkeeper/v1/types_pb.ts';
 import { effect } from '../../host/disk.ts';
 import { canSyncFilesystem, syncFilesystem } from '../../host/sync-filesystem.ts';
-import { packFile } from '../pack/pack-bytes.ts';
+import type { PackReference } from '../pack/pack-store.ts';
 import type { UnitLocation } from '../store/index/unit-locations.ts';
 import type { Store } from '../store/store.ts';
 import { below } from '../watch/names.ts';
@@ -77,7 +77,7 @@ class TreeWriter {
   readonly #base: Buffer;
   readonly #workers: WorkerGroup;
   readonly #findings: Finding[] = [];
-  readonly #packPaths = new Map<number, string>();
+  readonly #references = new Map<number, PackReference>();
   #window: UnitWrite[] = [];
   readonly #open = new Set<OpenFile>();
   readonly #running = new Set<Promise<void>>();
@@ -234,7 +234,7 @@ class TreeWriter {
   ): Promise<void> {
     const { bytes } = await slot.run({
       op: 'write-units',
-      path: await this.#packPath(location.pack),
+      reference: await this.#reference(location.pack),
       offset: location.frameOffset,
       length: location.frameLength,
       targets: targets(places),
@@ -279,14 +279,12 @@ class TreeWriter {
     );
   }
 
-  async #packPath(pack: number): Promise<string> {
-    const known = this.#packPaths.get(pack);
+  async #reference(pack: number): Promise<PackReference> {
+    const known = this.#references.get(pack);
     if (known !== undefined) return known;
-    const record = await this.#store.index.pack(pack);
-    if (record === undefined) throw new LightkeeperError('DAMAGED', 'Cannot restore: a pack is not known');
-    const path = packFile(this.#store.packs.reference(hex(record.packId)));
-    this.#packPaths.set(pack, path);
-    return path;
+    const reference = await this.#store.packReference(pack);
+    this.#references.set(pack, reference);
+    return reference;
   }
 
   /** Sets the metadata of a written file, syncs and closes it. */

@@ -13,7 +13,7 @@ import type { Finding } from '../../gen/lightkeeper/v1/types_pb.ts';
 import { makeDir, removeTree } from '../../host/disk.ts';
 import { DirectoryPackStore } from '../pack/directory-pack-store.ts';
 import { type DecodedFrame, decodeVerified, FrameCache } from '../pack/frame.ts';
-import { packFile } from '../pack/pack-bytes.ts';
+import type { PackReference } from '../pack/pack-store.ts';
 import { WorkerPool } from '../workers/worker-pool.ts';
 import { newConfig, readConfig, writeConfig } from './config.ts';
 import { StoreHealth } from './health.ts';
@@ -239,12 +239,12 @@ export class Store {
     return location === undefined || !this.health.isWhole(location.pack) ? undefined : location;
   }
 
-  /** Returns the file of a pack. DAMAGED if the pack is not in the index. */
-  async packPath(pack: number): Promise<string> {
+  /** Returns a reference with which threads read a pack. DAMAGED if the pack is not in the index. */
+  async packReference(pack: number): Promise<PackReference> {
     const record = await this.#index.pack(pack);
     if (record === undefined)
       throw new LightkeeperError('DAMAGED', 'Cannot read a unit: its pack is not known');
-    return packFile(this.packs.reference(hex(record.packId)));
+    return this.packs.reference(hex(record.packId));
   }
 
   /** Returns the bytes of a unit, which must not be written to. DAMAGED if no pack contains it. */
@@ -388,6 +388,8 @@ async function refuseForeignFolder(root: string): Promise<void> {
     if (systemCode(error) === 'ENOENT') return;
     throw ioError('open', root, error);
   }
+  // Another process has created the store since its config was looked for.
+  if (names.includes('config') || names.includes('config.copy')) return;
   if (names.includes('packs')) {
     throw new LightkeeperError(
       'DAMAGED',

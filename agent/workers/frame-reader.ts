@@ -1,6 +1,7 @@
 import { must } from '../../core/assert.ts';
 import { LightkeeperError } from '../../core/errors.ts';
 import { type DecodedFrame, decodeVerified } from '../pack/frame.ts';
+import type { PackReference } from '../pack/pack-store.ts';
 import type { WorkBuffers } from './work-buffers.ts';
 
 /** Decoded frames that are cached: units of one file may alternate between some of them. */
@@ -11,8 +12,9 @@ const GROWTH = 1.25;
 
 /** Consecutive units of a frame. */
 export interface FrameRun {
-  /** Path of the pack. */
-  readonly path: string;
+  /** Number of the pack in the index. */
+  readonly pack: number;
+  readonly reference: PackReference;
   /** Offset of the frame in the pack, in bytes. */
   readonly offset: number;
   /** Bytes of the frame in the pack. */
@@ -42,11 +44,14 @@ export class FrameReader {
   }
 
   /** Returns the bytes of a run, as a view that is valid until the next frame is read. */
-  read({ path, offset, length, from, to }: FrameRun): Buffer {
-    const { bytes, starts } = this.#frame(path, offset, length);
+  read({ from, to, ...place }: FrameRun): Buffer {
+    const { bytes, starts } = this.#frame(place);
     const [start, end] = [starts[from], starts[to]];
     if (start === undefined || end === undefined)
-      throw new LightkeeperError('DAMAGED', `Cannot read pack "${path}": a unit is not where it should be`);
+      throw new LightkeeperError(
+        'DAMAGED',
+        `Cannot read pack number ${place.pack}: a unit is not where it should be`,
+      );
     return bytes.subarray(start, end);
   }
 
@@ -55,8 +60,8 @@ export class FrameReader {
     this.#idle.push(...this.#frames.splice(0).map(({ memory }) => memory));
   }
 
-  #frame(path: string, offset: number, length: number): DecodedFrame {
-    const key = `${path} ${offset}`;
+  #frame({ pack, reference, offset, length }: Omit<FrameRun, 'from' | 'to'>): DecodedFrame {
+    const key = `${pack} ${offset}`;
     const at = this.#frames.findIndex((one) => one.key === key);
     const [cached] = at < 0 ? [] : this.#frames.splice(at, 1);
     if (cached !== undefined) {
@@ -64,7 +69,7 @@ export class FrameReader {
       return cached.frame;
     }
     let memory = this.#frames.length < CACHED_FRAMES ? this.#idle.pop() : this.#frames.shift()?.memory;
-    const frame = decodeVerified(this.#buffers.readPack(path, offset, length), (bytes) => {
+    const frame = decodeVerified(this.#buffers.readPack(reference, offset, length), (bytes) => {
       if (memory === undefined || memory.length < bytes)
         memory = Buffer.allocUnsafeSlow(Math.ceil(bytes * GROWTH));
       return memory.subarray(0, bytes);

@@ -1,5 +1,6 @@
-import { closeSync, openSync, readSync } from 'node:fs';
-import { ioError, LightkeeperError, systemCode } from '../../core/errors.ts';
+import { readSync } from 'node:fs';
+import { readPackInto } from '../pack/pack-bytes.ts';
+import type { PackReference } from '../pack/pack-store.ts';
 
 /** Length of a new buffer as a multiple of the needed one, so that few are allocated. */
 const GROWTH = 1.5;
@@ -31,9 +32,9 @@ export class WorkBuffers {
   }
 
   /** Reads bytes of a pack. Returns a view that is valid until the next call; throws DAMAGED if they are missing. */
-  readPack(path: string, offset: number, length: number): Buffer {
+  readPack(reference: PackReference, offset: number, length: number): Buffer {
     this.#encoded = enlarge(this.#encoded, length);
-    return readWhole(path, offset, this.#encoded.subarray(0, length));
+    return readPackInto(reference, offset, this.#encoded.subarray(0, length));
   }
 
   /** Returns the free frame buffers, for decoded frames. One of them becomes the buffer of `readPack`. */
@@ -49,28 +50,6 @@ export class WorkBuffers {
 function enlarge(buffer: Buffer | undefined, length: number, growth = GROWTH): Buffer {
   if (buffer !== undefined && buffer.length >= length) return buffer;
   return Buffer.allocUnsafeSlow(Math.ceil(length * growth));
-}
-
-function readWhole(path: string, offset: number, into: Buffer): Buffer {
-  let fd: number;
-  try {
-    fd = openSync(path, 'r');
-  } catch (error) {
-    if (systemCode(error) !== 'ENOENT') throw ioError('read', path, error);
-    throw new LightkeeperError('DAMAGED', `Cannot read "${path}": it is missing`, {
-      hint: 'bring the file back, or run lightkeeper repair',
-      cause: error,
-    });
-  }
-  try {
-    if (readInto(fd, into, offset) < into.length)
-      throw new LightkeeperError('DAMAGED', `Cannot read "${path}": it is cut`);
-    return into;
-  } catch (error) {
-    throw ioError('read', path, error);
-  } finally {
-    closeSync(fd);
-  }
 }
 
 /** Reads from a position until `bytes` is full or the file ends. Returns the number of bytes. */

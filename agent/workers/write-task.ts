@@ -4,6 +4,7 @@ import { UNIT_ID_BYTES, unitId, unitIdInPlace } from '../../core/unit.ts';
 import type { UnitKind_Value } from '../../gen/lightkeeper/store/v1/pack_pb.ts';
 import { effectSync } from '../../host/disk.ts';
 import { DECODE_HEADROOM_BYTES, decodeFrame, parseFrame } from '../pack/frame.ts';
+import type { PackReference } from '../pack/pack-store.ts';
 import { readInto, type WorkBuffers } from './work-buffers.ts';
 
 /** Where units of one frame are written: one element per unit in each array. */
@@ -19,8 +20,7 @@ export interface RestoreTargets {
 /** Writes units of one frame to files, and checks what was written. */
 export interface WriteUnitsTask {
   readonly op: 'write-units';
-  /** Path of the pack. */
-  readonly path: string;
+  readonly reference: PackReference;
   /** Offset of the frame in the pack, in bytes. */
   readonly offset: number;
   /** Bytes of the frame in the pack. */
@@ -67,8 +67,8 @@ export function runWriteUnits(task: WriteUnitsTask, buffers: WorkBuffers): { byt
   return { bytes };
 }
 
-function decodeUnits({ path, offset, length }: WriteUnitsTask, buffers: WorkBuffers): DecodedUnits {
-  const frame = parseFrame(buffers.readPack(path, offset, length));
+function decodeUnits({ reference, offset, length }: WriteUnitsTask, buffers: WorkBuffers): DecodedUnits {
+  const frame = parseFrame(buffers.readPack(reference, offset, length));
   const bytes = buffers.decoded(frame.decodedLength);
   decodeFrame(frame, bytes);
   const { unitLengths: lengths, unitIds, kind } = frame.header;
