@@ -128,7 +128,7 @@ export const BOMBS: readonly Bomb[] = [
 export function defuse({ name, read }: Bomb): void {
   const before = process.memoryUsage();
   const refused = (error: unknown) =>
-    error instanceof LightkeeperError && (error.code === 'DAMAGED' || error.code === 'TOO_NEW');
+    error instanceof LightkeeperError && ['DAMAGED', 'TOO_NEW', 'TOO_OLD'].includes(error.code);
   assert.throws(read, refused, name);
   const now = process.memoryUsage();
   const grown = now.arrayBuffers - before.arrayBuffers + Math.max(0, now.heapUsed - before.heapUsed);

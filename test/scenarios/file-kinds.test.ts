@@ -288,7 +288,11 @@ describe('file kinds', { concurrency: 4 }, () => {
       for (const mode of [0o000, 0o300]) {
         chmodSync(subject.dir, mode);
         const ended = await lightkeeper(words, { under });
-        assertRefused(ended, { code: 1, error: /Cannot read ".*data": .*EACCES/, hint: /right/ });
+        assertRefused(ended, {
+          code: 1,
+          error: /Cannot read ".*data": .*EACCES/,
+          hint: /grant this user access/,
+        });
       }
       chmodSync(subject.dir, 0o700);
       await subject.snapshot({ under });
@@ -313,8 +317,8 @@ describe('file kinds', { concurrency: 4 }, () => {
       writeFileSync(join(place, 'file'), '');
       const words = ['restore', '--snapshot', 'latest', '--disk-reserve', '0', '--to'];
       const to = (path: string) => subject.run([...words, join(place, path)], { under: asUser() });
-      assertRefused(await to('mine/back'), { code: 1, error: /EACCES/, hint: /right/ });
-      assertRefused(await to('mine'), { code: 1, error: /EACCES/, hint: /right/ });
+      assertRefused(await to('mine/back'), { code: 1, error: /EACCES/, hint: /grant this user access/ });
+      assertRefused(await to('mine'), { code: 1, error: /EACCES/, hint: /grant this user access/ });
       assertRefused(await to('file/back'), { code: 1, error: /ENOTDIR|EEXIST/, hint: /./ });
       assert.deepEqual(
         [...readTree(place).keys()].filter((path) => /^(?:mine|file)./.test(path)),
