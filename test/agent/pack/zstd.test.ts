@@ -32,7 +32,6 @@ const implementations = Object.entries({ 'zstd-napi': napi, 'node:zlib': node })
 );
 const LACKING = {
   napi: napi === undefined ? 'zstd-napi is not compiled' : false,
-  both: napi === undefined || node === undefined ? 'this Node has no zstd beside zstd-napi' : false,
 };
 
 /** Bytes that compress to about half, the same at each call. */
@@ -118,23 +117,26 @@ for (const { name, zstd } of implementations) {
 }
 
 describe('two implementations of zstd', () => {
-  test('read each other, and agree on the length', { skip: LACKING.both }, () => {
-    assert.ok(napi !== undefined && node !== undefined);
-    for (const length of [0, 1, 1000, 131_072, 4 << 20]) {
-      const raw = sample(length);
-      for (const level of [1, 7]) {
-        const pairs: readonly (readonly [Zstd, Zstd])[] = [
-          [napi, node],
-          [node, napi],
-        ];
-        for (const [from, to] of pairs) {
-          const out = Buffer.alloc(length);
-          assert.equal(to.decompress(out, compressed(from, raw, level)), length);
-          assert.equal(out.equals(raw), true, `${length} bytes at level ${level}`);
+  // Where this Node has only one of them, the last test of this file runs the file under a newer Node.
+  if (napi !== undefined && node !== undefined) {
+    const [one, other] = [napi, node];
+    test('read each other, and agree on the length', () => {
+      for (const length of [0, 1, 1000, 131_072, 4 << 20]) {
+        const raw = sample(length);
+        for (const level of [1, 7]) {
+          const pairs: readonly (readonly [Zstd, Zstd])[] = [
+            [one, other],
+            [other, one],
+          ];
+          for (const [from, to] of pairs) {
+            const out = Buffer.alloc(length);
+            assert.equal(to.decompress(out, compressed(from, raw, level)), length);
+            assert.equal(out.equals(raw), true, `${length} bytes at level ${level}`);
+          }
         }
       }
-    }
-  });
+    });
+  }
 
   test('need no more room than zstd itself says', { skip: LACKING.napi }, () => {
     const binding = createRequire(import.meta.url)('zstd-napi/binding.js') as typeof Binding;
