@@ -144,20 +144,21 @@ describe('two implementations of zstd', () => {
       assert.equal(compressedCap(length), binding.compressBound(length), `${length}`);
   });
 
-  // This test file again, in a Node that has both.
-  const already = LACKING.both === false ? 'this Node has both already' : LACKING.napi;
-  test('agree in a newer Node', { skip: already }, async (t) => {
-    const newer = await newerNode();
-    if (newer === undefined) {
-      t.skip(NO_REGISTRY);
-      return;
-    }
-    const { NODE_TEST_CONTEXT: _, ...env } = process.env;
-    const words = ['--import', 'tsx', '--test', '--test-reporter', 'tap', import.meta.filename];
-    const { stdout } = await promisify(execFile)(newer, words, { env });
-    assert.match(stdout, /^# fail 0$/m);
-    assert.match(stdout, /ok \d+ - read each other, and agree on the length$/m);
-  });
+  // This test file again, in a Node that has both; there, this test is not registered.
+  if (node === undefined) {
+    test('agree in a newer Node', { skip: LACKING.napi }, async (t) => {
+      const newer = await newerNode();
+      if (newer === undefined) {
+        t.skip(NO_REGISTRY);
+        return;
+      }
+      const { NODE_TEST_CONTEXT: _, ...env } = process.env;
+      const words = ['--import', 'tsx', '--test', '--test-reporter', 'tap', import.meta.filename];
+      const { stdout } = await promisify(execFile)(newer, words, { env });
+      assert.match(stdout, /^# fail 0$/m);
+      assert.match(stdout, /ok \d+ - read each other, and agree on the length$/m);
+    });
+  }
 });
 
 describe('what the store compresses with', () => {
