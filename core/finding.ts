@@ -1,5 +1,10 @@
 import { create } from '@bufbuild/protobuf';
-import { type Finding, FindingSchema, Severity_Value } from '../gen/lightkeeper/v1/types_pb.ts';
+import {
+  type Finding,
+  FindingSchema,
+  ObjectKind_Value,
+  Severity_Value,
+} from '../gen/lightkeeper/v1/types_pb.ts';
 
 /** The text and counts of a finding. */
 export interface FindingText {
@@ -10,12 +15,37 @@ export interface FindingText {
   readonly keys?: string[];
 }
 
+/** What the object of a finding is, by its code; a file of the graph for every code that is not listed. */
+const OBJECT_KINDS: Readonly<Record<string, ObjectKind_Value>> = {
+  config_damaged: ObjectKind_Value.STORE,
+  graph_emptied: ObjectKind_Value.RECORDS,
+  graph_shrunk: ObjectKind_Value.RECORDS,
+  hook_failed: ObjectKind_Value.HOOK,
+  instance_silent: ObjectKind_Value.INSTANCE,
+  no_graph: ObjectKind_Value.PATH,
+  not_graded: ObjectKind_Value.SNAPSHOT,
+  other_directory: ObjectKind_Value.INSTANCE,
+  outside_storage: ObjectKind_Value.INSTANCE,
+  pack_damaged: ObjectKind_Value.PACK,
+  pack_missing: ObjectKind_Value.PACK,
+  pack_quarantined: ObjectKind_Value.PACK,
+  restore_leftover: ObjectKind_Value.PATH,
+  restore_rolled_back: ObjectKind_Value.PATH,
+  restore_rolled_forward: ObjectKind_Value.PATH,
+  root_metadata_kept: ObjectKind_Value.PATH,
+  same_device: ObjectKind_Value.STORE,
+  snapshot_damaged: ObjectKind_Value.SNAPSHOT,
+  stray_file: ObjectKind_Value.STORE,
+  watch_given_up: ObjectKind_Value.PATH,
+};
+
 /** Makes a finding. `code` is a word of docs/errors.md, `object` the file or thing that it concerns. */
 export function finding(code: string, severity: Severity_Value, object: string, text: FindingText): Finding {
   return create(FindingSchema, {
     code,
     severity,
     object,
+    objectKind: OBJECT_KINDS[code] ?? ObjectKind_Value.FILE,
     message: text.message,
     hint: text.hint ?? '',
     count: text.count ?? 1,
