@@ -42,7 +42,7 @@ import { restoreSnapshot } from './restore.ts';
 import { versionInfo } from './version.ts';
 
 /** Milliseconds that a snapshot waits for its directory to settle. */
-export const SETTLE_TIMEOUT_MS = 30_000;
+const SETTLE_TIMEOUT_MS = 30_000;
 
 /** The parts of an agent that the handlers use. */
 export interface ServiceParts {

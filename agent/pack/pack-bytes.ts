@@ -33,13 +33,7 @@ export class PackBytes {
       into.set(part);
       return part.length;
     }
-    let done = 0;
-    while (done < into.length) {
-      const read = readSync(this.#source, into, done, into.length - done, position + done);
-      if (read === 0) break;
-      done += read;
-    }
-    return done;
+    return readInto(this.#source, into, position);
   }
 
   /** Returns at most `length` bytes from `position` on. */
@@ -51,6 +45,17 @@ export class PackBytes {
   close(): void {
     if (typeof this.#source === 'number') closeSync(this.#source);
   }
+}
+
+/** Reads from a position until `bytes` is full or the file ends. Returns the number of bytes. */
+export function readInto(fd: number, bytes: Buffer, position: number): number {
+  let done = 0;
+  while (done < bytes.length) {
+    const read = readSync(fd, bytes, done, bytes.length - done, position + done);
+    if (read === 0) break;
+    done += read;
+  }
+  return done;
 }
 
 /** Fills `into` with the bytes of a pack from `offset` on. DAMAGED if the pack is missing or too short. */

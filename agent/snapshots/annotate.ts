@@ -18,7 +18,7 @@ import { Transaction } from '../store/transaction.ts';
 import { resolveSnapshot } from './resolve.ts';
 
 /** The fields of a request that identify a snapshot. */
-export interface SnapshotName {
+interface SnapshotName {
   readonly snapshotId: string;
   readonly graphId: string;
 }

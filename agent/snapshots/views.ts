@@ -29,6 +29,24 @@ export function allFindings(
   return [...all.filter(isError), ...all.filter((finding) => !isError(finding))];
 }
 
+/** Returns the fields that the full view and the summary of a snapshot share. */
+function commonView(stored: StoredSnapshot) {
+  const { manifest, measured } = stored;
+  return {
+    snapshotId: idOf(stored),
+    graphId: manifest.graphId,
+    position: positionView(manifest, stored.digest),
+    parentId: parentId(manifest),
+    grade: gradeOf(stored),
+    usable: isUsable(stored),
+    rawBytes: manifest.totals?.rawBytes ?? 0n,
+    newBytes: measured?.newBytes ?? 0n,
+    storedBytes: measured?.storedBytes ?? 0n,
+    tags: { ...stored.tags },
+    pinned: stored.pinned,
+  };
+}
+
 /** Returns a snapshot as the API shows it. */
 export function snapshotView(
   stored: StoredSnapshot,
@@ -37,24 +55,14 @@ export function snapshotView(
   const { manifest, measured, graded } = stored;
   const { source, totals, capturedAt } = manifest;
   const snapshot = create(SnapshotSchema, {
-    snapshotId: idOf(stored),
-    graphId: manifest.graphId,
-    position: positionView(manifest, stored.digest),
-    parentId: parentId(manifest),
-    grade: gradeOf(stored),
-    usable: isUsable(stored),
+    ...commonView(stored),
     cutMethod: manifest.cutMethod,
     durationMs: measured?.durationMs ?? 0n,
     unchanged: more.unchanged ?? false,
     files: totals?.files ?? 0,
-    rawBytes: totals?.rawBytes ?? 0n,
-    newBytes: measured?.newBytes ?? 0n,
-    storedBytes: measured?.storedBytes ?? 0n,
     units: totals?.units ?? 0n,
     newUnits: measured?.newUnits ?? 0,
     findings: [...(more.findings ?? allFindings(stored))],
-    tags: { ...stored.tags },
-    pinned: stored.pinned,
     description: manifest.description,
     host: source?.host ?? '',
     dir: source === undefined ? '' : bytesText(source.dir),
@@ -72,19 +80,9 @@ export function snapshotView(
 
 /** Returns a snapshot as a list of the API shows it. */
 export function summaryView(stored: StoredSnapshot): SnapshotSummary {
-  const { manifest, measured, graded } = stored;
+  const { manifest, graded } = stored;
   const summary = create(SnapshotSummarySchema, {
-    snapshotId: idOf(stored),
-    graphId: manifest.graphId,
-    position: positionView(manifest, stored.digest),
-    parentId: parentId(manifest),
-    grade: gradeOf(stored),
-    usable: isUsable(stored),
-    rawBytes: manifest.totals?.rawBytes ?? 0n,
-    newBytes: measured?.newBytes ?? 0n,
-    storedBytes: measured?.storedBytes ?? 0n,
-    tags: { ...stored.tags },
-    pinned: stored.pinned,
+    ...commonView(stored),
     summary: [manifest.description, graded?.summary ?? ''].filter((text) => text !== '').join('; '),
     alarming: isAlarming(stored),
   });

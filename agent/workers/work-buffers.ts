@@ -1,4 +1,3 @@
-import { readSync } from 'node:fs';
 import { readPackInto } from '../pack/pack-bytes.ts';
 import type { PackReference } from '../pack/pack-store.ts';
 
@@ -50,15 +49,4 @@ export class WorkBuffers {
 function enlarge(buffer: Buffer | undefined, length: number, growth = GROWTH): Buffer {
   if (buffer !== undefined && buffer.length >= length) return buffer;
   return Buffer.allocUnsafeSlow(Math.ceil(length * growth));
-}
-
-/** Reads from a position until `bytes` is full or the file ends. Returns the number of bytes. */
-export function readInto(fd: number, bytes: Buffer, position: number): number {
-  let done = 0;
-  while (done < bytes.length) {
-    const read = readSync(fd, bytes, done, bytes.length - done, position + done);
-    if (read === 0) break;
-    done += read;
-  }
-  return done;
 }

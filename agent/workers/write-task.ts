@@ -4,8 +4,9 @@ import { UNIT_ID_BYTES, unitId, unitIdInPlace } from '../../core/unit.ts';
 import type { UnitKind_Value } from '../../gen/lightkeeper/store/v1/pack_pb.ts';
 import { effectSync } from '../../host/disk.ts';
 import { DECODE_HEADROOM_BYTES, decodeFrame, parseFrame } from '../pack/frame.ts';
+import { readInto } from '../pack/pack-bytes.ts';
 import type { PackReference } from '../pack/pack-store.ts';
-import { readInto, type WorkBuffers } from './work-buffers.ts';
+import type { WorkBuffers } from './work-buffers.ts';
 
 /** Where units of one frame are written: one element per unit in each array. */
 export interface RestoreTargets {
