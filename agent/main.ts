@@ -3,6 +3,7 @@ import type { SettingsJsonSchema } from '../host/config/json-schema.ts';
 import type { ReadSettings, SettingsSources } from './config/read.ts';
 import type { AgentFlag } from './config/schema.ts';
 import type { AgentSettings } from './config/settings.ts';
+import type { ValidateOptions } from './grade/validate.ts';
 import type { AgentEvents } from './run/agent.ts';
 import type { GraphPlace } from './watch/workspaces.ts';
 
@@ -18,10 +19,10 @@ export async function splitGraph(place: GraphPlace): Promise<GraphPlace[]> {
 /** Runs the checks of a graph on a directory as it is; see `validate.ts`, which is loaded only for this. */
 export async function validateDirectory(
   dir: Uint8Array,
-  signal?: AbortSignal,
+  options: ValidateOptions = {},
 ): Promise<ValidateDirectoryResponse> {
   const validate = await import('./grade/validate.ts');
-  return await validate.validateDirectory(dir, signal);
+  return await validate.validateDirectory(dir, options);
 }
 
 export type { Flags, SettingFlag } from '../host/config/flags.ts';

@@ -20,6 +20,7 @@ import {
   type VerifyStoreRequest,
 } from '../../gen/lightkeeper/v1/agent_pb.ts';
 import { type Finding, Severity_Value } from '../../gen/lightkeeper/v1/types_pb.ts';
+import type { CaptureRequest } from '../capture/capture.ts';
 import { GRAPH_DEFAULTS } from '../config/settings.ts';
 import { exportDocument } from '../diff/document-export.ts';
 import { diffSnapshots } from '../diff/snapshot-diff.ts';
@@ -27,6 +28,8 @@ import { validateDirectory } from '../grade/validate.ts';
 import { verifyGraphs } from '../grade/verify-graphs.ts';
 import { type GuardedDirectory, guardsOf } from '../graph/guarded-directory.ts';
 import { type SnapshotTaker, takeSnapshot } from '../graph/take-snapshot.ts';
+import type { InstanceSettings } from '../instance/probe.ts';
+import { parseInstanceUrl } from '../instance/url.ts';
 import { acknowledgeSnapshot, missingReason, pinSnapshot, tagSnapshot } from '../snapshots/annotate.ts';
 import { countSnapshots, getSnapshot, graphStatus, listSnapshots, storeStats } from '../snapshots/queries.ts';
 import { newestSnapshot, notFound, onlyGraph, resolveSnapshot } from '../snapshots/resolve.ts';
@@ -65,7 +68,8 @@ export function agentService(parts: ServiceParts): ServiceImpl<typeof AgentServi
       withProgress((onProgress) => restore(parts, request, { onProgress, signal })),
     verifyStore: (request, { signal }) =>
       withProgress((onProgress) => verify(parts, request, { onProgress, signal })),
-    validateDirectory: ({ dir }: ValidateDirectoryRequest, { signal }) => validateDirectory(dir, signal),
+    validateDirectory: ({ dir, instanceStopped }: ValidateDirectoryRequest, { signal }) =>
+      validateDirectory(dir, { instanceStopped, signal }),
     pruneSnapshots: (request) => withProgress((onProgress) => pruneSnapshots(store, request, onProgress)),
     repairStore: ({ dryRun }) => withProgress((onProgress) => repair(parts, dryRun, onProgress)),
     deleteSnapshot: (request) => deleteSnapshot(store, request),
@@ -107,7 +111,7 @@ async function createSnapshot(
   const { snapshot } = await takeSnapshot(taker, {
     graphId,
     dir,
-    instance: guard?.settings.instance,
+    ...instanceOf(request, guard?.settings.instance),
     hooks: guard?.settings.hooks,
     workspaces: guard?.workspaces ?? (request.split ? () => new Set(workspacesIn(dir)) : undefined),
     quietMs: quietMs === undefined ? GRAPH_DEFAULTS.quietMs : Number(quietMs),
@@ -120,6 +124,22 @@ async function createSnapshot(
     ...call,
   });
   return snapshot;
+}
+
+/** Returns what the request or else the guard of a directory says of its instance. */
+function instanceOf(
+  { instanceState, instanceApiKey: apiKey }: CreateSnapshotRequest,
+  guarded: InstanceSettings | undefined,
+): Pick<CaptureRequest, 'instance' | 'instanceStopped'> {
+  switch (instanceState.case) {
+    case 'instanceUrl':
+      parseInstanceUrl(instanceState.value);
+      return { instance: { url: instanceState.value, apiKey, allowPartial: false } };
+    case 'instanceStopped':
+      return { instance: guarded, instanceStopped: instanceState.value };
+    default:
+      return { instance: guarded };
+  }
 }
 
 async function restore(

@@ -27,7 +27,7 @@ import {
   storeFileList,
 } from './manifest-builder.ts';
 import { loadParent, missingManifest, type ParentSnapshot } from './parent.ts';
-import type { Quiesce } from './quiesce.ts';
+import type { Cut, Quiesce } from './quiesce.ts';
 import { type Settled, waitUntilQuiet } from './settle.ts';
 
 /** Most attempts that start over because something changed. The next one captures the directory as it is. */
@@ -59,6 +59,8 @@ export interface CaptureRequest {
   readonly reserveBytes: bigint | undefined;
   readonly instance?: InstanceSettings | undefined;
   readonly hooks?: CaptureHooks | undefined;
+  /** Whether the operator has stated that the instance is stopped. */
+  readonly instanceStopped?: boolean | undefined;
   /** The scan that found the directory changed, if there was one: settling goes on from it. */
   readonly seen?: SeenScan | undefined;
   readonly signal?: AbortSignal | undefined;
@@ -76,6 +78,8 @@ export interface CaptureResult {
   readonly retries: number;
   /** The directory as it was captured; undefined if it was not at rest. */
   readonly scan: Scan | undefined;
+  /** Whether the directory was known to be at rest at this capture, also if nothing has changed. */
+  readonly atRest: boolean;
 }
 
 /** The state of the directory before the store was locked. */
@@ -195,14 +199,20 @@ class Capture {
       const result = await this.#attempt(settled.scan, parent, isLast);
       if (result === undefined) {
         const findings = [...settled.scan.findings, ...quiesce.findings];
-        const confirmed = { scan: settled.scan, findings, retries: attempt };
+        const { atRest } = await quiesce.cut(settled.scan);
+        const confirmed = { scan: settled.scan, findings, retries: attempt, atRest };
         return await this.#confirm(must(parent, 'a newest snapshot').snapshot, confirmed);
       }
       if (result.changed === undefined && settled.quiet) {
-        return await this.#commit(result, parent, { cutMethod: await quiesce.cutMethod(), retries: attempt });
+        return await this.#commit(result, parent, {
+          cut: await quiesce.cut(settled.scan),
+          retries: attempt,
+        });
       }
-      if (isLast)
-        return await this.#commit(result, parent, { cutMethod: CutMethod_Value.CHANGED, retries: attempt });
+      if (isLast) {
+        const cut = { cutMethod: CutMethod_Value.CHANGED, atRest: false };
+        return await this.#commit(result, parent, { cut, retries: attempt });
+      }
       const waitMs = Math.max(this.#request.quietMs, RETRY_WAIT_MIN_MS) * 2 ** attempt;
       await sleep(waitMs, undefined, signalOption(this.#request.signal));
       settled = await settleLocked(this.#store, this.#request, quiesce);
@@ -291,7 +301,7 @@ class Capture {
   /** Records that the directory equals its newest snapshot, and the change times of `entries`. */
   async #confirm(
     snapshot: StoredSnapshot,
-    confirmed: Pick<CaptureResult, 'scan' | 'findings' | 'retries'>,
+    confirmed: Pick<CaptureResult, 'scan' | 'findings' | 'retries' | 'atRest'>,
     entries: readonly Entry[] = [],
   ): Promise<CaptureResult> {
     const { index } = this.#store;
@@ -314,11 +324,12 @@ class Capture {
   async #commit(
     attempt: Attempt,
     parent: ParentSnapshot | undefined,
-    { cutMethod, retries }: { cutMethod: CutMethod_Value; retries: number },
+    { cut, retries }: { cut: Cut; retries: number },
   ): Promise<CaptureResult> {
     const { quiesce } = this.#directory;
     const findings = [...attempt.scan.findings, ...quiesce.findings, ...attempt.findings];
-    const isChanged = cutMethod === CutMethod_Value.CHANGED;
+    const isChanged = cut.cutMethod === CutMethod_Value.CHANGED;
+    const { atRest } = cut;
     if (isChanged) findings.push(changedCutFinding(attempt.changed));
     const list = await storeFileList(this.#transaction, attempt);
     findings.push(...list.findings);
@@ -330,7 +341,7 @@ class Capture {
       startedMs: this.#startedMs,
       root: attempt.scan.root,
       list,
-      cutMethod,
+      cut,
       head: await this.#store.index.head(graphId),
       parent: parent?.snapshot,
       instance: quiesce.instance,
@@ -340,7 +351,8 @@ class Capture {
       // Units that were missing or damaged have been stored again, or only change times differ.
       if (this.#trusted) await this.#transaction.abandon();
       else await this.#transaction.finishRepack(missingManifest(this.#store, parent.snapshot));
-      return await this.#confirm(parent.snapshot, { scan: attempt.scan, findings, retries }, list.entries);
+      const confirmed = { scan: attempt.scan, findings, retries, atRest };
+      return await this.#confirm(parent.snapshot, confirmed, list.entries);
     }
     // The files of a first snapshot may be of any age, and those of an untrusted one may be unchanged.
     const teaches = !isChanged && parent !== undefined && this.#trusted;
@@ -357,7 +369,8 @@ class Capture {
           index.local.putQuietRecord(batch, graphId, learnPauses(known, attempt.differing, digest));
       },
     });
-    return { snapshot, unchanged: false, findings, retries, scan: isChanged ? undefined : attempt.scan };
+    const captured = isChanged ? undefined : attempt.scan;
+    return { snapshot, unchanged: false, findings, retries, scan: captured, atRest };
   }
 }
 

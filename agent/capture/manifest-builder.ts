@@ -29,6 +29,7 @@ import { version } from '../../host/version.ts';
 import type { Transaction } from '../store/transaction.ts';
 import { storableTime } from '../watch/names.ts';
 import type { Entry, Scan } from '../watch/scan.ts';
+import type { Cut } from './quiesce.ts';
 
 /** A directory as it was read. */
 export interface ReadDirectory {
@@ -99,7 +100,7 @@ export interface ManifestParts {
   /** The directory itself. */
   readonly root: Entry;
   readonly list: StoredFileList;
-  readonly cutMethod: CutMethod_Value;
+  readonly cut: Cut;
   /** The newest position of the graph; undefined before its first snapshot. */
   readonly head: PositionEntry | undefined;
   readonly parent: StoredSnapshot | undefined;
@@ -109,7 +110,8 @@ export interface ManifestParts {
 
 /** Builds the manifest of a captured directory. */
 export function buildManifest(parts: ManifestParts): Manifest {
-  const { head, parent, findings, list, cutMethod, instance } = parts;
+  const { head, parent, findings, list, instance } = parts;
+  const { cutMethod, atRest } = parts.cut;
   const parentMs = parent === undefined ? undefined : capturedMs(parent.manifest);
   const source = { host: hostname(), dir: parts.dir, agentVersion: version };
   return create(ManifestSchema, {
@@ -121,6 +123,7 @@ export function buildManifest(parts: ManifestParts): Manifest {
     parentDigest: head?.digest ?? new Uint8Array(),
     capturedAt: captureTime(parts.startedMs, parentMs),
     cutMethod,
+    atRest,
     files: list.root,
     totals: list.totals,
     root: create(FileEntrySchema, entryMetadata(parts.root, FileType_Value.DIRECTORY)),

@@ -1,10 +1,16 @@
 import { CutMethod_Value, type Finding, type Instance } from '../../gen/lightkeeper/v1/types_pb.ts';
+import { monotonic, now } from '../../host/clock.ts';
 import { type CaptureHooks, runHooks } from '../instance/hooks.ts';
 import { checkInstance, InstanceProbe, type InstanceSettings, silentFinding } from '../instance/probe.ts';
+import { firstDifference, type Scan } from '../watch/scan.ts';
+import type { SeenScan } from '../watch/watcher.ts';
 
 /** Most milliseconds that a capture waits for the instance to be idle. */
 // After them the capture goes on with the quiet window alone.
 const IDLE_WAIT_MS = 30_000;
+
+/** Milliseconds without a change after which a directory is at rest whatever its writer does. */
+const REST_MS = 60_000;
 
 /** What can bring a directory to rest for a capture: its instance and its hooks. */
 export interface QuiesceSettings {
@@ -12,7 +18,18 @@ export interface QuiesceSettings {
   readonly dir: Uint8Array;
   readonly instance?: InstanceSettings | undefined;
   readonly hooks?: CaptureHooks | undefined;
+  /** Whether the operator has stated that the instance is stopped. */
+  readonly instanceStopped?: boolean | undefined;
+  /** The scan of a watcher that led to the capture; undefined without a watcher. */
+  readonly seen?: SeenScan | undefined;
   readonly signal?: AbortSignal | undefined;
+}
+
+/** How consistent one cut of a directory is known to be. */
+export interface Cut {
+  readonly cutMethod: CutMethod_Value;
+  /** Whether the directory was known to be at rest at the cut. */
+  readonly atRest: boolean;
 }
 
 /** Quiesces the instance of a directory for one capture. */
@@ -41,8 +58,9 @@ export class Quiesce {
     const { instance, dir, hooks, signal } = settings;
     if (quiesce.#probe !== undefined && instance !== undefined) {
       quiesce.instance = await quiesce.#probe.describe(signal);
-      if (quiesce.instance === undefined) quiesce.findings.push(silentFinding(instance));
-      else {
+      if (quiesce.instance === undefined) {
+        if (settings.instanceStopped !== true) quiesce.findings.push(silentFinding(instance));
+      } else {
         quiesce.findings.push(...checkInstance(quiesce.instance, dir, instance.allowPartial));
         quiesce.isIdle = (await quiesce.#probe.waitUntilIdle(IDLE_WAIT_MS, signal)) === true;
       }
@@ -60,10 +78,16 @@ export class Quiesce {
     this.#idleBefore = await this.#isIdleNow();
   }
 
-  /** Returns the cut method of a directory that did not change while it was read. */
-  async cutMethod(): Promise<CutMethod_Value> {
-    if (this.#paused) return CutMethod_Value.PAUSED;
-    return this.#idleBefore && (await this.#isIdleNow()) ? CutMethod_Value.IDLE : CutMethod_Value.SETTLED;
+  /** Returns the cut of a directory that was scanned as `scan` before and after it was read. */
+  async cut(scan: Scan): Promise<Cut> {
+    if (this.#paused) return { cutMethod: CutMethod_Value.PAUSED, atRest: true };
+    if (this.#idleBefore && (await this.#isIdleNow()))
+      return { cutMethod: CutMethod_Value.IDLE, atRest: true };
+    const { instanceStopped, seen } = this.#settings;
+    // An instance that responds contradicts the operator.
+    const isStopped = instanceStopped === true && this.instance === undefined;
+    const atRest = isStopped || restedMs(scan, seen) >= REST_MS;
+    return { cutMethod: CutMethod_Value.SETTLED, atRest };
   }
 
   async #isIdleNow(): Promise<boolean> {
@@ -86,4 +110,13 @@ export class Quiesce {
     };
     return await runHooks(lines, { timeoutMs, env });
   }
+}
+
+/** Returns the milliseconds for which a directory is known not to have changed. */
+// A watcher has seen it, so a wrong clock does not matter. Without one the newest change time decides, and one in the
+// future proves nothing.
+function restedMs(scan: Scan, seen: SeenScan | undefined): number {
+  if (seen === undefined) return now() - Number(scan.newestNs / 1_000_000n);
+  const isSame = seen.scan.newestNs === scan.newestNs && firstDifference(seen.scan, scan) === undefined;
+  return isSame ? monotonic() - seen.sameSinceMs : 0;
 }

@@ -39,10 +39,17 @@ function fileSource(dir: Uint8Array, path: string): FileSource {
   return { path, chunks };
 }
 
+/** Settings of one validation. */
+export interface ValidateOptions {
+  /** Whether the operator has stated that the instance is stopped. */
+  readonly instanceStopped?: boolean;
+  readonly signal?: AbortSignal;
+}
+
 /** Checks the graph in a directory as it is now. The grade is TORN if it changed meanwhile. */
 export async function validateDirectory(
   dir: Uint8Array,
-  signal?: AbortSignal,
+  { signal }: ValidateOptions = {},
 ): Promise<ValidateDirectoryResponse> {
   const began = monotonic();
   const options = signal === undefined ? {} : { signal };

@@ -70,7 +70,7 @@ class PrimaryRun {
       },
       {
         capture: (seen: SeenScan) => this.#capture({ ...capture, seen }),
-        confirm: () => this.#confirm(),
+        confirm: (seen: SeenScan) => this.#confirm(seen),
         failed: (error: LightkeeperError) => this.#graph.fail(error),
         absent: () => this.#graph.wait(),
         warned: (finding: Finding) => events.warned(graphId, finding),
@@ -132,11 +132,11 @@ class PrimaryRun {
   }
 
   /** Records that the directory equals its newest snapshot, or captures it if it must be recovered or graded again. */
-  async #confirm(): Promise<void> {
+  async #confirm(seen: SeenScan): Promise<void> {
     const { settings, taker, telemetry } = this.#graph;
     // Another process may have been stopped in a restore in place before it moved anything.
     if ((await hasJournal(settings.dir)) || isRegradeDue(this.#regrade, monotonic())) {
-      await this.#capture({ settleTimeoutMs: BUSY_SETTLE_MS, signal: this.#signal });
+      await this.#capture({ settleTimeoutMs: BUSY_SETTLE_MS, signal: this.#signal, seen });
       return;
     }
     if (now() - this.#confirmedMs < CONFIRM_EVERY_MS) return;

@@ -3,12 +3,13 @@ import { constants } from 'node:fs';
 import { lstat, open, readFile } from 'node:fs/promises';
 import { connect } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { ioError, LightkeeperError, systemCode } from '../../core/errors.ts';
+import { ioError, systemCode } from '../../core/errors.ts';
 import { type BytePath, pathText } from '../../core/path.ts';
 import type { RestoreSnapshotRequest } from '../../gen/lightkeeper/v1/agent_pb.ts';
 import { now } from '../../host/clock.ts';
 import { below, FLUSH_AGE_MAX_MS, isTemporary } from '../watch/names.ts';
 import { type Entry, firstDifference, type Scan, type ScanOptions, sameEntry, scan } from '../watch/scan.ts';
+import { parseInstanceUrl } from './url.ts';
 
 /** Milliseconds for which a directory is watched for changes. */
 const CHANGE_WATCH_MS = 2000;
@@ -188,18 +189,8 @@ async function whyNotRefused(text: string): Promise<string | undefined> {
 }
 
 function addressOf(text: string): { host: string; port: number } {
-  const url = URL.canParse(text) ? new URL(text) : undefined;
-  const known: Readonly<Record<string, number>> = { 'http:': 80, 'https:': 443 };
-  const port = url === undefined ? undefined : known[url.protocol];
-  if (url === undefined || port === undefined || url.hostname === '') {
-    throw new LightkeeperError(
-      'INVALID_ARGUMENT',
-      `Cannot use "${text}" as the URL of the instance: it is not an HTTP URL`,
-      {
-        hint: 'write it like --instance-url http://127.0.0.1:9621',
-      },
-    );
-  }
+  const url = parseInstanceUrl(text);
+  const port = url.protocol === 'https:' ? 443 : 80;
   return {
     host: url.hostname.replace(/^\[|\]$/g, ''),
     port: url.port === '' ? port : Number(url.port),

@@ -130,11 +130,13 @@ function instanceOf(url: string, health: Fields): Instance {
   return create(InstanceSchema, {
     url,
     coreVersion: text(health.core_version),
+    version: text(health.core_version),
     apiVersion: text(health.api_version),
     workingDir: text(health.working_directory),
     workspace: text(configuration.workspace),
     storages,
     embeddingModel: text(configuration.embedding_model),
+    llmModel: text(configuration.llm_model),
     embeddingDimension: Number.isInteger(dimension) && dimension > 0 && dimension < 2 ** 31 ? dimension : 0,
   });
 }

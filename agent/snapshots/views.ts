@@ -57,6 +57,7 @@ export function snapshotView(
   const snapshot = create(SnapshotSchema, {
     ...commonView(stored),
     cutMethod: manifest.cutMethod,
+    atRest: manifest.atRest,
     durationMs: measured?.durationMs ?? 0n,
     unchanged: more.unchanged ?? false,
     files: totals?.files ?? 0,

@@ -13,6 +13,8 @@ const JITTER = 0.1;
 export interface SeenScan {
   readonly scan: Scan;
   readonly startedMs: number;
+  /** Time at which the first of the scans that found the directory in this state started. */
+  readonly sameSinceMs: number;
 }
 
 /** Outcome of a capture. */
@@ -28,7 +30,7 @@ export interface WatchHandlers {
   /** Captures the directory after a scan that found it changed. */
   readonly capture: (seen: SeenScan) => Promise<Captured>;
   /** Handles a scan that found the directory as in its newest point. */
-  readonly confirm: () => Promise<void>;
+  readonly confirm: (seen: SeenScan) => Promise<void>;
   readonly failed: (error: LightkeeperError) => void;
   /** Handles a directory that does not exist yet. */
   readonly absent: () => void;
@@ -54,6 +56,8 @@ export class Watcher {
   /** The directory as last captured; undefined if the next scan must lead to a capture. */
   #captured: Scan | undefined;
   #hasScanned = false;
+  /** The last scan; undefined before the first and after a failure. */
+  #last: SeenScan | undefined;
   #subscription: EventSubscription | undefined;
   /** Shortens the wait under way to end at a time of the monotonic clock. */
   #wakeAt: (atMs: number) => void = () => {};
@@ -79,14 +83,25 @@ export class Watcher {
   async finish(): Promise<boolean> {
     try {
       const startedMs = monotonic();
-      const seen = await scan(this.#dir, this.#options.scan());
-      if (!this.#isChanged(seen)) return false;
-      await this.#capture({ scan: seen, startedMs });
+      const seen = this.#see(await scan(this.#dir, this.#options.scan()), startedMs);
+      if (!this.#isChanged(seen.scan)) return false;
+      await this.#capture(seen);
       return true;
     } catch (error) {
       if (this.#hasScanned || !isAbsence(error)) this.#handlers.failed(normalise(error));
       return false;
     }
+  }
+
+  /** Records a scan and returns it with the time since which the directory is in its state. */
+  #see(seen: Scan, startedMs: number): SeenScan {
+    const last = this.#last;
+    const isSame =
+      last !== undefined &&
+      last.scan.newestNs === seen.newestNs &&
+      firstDifference(last.scan, seen) === undefined;
+    this.#last = { scan: seen, startedMs, sameSinceMs: isSame ? last.sameSinceMs : startedMs };
+    return this.#last;
   }
 
   #isChanged(seen: Scan): boolean {
@@ -98,11 +113,12 @@ export class Watcher {
     this.#schedule.scanStarted();
     const startedMs = monotonic();
     try {
-      const seen = await scan(this.#dir, { ...this.#options.scan(), signal: this.#signal });
+      const found = await scan(this.#dir, { ...this.#options.scan(), signal: this.#signal });
       this.#hasScanned = true;
-      const result = { isChanged: this.#isChanged(seen), tookMs: seen.tookMs };
+      const seen = this.#see(found, startedMs);
+      const result = { isChanged: this.#isChanged(found), tookMs: found.tookMs };
       let step = this.#schedule.scanned(result, monotonic());
-      while (step.next !== 'scan') step = await this.#perform(step, { scan: seen, startedMs });
+      while (step.next !== 'scan') step = await this.#perform(step, seen);
       return step.atMs;
     } catch (error) {
       return this.#signal.aborted ? monotonic() : this.#fail(error);
@@ -112,7 +128,7 @@ export class Watcher {
   async #perform({ next }: Exclude<WatchStep, ScanStep>, seen: SeenScan): Promise<WatchStep> {
     switch (next) {
       case 'confirm':
-        await this.#handlers.confirm();
+        await this.#handlers.confirm(seen);
         return this.#schedule.confirmed(monotonic());
       case 'capture':
         return this.#schedule.captured(await this.#capture(seen), monotonic());
@@ -134,6 +150,7 @@ export class Watcher {
   /** Reports a failure and returns the time of the next scan. */
   #fail(error: unknown): number {
     this.#captured = undefined;
+    this.#last = undefined;
     const isAbsent = !this.#hasScanned && isAbsence(error);
     if (isAbsent) this.#handlers.absent();
     else this.#handlers.failed(normalise(error));

@@ -1,4 +1,6 @@
+import { readFileSync } from 'node:fs';
 import type { Command } from 'commander';
+import { ioError, LightkeeperError } from '../../core/errors.ts';
 import { type Snapshot, SnapshotSchema } from '../../gen/lightkeeper/v1/agent_pb.ts';
 import { Grade_Value } from '../../gen/lightkeeper/v1/types_pb.ts';
 import { durationText, sizeText } from '../../host/quantity.ts';
@@ -28,6 +30,9 @@ interface SnapshotOptions extends CommonOptions {
   readonly description?: string;
   readonly diskReserve?: bigint;
   readonly split?: boolean;
+  readonly instanceUrl?: string;
+  readonly apiKeyFile?: string;
+  readonly instanceStopped?: boolean;
 }
 
 /** Adds `snapshot`, which takes one snapshot now. */
@@ -49,6 +54,9 @@ export function addSnapshot(program: Command): void {
       '--split',
       'capture each workspace, a subfolder with a graph, as a graph of its own: ID.WORKSPACE',
     )
+    .option('--instance-url <url>', 'URL of the instance: the capture waits until it is idle')
+    .option('--api-key-file <file>', 'file with the API key of the instance (default: LIGHTRAG_API_KEY)')
+    .option('--instance-stopped', 'confirm that the instance is stopped')
     .action(run);
 }
 
@@ -65,6 +73,7 @@ async function run(options: SnapshotOptions): Promise<void> {
     exclude: options.exclude ?? [],
     noGrade: !options.grade,
     split,
+    ...instanceFields(options),
     ...(options.quiet === undefined ? {} : { quietMs: BigInt(options.quiet) }),
     ...(options.diskReserve === undefined ? {} : { diskReserveBytes: options.diskReserve }),
   };
@@ -77,6 +86,31 @@ async function run(options: SnapshotOptions): Promise<void> {
   if (options.json === true) printJsonOf(SnapshotSchema, snapshots, split ? 'snapshots' : undefined);
   else for (const snapshot of snapshots) printSnapshot(snapshot, split);
   exitByGrade(snapshots);
+}
+
+/** Returns what the options say of the instance. Refuses contradictions. */
+function instanceFields({ instanceUrl, apiKeyFile, instanceStopped }: SnapshotOptions) {
+  const wrong = (state: string, hint: string) =>
+    new LightkeeperError('INVALID_ARGUMENT', `Cannot take a snapshot ${state}`, { hint });
+  if (instanceUrl === undefined) {
+    if (apiKeyFile !== undefined) throw wrong('with a key alone', 'add --instance-url');
+    return { instanceState: { case: 'instanceStopped' as const, value: instanceStopped === true } };
+  }
+  if (instanceStopped === true)
+    throw wrong('of a stopped instance with a URL', 'give either --instance-url or --instance-stopped');
+  return {
+    instanceState: { case: 'instanceUrl' as const, value: requireValue(instanceUrl, '--instance-url') },
+    instanceApiKey: apiKeyFile === undefined ? (process.env.LIGHTRAG_API_KEY ?? '') : readKeyFile(apiKeyFile),
+  };
+}
+
+/** Reads the API key of an instance from a file. */
+function readKeyFile(file: string): string {
+  try {
+    return readFileSync(file, 'utf8').trim();
+  } catch (error) {
+    throw ioError('read', file, error);
+  }
 }
 
 /** Formats one snapshot as a line. */

@@ -12,6 +12,7 @@ import { printFindings, printJsonOf, printLine } from '../print.ts';
 interface ValidateOptions {
   readonly dir?: string;
   readonly split?: boolean;
+  readonly instanceStopped?: boolean;
   readonly json?: boolean;
 }
 
@@ -22,6 +23,7 @@ export function addValidate(program: Command): void {
     .description('check the graph in a directory')
     .option('--dir <dir>', 'directory (required)')
     .option('--split', 'check each workspace, a subfolder with a graph, on its own')
+    .option('--instance-stopped', 'confirm that the instance is stopped')
     .option('--json', 'print exactly one JSON document')
     .action(run);
 }
@@ -32,7 +34,8 @@ async function run(options: ValidateOptions): Promise<void> {
   const split = options.split === true;
   const places = split ? await splitGraph({ graphId: '', dir }) : [{ dir }];
   const results: ValidateDirectoryResponse[] = [];
-  for (const place of places) results.push(await validateDirectory(place.dir));
+  const instanceStopped = options.instanceStopped === true;
+  for (const place of places) results.push(await validateDirectory(place.dir, { instanceStopped }));
   if (options.json === true)
     printJsonOf(ValidateDirectoryResponseSchema, results, split ? 'graphs' : undefined);
   else for (const result of results) printResult(result);
