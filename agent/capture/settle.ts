@@ -1,6 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { monotonic, now } from '../../host/clock.ts';
-import { FLUSH_AGE_MAX_MS, isTemporary } from '../watch/names.ts';
+import { flushEndsMs } from '../watch/flush.ts';
 import { firstDifference, type Scan } from '../watch/scan.ts';
 import type { SeenScan } from '../watch/watcher.ts';
 
@@ -11,18 +11,6 @@ const SCAN_INTERVAL_MIN_MS = 5;
 export interface Settled {
   readonly scan: Scan;
   readonly quiet: boolean;
-}
-
-/** Returns the milliseconds until no temporary file is young enough to mean a flush; 0 if none is. */
-function flushEndsMs(scan: Scan): number {
-  let leftMs = 0;
-  for (const { path, ctimeNs } of scan.transient) {
-    if (!isTemporary(path)) continue;
-    const ageMs = now() - Number(ctimeNs / 1_000_000n);
-    // A time far in the future was written before the clock was set back, and is ignored.
-    if (ageMs > -FLUSH_AGE_MAX_MS) leftMs = Math.max(leftMs, FLUSH_AGE_MAX_MS - ageMs);
-  }
-  return leftMs;
 }
 
 /**
@@ -40,9 +28,10 @@ export async function waitUntilQuiet(
   let scannedMs = seen?.startedMs ?? monotonic();
   let scan = seen?.scan ?? (await scanNow());
   let sameSinceMs = scannedMs;
+  let before: Scan | undefined;
   for (;;) {
     const ageMs = now() - Number(scan.newestNs / 1_000_000n);
-    const flushMs = quietMs === 0 ? 0 : flushEndsMs(scan);
+    const flushMs = quietMs === 0 ? 0 : flushEndsMs(scan, before);
     const still = quietMs === 0 || ageMs >= quietMs || scannedMs - sameSinceMs >= quietMs;
     if (still && flushMs <= 0) return { scan, quiet: true };
     const leftMs = startedMs + settleTimeoutMs - monotonic();
@@ -54,6 +43,7 @@ export async function waitUntilQuiet(
     scannedMs = monotonic();
     const next = await scanNow();
     if (firstDifference(scan, next) !== undefined || next.newestNs !== scan.newestNs) sameSinceMs = scannedMs;
+    before = scan;
     scan = next;
   }
 }

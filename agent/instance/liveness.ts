@@ -6,9 +6,10 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { ioError, systemCode } from '../../core/errors.ts';
 import { type BytePath, pathText } from '../../core/path.ts';
 import type { RestoreSnapshotRequest } from '../../gen/lightkeeper/v1/agent_pb.ts';
-import { now } from '../../host/clock.ts';
-import { below, FLUSH_AGE_MAX_MS, isTemporary } from '../watch/names.ts';
+import { flushFiles } from '../watch/flush.ts';
+import { below } from '../watch/names.ts';
 import { type Entry, firstDifference, type Scan, type ScanOptions, sameEntry, scan } from '../watch/scan.ts';
+import { TempWriters } from '../watch/temp-writers.ts';
 import { parseInstanceUrl } from './url.ts';
 
 /** Milliseconds for which a directory is watched for changes. */
@@ -33,8 +34,9 @@ export async function whyNotDown(
     return 'there is no evidence that the instance is down';
   const served = await whyNotRefused(urlOf(evidence));
   if (served !== undefined) return served;
-  const before = await scan(dir, options);
-  const alive = (await whyHeld(dir, before)) ?? whyYoung(before);
+  // The evidence holds for a writer that this machine does not show, not for one that it shows alive.
+  const before = await scan(dir, { ...options, writers: new TempWriters(() => true) });
+  const alive = (await whyHeld(dir, before)) ?? whyFlushing(before);
   if (alive !== undefined) return alive;
   await sleep(CHANGE_WATCH_MS, undefined, options.signal === undefined ? {} : { signal: options.signal });
   return whyChanged(before, await scan(dir, options));
@@ -73,14 +75,12 @@ export async function whyHeld(dir: Uint8Array, { transient }: Scan): Promise<str
   return undefined;
 }
 
-function whyYoung({ transient }: Scan): string | undefined {
-  const young = transient.find(
-    ({ path, mtimeNs }) =>
-      isTemporary(path) && Math.abs(now() - Number(mtimeNs / 1_000_000n)) < FLUSH_AGE_MAX_MS,
-  );
-  return young === undefined
-    ? undefined
-    : `a flush may be under way: "${pathText(young.path)}" is younger than a minute`;
+/** Returns which temporary file means a flush under way, as a sentence; undefined if none does. */
+function whyFlushing(scan: Scan): string | undefined {
+  const [file] = flushFiles(scan);
+  if (file === undefined) return undefined;
+  const writer = file.writer === 'alive' ? 'and the process in its name runs' : 'and its writer may run';
+  return `a flush may be under way: "${pathText(file.path)}" is younger than a minute, ${writer}`;
 }
 
 function whyChanged(before: Scan, after: Scan): string | undefined {

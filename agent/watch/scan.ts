@@ -1,7 +1,7 @@
 import { lstatSync, readdirSync, readlinkSync, realpathSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { ioError, LightkeeperError, systemCode } from '../../core/errors.ts';
-import { errorFinding, warning } from '../../core/finding.ts';
+import { errorFinding, finding, warning } from '../../core/finding.ts';
 import {
   type BytePath,
   bytesText,
@@ -10,17 +10,11 @@ import {
   pathMatcher,
   pathText,
 } from '../../core/path.ts';
-import type { Finding } from '../../gen/lightkeeper/v1/types_pb.ts';
-import { now } from '../../host/clock.ts';
-import {
-  below,
-  FLUSH_AGE_MAX_MS,
-  INCOMPLETE_MARK,
-  isTemporary,
-  isTransient,
-  OWN_FOLDER,
-  storableTime,
-} from './names.ts';
+import { type Finding, Severity_Value } from '../../gen/lightkeeper/v1/types_pb.ts';
+import { isLeftBehind } from './flush.ts';
+import { below, INCOMPLETE_MARK, isTemporary, isTransient, OWN_FOLDER, storableTime } from './names.ts';
+
+import { TempWriters, type WriterState } from './temp-writers.ts';
 
 /** Names scanned between two turns of the event loop. */
 const ENTRIES_A_TURN = 500;
@@ -42,6 +36,12 @@ export interface Entry {
   readonly target: BytePath;
 }
 
+/** One of LightRAG's temporary or lock files. */
+export interface TransientEntry extends Entry {
+  /** State of the process that writes a temporary file; undefined for a lock file. */
+  readonly writer: WriterState | undefined;
+}
+
 /** The names of a directory at one time. */
 export interface Scan {
   /** The directory itself. */
@@ -50,7 +50,7 @@ export interface Scan {
   readonly entries: readonly Entry[];
   readonly findings: readonly Finding[];
   /** LightRAG's temporary and lock files, which are not captured. */
-  readonly transient: readonly Entry[];
+  readonly transient: readonly TransientEntry[];
   /** Newest change time in nanoseconds, that of LightRAG's temporary and lock files included. */
   readonly newestNs: bigint;
   /** Size of all files. */
@@ -80,23 +80,27 @@ export interface ScanOptions {
   readonly workspaces?: ReadonlySet<BytePath> | undefined;
   /** Path of the store, which may lie inside the directory. */
   readonly store?: string;
+  /** What is known of the writers of temporary files; by default only what the machine shows now. */
+  readonly writers?: TempWriters | undefined;
   readonly signal?: AbortSignal;
 }
 
 class Scanner {
   readonly entries: Entry[] = [];
   readonly findings: Finding[] = [];
-  readonly transient: Entry[] = [];
+  readonly transient: TransientEntry[] = [];
   newestNs = 0n;
   readonly #dir: Uint8Array;
   readonly #exclude: ((path: BytePath) => boolean)[];
   readonly #workspaces: ReadonlySet<BytePath>;
+  readonly #writers: TempWriters;
   readonly #store: { dev: bigint; ino: bigint } | undefined;
 
   constructor(dir: Uint8Array, options: ScanOptions) {
     this.#dir = dir;
     this.#exclude = (options.exclude ?? []).map(pathMatcher);
     this.#workspaces = options.workspaces ?? new Set();
+    this.#writers = options.writers ?? new TempWriters();
     this.#store = options.store === undefined ? undefined : identityOf(options.store);
   }
 
@@ -157,13 +161,14 @@ class Scanner {
       );
       return false;
     }
-    // Excluded names do not count as changes, as a log may grow all the time. Temporary files do: they mean a flush.
     if (path === OWN_FOLDER || this.#workspaces.has(path)) return false;
-    if (this.#exclude.some((matches) => matches(path))) return false;
+    // Excluded names do not count as changes, as a log may grow all the time. Temporary files do, whatever is excluded:
+    // they mean a flush.
+    const isExcluded = !isTransient(path) && this.#exclude.some((matches) => matches(path));
+    if (isExcluded) return false;
     if (stat.ctimeNs > this.newestNs) this.newestNs = stat.ctimeNs;
     if (isTransient(path)) {
-      if (isTemporary(path)) this.#checkTemporary(path, stat.ctimeNs);
-      this.transient.push(entryOf(path, 'file', stat, ''));
+      this.#addTransient(path, stat);
       return false;
     }
     if (path === INCOMPLETE_MARK) {
@@ -182,10 +187,13 @@ class Scanner {
     return this.#addEntry(path, stat);
   }
 
-  #checkTemporary(path: BytePath, ctimeNs: bigint): void {
-    if (now() - Number(ctimeNs / 1_000_000n) < FLUSH_AGE_MAX_MS) return;
+  #addTransient(path: BytePath, stat: ReturnType<typeof statOf>): void {
+    const writer = isTemporary(path) ? this.#writers.stateOf(path) : undefined;
+    const entry = { ...entryOf(path, 'file', stat, ''), writer };
+    this.transient.push(entry);
+    if (writer === undefined || !isLeftBehind(entry)) return;
     this.findings.push(
-      warning('stale_temp', pathText(path), {
+      finding('stale_temp', Severity_Value.INFO, pathText(path), {
         message: 'a writer left it behind when it ended during a flush; it is not in the snapshot',
         hint: 'remove it while the instance is stopped',
       }),
