@@ -10,7 +10,6 @@ import {
 } from '../gen/lightkeeper/v1/types_pb.ts';
 import { now } from '../host/clock.ts';
 import type { Log, LogFields } from '../host/log.ts';
-import { isUsable } from './exit.ts';
 
 /** Most findings that the line of a snapshot names. */
 const FINDINGS_LOGGED = 3;
@@ -23,9 +22,9 @@ export function loggedEvents(log: Log): AgentEvents {
     started: ({ store, port, socket }) => log.info('serving', { store, http: `127.0.0.1:${port}`, socket }),
     guarding: (graph, dir) => log.info('protecting', { graph, dir: Buffer.from(dir).toString() }),
     snapshot: (snapshot) => {
-      const { graphId: graph, grade, unchanged, capturedAt } = snapshot;
+      const { graphId: graph, unchanged, capturedAt } = snapshot;
       failing.delete(graph);
-      if (isUsable(grade) && !since.has(graph) && capturedAt !== undefined)
+      if (snapshot.usable && !since.has(graph) && capturedAt !== undefined)
         since.set(graph, timestampDate(capturedAt).toISOString());
       const protectedSince = since.get(graph);
       const fields = {
@@ -33,7 +32,7 @@ export function loggedEvents(log: Log): AgentEvents {
         ...(protectedSince === undefined ? {} : { protectedSince, ...rpoFields(snapshot) }),
         ...reasonFields(snapshot),
       };
-      const write = isUsable(grade) && snapshot.alarms.length === 0 ? log.info : log.warn;
+      const write = snapshot.usable && snapshot.alarms.length === 0 ? log.info : log.warn;
       write(unchanged ? 'directory unchanged' : 'snapshot taken', fields);
     },
     pruned: (graph, { remove, keep, bytesFreed }) =>

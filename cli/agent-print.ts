@@ -4,7 +4,6 @@ import type { Snapshot } from '../gen/lightkeeper/v1/agent_pb.ts';
 import { now } from '../host/clock.ts';
 import { durationText, sizeText } from '../host/quantity.ts';
 import { snapshotLine } from './commands/snapshot.ts';
-import { isUsable } from './exit.ts';
 import { escapeControls, printError, printFindings, printLine, timeText } from './print.ts';
 
 /** Most findings that are printed for a snapshot that is not usable, or has alarms. */
@@ -30,7 +29,7 @@ export function printedEvents(): AgentEvents {
     snapshot: (snapshot) => {
       const { graphId } = snapshot;
       failing.delete(graphId);
-      if (isUsable(snapshot.grade) && !since.has(graphId)) since.set(graphId, snapshot);
+      if (snapshot.usable && !since.has(graphId)) since.set(graphId, snapshot);
       const first = since.get(graphId);
       const protectedSince =
         first === undefined
@@ -38,8 +37,7 @@ export function printedEvents(): AgentEvents {
           : `protected since ${timeText(first.capturedAt)}, RPO ${rpoText(snapshot)}`;
       const time = timeText(snapshot.capturedAt);
       printLine(`${time} ${graphPrefix(graphId)}${snapshotLine(snapshot)} · ${protectedSince}`);
-      if (!isUsable(snapshot.grade) || snapshot.alarms.length > 0)
-        printFindings(snapshot.findings, FINDINGS_PRINTED);
+      if (!snapshot.usable || snapshot.alarms.length > 0) printFindings(snapshot.findings, FINDINGS_PRINTED);
     },
     pruned: (graphId, { remove, keep, bytesFreed }) => {
       const freed = sizeText(Number(bytesFreed));

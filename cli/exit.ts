@@ -11,11 +11,6 @@ export const EXIT = {
   interrupted: 130,
 } as const;
 
-/** Returns whether a snapshot with this grade is usable. */
-export function isUsable(grade: Grade_Value): boolean {
-  return grade === Grade_Value.VALID || grade === Grade_Value.DEGRADED;
-}
-
 /** Sets the exit code "done with findings" if a grade is TORN or INVALID. */
 export function exitByGrade(graded: readonly { readonly grade: Grade_Value }[]): void {
   const bad = [Grade_Value.TORN, Grade_Value.INVALID];

@@ -49,6 +49,7 @@ async function addCommands(program: Command, word: string | undefined): Promise<
   if (wants('export')) (await import('./commands/export.ts')).addExport(program);
   if (wants('validate')) (await import('./commands/validate.ts')).addValidate(program);
   if (wants('restore')) (await import('./commands/restore.ts')).addRestore(program);
+  if (wants('grade')) (await import('./commands/grade.ts')).addGrade(program);
   if (wants('verify', 'repair')) (await import('./commands/verify.ts')).addVerify(program);
   if (wants('prune', 'delete', 'pin', 'unpin', 'tag', 'ack', 'findings'))
     (await import('./commands/retention.ts')).addRetention(program);

@@ -2,6 +2,7 @@ import type { SnapshotRecord } from '../gen/lightkeeper/index/v1/index_pb.ts';
 import type {
   Acknowledged,
   Annotation,
+  Damaged,
   Deleted,
   Graded,
   Measured,
@@ -23,6 +24,7 @@ interface FactTypes {
   readonly deleted: Deleted;
   readonly graded: Graded;
   readonly acknowledged: Acknowledged;
+  readonly damaged: Damaged;
 }
 
 /**
@@ -36,6 +38,7 @@ export const FACT_SOURCES: Readonly<Record<FactKind, 'own' | 'any'>> = {
   deleted: 'own',
   graded: 'own',
   acknowledged: 'any',
+  damaged: 'own',
 };
 
 /**
@@ -81,6 +84,7 @@ export function factsOf({ annotations }: SnapshotRecord, storeId: Uint8Array): F
     deleted: [],
     graded: [],
     acknowledged: [],
+    damaged: [],
   };
   for (const { fact, storeId: source } of annotations) {
     if (fact.case === undefined) continue;

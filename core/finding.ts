@@ -18,6 +18,7 @@ export interface FindingText {
 /** What the object of a finding is, by its code; a file of the graph for every code that is not listed. */
 const OBJECT_KINDS: Readonly<Record<string, ObjectKind_Value>> = {
   config_damaged: ObjectKind_Value.STORE,
+  emptied: ObjectKind_Value.RECORDS,
   graph_emptied: ObjectKind_Value.RECORDS,
   graph_shrunk: ObjectKind_Value.RECORDS,
   hook_failed: ObjectKind_Value.HOOK,

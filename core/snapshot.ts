@@ -1,9 +1,10 @@
 import { create } from '@bufbuild/protobuf';
 import { type SnapshotRecord, SnapshotRecordSchema } from '../gen/lightkeeper/index/v1/index_pb.ts';
-import type { Acknowledged, Graded, Measured } from '../gen/lightkeeper/store/v1/annotation_pb.ts';
+import type { Acknowledged, Damaged, Graded, Measured } from '../gen/lightkeeper/store/v1/annotation_pb.ts';
 import type { Manifest } from '../gen/lightkeeper/store/v1/manifest_pb.ts';
 import { CutMethod_Value, type Finding, Grade_Value } from '../gen/lightkeeper/v1/types_pb.ts';
 import { factsOf } from './annotations.ts';
+import { EMPTIED } from './lightrag/loss.ts';
 import { snapshotIdOf } from './manifest.ts';
 
 /** A record of the index with its annotations combined for the store that holds it. */
@@ -21,6 +22,8 @@ export interface SnapshotState {
   readonly deleted: boolean;
   readonly graded: Graded | undefined;
   readonly acknowledged: Acknowledged | undefined;
+  /** What the newest check of its bytes found; undefined before the first that found damage. */
+  readonly damaged: Damaged | undefined;
 }
 
 /** A snapshot that can be shown and restored. */
@@ -43,6 +46,7 @@ export function snapshotState(record: SnapshotRecord, storeId: Uint8Array): Snap
     deleted: facts.deleted.length > 0,
     graded: facts.graded[0],
     acknowledged: facts.acknowledged[0],
+    damaged: facts.damaged[0],
   };
 }
 
@@ -76,9 +80,19 @@ export function isUsableGrade(grade: Grade_Value): boolean {
   return grade === Grade_Value.VALID || grade === Grade_Value.DEGRADED;
 }
 
-/** Reports whether a snapshot was proven to hold a whole graph. */
+/** Reports whether a unit that a snapshot needs is known to be missing or wrong. */
+export function isDamaged({ damaged }: StoredSnapshot): boolean {
+  return damaged?.damaged === true;
+}
+
+/** Reports whether a snapshot lost everything that the usable one before it had, and nobody acknowledged that. */
+export function isEmptied(snapshot: StoredSnapshot): boolean {
+  return isAlarming(snapshot) && alarmsOf(snapshot).some(({ code }) => code === EMPTIED);
+}
+
+/** Reports whether a snapshot is proven to hold a whole graph that can be restored. */
 export function isUsable(snapshot: StoredSnapshot): boolean {
-  return isUsableGrade(gradeOf(snapshot));
+  return isUsableGrade(gradeOf(snapshot)) && !isDamaged(snapshot) && !isEmptied(snapshot);
 }
 
 /** Reports whether a snapshot has alarms that are not acknowledged. */
@@ -86,7 +100,7 @@ export function isAlarming(snapshot: StoredSnapshot): boolean {
   return alarmsOf(snapshot).length > 0 && snapshot.acknowledged === undefined;
 }
 
-/** Returns the alarms of a snapshot; none for one that is not usable, since nothing relies on it. */
+/** Returns the alarms of a snapshot; none for one without a usable grade, since nothing relies on it. */
 export function alarmsOf(snapshot: StoredSnapshot): readonly Finding[] {
-  return isUsable(snapshot) ? (snapshot.graded?.alarms ?? []) : [];
+  return isUsableGrade(gradeOf(snapshot)) ? (snapshot.graded?.alarms ?? []) : [];
 }

@@ -4,7 +4,6 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { readSettings, runAgent, withStore } from '../agent/main.ts';
 import { collectExport } from '../cli/await-result.ts';
-import { isUsable } from '../cli/exit.ts';
 import { LightkeeperError } from '../core/errors.ts';
 import type { Snapshot } from '../gen/lightkeeper/v1/agent_pb.ts';
 import { CutMethod_Value, Grade_Value } from '../gen/lightkeeper/v1/types_pb.ts';
@@ -253,7 +252,7 @@ async function captureTornCut(
   say(`   ${why?.object}: ${why?.message.split(': ')[0]}`);
   say(`   a restore of it is refused: ${await refusal(store, torn, `${dir}-torn`)}`);
   await flush;
-  await log.until(seen, (snapshot) => isUsable(snapshot.grade) && !snapshot.unchanged);
+  await log.until(seen, (snapshot) => snapshot.usable && !snapshot.unchanged);
   say(`   after the flush → ${pointText(log.all.at(-1))}`);
 }
 
@@ -271,11 +270,11 @@ async function refusal(store: string, torn: Snapshot, to: string): Promise<strin
 /** Deletes a document and exports it from the point before. */
 async function exportLostDocument(store: string, instance: StandIn, log: SnapshotLog): Promise<void> {
   say('4. A document is deleted by mistake');
-  const before = log.all.findLast(({ grade }) => isUsable(grade));
+  const before = log.all.findLast(({ usable }) => usable);
   const documentId = await instance.newest();
   const seen = log.all.length;
   await instance.deleteDocument(documentId);
-  await log.until(seen, (snapshot) => isUsable(snapshot.grade) && snapshot.summary.includes('document'));
+  await log.until(seen, (snapshot) => snapshot.usable && snapshot.summary.includes('document'));
   say(`   the next point records: ${log.all.at(-1)?.summary}`);
   const snapshotId = before?.snapshotId ?? '';
   const { exported, chunks } = await withStore(store, { reading: true }, (client) =>

@@ -1,12 +1,9 @@
 import { basename } from 'node:path';
-import { create, type MessageInitShape } from '@bufbuild/protobuf';
+import { create } from '@bufbuild/protobuf';
 import type { ServiceImpl } from '@connectrpc/connect';
 import { checkGraphId, graphIdOf } from '../../core/manifest.ts';
 import type { OnProgress } from '../../core/progress.ts';
-import { idOf } from '../../core/snapshot.ts';
 import {
-  type AcceptFindingsRequest,
-  type AcceptFindingsResponseSchema,
   type AgentService,
   type CreateSnapshotRequest,
   GetStatusResponseSchema,
@@ -19,7 +16,6 @@ import {
   VerifyResultSchema,
   type VerifyStoreRequest,
 } from '../../gen/lightkeeper/v1/agent_pb.ts';
-import { type Finding, Severity_Value } from '../../gen/lightkeeper/v1/types_pb.ts';
 import type { CaptureRequest } from '../capture/capture.ts';
 import { GRAPH_DEFAULTS } from '../config/settings.ts';
 import { exportDocument } from '../diff/document-export.ts';
@@ -30,9 +26,10 @@ import { type GuardedDirectory, guardsOf } from '../graph/guarded-directory.ts';
 import { type SnapshotTaker, takeSnapshot } from '../graph/take-snapshot.ts';
 import type { InstanceSettings } from '../instance/probe.ts';
 import { parseInstanceUrl } from '../instance/url.ts';
-import { acknowledgeSnapshot, missingReason, pinSnapshot, tagSnapshot } from '../snapshots/annotate.ts';
+import { acknowledgeSnapshot, pinSnapshot, tagSnapshot } from '../snapshots/annotate.ts';
+import { recordDamage } from '../snapshots/damage.ts';
 import { countSnapshots, getSnapshot, graphStatus, listSnapshots, storeStats } from '../snapshots/queries.ts';
-import { newestSnapshot, notFound, onlyGraph, resolveSnapshot } from '../snapshots/resolve.ts';
+import { resolveSnapshot } from '../snapshots/resolve.ts';
 import { deleteSnapshot, pruneSnapshots } from '../snapshots/retention.ts';
 import { summaryView } from '../snapshots/views.ts';
 import { reconcile } from '../store/index/reconcile.ts';
@@ -40,6 +37,7 @@ import { recordVerdict } from '../store/upkeep/record-verdict.ts';
 import { repairStore } from '../store/upkeep/repair.ts';
 import { storedSnapshots, verifyStore } from '../store/upkeep/verify.ts';
 import { workspacesIn } from '../watch/workspaces.ts';
+import { acceptFindings, gradeSnapshots } from './grade.ts';
 import { withProgress } from './progress.ts';
 import { restoreSnapshot } from './restore.ts';
 import { versionInfo } from './version.ts';
@@ -76,7 +74,15 @@ export function agentService(parts: ServiceParts): ServiceImpl<typeof AgentServi
     pinSnapshot: async (request) => summaryView(await pinSnapshot(store, request)),
     tagSnapshot: async (request) => summaryView(await tagSnapshot(store, request)),
     acknowledgeSnapshot: async (request) => summaryView(await acknowledgeSnapshot(store, request)),
-    acceptFindings: (request) => acceptFindings(parts, request),
+    acceptFindings: (request) => acceptFindings(parts.taker, request, lossShareOf(parts, request.graphId)),
+    gradeSnapshots: (request, { signal }) =>
+      withProgress((onProgress) =>
+        gradeSnapshots(parts.taker, request, {
+          lossShare: lossShareOf(parts, request.graphId),
+          onProgress,
+          signal,
+        }),
+      ),
     diffSnapshots: async ({ fromSnapshotId, toSnapshotId, graphId }, { signal }) => {
       const from = await resolveSnapshot(store, fromSnapshotId, graphId);
       const to = await resolveSnapshot(store, toSnapshotId, graphId);
@@ -168,6 +174,11 @@ async function verify(
     ...(only === undefined ? {} : { only }),
   });
   await recordVerdict(store, result);
+  await recordDamage(store, {
+    findings: result.findings,
+    only,
+    bytes: level !== VerifyLevel_Value.STRUCTURE,
+  });
   if (level === VerifyLevel_Value.GRAPH)
     result.findings.push(...(await verifyGraphs(store, storedSnapshots(store, only), signal)));
   return create(VerifyResultSchema, {
@@ -180,26 +191,16 @@ async function verify(
 }
 
 async function repair({ taker: { store } }: ServiceParts, dryRun: boolean, onProgress: OnProgress) {
-  return await store.exclusively(async () => {
-    const result = await repairStore(store, { dryRun, onProgress });
-    return create(RepairResultSchema, { ...result, dryRun });
-  });
+  const result = await store.exclusively(() => repairStore(store, { dryRun, onProgress }));
+  // A repair hashes every pack before it looks for units.
+  if (!dryRun) await recordDamage(store, { findings: result.findings, bytes: true });
+  return create(RepairResultSchema, { ...result, dryRun });
 }
 
-async function acceptFindings(
-  { taker: { store, grader } }: ServiceParts,
-  { graphId, code, object, reason, dryRun }: AcceptFindingsRequest,
-): Promise<MessageInitShape<typeof AcceptFindingsResponseSchema>> {
-  if (reason === '') throw missingReason('accept findings');
-  const snapshot = await newestSnapshot(store, graphId === '' ? await onlyGraph(store) : graphId);
-  if (snapshot === undefined) throw notFound('latest', graphId);
-  const isMeant = (finding: Finding) =>
-    (code === '' || finding.code === code) && (object === '' || finding.object === object);
-  const { graded, accepted } = await grader.accept(snapshot, isMeant, { reason, dryRun });
-  const remaining = graded.findings.filter(
-    ({ severity, standing }) => severity === Severity_Value.ERROR && standing?.stands !== true,
-  );
-  return { snapshotId: idOf(snapshot), grade: graded.grade, accepted, remaining, dryRun };
+/** Returns the share of a graph that may be lost without an alarm. */
+function lossShareOf({ guarded }: ServiceParts, graphId: string): number {
+  const guard = guarded?.().find(({ settings }) => settings.graphId === graphId);
+  return guard?.settings.lossShare ?? GRAPH_DEFAULTS.lossShare;
 }
 
 async function getStatus({ taker: { store }, guarded }: ServiceParts) {

@@ -2,26 +2,25 @@ import { clone, create, fromBinary, toBinary } from '@bufbuild/protobuf';
 import { timestampFromMs, timestampMs } from '@bufbuild/protobuf/wkt';
 import { must } from '../../core/assert.ts';
 import { LightkeeperError } from '../../core/errors.ts';
+import { type CheckFinding, unsplitFinding, workspaceOf } from '../../core/lightrag/check.ts';
 import { FACTS_VERSION, parseFactsUnit } from '../../core/lightrag/facts-codec.ts';
-import {
-  type GradeConditions,
-  judge,
-  mayStand,
-  sightingKey,
-  UNCHANGED_MS,
-} from '../../core/lightrag/grade.ts';
-import { type Lost, lossAlarms } from '../../core/lightrag/loss.ts';
+import { judge, mayStand, UNCHANGED_MS } from '../../core/lightrag/grade.ts';
+import { emptiedAlarms, type Lost, lossAlarms } from '../../core/lightrag/loss.ts';
+import { nameNumber } from '../../core/lightrag/name-table.ts';
+import { setOf } from '../../core/lightrag/sorted-numbers.ts';
+import { acceptNames, advanceSightings, type Passed, standingKeys } from '../../core/lightrag/standing.ts';
 import { capturedMs } from '../../core/manifest.ts';
 import {
   idOf,
   isChangedCut,
   isStored,
   isUsable,
+  isUsableGrade,
   type StoredSnapshot,
   snapshotState,
 } from '../../core/snapshot.ts';
 import { hex, unitId } from '../../core/unit.ts';
-import { type Graded, GradedSchema, SightingSchema } from '../../gen/lightkeeper/store/v1/annotation_pb.ts';
+import { type Graded, GradedSchema, type Sighting } from '../../gen/lightkeeper/store/v1/annotation_pb.ts';
 import { GraphIndexSchema } from '../../gen/lightkeeper/store/v1/graph_pb.ts';
 import { UnitKind_Value } from '../../gen/lightkeeper/store/v1/pack_pb.ts';
 import {
@@ -32,6 +31,7 @@ import {
   GraphStatsSchema,
 } from '../../gen/lightkeeper/v1/types_pb.ts';
 import { monotonic, now } from '../../host/clock.ts';
+import { noticingDamage } from '../snapshots/damage.ts';
 import { type GraphContent, graphContents } from '../snapshots/graph-files.ts';
 import { notFound, resolveSnapshot } from '../snapshots/resolve.ts';
 import { newestChangeMs } from '../store/index/change-times.ts';
@@ -48,8 +48,6 @@ const HISTORY_MAX = 2000;
 
 /** Earlier snapshots that a snapshot is graded against. */
 interface History {
-  /** The snapshot before it, of any grade. */
-  readonly parent: StoredSnapshot | undefined;
   /** The newest graded one. */
   readonly last: StoredSnapshot | undefined;
   /** The newest usable one. */
@@ -57,12 +55,25 @@ interface History {
 }
 
 /** Options of one grading. */
-interface GradeOptions {
+interface GradeOptions extends Passed {
   /** Share of the records that may be lost without an alarm. */
   readonly lossShare: number;
-  /** Milliseconds for which the directory is known to be unchanged. */
-  readonly unchangedMs: number;
+  /** Whether no flush can have been under way when the snapshot was captured. */
+  readonly atRest: boolean;
+  /** Sightings of earlier gradings. */
+  readonly sightings: readonly Sighting[];
   readonly signal?: AbortSignal | undefined;
+  /** Whether the grade is only computed. */
+  readonly dryRun?: boolean;
+}
+
+/** Options of an acceptance. */
+export interface AcceptOptions {
+  readonly reason: string;
+  readonly dryRun: boolean;
+  /** Names to accept; empty for all of the findings. */
+  readonly keys: readonly string[];
+  readonly lossShare: number;
 }
 
 /** Grades the snapshots of one open store and commits the grades. */
@@ -86,28 +97,68 @@ export class Grader {
    */
   async grade(snapshot: StoredSnapshot, lossShare: number, signal?: AbortSignal): Promise<StoredSnapshot> {
     return await this.#inTurn(snapshot, async (current) => {
+      if (isChangedCut(current.manifest)) return current;
       // Changes of the directory after the capture are not known here.
       const unchangedMs = capturedMs(current.manifest) - (await newestChangeMs(this.#store, current));
       this.#heads.set(current.manifest.graphId, { digest: hex(current.digest), sinceMs: monotonic() });
-      return await this.#check(current, { lossShare, unchangedMs, signal });
+      const history = await this.#history(current);
+      const last = history.last?.graded;
+      return await this.#checkHead(current, history, {
+        lossShare,
+        atRest: wasAtRest(current, unchangedMs),
+        sightings: last?.sightings ?? [],
+        elapsedMs: this.#elapsedMs(current, last),
+        isCapture: true,
+        signal,
+      });
     });
   }
 
   /**
    * Grades the newest snapshot of a graph again, after a scan found the directory equal to it. Its errors count as
-   * seen in one more capture.
+   * seen in one more capture. `atRest` tells whether that scan found the directory at rest.
    */
-  async regrade(snapshot: StoredSnapshot, lossShare: number, signal?: AbortSignal): Promise<StoredSnapshot> {
+  async regrade(
+    snapshot: StoredSnapshot,
+    lossShare: number,
+    { atRest, signal }: { readonly atRest: boolean; readonly signal?: AbortSignal | undefined },
+  ): Promise<StoredSnapshot> {
     return await this.#inTurn(snapshot, async (current) => {
       const { graded } = current;
-      const unchangedMs = this.#unchangedMs(current);
-      if (graded === undefined) return await this.#check(current, { lossShare, unchangedMs, signal });
-      if (isChangedCut(current.manifest) || !canStillChange(graded)) return current;
-      const next = clone(GradedSchema, graded);
-      const ages = { unchangedMs, elapsedMs: this.#elapsedMs(current, graded) };
-      this.#setGrade(next, graded.findings, current, { sightings: graded.sightings, ...ages });
-      this.#lastMs.set(current.manifest.graphId, monotonic());
-      return await this.#commit(current, next);
+      if (isChangedCut(current.manifest) || (graded !== undefined && !canStillChange(graded))) return current;
+      const history = await this.#history(current);
+      return await this.#checkHead(current, history, {
+        lossShare,
+        atRest: atRest || wasAtRest(current, this.#unchangedMs(current)),
+        sightings: (graded ?? history.last?.graded)?.sightings ?? [],
+        elapsedMs: this.#elapsedMs(current, graded ?? history.last?.graded),
+        isCapture: true,
+        signal,
+      });
+    });
+  }
+
+  /** Grades any snapshot of a graph again from its stored bytes. Returns it with its grade. */
+  // Later snapshots are not its history, and the directory of today says nothing about it.
+  async gradeAgain(
+    snapshot: StoredSnapshot,
+    lossShare: number,
+    signal?: AbortSignal,
+  ): Promise<StoredSnapshot> {
+    return await this.#inTurn(snapshot, async (current) => {
+      if (isChangedCut(current.manifest)) return current;
+      const unchangedMs = capturedMs(current.manifest) - (await newestChangeMs(this.#store, current));
+      const history = await this.#history(current);
+      const known = current.graded ?? history.last?.graded;
+      return await this.#check(current, history, {
+        lossShare,
+        // A state that was found to be final before stays so.
+        atRest: wasAtRest(current, unchangedMs) || current.graded?.grade === Grade_Value.INVALID,
+        sightings: known?.sightings ?? [],
+        elapsedMs: 0,
+        isCapture: current.graded === undefined,
+        signal,
+      });
     });
   }
 
@@ -150,49 +201,104 @@ export class Grader {
     return head?.digest === hex(digest) ? monotonic() - head.sinceMs : now() - capturedMs(manifest);
   }
 
+  /** Checks the newest snapshot of a graph, from which the ages of later findings count. */
+  async #checkHead(
+    snapshot: StoredSnapshot,
+    history: History,
+    options: GradeOptions,
+  ): Promise<StoredSnapshot> {
+    const graded = await this.#check(snapshot, history, options);
+    this.#lastMs.set(snapshot.manifest.graphId, monotonic());
+    return graded;
+  }
+
   async #check(
     snapshot: StoredSnapshot,
-    { lossShare, unchangedMs, signal }: GradeOptions,
+    { last, usable }: History,
+    options: GradeOptions,
   ): Promise<StoredSnapshot> {
-    if (isChangedCut(snapshot.manifest)) return snapshot;
     const began = monotonic();
-    const { parent, last, usable } = await this.#history(snapshot);
-    const before = usable?.graded?.stats;
     const graded = create(GradedSchema);
+    const sightings = advanceSightings(options.sightings, options);
     let facts: readonly EncodedFacts[] = [];
-    let findings: Finding[] = [];
+    let found: CheckFinding[] = [];
     let lost: Lost | undefined;
     const endRead = this.#store.beginRead();
     let files: GraphContent[];
+    let unsplit: Finding | undefined;
     try {
-      files = await graphContents(this.#store, snapshot.manifest);
+      const inWorkspaces = new Set<string>();
+      files = await graphContents(this.#store, snapshot.manifest, (path) => {
+        if (workspaceOf(path) !== undefined) inWorkspaces.add(path);
+      });
+      unsplit = unsplitFinding(inWorkspaces);
       if (files.length > 0) {
-        const request = { snapshot, files, parent, base: usable ?? last, cache: this.#cache };
-        const result = await this.#oneAtATime(() => checkIncrementally(this.#store, request, signal));
+        const base = snapshot.graded === undefined ? (usable ?? last) : snapshot;
+        const request = {
+          snapshot,
+          files,
+          usable,
+          base,
+          cache: this.#cache,
+          standing: standingKeys(sightings),
+        };
+        const check = () => checkIncrementally(this.#store, request, options.signal);
+        const result = await noticingDamage(this.#store, snapshot, () => this.#oneAtATime(check));
         ({ files: facts, lost } = result);
         graded.summary = result.summary;
         graded.stats = fromBinary(GraphStatsSchema, result.stats);
-        findings = result.findings.map((bytes) => fromBinary(FindingSchema, bytes));
-      } else if (before !== undefined) graded.stats = create(GraphStatsSchema);
+        found = result.findings.map(({ finding, numbers, stands }) => ({
+          finding: fromBinary(FindingSchema, finding),
+          numbers,
+          stands,
+        }));
+      } else if (usable?.graded?.stats !== undefined) graded.stats = create(GraphStatsSchema);
     } finally {
       // The commit below may wait for a removal of packs, which waits for readers.
       endRead();
     }
+    this.#compareWith(usable, { snapshot, graded, lossShare: options.lossShare, lost });
+    const { manifest } = snapshot;
+    const judged = judge(found, manifest.findings, { ...options, sightings });
+    const isPartial = unsplit !== undefined && isUsableGrade(judged.grade);
+    graded.grade = isPartial ? Grade_Value.UNGRADED : judged.grade;
+    if (unsplit !== undefined) judged.findings.push(unsplit);
+    graded.findings = judged.findings.slice(0, FINDINGS_MAX);
+    graded.findingsOmitted = Math.max(0, judged.findings.length - FINDINGS_MAX);
+    graded.sightings = judged.sightings;
+    graded.at = timestampFromMs(now());
+    graded.durationMs = BigInt(Math.max(1, Math.round(monotonic() - began)));
+    return options.dryRun === true
+      ? { ...snapshot, graded }
+      : await this.#commit(snapshot, graded, { files, facts });
+  }
+
+  /** Sets what changed since the newest usable snapshot, and the alarms. */
+  #compareWith(
+    usable: StoredSnapshot | undefined,
+    parts: { snapshot: StoredSnapshot; graded: Graded; lossShare: number; lost: Lost | undefined },
+  ): void {
+    const { snapshot, graded, lossShare, lost } = parts;
+    const earlier = snapshot.graded;
+    // A snapshot that is graded again is compared with itself, which tells nothing new.
+    if (earlier !== undefined && earlier.index.length > 0) {
+      graded.summary = earlier.summary;
+      graded.alarms = earlier.alarms;
+      return;
+    }
+    if (usable === undefined) return;
+    const before = usable.graded?.stats;
     if (before !== undefined && graded.stats !== undefined)
       graded.alarms = lossAlarms(before, graded.stats, { lossShare, lost });
-    const ages = { unchangedMs, elapsedMs: this.#elapsedMs(snapshot, last?.graded) };
-    const sightings = last?.graded?.sightings ?? [];
-    this.#setGrade(graded, findings, snapshot, { sightings, ...ages });
-    graded.durationMs = BigInt(Math.max(1, Math.round(monotonic() - began)));
-    this.#lastMs.set(snapshot.manifest.graphId, monotonic());
-    return await this.#commit(snapshot, graded, { files, facts });
+    if (before === undefined && graded.stats === undefined)
+      graded.alarms = emptiedAlarms(usable.manifest.totals?.files ?? 0, snapshot.manifest.totals?.files ?? 0);
   }
 
   /** Accepts errors of a snapshot for a reason and returns the grade that results. A dry run does not commit it. */
   async accept(
     snapshot: StoredSnapshot,
     wanted: (finding: Finding) => boolean,
-    options: { readonly reason: string; readonly dryRun: boolean },
+    options: AcceptOptions,
   ): Promise<{ graded: Graded; accepted: Finding[] }> {
     return await this.#inTurn(snapshot, (current) => this.#accept(current, wanted, options));
   }
@@ -200,52 +306,28 @@ export class Grader {
   async #accept(
     snapshot: StoredSnapshot,
     wanted: (finding: Finding) => boolean,
-    options: { readonly reason: string; readonly dryRun: boolean },
+    options: AcceptOptions,
   ): Promise<{ graded: Graded; accepted: Finding[] }> {
-    const { reason, dryRun } = options;
+    const { reason, dryRun, keys, lossShare } = options;
     const { graded } = snapshot;
     const chosen = graded?.findings.filter((finding) => mayStand(finding) && wanted(finding)) ?? [];
-    if (graded === undefined || chosen.length === 0) {
-      throw new LightkeeperError(
-        'NOT_FOUND',
-        `Cannot accept findings of snapshot "${idOf(snapshot)}": no error that can be accepted matches`,
-        {
-          hint: `run lightkeeper show ${idOf(snapshot).slice(0, 12)}; files that cannot be read are never accepted`,
-        },
-      );
-    }
-    const keys = new Set(chosen.map((finding) => hex(sightingKey(finding))));
-    const known = new Map(graded.sightings.map((sighting) => [hex(sighting.key), sighting]));
-    for (const key of keys) {
-      const { captures = 0, ageMs = 0n } = known.get(key)?.standing ?? {};
-      const standing = { captures, ageMs, accepted: reason };
-      known.set(key, create(SightingSchema, { key: Buffer.from(key, 'hex'), standing }));
-    }
-    const next = clone(GradedSchema, graded);
-    // The directory was not scanned, so a snapshot that may be cut inside a flush still may be.
-    const unchangedMs = graded.grade === Grade_Value.INVALID ? UNCHANGED_MS : 0;
-    const ages = { unchangedMs, elapsedMs: 0, isCapture: false };
-    this.#setGrade(next, graded.findings, snapshot, { sightings: [...known.values()], ...ages });
-    // The ages of the errors must not grow by an acceptance.
-    if (graded.at !== undefined) next.at = graded.at;
-    if (!dryRun) await this.#commit(snapshot, next);
+    if (graded === undefined || chosen.length === 0) throw nothingToAccept(snapshot);
+    const numbers = keys.length === 0 ? 'all' : setOf(keys.map((key) => nameNumber(Buffer.from(key))));
+    let sightings: readonly Sighting[] = graded.sightings;
+    for (const { code, object: file } of chosen)
+      sightings = acceptNames(sightings, { code, file, numbers }, reason);
+    const before = await this.#history(snapshot);
+    const after = await this.#check(snapshot, before, {
+      lossShare,
+      // The directory was not scanned, so a snapshot that may be cut inside a flush still may be.
+      atRest: graded.grade === Grade_Value.INVALID,
+      sightings,
+      elapsedMs: 0,
+      isCapture: false,
+      dryRun,
+    });
+    const next = clone(GradedSchema, must(after.graded, 'the grade of a graded snapshot'));
     return { graded: next, accepted: chosen };
-  }
-
-  /** Sets the grade and the findings of `graded`. */
-  #setGrade(
-    graded: Graded,
-    findings: readonly Finding[],
-    { manifest }: StoredSnapshot,
-    ages: Omit<GradeConditions, 'idle'>,
-  ): void {
-    const idle = manifest.cutMethod === CutMethod_Value.IDLE;
-    const judged = judge(findings, manifest.findings, { idle, ...ages });
-    graded.grade = judged.grade;
-    graded.findings = judged.findings.slice(0, FINDINGS_MAX);
-    graded.findingsOmitted += Math.max(0, judged.findings.length - FINDINGS_MAX);
-    graded.sightings = judged.sightings;
-    graded.at = timestampFromMs(now());
   }
 
   /** Returns the milliseconds since the last grading of the graph. */
@@ -258,18 +340,16 @@ export class Grader {
 
   async #history(snapshot: StoredSnapshot): Promise<History> {
     const { graphId } = snapshot.manifest;
-    let parent: StoredSnapshot | undefined;
     let last: StoredSnapshot | undefined;
     let searched = 0;
     for await (const [, other] of this.#store.index.records({ graphId })) {
       if (!isStored(other) || other.manifest.sequence >= snapshot.manifest.sequence) continue;
-      parent ??= other;
       if (other.graded !== undefined) last ??= other;
-      if (isUsable(other)) return { parent, last, usable: other };
+      if (isUsable(other)) return { last, usable: other };
       searched += 1;
       if (searched === HISTORY_MAX) break;
     }
-    return { parent, last, usable: undefined };
+    return { last, usable: undefined };
   }
 
   /** Commits a grade with the facts for the next check. Returns the snapshot with its grade. */
@@ -333,5 +413,29 @@ export class Grader {
 
 /** Reports whether a grade may change although the files do not. */
 export function canStillChange(graded: Graded): boolean {
-  return graded.findings.some((finding) => mayStand(finding) && finding.standing?.stands !== true);
+  return (
+    graded.grade === Grade_Value.TORN ||
+    graded.findings.some((finding) => mayStand(finding) && finding.standing?.stands !== true)
+  );
+}
+
+/** Reports whether no flush can have been under way when a snapshot was captured. */
+function wasAtRest({ manifest }: StoredSnapshot, unchangedMs: number): boolean {
+  const { cutMethod, atRest } = manifest;
+  return (
+    atRest ||
+    cutMethod === CutMethod_Value.IDLE ||
+    cutMethod === CutMethod_Value.PAUSED ||
+    unchangedMs >= UNCHANGED_MS
+  );
+}
+
+function nothingToAccept(snapshot: StoredSnapshot): LightkeeperError {
+  return new LightkeeperError(
+    'NOT_FOUND',
+    `Cannot accept findings of snapshot "${idOf(snapshot)}": no error that can be accepted matches`,
+    {
+      hint: `run lightkeeper show ${idOf(snapshot).slice(0, 12)}; files that cannot be read are never accepted`,
+    },
+  );
 }

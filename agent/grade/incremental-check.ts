@@ -8,6 +8,7 @@ import {
   type Segment,
   splitSegment,
 } from '../../core/lightrag/reuse-plan.ts';
+import type { StandingKeys } from '../../core/lightrag/standing.ts';
 import { type NodeRef, spanOf } from '../../core/list.ts';
 import type { StoredSnapshot } from '../../core/snapshot.ts';
 import { hex, sameBytes, sha256 } from '../../core/unit.ts';
@@ -20,7 +21,6 @@ import {
 } from '../../gen/lightkeeper/store/v1/graph_pb.ts';
 import type { ListRoot } from '../../gen/lightkeeper/store/v1/manifest_pb.ts';
 import { UnitKind_Value } from '../../gen/lightkeeper/store/v1/pack_pb.ts';
-import { CutMethod_Value } from '../../gen/lightkeeper/v1/types_pb.ts';
 import type { PackReference } from '../pack/pack-store.ts';
 import { type GraphContent, graphContents, listUnits } from '../snapshots/graph-files.ts';
 import { missingUnit, type Store } from '../store/store.ts';
@@ -101,7 +101,9 @@ export interface CheckRequest {
   readonly snapshot: StoredSnapshot;
   /** The files of its graph. */
   readonly files: readonly GraphContent[];
-  readonly parent: StoredSnapshot | undefined;
+  /** The newest usable snapshot before it. */
+  readonly usable: StoredSnapshot | undefined;
+  readonly standing: StandingKeys;
   /** The graded snapshot whose stored facts are used. */
   readonly base: StoredSnapshot | undefined;
   readonly cache: FactsCache;
@@ -163,20 +165,19 @@ class IncrementalCheck {
   }
 
   async run(): Promise<CheckResult> {
-    const { snapshot, files, parent } = this.#request;
+    const { files, usable, standing } = this.#request;
     await this.#run({ step: 'begin' });
     await this.#checkFiles();
-    const names =
-      parent === undefined
-        ? undefined
-        : (await graphContents(this.#store, parent.manifest)).map(({ path }) => path);
-    const idle = snapshot.manifest.cutMethod === CutMethod_Value.IDLE;
-    const { readAgain } = await this.#run({ step: 'compare', idle, before: names });
-    for (const { path, content } of files)
-      if (readAgain.includes(path))
-        await this.#readSegments('read-names', path, [
-          { refs: await listUnits(this.#store, content), from: 0 },
-        ]);
+    const before = usable && (await this.#baseFiles(usable)).map(({ path }) => path);
+    for (;;) {
+      const { readAgain } = await this.#run({ step: 'compare', before, standing });
+      if (readAgain.length === 0) break;
+      for (const { path, content } of files)
+        if (readAgain.includes(path))
+          await this.#readSegments('read-again', path, [
+            { refs: await listUnits(this.#store, content), from: 0 },
+          ]);
+    }
     const results: EncodedFacts[] = [];
     for (const { path } of files) {
       const { facts } = await this.#run({ step: 'encode-facts', path });

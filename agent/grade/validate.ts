@@ -2,15 +2,16 @@ import { open } from 'node:fs/promises';
 import { create } from '@bufbuild/protobuf';
 import { ioError } from '../../core/errors.ts';
 import { errorFinding, finding } from '../../core/finding.ts';
-import { isGraphFile } from '../../core/lightrag/check.ts';
-import { gradeOf } from '../../core/lightrag/grade.ts';
+import { isGraphFile, unsplitFinding } from '../../core/lightrag/check.ts';
+import { gradeAlone, UNCHANGED_MS } from '../../core/lightrag/grade.ts';
 import { bytesText, pathText } from '../../core/path.ts';
+import { isUsableGrade } from '../../core/snapshot.ts';
 import {
   type ValidateDirectoryResponse,
   ValidateDirectoryResponseSchema,
 } from '../../gen/lightkeeper/v1/agent_pb.ts';
-import { Grade_Value, Severity_Value } from '../../gen/lightkeeper/v1/types_pb.ts';
-import { monotonic } from '../../host/clock.ts';
+import { type Finding, Grade_Value, Severity_Value } from '../../gen/lightkeeper/v1/types_pb.ts';
+import { monotonic, now } from '../../host/clock.ts';
 import type { FileSource } from '../snapshots/graph-files.ts';
 import { below } from '../watch/names.ts';
 import { firstDifference, scan } from '../watch/scan.ts';
@@ -39,17 +40,23 @@ function fileSource(dir: Uint8Array, path: string): FileSource {
   return { path, chunks };
 }
 
-/** Settings of one validation. */
+/** Options of a check of a directory. */
 export interface ValidateOptions {
-  /** Whether the operator has stated that the instance is stopped. */
+  readonly signal?: AbortSignal | undefined;
+  /** Whether the operator says that the instance is stopped: the directory is then at rest. */
   readonly instanceStopped?: boolean;
-  readonly signal?: AbortSignal;
+  /** Whether the workspaces below the directory are checked on their own. */
+  readonly split?: boolean;
 }
 
-/** Checks the graph in a directory as it is now. The grade is TORN if it changed meanwhile. */
+/**
+ * Checks the graph in a directory as it is now. The grade is TORN if it changed meanwhile.
+ *
+ * With `instanceStopped` the directory counts as at rest. Otherwise it does if nothing changed for a minute.
+ */
 export async function validateDirectory(
   dir: Uint8Array,
-  { signal }: ValidateOptions = {},
+  { signal, instanceStopped = false, split = false }: ValidateOptions = {},
 ): Promise<ValidateDirectoryResponse> {
   const began = monotonic();
   const options = signal === undefined ? {} : { signal };
@@ -57,11 +64,15 @@ export async function validateDirectory(
   const paths = before.entries.filter(({ type, path }) => type === 'file' && isGraphFile(path));
   const { findings, stats } = await checkGraph(
     paths.map(({ path }) => fileSource(dir, path)),
-    { idle: undefined },
+    {},
     signal,
   );
   const changed = firstDifference(before, await scan(dir, options));
-  const all = [...before.findings, ...findings];
+  const all = [...before.findings, ...findings.map(({ finding }) => finding)];
+  const unsplit = split ? undefined : unsplitFinding(before.entries.map(({ path }) => path));
+  if (unsplit !== undefined) all.push(unsplit);
+  const unchangedMs = now() - Number(before.newestNs / 1_000_000n);
+  const atRest = instanceStopped || unchangedMs >= UNCHANGED_MS;
   if (changed !== undefined) {
     const message = 'it changed while the directory was read; the findings may mix two states';
     all.unshift(
@@ -77,9 +88,18 @@ export async function validateDirectory(
   }
   return create(ValidateDirectoryResponseSchema, {
     dir: bytesText(dir),
-    grade: changed === undefined ? gradeOf(all) : Grade_Value.TORN,
+    grade: changed === undefined ? gradeChecked(all, { atRest, unsplit }) : Grade_Value.TORN,
     findings: all.sort((a, b) => b.severity - a.severity),
     stats,
     durationMs: BigInt(Math.round(monotonic() - began)),
   });
+}
+
+/** Returns the grade of a directory that did not change; UNGRADED where a part of a whole one was not checked. */
+function gradeChecked(
+  findings: readonly Finding[],
+  { atRest, unsplit }: { readonly atRest: boolean; readonly unsplit: Finding | undefined },
+): Grade_Value {
+  const grade = gradeAlone(findings, atRest);
+  return unsplit !== undefined && isUsableGrade(grade) ? Grade_Value.UNGRADED : grade;
 }

@@ -1,7 +1,7 @@
 import { create } from '@bufbuild/protobuf';
 import { normalise } from '../../core/errors.ts';
 import { idOf, isChangedCut, type StoredSnapshot } from '../../core/snapshot.ts';
-import { CutMethod_Value, type Finding, FindingSchema } from '../../gen/lightkeeper/v1/types_pb.ts';
+import { type Finding, FindingSchema } from '../../gen/lightkeeper/v1/types_pb.ts';
 import { graphSources } from '../snapshots/graph-files.ts';
 import type { Store } from '../store/store.ts';
 import { checkGraph } from './full-check.ts';
@@ -30,8 +30,8 @@ export async function verifyGraphs(
         const sources = await graphSources(store, snapshot.manifest);
         const key = sources.map(({ path, contentKey }) => `${path} ${contentKey}`).join('\n');
         if (last?.key !== key) {
-          const idle = snapshot.manifest.cutMethod === CutMethod_Value.IDLE ? true : undefined;
-          last = { key, findings: (await checkGraph(sources, { idle }, signal)).findings };
+          const { findings } = await checkGraph(sources, {}, signal);
+          last = { key, findings: findings.map(({ finding }) => finding) };
         }
         for (const finding of last.findings) addFinding(finding, idOf(snapshot));
       } catch (error) {

@@ -52,6 +52,7 @@ export async function takeSnapshot(taker: SnapshotTaker, request: SnapshotReques
   const { snapshot, failure } = await grade(taker.grader, tagged, {
     ...request,
     unchanged: captured.unchanged,
+    atRest: captured.atRest,
   });
   if (!captured.unchanged) await learnFromGrade(taker.store, snapshot, request.quietMs);
   const view = snapshotView(snapshot, {
@@ -109,12 +110,12 @@ async function addTags(
 async function grade(
   grader: Grader,
   snapshot: StoredSnapshot,
-  { lossShare, signal, unchanged }: SnapshotRequest & { readonly unchanged: boolean },
+  { lossShare, signal, unchanged, atRest }: SnapshotRequest & Pick<CaptureResult, 'unchanged' | 'atRest'>,
 ): Promise<{ snapshot: StoredSnapshot; failure: Finding | undefined }> {
   if (lossShare === undefined) return { snapshot, failure: undefined };
   try {
     const graded = unchanged
-      ? await grader.regrade(snapshot, lossShare, signal)
+      ? await grader.regrade(snapshot, lossShare, { atRest, signal })
       : await grader.grade(snapshot, lossShare, signal);
     return { snapshot: graded, failure: undefined };
   } catch (error) {

@@ -42,15 +42,22 @@ export interface GraphContent {
   readonly content: ListRoot | undefined;
 }
 
-/** Lists the files of the graph in a snapshot. */
-export async function graphContents(store: Store, manifest: Manifest): Promise<GraphContent[]> {
+/** Lists the files of the graph in a snapshot. `onOther` receives the paths of all other regular files. */
+export async function graphContents(
+  store: Store,
+  manifest: Manifest,
+  onOther: (path: string) => void = () => {},
+): Promise<GraphContent[]> {
   const contents = new Map<string, ListRoot | undefined>();
   const found: GraphContent[] = [];
   for await (const file of store.files(manifest.files)) {
     const path = pathFromBytes(file.path);
     if (file.type === FileType_Value.REGULAR) contents.set(path, file.content);
-    if (!isGraphFile(path) || ![FileType_Value.REGULAR, FileType_Value.HARD_LINK].includes(file.type))
+    if (![FileType_Value.REGULAR, FileType_Value.HARD_LINK].includes(file.type)) continue;
+    if (!isGraphFile(path)) {
+      onOther(path);
       continue;
+    }
     const content = contents.get(file.type === FileType_Value.HARD_LINK ? pathFromBytes(file.target) : path);
     found.push({ path, content });
   }

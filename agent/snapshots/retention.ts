@@ -10,6 +10,7 @@ import {
   isChangedCut,
   isStored,
   isUsable,
+  isUsableGrade,
   type StoredSnapshot,
 } from '../../core/snapshot.ts';
 import {
@@ -171,5 +172,7 @@ function candidate(snapshot: StoredSnapshot): Candidate {
 
 function worthOf(snapshot: StoredSnapshot): Candidate['worth'] {
   if (isUsable(snapshot)) return 'usable';
-  return gradeOf(snapshot) === Grade_Value.UNGRADED ? 'ungraded' : 'broken';
+  const grade = gradeOf(snapshot);
+  // Damage may be healed and an alarm acknowledged: then the point is usable again.
+  return grade === Grade_Value.UNGRADED || isUsableGrade(grade) ? 'ungraded' : 'broken';
 }

@@ -3,9 +3,19 @@ import { timestampFromMs } from '@bufbuild/protobuf/wkt';
 import { snapshotIdOf } from '../../core/manifest.ts';
 import { bytesText, isUtf8, pathFromBytes, pathText } from '../../core/path.ts';
 import { positionView } from '../../core/position.ts';
-import { alarmsOf, gradeOf, idOf, isAlarming, isUsable, type StoredSnapshot } from '../../core/snapshot.ts';
+import {
+  alarmsOf,
+  gradeOf,
+  idOf,
+  isAlarming,
+  isDamaged,
+  isUsable,
+  type StoredSnapshot,
+} from '../../core/snapshot.ts';
 import type { FileEntry, Manifest } from '../../gen/lightkeeper/store/v1/manifest_pb.ts';
 import {
+  type Alarm,
+  AlarmSchema,
   type File,
   FileSchema,
   type Snapshot,
@@ -29,6 +39,18 @@ export function allFindings(
   return [...all.filter(isError), ...all.filter((finding) => !isError(finding))];
 }
 
+/** Returns the alarms of a snapshot as the API shows them. */
+function alarmViews(stored: StoredSnapshot): Alarm[] {
+  const { manifest, acknowledged } = stored;
+  return alarmsOf(stored).map(({ code, message, hint }) => {
+    const alarm = create(AlarmSchema, { code, message, hint });
+    alarm.acknowledged = acknowledged !== undefined;
+    alarm.reason = acknowledged?.reason ?? '';
+    if (manifest.capturedAt !== undefined) alarm.since = manifest.capturedAt;
+    return alarm;
+  });
+}
+
 /** Returns the fields that the full view and the summary of a snapshot share. */
 function commonView(stored: StoredSnapshot) {
   const { manifest, measured } = stored;
@@ -39,6 +61,8 @@ function commonView(stored: StoredSnapshot) {
     parentId: parentId(manifest),
     grade: gradeOf(stored),
     usable: isUsable(stored),
+    damaged: isDamaged(stored),
+    alarms: alarmViews(stored),
     rawBytes: manifest.totals?.rawBytes ?? 0n,
     newBytes: measured?.newBytes ?? 0n,
     storedBytes: measured?.storedBytes ?? 0n,
@@ -69,7 +93,6 @@ export function snapshotView(
     dir: source === undefined ? '' : bytesText(source.dir),
     gradeMs: graded?.durationMs ?? 0n,
     summary: graded?.summary ?? '',
-    alarms: [...alarmsOf(stored)],
     acknowledged: stored.acknowledged?.reason ?? '',
   });
   if (graded?.stats !== undefined) snapshot.stats = graded.stats;

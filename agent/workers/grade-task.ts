@@ -12,6 +12,7 @@ import {
 import { changeLine, type Lost, lostBetween, tablesOf } from '../../core/lightrag/loss.ts';
 import { NumberPool } from '../../core/lightrag/name-table.ts';
 import { TABLES_OF } from '../../core/lightrag/rules.ts';
+import type { StandingKeys } from '../../core/lightrag/standing.ts';
 import { Utf8Reader } from '../../core/lightrag/utf8-reader.ts';
 import { FindingSchema, GraphStatsSchema } from '../../gen/lightkeeper/v1/types_pb.ts';
 import { FileDelta } from './file-delta.ts';
@@ -41,9 +42,9 @@ export type FilePart = FileRun | SkippedRun;
 export interface ReadStep {
   /**
    * `read`: the whole file. `read-removed`: its previous state without what both states share. `read-added`: its new
-   * state, likewise. `read-names`: the whole file again, for the names of violated rules.
+   * state, likewise. `read-again`: the whole file again, for what the findings need of it.
    */
-  readonly step: 'read' | 'read-removed' | 'read-added' | 'read-names';
+  readonly step: 'read' | 'read-removed' | 'read-added' | 'read-again';
   readonly path: string;
   readonly parts: readonly FilePart[];
   /** Whether these are the last parts. */
@@ -64,8 +65,13 @@ export type GradeStep =
   | { readonly step: 'begin' }
   | FactsStep
   | ReadStep
-  /** Compares all files; `before` are the names of the graph's files in the parent snapshot. */
-  | { readonly step: 'compare'; readonly idle: boolean; readonly before: readonly string[] | undefined }
+  /** Compares all files. It is repeated after files were read again, until none must be. */
+  | {
+      readonly step: 'compare';
+      /** Paths of the graph's files in the newest usable snapshot; undefined without one. */
+      readonly before: readonly string[] | undefined;
+      readonly standing: StandingKeys;
+    }
   /** Encodes the facts of one file: those of all files together may be large. */
   | { readonly step: 'encode-facts'; readonly path: string }
   | { readonly step: 'finish' };
@@ -79,9 +85,16 @@ export interface EncodedFacts {
   readonly lastId: Uint8Array;
 }
 
+/** A finding with the numbers of all its names: see `CheckFinding`. */
+export interface EncodedFinding {
+  readonly finding: Uint8Array;
+  readonly numbers: Float64Array;
+  readonly stands: boolean;
+}
+
 /** The result of one grading. Messages are encoded, because they cross threads. */
 export interface GradeOutcome {
-  readonly findings: readonly Uint8Array[];
+  readonly findings: readonly EncodedFinding[];
   readonly stats: Uint8Array;
   /** One line on what changed since the previous facts; empty if there are none. */
   readonly summary: string;
@@ -95,7 +108,7 @@ export type GradeReply =
   /** Facts: whether they could be decoded. Parts: false if reading more of them is of no use. */
   // A malformed file needs no more parts; after a part of a delta was not accepted, all of the file must be read.
   | { readonly step: FactsStep['step'] | ReadStep['step']; readonly accepted: boolean }
-  /** Paths of the files that `read-names` must read. */
+  /** Paths of the files that `read-again` must read. */
   | { readonly step: 'compare'; readonly readAgain: readonly string[] }
   /** Facts of the file; undefined if it is malformed. */
   | { readonly step: 'encode-facts'; readonly facts: EncodedFacts | undefined }
@@ -197,15 +210,14 @@ class GradeSession {
       case 'read-removed':
       case 'read-added':
         return { step: step.step, accepted: this.#readDelta(step) };
-      case 'read-names':
-        this.#reader ??= new Utf8Reader(this.#check.nameReader(step.path));
+      case 'read-again':
+        this.#reader ??= new Utf8Reader(this.#check.rereader(step.path));
         this.#feed(this.#reader, step.parts);
         if (step.ends) this.#endFile();
         return { step: step.step, accepted: true };
       case 'compare': {
-        const before = step.before === undefined ? {} : { before: new Set(step.before) };
-        const readAgain = this.#check.compare({ idle: step.idle ? true : undefined, ...before });
-        return { step: step.step, readAgain };
+        const before = step.before === undefined ? undefined : new Set(step.before);
+        return { step: step.step, readAgain: this.#check.compare({ before, standing: step.standing }) };
       }
       case 'encode-facts':
         return { step: step.step, facts: this.#encodeFacts(step.path) };
@@ -322,7 +334,12 @@ class GradeSession {
     const unknown = new Set([...this.#unknown].flatMap((path) => TABLES_OF.get(path) ?? []));
     for (const table of unknown) before.delete(table);
     return {
-      findings: this.#check.findings().map((finding) => toBinary(FindingSchema, finding)),
+      findings: this.#check.findings().map(({ finding, numbers, stands }) => ({
+        finding: toBinary(FindingSchema, finding),
+        // A view would carry all of its memory to the other thread.
+        numbers: numbers.slice(),
+        stands,
+      })),
       stats: toBinary(GraphStatsSchema, this.#check.stats),
       summary: stored.length === 0 ? '' : changeLine(before, after, unknown),
       lost: stored.length === 0 ? undefined : lostBetween(before, after),

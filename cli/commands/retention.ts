@@ -92,6 +92,7 @@ export function addRetention(program: Command): void {
   )
     .option('--code <word>', 'only errors with this code')
     .option('--file <path>', 'only errors of this file')
+    .option('--key <name>', 'only this name inside it; may be repeated', collectValue)
     .option('--reason <text>', 'reason (required)')
     .option('--dry-run', 'print what would be accepted; change nothing')
     .action(accept);
@@ -174,12 +175,19 @@ async function acknowledge(snapshotId: string, options: CommonOptions & { reason
 }
 
 async function accept(
-  options: CommonOptions & { code?: string; file?: string; reason?: string; dryRun?: boolean },
+  options: CommonOptions & {
+    code?: string;
+    file?: string;
+    key?: string[];
+    reason?: string;
+    dryRun?: boolean;
+  },
 ): Promise<void> {
   const request = {
     graphId: options.graph ?? '',
     code: options.code ?? '',
     object: options.file ?? '',
+    keys: options.key ?? [],
     reason: requireValue(options.reason, '--reason'),
     dryRun: options.dryRun ?? false,
   };

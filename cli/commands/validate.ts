@@ -35,7 +35,7 @@ async function run(options: ValidateOptions): Promise<void> {
   const places = split ? await splitGraph({ graphId: '', dir }) : [{ dir }];
   const results: ValidateDirectoryResponse[] = [];
   const instanceStopped = options.instanceStopped === true;
-  for (const place of places) results.push(await validateDirectory(place.dir, { instanceStopped }));
+  for (const place of places) results.push(await validateDirectory(place.dir, { split, instanceStopped }));
   if (options.json === true)
     printJsonOf(ValidateDirectoryResponseSchema, results, split ? 'graphs' : undefined);
   else for (const result of results) printResult(result);

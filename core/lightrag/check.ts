@@ -1,64 +1,70 @@
 import { create } from '@bufbuild/protobuf';
-import {
-  type Finding,
-  type GraphStats,
-  GraphStatsSchema,
-  Severity_Value,
-} from '../../gen/lightkeeper/v1/types_pb.ts';
-import { errorFinding, finding, warning } from '../finding.ts';
-import type { ChunkReader, LayoutError, LayoutFlaw } from './chunk-reader.ts';
+import { type Finding, type GraphStats, GraphStatsSchema } from '../../gen/lightkeeper/v1/types_pb.ts';
+import { warning } from '../finding.ts';
+import { pathText } from '../path.ts';
+import type { ChunkReader, LayoutError } from './chunk-reader.ts';
 import { type FactSink, TABLES, type TableName } from './facts.ts';
 import type { FileFacts } from './facts-codec.ts';
 import { graphReader } from './graph-facts.ts';
 import { otherRecords, RECORD_FILES } from './kv-files.ts';
-import { missingNames, NameTable, NumberPool, nameNumber } from './name-table.ts';
+import { KEYS_MAX, keyText, Lack, type LackText } from './lack.ts';
+import { NameTable, NumberPool, nameNumber } from './name-table.ts';
+import { PromiseCheck } from './promise.ts';
 import { RecordReader } from './record-reader.ts';
-import { FLAWS, GRAPH_FILES, type GraphFile, IMPLIED, RULES, TABLES_OF, UNIQUE } from './rules.ts';
+import { FLAWS, fileOf, GRAPH_FILES, type GraphFile, MAY_BE_EMPTY, TABLES_OF, UNIQUE } from './rules.ts';
+import { NO_NUMBERS, without } from './sorted-numbers.ts';
+import type { StandingKeys } from './standing.ts';
 import { VectorReader, vectorFileOf } from './vector-reader.ts';
+import { layoutFinding, missingFileText, mixedDimensions, unfinishedFinding } from './wording.ts';
 
-/** Most names in one finding. */
-const KEYS_MAX = 20;
-const KEYS_IN_MESSAGE = 3;
-const KEY_BYTES_MAX = 200;
 /** Most names that are stored with the facts of one file. */
 const NAMES_MAX = 500;
 
-const FLAW_WORDS: Readonly<Record<LayoutFlaw, string>> = {
-  empty: 'empty_file',
-  cut: 'cut_file',
-  malformed: 'malformed_file',
-};
-
-/** Conditions under which the files were read. */
+/** What earlier states of the graph showed. */
 export interface CheckContext {
-  /** Whether the instance was idle; undefined if unknown. */
-  readonly idle: boolean | undefined;
-  /** Names of the files in the state before; undefined if there is none. */
-  readonly before?: ReadonlySet<string>;
+  /** Paths of the files in the newest usable state; undefined if there is none. */
+  readonly before?: ReadonlySet<string> | undefined;
+  /** Broken promises that stand. */
+  readonly standing?: StandingKeys | undefined;
 }
 
-type Gravity = 'error' | 'warning' | 'sign';
-const SEVERITIES: Readonly<Record<Gravity, Severity_Value>> = {
-  error: Severity_Value.ERROR,
-  warning: Severity_Value.WARNING,
-  sign: Severity_Value.INFO,
-};
-
-/** A violated rule, before the names are known. */
-interface Lack {
-  readonly code: string;
-  readonly weight: Gravity;
-  readonly file: string;
-  readonly table: TableName;
-  readonly state: string;
-  readonly hint: string;
-  readonly count: number;
-  readonly first: readonly number[];
+/** A finding of the checks with the numbers of all its names. */
+export interface CheckFinding {
+  readonly finding: Finding;
+  /** Empty for findings that never stand. */
+  readonly numbers: Float64Array;
+  readonly stands: boolean;
 }
 
 /** Reports whether a path in a directory is a file of a LightRAG graph. */
 export function isGraphFile(path: string): boolean {
   return /^(?:kv_store_.+\.json|vdb_.+\.json|graph_.+\.graphml|_lightrag_config\/.+\.json)$/.test(path);
+}
+
+/** Pattern of a file of a graph in a direct subfolder, and of the subfolder. */
+const WORKSPACE_FILE = /^([^/]+)\/(?:kv_store_.+\.json|vdb_.+\.json|graph_.+\.graphml)$/;
+
+/** Returns the workspace in which a path is a file of a graph; undefined if it is none. */
+export function workspaceOf(path: string): string | undefined {
+  const workspace = WORKSPACE_FILE.exec(path)?.[1];
+  return workspace?.startsWith('.') === true ? undefined : workspace;
+}
+
+/** Returns the finding of workspaces whose graphs were not checked; undefined if there are none. */
+export function unsplitFinding(paths: Iterable<string>): Finding | undefined {
+  const workspaces = new Set<string>();
+  for (const path of paths) {
+    const workspace = workspaceOf(path);
+    if (workspace !== undefined) workspaces.add(pathText(workspace));
+  }
+  if (workspaces.size === 0) return undefined;
+  const keys = [...workspaces].sort().slice(0, KEYS_MAX);
+  return warning('workspaces_unchecked', keys[0] ?? '', {
+    message: `the graphs in ${workspaces.size} workspaces were not checked: ${keys.join(', ')}`,
+    hint: 'use --split, so that each workspace is a graph of its own',
+    count: workspaces.size,
+    keys,
+  });
 }
 
 function readerOf(path: string, facts: FactSink, options: { rowsOnly?: boolean } = {}): ChunkReader {
@@ -82,21 +88,21 @@ interface FlawCount {
 /**
  * The checks of a LightRAG directory.
  *
- * Each file is read once by its reader, in any order. Then `compare` returns the files to read again for the names
- * in the findings.
+ * Each file is read once by its reader, in any order. Then `compare` returns the files to read again by `rereader`,
+ * until there are none, and `findings` returns what was found.
  */
-// Names are held as numbers of eight bytes each, so their texts need a second read.
+// Names are held as numbers of eight bytes each, so their texts need another read.
 export class GraphCheck {
   readonly #tables: Record<TableName, NameTable>;
   readonly #whole = new Set<string>();
   readonly #seen = new Set<string>();
-  readonly #broken: Finding[] = [];
+  readonly #broken: CheckFinding[] = [];
   readonly #flaws = new Map<string, FlawCount>();
   readonly #dimensions = new Map<string, number>();
   readonly #vectors = new Map<string, number>();
   readonly #matrices = new Map<string, number>();
-  #lacks: Lack[] = [];
-  readonly #names = new Map<number, Set<string>>();
+  #promises: PromiseCheck | undefined;
+  #lacks: Lack[] | undefined;
   /** Stored facts of the files that were not read. */
   readonly #known = new Map<string, FileFacts>();
 
@@ -146,38 +152,28 @@ export class GraphCheck {
   facts(path: string): FileFacts | undefined {
     if (!this.#whole.has(path)) return undefined;
     const tables = TABLES_OF.get(path) ?? [];
-    const named = new Map(this.#known.get(path)?.names);
-    for (const { file, first } of this.#lacks) {
-      if (file !== path) continue;
-      for (const number of first) {
-        const [name] = this.#names.get(number) ?? [];
-        if (name !== undefined) named.set(number, name);
-      }
-    }
+    const named = new Map(this.#known.get(path)?.names.map((one) => [one.number, one]));
+    for (const lack of this.#lacks ?? [])
+      if (lack.path === path) for (const one of lack.names()) named.set(one.number, one);
     return {
       tables: new Map(tables.map((name) => [name, this.#tables[name].numbers])),
       repeated: new Map(
-        tables
-          .filter((name) => Object.hasOwn(UNIQUE, name))
-          .map((name) => [name, this.#tables[name].repeated]),
+        tables.filter((name) => UNIQUE.includes(name)).map((name) => [name, this.#tables[name].repeated]),
       ),
       flaws: [...this.#flaws.values()].filter(({ file }) => file === path),
       vectors: this.#vectors.get(path) ?? 0,
       dimension: this.#dimensions.get(path) ?? 0,
       matrixAt: this.#matrices.get(path) ?? 0,
       incrementalChecks: this.#known.get(path)?.incrementalChecks ?? 0,
-      names: [...named].slice(-NAMES_MAX),
+      names: [...named.values()].slice(-NAMES_MAX),
     };
   }
 
   /** Records that a file could not be read. */
   failed(path: string, error: LayoutError): void {
-    this.#broken.push(
-      errorFinding(FLAW_WORDS[error.flaw], path, {
-        message: error.message.replace('Cannot read the file', 'it cannot be read'),
-        hint: 'restore an earlier point: the instance does not start with this file, or loses its contents',
-      }),
-    );
+    const isHarmless = error.flaw === 'empty' && MAY_BE_EMPTY.has(path);
+    this.#broken.push(unlisted(layoutFinding(path, error, isHarmless)));
+    if (isHarmless) this.#whole.add(path);
   }
 
   #flaw(file: string, code: string, key: string): void {
@@ -187,91 +183,108 @@ export class GraphCheck {
     this.#flaws.set(`${file} ${code}`, known);
   }
 
-  /** Compares the files. Returns those that must be read again, by `nameReader`, before `findings`. */
-  compare({ idle, before }: CheckContext): string[] {
-    this.#lacks = [];
-    for (const { code, weight, items, from, known, to, state, hint } of RULES) {
-      const [fromFile, toFile] = [GRAPH_FILES[from], GRAPH_FILES[to]];
-      if (!this.#whole.has(fromFile) || !this.#whole.has(toFile)) continue;
-      const { count, first } = missingNames(this.#tables[items], this.#tables[known], KEYS_MAX);
-      if (count === 0) continue;
-      const heavy = weight === 'error' || (weight === 'under way' && idle === true);
-      const lack = { code, file: fromFile, table: items, state, hint, count, first };
-      this.#lacks.push({ ...lack, weight: heavy ? 'error' : weight === 'sign' ? 'sign' : 'warning' });
-    }
-    for (const [table, from] of Object.entries(UNIQUE) as [TableName, GraphFile][]) {
-      const file = GRAPH_FILES[from];
-      const first = this.#whole.has(file) ? this.#tables[table].repeated : [];
-      const { state = '', hint = '' } = FLAWS.duplicate_id ?? {};
-      if (first.length === 0) continue;
-      this.#lacks.push({
-        code: 'duplicate_id',
-        weight: 'error',
-        file,
-        table,
-        state,
-        hint,
-        count: first.length,
-        first,
-      });
-    }
-    this.#findMissingFiles(before);
-    this.#findMixedDimensions();
-    return [...new Set(this.#lacks.filter((lack) => !this.#reuseNames(lack)).map(({ file }) => file))];
+  /**
+   * Compares the files. Returns those that must be read again by `rereader`. Call it until there are none, and then
+   * `findings`.
+   */
+  compare(context: CheckContext = {}): string[] {
+    if (this.#lacks !== undefined) return [];
+    this.#promises ??= new PromiseCheck({
+      numbers: (table) => this.#numbers(table),
+      state: (file) => this.#state(file),
+    });
+    const reads = this.#promises.nextReads();
+    if (reads.length > 0) return reads.map((file) => GRAPH_FILES[file]);
+    this.#lacks = this.#findLacks(this.#promises, context);
+    const unnamed = this.#lacks.filter((lack) => !this.#reuseNames(lack));
+    return [...new Set(unnamed.flatMap((lack) => lack.sources()))].filter((path) => this.#whole.has(path));
   }
 
-  /** Uses the stored names for a violated rule. Returns false if the file must be read for them. */
+  #numbers(table: TableName): Float64Array {
+    return this.#state(fileOf(table)) === 'read' ? this.#tables[table].numbers : NO_NUMBERS;
+  }
+
+  #state(file: GraphFile): 'read' | 'absent' | 'broken' {
+    const path = GRAPH_FILES[file];
+    if (this.#whole.has(path)) return 'read';
+    return this.#seen.has(path) ? 'broken' : 'absent';
+  }
+
+  #findLacks(promises: PromiseCheck, { before, standing }: CheckContext): Lack[] {
+    const missing = promises.missingFiles(before);
+    const lacks: Lack[] = [];
+    const add = (text: LackText, numbers: Float64Array) => lacks.push(...Lack.split(text, numbers, standing));
+    for (const { file, state } of missing) add(missingFileText(file, state), Float64Array.of(nameNumber()));
+    for (const { rule, broken, left } of promises.violations(new Set(missing.map(({ file }) => file)))) {
+      const { code, items, from } = rule;
+      const place = { code, path: GRAPH_FILES[from], table: items };
+      if (broken.length > 0 && rule.broken !== undefined)
+        add({ ...place, ...rule.broken, class: 'promise' }, broken);
+      if (left.length > 0 && rule.left !== undefined) add({ ...place, ...rule.left }, left);
+    }
+    for (const table of UNIQUE) {
+      const path = GRAPH_FILES[fileOf(table)];
+      const repeated = this.#whole.has(path) ? this.#tables[table].repeated : [];
+      const { duplicate_id: flaw } = FLAWS;
+      if (repeated.length > 0 && flaw !== undefined)
+        add({ ...flaw, code: 'duplicate_id', path, table }, Float64Array.from(repeated));
+    }
+    return lacks;
+  }
+
+  /** Uses the stored names for a violated rule. Returns false if files must be read for them. */
   // Of two names with the same number only one is stored.
-  #reuseNames({ file, first, code }: Lack): boolean {
-    const names = new Map(this.#known.get(file)?.names);
-    if (code === 'duplicate_id' || first.some((number) => !names.has(number))) return false;
-    for (const number of first) this.#names.set(number, new Set([names.get(number) ?? '']));
+  #reuseNames(lack: Lack): boolean {
+    if (lack.text.table === undefined) return true;
+    const names = new Map(this.#known.get(lack.path)?.names.map((one) => [one.number, one]));
+    if (lack.text.code === 'duplicate_id' || lack.first.some((number) => !names.has(number))) return false;
+    for (const number of lack.first) lack.reuse(names.get(number));
     return true;
   }
 
-  /** Returns a reader that collects the names of violated rules in a file. */
-  nameReader(path: string): ChunkReader {
-    const wanted = new Map<TableName, Set<number>>();
-    for (const { file, table, first } of this.#lacks) {
-      if (file !== path) continue;
-      const numbers = wanted.get(table) ?? new Set();
-      for (const number of first) numbers.add(number);
-      wanted.set(table, numbers);
-    }
-    const collect = (table: TableName, ...parts: readonly Buffer[]) => {
-      const numbers = wanted.get(table);
-      if (numbers === undefined) return;
+  /** Returns the reader of a file that `compare` returned. */
+  rereader(path: string): ChunkReader {
+    if (this.#lacks === undefined && this.#promises !== undefined)
+      return readerOf(path, this.#promises.sink());
+    const sinks = (this.#lacks ?? []).flatMap((lack) => lack.sink(path));
+    const name = (table: TableName, ...parts: readonly Buffer[]) => {
       const number = nameNumber(...parts);
-      if (!numbers.has(number)) return;
-      const names = this.#names.get(number) ?? new Set();
-      if (names.size < KEYS_MAX) names.add(keyText(Buffer.concat(parts)));
-      this.#names.set(number, names);
+      for (const take of sinks) take(table, number, parts);
     };
-    return readerOf(path, { name: collect, flaw: () => {}, vectors: () => {} });
+    return readerOf(path, { name, flaw: () => {}, vectors: () => {} });
   }
 
   /** Returns all findings, errors first. */
-  findings(): Finding[] {
-    const lacks = this.#lacks.flatMap((lack) => {
-      const named = lack.first.flatMap((number) => [...(this.#names.get(number) ?? [])]);
+  findings(): CheckFinding[] {
+    const lacks = (this.#lacks ?? []).flatMap((lack) => {
       // Two names with the same number are no duplicate.
-      const isOne = (number: number) => (this.#names.get(number)?.size ?? 0) < 2;
-      if (lack.code === 'duplicate_id' && !lack.first.some(isOne)) return [];
-      return [lackFinding(lack, named)];
+      if (lack.text.code === 'duplicate_id' && lack.isCollision) return [];
+      return [{ finding: lack.finding(), numbers: lack.numbers, stands: lack.stands }];
     });
     const flaws = [...this.#flaws.values()].flatMap(({ file, code, count, keys }) => {
       const flaw = FLAWS[code];
-      return flaw === undefined ? [] : [lackFinding({ ...flaw, code, file, count }, keys)];
+      const text = flaw && { ...flaw, code, path: file, table: undefined };
+      return text === undefined ? [] : [unlisted(Lack.flaw(text, count, keys))];
     });
     const all = [...this.#broken, ...flaws, ...lacks];
-    return all.sort((a, b) => b.severity - a.severity);
+    const mixed = mixedDimensions(this.#dimensions);
+    if (mixed !== undefined) all.push(unlisted(mixed));
+    const unfinished = this.#unfinished;
+    if (unfinished > 0) all.push(unlisted(unfinishedFinding(unfinished)));
+    return all.sort((a, b) => b.finding.severity - a.finding.severity);
+  }
+
+  get #unfinished(): number {
+    return without(this.#numbers('statuses'), this.#numbers('processed')).length;
   }
 
   get stats(): GraphStats {
-    const size = (table: TableName) => BigInt(this.#tables[table].size);
+    const size = (table: TableName) => BigInt(this.#numbers(table).length);
     const [dimension = 0] = this.#dimensions.values();
     return create(GraphStatsSchema, {
       documents: size('documents'),
+      processed: size('processed'),
+      unfinished: BigInt(this.#unfinished),
       chunks: size('chunks'),
       entities: size('nodes'),
       relations: size('edges'),
@@ -279,64 +292,8 @@ export class GraphCheck {
       dimension,
     });
   }
-
-  #findMissingFiles(before: ReadonlySet<string> | undefined): void {
-    const reported = new Set<string>();
-    for (const { table, in: from, file, state } of IMPLIED) {
-      const name = GRAPH_FILES[file];
-      if (this.#seen.has(name) || reported.has(name) || !this.#whole.has(GRAPH_FILES[from])) continue;
-      if (this.#tables[table].size === 0) continue;
-      reported.add(name);
-      const lost = before?.has(name) === true;
-      this.#broken.push(
-        (lost ? errorFinding : warning)('missing_file', name, {
-          message: `it is not there, though ${state}${lost ? '; the point before had it' : ''}`,
-          hint: lost ? 'restore it from the point before' : 'let the instance write it again, or leave it',
-        }),
-      );
-    }
-  }
-
-  #findMixedDimensions(): void {
-    const dimensions = new Set(this.#dimensions.values());
-    if (dimensions.size < 2) return;
-    const sizes = [...this.#dimensions].map(([path, dimension]) => `${path} ${dimension}`);
-    this.#broken.push(
-      errorFinding('mixed_dimensions', [...this.#dimensions.keys()].sort()[0] ?? '', {
-        message: `its vectors do not have the dimension of the others: ${sizes.sort().join(', ')}`,
-        hint: 'let the instance embed everything again with one model, or restore an earlier point',
-      }),
-    );
-  }
 }
 
-function lackFinding(
-  what: {
-    weight: Gravity;
-    code: string;
-    file: string;
-    state: string;
-    hint: string;
-    count: number;
-  },
-  names: readonly string[],
-): Finding {
-  const keys = [...names].sort().slice(0, KEYS_MAX);
-  const first = keys.slice(0, KEYS_IN_MESSAGE).map((key) => `"${key}"`);
-  const shown = first.length === 0 ? '' : `: ${first.join(', ')}${what.count > first.length ? ', …' : ''}`;
-  return finding(what.code, SEVERITIES[what.weight], what.file, {
-    message: `${what.state} (${what.count})${shown}`,
-    hint: what.hint,
-    count: what.count,
-    keys,
-  });
-}
-
-/** Returns the first line of a name, shortened for a message. */
-function keyText(text: Buffer): string {
-  const end = text.indexOf('\n');
-  const bytes = end < 0 ? text : text.subarray(0, end);
-  return bytes.length <= KEY_BYTES_MAX
-    ? bytes.toString('utf8')
-    : `${bytes.toString('utf8', 0, KEY_BYTES_MAX)}…`;
+function unlisted(finding: Finding): CheckFinding {
+  return { finding, numbers: NO_NUMBERS, stands: false };
 }

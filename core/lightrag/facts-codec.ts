@@ -27,8 +27,16 @@ export interface FileFacts {
   readonly matrixAt: number;
   /** Consecutive incremental checks of this file; 0 means it was read in full. */
   readonly incrementalChecks: number;
-  /** Names that findings referred to, with their numbers. */
-  readonly names: readonly (readonly [number: number, name: string])[];
+  /** Names that findings referred to. */
+  readonly names: readonly NamedNumber[];
+}
+
+/** A name with its number, and the documents that list it. */
+export interface NamedNumber {
+  readonly number: number;
+  readonly name: string;
+  /** Empty where no finding names them. */
+  readonly documents: readonly string[];
 }
 
 /** Facts in the store: a chain of units, each of which names the one before. */
@@ -41,7 +49,7 @@ export interface StoredFacts {
 }
 
 /** Version of the readers and of the facts. Facts of another version are not used. */
-export const FACTS_VERSION = 1;
+export const FACTS_VERSION = 2;
 
 const NUMBER_BYTES = 8;
 /** Numbers in one unit: 128 KiB. */
@@ -75,16 +83,20 @@ export function tableChange(before: Float64Array = EMPTY, after: Float64Array = 
 /** A hash has 53 bits: two words of 32 bits hold it. */
 const WORD = 2 ** 32;
 
-function numberBytes(numbers: readonly number[]): Uint8Array {
+/** Encodes numbers as the stored messages hold them. */
+export function numberBytes(numbers: ArrayLike<number> & Iterable<number>): Uint8Array {
   const bytes = Buffer.allocUnsafe(numbers.length * NUMBER_BYTES);
-  for (const [i, number] of numbers.entries()) {
-    bytes.writeUInt32LE(number % WORD, i * NUMBER_BYTES);
-    bytes.writeUInt32LE(Math.floor(number / WORD), i * NUMBER_BYTES + 4);
+  let at = 0;
+  for (const number of numbers) {
+    bytes.writeUInt32LE(number % WORD, at);
+    bytes.writeUInt32LE(Math.floor(number / WORD), at + 4);
+    at += NUMBER_BYTES;
   }
   return bytes;
 }
 
-function numbersOf(bytes: Uint8Array): Float64Array {
+/** Decodes the numbers of a stored message. */
+export function numbersOf(bytes: Uint8Array): Float64Array {
   const view = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   const numbers = new Float64Array(Math.floor(view.length / NUMBER_BYTES));
   for (let i = 0; i < numbers.length; i++)
@@ -156,8 +168,8 @@ function finishPart(message: GraphFacts, facts: FileFacts): void {
   message.dimension = facts.dimension;
   message.matrixAt = BigInt(facts.matrixAt);
   message.incrementalChecks = facts.incrementalChecks;
-  message.names = facts.names.map(([number, name]) =>
-    create(GraphNameSchema, { hash: BigInt(number), name }),
+  message.names = facts.names.map(({ number, name, documents }) =>
+    create(GraphNameSchema, { hash: BigInt(number), name, documents: [...documents] }),
   );
   for (const [name, numbers] of facts.repeated) {
     if (numbers.length === 0) continue;
@@ -218,7 +230,7 @@ export function decodeFacts(units: readonly Uint8Array[]): StoredFacts {
       dimension: last.dimension,
       matrixAt: Number(last.matrixAt),
       incrementalChecks: last.incrementalChecks,
-      names: last.names.map(({ hash, name }) => [Number(hash), name] as const),
+      names: last.names.map(({ hash, name, documents }) => ({ number: Number(hash), name, documents })),
     },
     lastId: unitId(UnitKind_Value.GRAPH, units.at(-1) ?? new Uint8Array()),
     parts: units.length,

@@ -1,18 +1,16 @@
 import type { TableName } from './facts.ts';
 import type { FileFacts } from './facts-codec.ts';
 import { TABLES_OF, UNIQUE } from './rules.ts';
+import { isWithin, NO_NUMBERS, union, without } from './sorted-numbers.ts';
 
 /** Tables in which a name comes from a single record, unless the file contains the name twice. */
 const UNIQUE_TABLES: ReadonlySet<string> = new Set([
-  ...Object.keys(UNIQUE),
-  'begun',
-  'nodeStates',
-  'edgeStates',
-  'entityStates',
-  'relationStates',
+  ...UNIQUE,
+  'processed',
+  'untypedNodes',
+  'entityDocuments',
+  'relationDocuments',
 ]);
-
-const NONE: Float64Array = new Float64Array(0);
 
 /** Facts of the records in which two states of a file differ. */
 export interface FactsChange {
@@ -38,11 +36,11 @@ export function patchFacts(
   if ([previous, removed, added].some(isFlawed) || previous.dimension !== added.dimension) return undefined;
   const tables = new Map<TableName, Float64Array>();
   for (const name of TABLES_OF.get(path) ?? []) {
-    const [old, gone, come] = [previous, removed, added].map((facts) => facts.tables.get(name) ?? NONE);
+    const [old, gone, come] = [previous, removed, added].map((facts) => facts.tables.get(name) ?? NO_NUMBERS);
     const table = (UNIQUE_TABLES.has(name) ? replaceUnique : addShared)(
-      old ?? NONE,
-      gone ?? NONE,
-      come ?? NONE,
+      old ?? NO_NUMBERS,
+      gone ?? NO_NUMBERS,
+      come ?? NO_NUMBERS,
     );
     if (table === undefined) return undefined;
     tables.set(name, table);
@@ -61,29 +59,5 @@ function replaceUnique(old: Float64Array, gone: Float64Array, come: Float64Array
 
 /** Returns `old` with `come`; undefined if a name in `gone` is not in `come`. */
 function addShared(old: Float64Array, gone: Float64Array, come: Float64Array): Float64Array | undefined {
-  return without(gone, come).length > 0 ? undefined : union(old, come);
-}
-
-function without(numbers: Float64Array, others: Float64Array): Float64Array {
-  const kept = new Float64Array(numbers.length);
-  let length = 0;
-  let at = 0;
-  for (const number of numbers) {
-    while (at < others.length && (others[at] as number) < number) at += 1;
-    if (others[at] !== number) kept[length++] = number;
-  }
-  return kept.subarray(0, length);
-}
-
-function union(numbers: Float64Array, others: Float64Array): Float64Array {
-  const all = new Float64Array(numbers.length + others.length);
-  let length = 0;
-  let at = 0;
-  for (const number of numbers) {
-    while (at < others.length && (others[at] as number) < number) all[length++] = others[at++] as number;
-    if (others[at] === number) at += 1;
-    all[length++] = number;
-  }
-  for (; at < others.length; at++) all[length++] = others[at] as number;
-  return all.subarray(0, length);
+  return isWithin(gone, come) ? union(old, come) : undefined;
 }

@@ -1,147 +1,98 @@
-import { createHash } from 'node:crypto';
 import { create } from '@bufbuild/protobuf';
-import { type Sighting, SightingSchema } from '../../gen/lightkeeper/store/v1/annotation_pb.ts';
+import type { Sighting } from '../../gen/lightkeeper/store/v1/annotation_pb.ts';
 import {
   type Finding,
   FindingSchema,
   Grade_Value,
+  ObjectKind_Value,
   Severity_Value,
-  type Standing,
-  StandingSchema,
 } from '../../gen/lightkeeper/v1/types_pb.ts';
-import { hex } from '../unit.ts';
-import { isGraphFile } from './check.ts';
-import { SIGNS } from './rules.ts';
+import { type CheckFinding, isGraphFile } from './check.ts';
+import { LOAD_CODES } from './rules.ts';
+import { nextSightings, type Passed } from './standing.ts';
 
-/** Settled captures, and milliseconds between the first and the last of them, after which an error stands. */
-// The time leaves room for the captures themselves: within ten minutes there is a usable point.
-export const STANDS_CAPTURES = 3;
-export const STANDS_MS = 9.5 * 60 * 1000;
-/** Milliseconds without changes after which a state cannot be within a flush. */
+/** Milliseconds without changes after which a directory is at rest. */
 export const UNCHANGED_MS = 60 * 1000;
-/** Most errors that are remembered after they disappeared. */
-// A torn state between two whole ones hides them.
-const SIGHTINGS_MAX = 200;
-const SIGHTING_KEY_BYTES = 16;
 
-/** Errors that never stand. */
-// They are flaws of one file by itself, which nobody can use however old they are.
-const NEVER_STANDING: ReadonlySet<string> = new Set([
-  'empty_file',
-  'cut_file',
-  'malformed_file',
-  'matrix_length',
-  'mixed_dimensions',
-  'unreadable',
-]);
-/** Findings of a capture that do not concern its files. */
-const TRANSIENT: ReadonlySet<string> = new Set(['instance_silent', 'hook_failed', 'other_directory']);
-
-/** Returns the grade of a state at rest by its findings. */
-export function gradeOf(findings: readonly Finding[]): Grade_Value {
-  const has = (wanted: Severity_Value) => findings.some(({ severity }) => severity === wanted);
-  if (has(Severity_Value.ERROR)) return Grade_Value.INVALID;
-  return has(Severity_Value.WARNING) ? Grade_Value.DEGRADED : Grade_Value.VALID;
-}
+/** Findings of a capture that concern its files although their object is the instance. */
+const OUTSIDE = 'outside_storage';
 
 /** Conditions under which a settled state was captured. */
-export interface GradeConditions {
-  /** Whether the instance reported before and after that it was idle. */
-  readonly idle: boolean;
-  /** Milliseconds for which the directory is known to be unchanged. */
-  readonly unchangedMs: number;
-  /** Errors of earlier states of this graph. */
+export interface GradeConditions extends Passed {
+  /** Whether no flush can have been under way: see `isAtRest`. */
+  readonly atRest: boolean;
+  /** Sightings of earlier states as this one shows them if it shows them: see `advanceSightings`. */
   readonly sightings: readonly Sighting[];
-  /** Milliseconds since those were recorded. */
-  readonly elapsedMs: number;
-  /** Whether this is a new capture; false if an existing one is graded again. */
-  readonly isCapture?: boolean;
 }
 
-/** The grade of a state, and the errors to remember. */
+/** The grade of a state, and the sightings to remember. */
 export interface Judgement {
   readonly grade: Grade_Value;
-  /** The given findings, with their age where they may stand. */
+  /** The given findings, with the age of those that may stand. */
   readonly findings: Finding[];
   readonly sightings: Sighting[];
 }
 
-/** Returns the key that identifies an error across states: a hash of its code, file, count and names. */
-export function sightingKey({ code, object, count, keys }: Finding): Buffer {
-  const text = JSON.stringify([code, object, count, [...keys].sort()]);
-  return createHash('sha256').update(text).digest().subarray(0, SIGHTING_KEY_BYTES);
+/** Reports whether a finding may come to stand: it is a broken promise. */
+export function mayStand({ severity, code }: Finding): boolean {
+  return severity === Severity_Value.ERROR && !LOAD_CODES.has(code);
 }
 
-/** Reports whether a finding may come to stand, or is a sign of a cut between two files. */
-export function mayStand({ severity, code }: Finding): boolean {
-  return SIGNS.has(code) || (severity === Severity_Value.ERROR && !NEVER_STANDING.has(code));
+/** Reports whether a finding is of a file that a server does not load, or of which it loses the contents. */
+function isUnloadable({ severity, code }: Finding): boolean {
+  return severity === Severity_Value.ERROR && LOAD_CODES.has(code);
 }
 
 /**
- * Grades a settled state by the findings in its files and those of its capture.
+ * Grades a state by the findings in its files and those of its capture.
  *
- * Errors between well-formed files, and signs, make it TORN as long as it may be a cut between two files of one
- * flush: they are new, the instance is not known to be idle, and the state is younger than a minute. Afterwards
- * errors make it INVALID until they stand, and signs are ignored.
+ * What cannot be loaded, and a broken promise that does not stand, make it INVALID at rest. Before, they make it TORN:
+ * the next flush may mend them.
  */
 export function judge(
-  findings: readonly Finding[],
+  found: readonly CheckFinding[],
   ofCapture: readonly Finding[],
-  circumstances: GradeConditions,
+  conditions: GradeConditions,
 ): Judgement {
-  const { idle, unchangedMs, sightings, elapsedMs, isCapture = true } = circumstances;
-  const known = new Map(sightings.map((sighting) => [hex(sighting.key), aged(sighting.standing, elapsedMs)]));
-  const keys = new Set<string>();
-  const marked = findings.map((finding) => {
-    if (!mayStand(finding)) return finding;
-    const key = hex(sightingKey(finding));
-    const standing = sightedAgain(known.get(key), isCapture);
-    keys.add(key);
-    // The newest sightings come last, so that the oldest are dropped first.
-    known.delete(key);
-    known.set(key, standing);
-    return create(FindingSchema, { ...finding, standing });
+  const { atRest, sightings, isCapture } = conditions;
+  const broken = found.filter(({ finding }) => mayStand(finding));
+  const seen = broken.map(({ finding: { code, object }, numbers }) => ({ code, file: object, numbers }));
+  const isUnread = ofCapture.some((one) => one.severity === Severity_Value.ERROR && isGraphFile(one.object));
+  const isWrong =
+    isUnread || found.some(({ finding, stands }) => isUnloadable(finding) || (mayStand(finding) && !stands));
+  const next = nextSightings(sightings, seen, { isWhole: !isWrong, isCapture });
+  const findings = found.map((one) => {
+    const standing = next.standings[broken.indexOf(one)];
+    return standing === undefined
+      ? one.finding
+      : create(FindingSchema, { ...one.finding, standing: { ...standing, stands: one.stands } });
   });
-  const grade = gradeByStanding(marked, ofCapture, idle || unchangedMs >= UNCHANGED_MS);
-  // An error that a whole state does not show is over; a torn state may only hide it.
-  const isWhole = grade === Grade_Value.VALID || grade === Grade_Value.DEGRADED;
-  const left = [...known].filter(([key, { accepted }]) => !isWhole || keys.has(key) || accepted !== '');
-  const kept = left.slice(-SIGHTINGS_MAX);
-  return {
-    grade,
-    findings: marked,
-    sightings: kept.map(([key, standing]) =>
-      create(SightingSchema, { key: Buffer.from(key, 'hex'), standing }),
-    ),
-  };
+  const grade = isWrong
+    ? atRest
+      ? Grade_Value.INVALID
+      : Grade_Value.TORN
+    : gradeOf([...findings, ...ofCapture.filter(concernsFiles)]);
+  return { grade, findings, sightings: next.sightings };
 }
 
-function aged(standing: Standing | undefined, elapsedMs: number): Standing {
-  const { captures = 0, ageMs = 0n, accepted = '' } = standing ?? {};
-  return create(StandingSchema, { captures, ageMs: ageMs + BigInt(Math.round(elapsedMs)), accepted });
-}
-
-function sightedAgain(before: Standing | undefined, isCapture: boolean): Standing {
-  const { captures: earlier = 0, ageMs = 0n, accepted = '' } = before ?? {};
-  const captures = earlier + (isCapture ? 1 : 0);
-  const often = captures >= STANDS_CAPTURES && Number(ageMs) >= STANDS_MS;
-  return create(StandingSchema, { captures, ageMs, accepted, stands: often || accepted !== '' });
-}
-
-function gradeByStanding(
-  findings: readonly Finding[],
-  ofCapture: readonly Finding[],
-  isFinal: boolean,
-): Grade_Value {
-  const moving = findings.filter((finding) => mayStand(finding) && finding.standing?.stands !== true);
-  const wrong = moving.filter(({ code }) => !SIGNS.has(code));
-  const isError = ({ severity }: Finding) => severity === Severity_Value.ERROR;
-  const unread = ofCapture.some((one) => isError(one) && isGraphFile(one.object));
-  if (unread || findings.some((one) => isError(one) && !mayStand(one))) return Grade_Value.INVALID;
-  if (moving.length > 0 && !isFinal) return Grade_Value.TORN;
-  if (wrong.length > 0) return Grade_Value.INVALID;
-  const blemishes = [...findings, ...ofCapture.filter(({ code }) => !TRANSIENT.has(code))];
-  return blemishes.some(({ severity }) => severity !== Severity_Value.INFO)
+/** Returns the grade of a state without errors that count. */
+function gradeOf(findings: readonly Finding[]): Grade_Value {
+  return findings.some(({ severity }) => severity !== Severity_Value.INFO)
     ? Grade_Value.DEGRADED
     : Grade_Value.VALID;
+}
+
+function concernsFiles({ code, objectKind }: Finding): boolean {
+  const isOfProcess = objectKind === ObjectKind_Value.INSTANCE || objectKind === ObjectKind_Value.HOOK;
+  return !isOfProcess || code === OUTSIDE;
+}
+
+/**
+ * Grades a directory by itself: INVALID if a server cannot load it, whenever it is checked; for a broken promise
+ * INVALID at rest and TORN otherwise.
+ */
+export function gradeAlone(findings: readonly Finding[], atRest: boolean): Grade_Value {
+  if (findings.some(isUnloadable)) return Grade_Value.INVALID;
+  if (findings.some(mayStand)) return atRest ? Grade_Value.INVALID : Grade_Value.TORN;
+  return gradeOf(findings);
 }

@@ -1,7 +1,5 @@
-import { type FactSink, pairParts, separated, type TableName } from './facts.ts';
+import { type FactSink, pairParts, type TableName } from './facts.ts';
 import type { RecordEvents } from './record-reader.ts';
-
-const CHUNK_PREFIX = Buffer.from('chunk-');
 
 /** Ignores everything; subclasses report what their file defines. */
 class Records implements RecordEvents {
@@ -32,23 +30,30 @@ class Ids extends Records {
   }
 }
 
+/** Status words that a server knows; those of RAG-Anything as well. */
+const STATUS_WORDS: ReadonlySet<string> = new Set([
+  ...['pending', 'parsing', 'analyzing', 'processing', 'preprocessed', 'processed', 'failed'],
+  ...['ready', 'handling'],
+]);
+
 class Statuses extends Records {
   override readonly fields = new Set(['status', 'chunks_count', 'chunks_list']);
   #id: Buffer = Buffer.alloc(0);
-  #status = '';
+  #status: string | undefined;
   #count: number | undefined;
   #chunks: Buffer[] = [];
 
   override begin(id: Buffer): void {
     this.#id = Buffer.from(id);
-    this.#status = '';
+    this.#status = undefined;
     this.#count = undefined;
     this.#chunks = [];
   }
 
   override value(field: string, bytes: Buffer): void {
-    if (field === 'status') this.#status = bytes.toString('utf8').toLowerCase();
-    else if (field === 'chunks_count') this.#count = Number(bytes.toString('latin1'));
+    if (field === 'status') this.#status = bytes.toString('utf8');
+    // Servers write null where they did not count.
+    else if (field === 'chunks_count') this.#count = countOf(bytes);
   }
 
   override item(field: string, bytes: Buffer): void {
@@ -57,36 +62,42 @@ class Statuses extends Records {
 
   override end(): void {
     const { facts } = this;
+    const isProcessed = this.#status === 'processed';
     facts.name('statuses', this.#id);
-    if (this.#status !== 'pending') facts.name('begun', this.#id);
-    if (this.#status !== 'processed') return;
-    for (const chunk of this.#chunks) facts.name('promised', chunk);
+    if (this.#status === undefined) facts.flaw('status_missing', this.#id);
+    else if (!STATUS_WORDS.has(this.#status)) facts.flaw('status_unknown', this.#id);
+    if (isProcessed) facts.name('processed', this.#id);
+    for (const chunk of this.#chunks) facts.name(isProcessed ? 'promised' : 'openChunks', chunk);
     // Versions before the list wrote the count alone.
     const listed = this.#chunks.length;
-    if (listed > 0 && this.#count !== undefined && this.#count !== listed)
+    if (isProcessed && listed > 0 && this.#count !== undefined && this.#count !== listed)
       facts.flaw('chunks_count', this.#id);
   }
 }
 
+function countOf(bytes: Buffer): number | undefined {
+  const text = bytes.toString('latin1');
+  return /^[0-9]+$/.test(text) ? Number(text) : undefined;
+}
+
 class Chunks extends Records {
-  override readonly fields = new Set(['full_doc_id', 'llm_cache_list']);
+  override readonly fields = new Set(['full_doc_id']);
 
   override begin(id: Buffer): void {
     this.facts.name('chunks', id);
-    if (!id.subarray(0, CHUNK_PREFIX.length).equals(CHUNK_PREFIX)) this.facts.flaw('chunk_id', id);
   }
 
   override value(field: string, bytes: Buffer): void {
     if (field === 'full_doc_id') this.facts.name('chunkDocuments', bytes);
   }
-
-  override item(field: string, bytes: Buffer): void {
-    if (field === 'llm_cache_list') this.facts.name('chunkAnswers', bytes);
-  }
 }
 
 class FullEntities extends Records {
   override readonly fields = new Set(['entity_names']);
+
+  override begin(id: Buffer): void {
+    this.facts.name('entityDocuments', id);
+  }
 
   override item(field: string, bytes: Buffer): void {
     if (field === 'entity_names') this.facts.name('namedEntities', bytes);
@@ -96,32 +107,25 @@ class FullEntities extends Records {
 class FullRelations extends Records {
   override readonly fields = new Set(['relation_pairs']);
 
+  override begin(id: Buffer): void {
+    this.facts.name('relationDocuments', id);
+  }
+
   override pair(field: string, length: number, a: Buffer, b: Buffer): void {
     if (field === 'relation_pairs' && length === 2) this.facts.name('namedRelations', ...pairParts(a, b));
   }
 }
 
-class RelationChunks extends Records {
-  override begin(id: Buffer): void {
-    const [a, b, ...more] = [...separated(id)];
-    const plain = a !== undefined && b !== undefined && more.length === 0;
-    this.facts.name('chunkedRelations', ...(plain ? pairParts(a, b) : [id]));
-  }
-}
-
-/** Reader of each known file of records, by the middle of its name. */
+/** Reader of each file of records that the checks compare, by the middle of its name. */
 export const RECORD_FILES: Readonly<Record<string, (facts: FactSink) => RecordEvents>> = {
   full_docs: (facts) => new Ids(facts, 'documents'),
   doc_status: (facts) => new Statuses(facts),
   text_chunks: (facts) => new Chunks(facts),
-  llm_response_cache: (facts) => new Ids(facts, 'answers'),
   full_entities: (facts) => new FullEntities(facts),
   full_relations: (facts) => new FullRelations(facts),
-  entity_chunks: (facts) => new Ids(facts, 'chunkedEntities'),
-  relation_chunks: (facts) => new RelationChunks(facts),
 };
 
-/** Makes the events of an unknown file of records, of which only the layout is checked. */
+/** Makes the events of any other file of records, of which only the layout is checked. */
 export function otherRecords(facts: FactSink): RecordEvents {
   return new Records(facts);
 }

@@ -17,6 +17,9 @@ const COUNTED: readonly (readonly [table: TableName, one: string, several: strin
   ['edges', 'relation', 'relations'],
 ];
 
+/** Code of the alarm of a point that has nothing of what the newest usable point had. */
+export const EMPTIED = 'emptied';
+
 /** Tables of all files by name. */
 export type Tables = ReadonlyMap<TableName, Float64Array>;
 
@@ -69,6 +72,15 @@ export interface LossLimits {
   readonly lost?: Lost | undefined;
 }
 
+/** Returns the alarms of a directory without a graph that had files and has none. */
+export function emptiedAlarms(filesBefore: number, filesAfter: number): Finding[] {
+  if (filesBefore === 0 || filesAfter > 0) return [];
+  const message = `all ${filesBefore} files are gone: this point is not usable until someone acknowledges that`;
+  const hint =
+    'see that the volume is mounted; then restore an earlier point, or acknowledge with lightkeeper ack';
+  return [warning(EMPTIED, 'files', { message, hint })];
+}
+
 /** Returns the alarms that a graph raises compared with an earlier state of the same history. */
 export function lossAlarms(
   before: GraphStats,
@@ -78,9 +90,15 @@ export function lossAlarms(
   const hint =
     'compare the two points with lightkeeper diff; then acknowledge with lightkeeper ack, or restore';
   const found: Finding[] = [];
+  if (before.processed > 0n && after.processed === 0n) {
+    const message = `all ${before.processed} processed documents are gone: this point is not usable until someone acknowledges that`;
+    found.push(warning(EMPTIED, 'documents', { message, hint }));
+  }
   for (const what of ['documents', 'entities'] as const) {
     const [was, is] = [before[what], after[what]];
     const lost = BigInt(names?.[what] ?? Number(was - is));
+    // Lost documents are in the alarm above.
+    if (what === 'documents' && found.length > 0) continue;
     if (was > 0n && is === 0n)
       found.push(warning('graph_emptied', what, { message: `all ${was} ${what} are gone`, hint }));
     else if (lost >= LOSS_MIN && Number(lost) > lossShare * Number(was)) {

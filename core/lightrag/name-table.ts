@@ -193,21 +193,3 @@ export class NameTable {
     this.#sorted = true;
   }
 }
-
-/** Counts the numbers of `items` that `known` lacks, and returns the count with the first `samples` of them. */
-export function missingNames(
-  items: NameTable,
-  known: NameTable,
-  samples: number,
-): { count: number; first: number[] } {
-  const [some, all] = [items.numbers, known.numbers];
-  const first: number[] = [];
-  let count = 0;
-  let at = 0;
-  for (const number of some) {
-    while (at < all.length && (all[at] as number) < number) at += 1;
-    if (all[at] === number) continue;
-    if (count++ < samples) first.push(number);
-  }
-  return { count, first };
-}

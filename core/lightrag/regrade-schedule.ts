@@ -1,5 +1,6 @@
 import { type Finding, Grade_Value } from '../../gen/lightkeeper/v1/types_pb.ts';
-import { mayStand, STANDS_MS, UNCHANGED_MS } from './grade.ts';
+import { mayStand, UNCHANGED_MS } from './grade.ts';
+import { STANDS_MS } from './standing.ts';
 
 /** Milliseconds until a new point is first graded again; later waits are no shorter. */
 const FIRST_WAIT_MS = 5000;
@@ -44,8 +45,12 @@ export function scheduleRegrade(state: RegradeState, grading: Grading): RegradeS
   const open = findings.filter((finding) => mayStand(finding) && finding.standing?.stands === false);
   const isUngraded = grade === Grade_Value.UNGRADED;
   const gradings = earlier + 1;
-  if (open.length === 0 && !isUngraded) return { snapshotId, gradings, dueMs: Number.POSITIVE_INFINITY };
-  const waitMs = [FIRST_WAIT_MS, UNCHANGED_MS][earlier] ?? standsAfterMs(open);
+  // A file that cannot be loaded is final as soon as the directory is known to be at rest.
+  const isTorn = grade === Grade_Value.TORN;
+  if (open.length === 0 && !isUngraded && !isTorn)
+    return { snapshotId, gradings, dueMs: Number.POSITIVE_INFINITY };
+  const waitMs =
+    [FIRST_WAIT_MS, UNCHANGED_MS][earlier] ?? (open.length === 0 ? UNCHANGED_MS : standsAfterMs(open));
   // Nothing is known of a point that could not be graded: it does not wait for an age.
   return { snapshotId, gradings, dueMs: nowMs + (isUngraded ? Math.min(waitMs, UNCHANGED_MS) : waitMs) };
 }

@@ -17,296 +17,328 @@ export const GRAPH_FILES = {
 } as const;
 export type GraphFile = keyof typeof GRAPH_FILES;
 
-/**
- * Severity of a broken rule.
- *
- * "under way" is an error only while the instance is known to be idle. "sign" is harmless by itself, but typical of
- * a cut between two files of a flush.
- */
-export type Weight = 'error' | 'warning' | 'under way' | 'sign';
+/** Files that a server cannot make again: the others are caches, or are derived from these. */
+export const IRREPLACEABLE: readonly GraphFile[] = [
+  'documents',
+  'statuses',
+  'chunks',
+  'chunkVectors',
+  'entityVectors',
+  'relationVectors',
+  'graph',
+];
 
-/** A rule: all names of one table must be in another. */
-export interface Rule {
-  readonly code: string;
-  readonly weight: Weight;
-  readonly items: TableName;
-  readonly from: GraphFile;
-  readonly known: TableName;
-  readonly to: GraphFile;
-  /** What is wrong with the items that the other table lacks, in the plural. */
+/**
+ * Class of a rule.
+ *
+ * "load": a server refuses to load the file, or silently discards what is in it. "promise": something that a processed
+ * document lists is lacking. "leftover": documented operations leave it behind. "note": nothing is lost, and nothing
+ * can be done.
+ */
+// The classes were found by running servers of three versions through every documented operation and 114 kinds of
+// damage.
+export type RuleClass = 'load' | 'promise' | 'leftover' | 'note';
+
+/** The wording of a finding. */
+interface Wording {
+  /** What is wrong with the items, in the plural. */
   readonly state: string;
   readonly hint: string;
 }
 
-const REBUILD = 'let the instance rebuild its vectors from the graph, or restore an earlier point';
-const RESTORE = 'restore an earlier point, or ingest the affected documents again';
-const STAYS = 'no action is needed: the vector is made again at the next change';
-const ASK = 'let the instance finish; if the finding remains, ingest the affected documents again';
+/**
+ * Which of the names that the other table lacks are promised.
+ *
+ * "all": each. "entities" and "relations": those that processed documents list and no open document explains.
+ */
+export type Promised = 'all' | 'entities' | 'relations' | { readonly table: TableName };
 
-function rule(
-  code: string,
-  weight: Weight,
-  [items, from]: readonly [TableName, GraphFile],
-  [known, to]: readonly [TableName, GraphFile],
-  [state, hint]: readonly [string, string],
-): Rule {
-  return { code, weight, items, from, known, to, state, hint };
+/** A rule: all names of one table must be in another. */
+export interface Rule {
+  readonly code: string;
+  readonly items: TableName;
+  readonly from: GraphFile;
+  readonly known: TableName;
+  readonly to: GraphFile;
+  /** Names that need not be in the other table. */
+  readonly except?: TableName;
+  readonly promised?: Promised;
+  /** Wording where the promise is broken. */
+  readonly broken?: Wording;
+  /** Class and wording of lacking names that nothing promises; undefined if they are no finding. */
+  readonly left?: Wording & { readonly class: 'leftover' | 'note' };
 }
 
-/** The rules between the files of a LightRAG directory; docs/design.md describes how they were found. */
+const RESTORE = 'restore an earlier point, or delete the affected documents and ingest them again';
+const REPROCESS =
+  'let the instance process its unfinished documents again (POST /documents/reprocess_failed); otherwise no action is needed';
+const NO_ACTION = 'no action is needed';
+
+/** The rules between the files of a LightRAG directory. Absent files count as empty ones. */
 export const RULES: readonly Rule[] = [
-  rule(
-    'vector_without_node',
-    'error',
-    ['entityVectors', 'entityVectors'],
-    ['nodes', 'graph'],
-    ['vectors belong to entities that are not in the graph', REBUILD],
-  ),
-  rule(
-    'edge_without_vector',
-    'error',
-    ['edges', 'graph'],
-    ['relationVectors', 'relationVectors'],
-    ['edges have no vector', REBUILD],
-  ),
-  rule(
-    'vector_without_edge',
-    'error',
-    ['relationVectors', 'relationVectors'],
-    ['edges', 'graph'],
-    ['vectors belong to relations that are not in the graph', REBUILD],
-  ),
-  rule(
-    'edge_without_end',
-    'error',
-    ['ends', 'graph'],
-    ['nodes', 'graph'],
-    ['edges end at nodes that do not exist', RESTORE],
-  ),
-  rule(
-    'chunk_without_vector',
-    'error',
-    ['chunks', 'chunks'],
-    ['chunkVectors', 'chunkVectors'],
-    ['chunks have no vector', RESTORE],
-  ),
-  rule(
-    'vector_without_chunk',
-    'error',
-    ['chunkVectors', 'chunkVectors'],
-    ['chunks', 'chunks'],
-    ['vectors belong to chunks that do not exist', RESTORE],
-  ),
-  rule(
-    'chunk_without_document',
-    'error',
-    ['chunkDocuments', 'chunks'],
-    ['documents', 'documents'],
-    ['chunks belong to documents that do not exist', RESTORE],
-  ),
-  rule(
-    'document_without_status',
-    'error',
-    ['documents', 'documents'],
-    ['statuses', 'statuses'],
-    ['documents have no status', RESTORE],
-  ),
-  rule(
-    'promised_chunk_missing',
-    'error',
-    ['promised', 'statuses'],
-    ['chunks', 'chunks'],
-    ['processed documents list chunks that do not exist', RESTORE],
-  ),
-  rule(
-    'edge_source_missing',
-    'error',
-    ['edgeSources', 'graph'],
-    ['chunks', 'chunks'],
-    ['edges refer to chunks that do not exist', RESTORE],
-  ),
-  rule(
-    'relation_chunks_without_edge',
-    'error',
-    ['chunkedRelations', 'chunkedRelations'],
-    ['edges', 'graph'],
-    ['relations with chunks are not in the graph', RESTORE],
-  ),
-  rule(
-    'edge_without_chunks',
-    'error',
-    ['edges', 'graph'],
-    ['chunkedRelations', 'chunkedRelations'],
-    ['edges have no chunks', RESTORE],
-  ),
-  rule(
-    'entity_chunks_without_node',
-    'error',
-    ['chunkedEntities', 'chunkedEntities'],
-    ['nodes', 'graph'],
-    ['entities with chunks are not in the graph', RESTORE],
-  ),
-  rule(
-    'node_without_vector',
-    'under way',
-    ['nodes', 'graph'],
-    ['entityVectors', 'entityVectors'],
-    ['nodes have no vector', REBUILD],
-  ),
-  rule(
-    'status_without_document',
-    'under way',
-    ['begun', 'statuses'],
-    ['documents', 'documents'],
-    ['documents with a status have no text', ASK],
-  ),
-  rule(
-    'node_source_missing',
-    'warning',
-    ['nodeSources', 'graph'],
-    ['chunks', 'chunks'],
-    ['nodes refer to chunks that do not exist', ASK],
-  ),
-  rule(
-    'node_without_chunks',
-    'warning',
-    ['nodes', 'graph'],
-    ['chunkedEntities', 'chunkedEntities'],
-    ['nodes have no chunks', ASK],
-  ),
-  rule(
-    'named_entity_missing',
-    'warning',
-    ['namedEntities', 'namedEntities'],
-    ['nodes', 'graph'],
-    ['documents list entities that are not in the graph', ASK],
-  ),
-  rule(
-    'named_relation_missing',
-    'warning',
-    ['namedRelations', 'namedRelations'],
-    ['edges', 'graph'],
-    ['documents list relations that are not in the graph', ASK],
-  ),
-  rule(
-    'node_not_named',
-    'warning',
-    ['nodes', 'graph'],
-    ['namedEntities', 'namedEntities'],
-    ['nodes belong to no document', ASK],
-  ),
-  rule(
-    'answer_missing',
-    'warning',
-    ['chunkAnswers', 'chunks'],
-    ['answers', 'answers'],
-    [
-      'chunks refer to model answers that are not in the cache',
-      'no action is needed: the model is asked again when an answer is needed',
-    ],
-  ),
-  rule(
-    'entity_differs',
-    'sign',
-    ['entityStates', 'entityVectors'],
-    ['nodeStates', 'graph'],
-    ['vectors were made from another state of their entity', STAYS],
-  ),
-  rule(
-    'relation_differs',
-    'sign',
-    ['relationStates', 'relationVectors'],
-    ['edgeStates', 'graph'],
-    ['vectors were made from another state of their relation', STAYS],
-  ),
+  {
+    // `processed` is written last since 1.5, and after the chunks in every version.
+    code: 'promised_chunk_missing',
+    items: 'promised',
+    from: 'statuses',
+    known: 'chunks',
+    to: 'chunks',
+    promised: 'all',
+    broken: { state: 'processed documents list chunks that do not exist', hint: RESTORE },
+  },
+  {
+    // A failed upload has a status and no text; a processed document always has both.
+    code: 'processed_without_document',
+    items: 'processed',
+    from: 'statuses',
+    known: 'documents',
+    to: 'documents',
+    promised: 'all',
+    broken: { state: 'processed documents have no text', hint: RESTORE },
+  },
+  {
+    // insert_custom_chunks writes a text without a status; a document with entities went through the pipeline.
+    code: 'document_without_status',
+    items: 'documents',
+    from: 'documents',
+    known: 'statuses',
+    to: 'statuses',
+    promised: { table: 'entityDocuments' },
+    broken: {
+      state: 'documents with entities have no status: the instance does not list them',
+      hint: RESTORE,
+    },
+    left: {
+      class: 'leftover',
+      state: 'documents have no status: the instance does not list them',
+      hint: 'ingest them again if they are missed',
+    },
+  },
+  {
+    // Vectors of a document whose embedding failed are lacking until it is processed again.
+    code: 'chunk_without_vector',
+    items: 'chunks',
+    from: 'chunks',
+    known: 'chunkVectors',
+    to: 'chunkVectors',
+    promised: { table: 'promised' },
+    broken: { state: 'chunks of processed documents have no vector', hint: RESTORE },
+    left: { class: 'leftover', state: 'chunks of unfinished documents have no vector', hint: REPROCESS },
+  },
+  {
+    // A stop while a document is merged saves its vectors and not its nodes; RAG-Anything leaves vectors of images,
+    // tables and equations without nodes.
+    code: 'vector_without_node',
+    items: 'entityVectors',
+    from: 'entityVectors',
+    known: 'nodes',
+    to: 'graph',
+    promised: 'entities',
+    broken: { state: 'entities of processed documents have a vector and no node', hint: RESTORE },
+    left: {
+      class: 'leftover',
+      state: 'vectors belong to entities that are not in the graph',
+      hint: REPROCESS,
+    },
+  },
+  {
+    // An end of a relation that was never an entity is of type UNKNOWN and has no vector.
+    code: 'node_without_vector',
+    items: 'nodes',
+    from: 'graph',
+    known: 'entityVectors',
+    to: 'entityVectors',
+    except: 'untypedNodes',
+    promised: 'entities',
+    broken: { state: 'entities of processed documents have a node and no vector', hint: RESTORE },
+    left: { class: 'leftover', state: 'nodes have no vector', hint: REPROCESS },
+  },
+  {
+    code: 'vector_without_edge',
+    items: 'relationVectors',
+    from: 'relationVectors',
+    known: 'edges',
+    to: 'graph',
+    promised: 'relations',
+    broken: { state: 'relations of processed documents have a vector and no edge', hint: RESTORE },
+    left: {
+      class: 'leftover',
+      state: 'vectors belong to relations that are not in the graph',
+      hint: REPROCESS,
+    },
+  },
+  {
+    // Graph and key-value files are written before the vectors: a failed embedding leaves edges without them.
+    code: 'edge_without_vector',
+    items: 'edges',
+    from: 'graph',
+    known: 'relationVectors',
+    to: 'relationVectors',
+    promised: 'relations',
+    broken: { state: 'relations of processed documents have an edge and no vector', hint: RESTORE },
+    left: { class: 'leftover', state: 'edges have no vector', hint: REPROCESS },
+  },
+  {
+    // networkx writes the nodes of all edges.
+    code: 'edge_without_end',
+    items: 'ends',
+    from: 'graph',
+    known: 'nodes',
+    to: 'graph',
+    promised: 'all',
+    broken: { state: 'edges end at nodes that do not exist', hint: RESTORE },
+  },
+  {
+    // A stop saves the vectors of a failed document and not its chunks.
+    code: 'vector_without_chunk',
+    items: 'chunkVectors',
+    from: 'chunkVectors',
+    known: 'chunks',
+    to: 'chunks',
+    left: { class: 'leftover', state: 'vectors belong to chunks that do not exist', hint: REPROCESS },
+  },
+  {
+    // insert_custom_kg accepts any source; RAG-Anything stores chunks without documents.
+    code: 'chunk_without_document',
+    items: 'chunkDocuments',
+    from: 'chunks',
+    known: 'documents',
+    to: 'documents',
+    left: { class: 'note', state: 'chunks name documents that do not exist', hint: NO_ACTION },
+  },
+  {
+    // Failed, duplicate and refused uploads have a status alone.
+    code: 'status_without_document',
+    items: 'statuses',
+    from: 'statuses',
+    known: 'documents',
+    to: 'documents',
+    except: 'processed',
+    left: {
+      class: 'note',
+      state: 'unfinished documents have a status and no text',
+      hint: 'delete them in the instance, or upload them again',
+    },
+  },
 ];
 
-/** Codes of the rules of severity "sign". */
-export const SIGNS: ReadonlySet<string> = new Set(
-  RULES.filter(({ weight }) => weight === 'sign').map(({ code }) => code),
-);
+/** The file that defines each table that a rule or a promise uses. */
+const FILE_OF: Readonly<Record<TableName, GraphFile>> = {
+  documents: 'documents',
+  statuses: 'statuses',
+  processed: 'statuses',
+  promised: 'statuses',
+  openChunks: 'statuses',
+  chunks: 'chunks',
+  chunkDocuments: 'chunks',
+  chunkVectors: 'chunkVectors',
+  entityVectors: 'entityVectors',
+  relationVectors: 'relationVectors',
+  nodes: 'graph',
+  untypedNodes: 'graph',
+  edges: 'graph',
+  ends: 'graph',
+  entityDocuments: 'namedEntities',
+  namedEntities: 'namedEntities',
+  relationDocuments: 'namedRelations',
+  namedRelations: 'namedRelations',
+};
+
+/** Returns the file that defines a table. */
+export function fileOf(table: TableName): GraphFile {
+  return FILE_OF[table];
+}
 
 /** Tables that each file defines, by the file's path. */
 export const TABLES_OF: ReadonlyMap<string, readonly TableName[]> = tablesOf();
 
 function tablesOf(): Map<string, TableName[]> {
   const tables = new Map<string, TableName[]>();
-  const enter = (file: GraphFile, table: TableName) => {
-    const known = tables.get(GRAPH_FILES[file]) ?? [];
-    if (!known.includes(table)) known.push(table);
-    tables.set(GRAPH_FILES[file], known);
-  };
-  for (const { items, from, known, to } of RULES) {
-    enter(from, items);
-    enter(to, known);
-  }
+  for (const [table, file] of Object.entries(FILE_OF) as [TableName, GraphFile][])
+    tables.set(GRAPH_FILES[file], [...(tables.get(GRAPH_FILES[file]) ?? []), table]);
   return tables;
 }
 
-/** The file that defines each table whose names must be unique. */
-export const UNIQUE: Readonly<Partial<Record<TableName, GraphFile>>> = {
-  documents: 'documents',
-  statuses: 'statuses',
-  chunks: 'chunks',
-  answers: 'answers',
-  chunkedEntities: 'chunkedEntities',
-  chunkedRelations: 'chunkedRelations',
-  chunkVectors: 'chunkVectors',
-  entityVectors: 'entityVectors',
-  relationVectors: 'relationVectors',
-  nodes: 'graph',
-  edges: 'graph',
-};
-
-/** A file that must exist if another file has names in a table. */
-export interface Implied {
-  readonly table: TableName;
-  readonly in: GraphFile;
-  readonly file: GraphFile;
-  readonly state: string;
-}
-
-/** Files whose absence is a finding. */
-export const IMPLIED: readonly Implied[] = [
-  { table: 'edges', in: 'graph', file: 'relationVectors', state: 'the graph has edges' },
-  { table: 'nodes', in: 'graph', file: 'entityVectors', state: 'the graph has nodes' },
-  { table: 'chunkedEntities', in: 'chunkedEntities', file: 'graph', state: 'there are entities with chunks' },
-  { table: 'entityVectors', in: 'entityVectors', file: 'graph', state: 'there are vectors of entities' },
-  { table: 'promised', in: 'statuses', file: 'chunks', state: 'documents have been processed' },
-  { table: 'chunkVectors', in: 'chunkVectors', file: 'chunks', state: 'there are vectors of chunks' },
-  { table: 'chunks', in: 'chunks', file: 'chunkVectors', state: 'there are chunks' },
-  { table: 'chunkDocuments', in: 'chunks', file: 'documents', state: 'there are chunks of documents' },
-  { table: 'documents', in: 'documents', file: 'statuses', state: 'there are documents' },
+/** Tables whose names must be unique in their file. */
+export const UNIQUE: readonly TableName[] = [
+  'documents',
+  'statuses',
+  'chunks',
+  'chunkVectors',
+  'entityVectors',
+  'relationVectors',
+  'nodes',
+  'edges',
 ];
 
-/** Flaws of a single record. */
-export const FLAWS: Readonly<Record<string, { weight: 'error' | 'warning'; state: string; hint: string }>> = {
-  duplicate_id: { weight: 'error', state: 'names occur more than once', hint: RESTORE },
-  entity_id: { weight: 'error', state: 'rows have an id that does not match their entity', hint: REBUILD },
-  relation_id: {
-    weight: 'error',
-    state: 'rows have an id that does not match their relation',
-    hint: REBUILD,
-  },
-  chunk_id: { weight: 'error', state: 'chunks have an id that does not start with "chunk-"', hint: RESTORE },
-  chunks_count: {
-    weight: 'error',
-    state: 'documents list another number of chunks than they count',
+/** A flaw of a single record. */
+export type Flaw = Wording & { readonly class: RuleClass };
+
+/** Flaws of single records, by their code. */
+export const FLAWS: Readonly<Record<string, Flaw>> = {
+  // A server raises on it at its start.
+  status_missing: { class: 'load', state: 'documents have a record without a status', hint: RESTORE },
+  // Every listing of documents ends with HTTP 500.
+  status_unknown: { class: 'load', state: 'documents have a status that no server knows', hint: RESTORE },
+  // Searches that meet them end with HTTP 500, and flushes fail.
+  row_without_id: { class: 'load', state: 'rows have no id', hint: RESTORE },
+  row_without_name: { class: 'load', state: 'rows name no entity or relation', hint: RESTORE },
+  // A longer matrix ends searches with HTTP 500; rows beyond a shorter one are never found.
+  matrix_length: {
+    class: 'load',
+    state: 'the length of the matrix does not match the number of rows',
     hint: RESTORE,
   },
-  matrix_length: {
-    weight: 'error',
-    state: 'the length of the matrix does not match the number of rows',
-    hint: REBUILD,
+  // Old custom graphs hold a pair in both orders; of equal ids a server uses the last.
+  duplicate_id: {
+    class: 'leftover',
+    state: 'names occur more than once',
+    hint: 'delete the duplicates in the instance',
   },
+  // The server finds a row by the id that it computes from the name.
+  entity_id: {
+    class: 'leftover',
+    state: 'rows have an id that does not match their entity: the instance cannot change them',
+    hint: NO_ACTION,
+  },
+  relation_id: {
+    class: 'leftover',
+    state: 'rows have an id that does not match their relation: the instance cannot change them',
+    hint: NO_ACTION,
+  },
+  chunks_count: {
+    class: 'note',
+    state: 'documents list another number of chunks than they count',
+    hint: NO_ACTION,
+  },
+  // No harm was seen: searches use the matrix alone.
   vector_mismatch: {
-    weight: 'error',
+    class: 'leftover',
     state: 'rows have a vector that differs from the matrix',
-    hint: REBUILD,
+    hint: 'let the instance embed the affected documents again',
   },
   bad_vector: {
-    weight: 'warning',
+    class: 'leftover',
     state: 'rows of the matrix are zero or not numbers: no search finds them',
-    hint: REBUILD,
+    hint: 'let the instance embed the affected documents again',
   },
 };
+
+/** Codes of errors that never stand: what cannot be loaded is of no use, however old it is. */
+export const LOAD_CODES: ReadonlySet<string> = new Set([
+  'empty_file',
+  'cut_file',
+  'malformed_file',
+  'mixed_dimensions',
+  'unreadable',
+  ...Object.entries(FLAWS).flatMap(([code, flaw]) => (flaw.class === 'load' ? [code] : [])),
+]);
+
+/** Files of which an empty one is read as a file without records, with no loss. */
+export const MAY_BE_EMPTY: ReadonlySet<string> = new Set([
+  GRAPH_FILES.answers,
+  GRAPH_FILES.chunkedEntities,
+  GRAPH_FILES.chunkedRelations,
+  GRAPH_FILES.namedEntities,
+  GRAPH_FILES.namedRelations,
+]);

@@ -1,7 +1,7 @@
 import { hash } from 'node:crypto';
 import { inflateSync } from 'node:zlib';
 import { LayoutError, TextSlot } from './chunk-reader.ts';
-import { type FactSink, pairName, pairParts, rowEntityState, rowRelationState } from './facts.ts';
+import { type FactSink, pairName, pairParts, separated } from './facts.ts';
 import { LayoutReader, unescaped } from './json.ts';
 import { dimensionOf, FLOAT_BYTES, MatrixRows } from './matrix.ts';
 
@@ -17,15 +17,13 @@ class Row {
   readonly entity = new TextSlot();
   readonly source = new TextSlot();
   readonly target = new TextSlot();
-  /** Text that the vector was made from, and its source chunks. */
-  readonly content = new TextSlot();
+  /** Source chunks; read only where they are asked for. */
   readonly sources = new TextSlot();
   /** A copy, because the matrix comes later. */
   vector: Buffer | undefined;
 
   clear(): void {
-    for (const held of [this.id, this.entity, this.source, this.target, this.content, this.sources])
-      held.clear();
+    for (const held of [this.id, this.entity, this.source, this.target, this.sources]) held.clear();
     this.vector = undefined;
   }
 }
@@ -166,10 +164,8 @@ export class VectorReader extends LayoutReader {
         return row.source;
       case 'tgt_id':
         return row.target;
-      case 'content':
-        return this.#file === 'chunks' ? undefined : row.content;
       case 'source_id':
-        return this.#file === 'chunks' ? undefined : row.sources;
+        return this.#facts.source === undefined ? undefined : row.sources;
       default:
         return undefined;
     }
@@ -180,7 +176,6 @@ export class VectorReader extends LayoutReader {
     const { vector } = row;
     const id = row.id.bytes ?? NONE;
     const [entity, source, target] = [row.entity.bytes, row.source.bytes, row.target.bytes];
-    this.#state(entity, source, target);
     if (this.#file === 'entities' && entity !== undefined) {
       this.#facts.name('entityVectors', entity);
       if (id.toString('latin1') !== `ent-${hash('md5', entity)}`) this.#facts.flaw('entity_id', entity);
@@ -189,24 +184,12 @@ export class VectorReader extends LayoutReader {
       if (!isRelationId(id.toString('latin1'), source, target))
         this.#facts.flaw('relation_id', pairName(source, target));
     } else if (this.#file === 'chunks') this.#facts.name('chunkVectors', id);
+    for (const chunk of separated(row.sources.bytes ?? NONE)) this.#facts.source?.(chunk);
     if (vector !== undefined) this.#vectors.set(this.#rows, { id: Buffer.from(id), packed: vector });
     this.#rows += 1;
     if (this.#vectors.size <= COMPARED_MAX) return;
     this.#step *= 2;
     for (const row of this.#vectors.keys()) if (row % this.#step !== 0) this.#vectors.delete(row);
-  }
-
-  #state(entity: Buffer | undefined, source: Buffer | undefined, target: Buffer | undefined): void {
-    const [content, sources] = [this.#row.content.bytes, this.#row.sources.bytes];
-    if (content === undefined || sources === undefined) return;
-    const isEntity = this.#file === 'entities';
-    const state =
-      isEntity && entity !== undefined
-        ? rowEntityState(entity, content, sources)
-        : source !== undefined && target !== undefined
-          ? rowRelationState(source, target, content, sources)
-          : undefined;
-    if (state !== undefined) this.#facts.name(isEntity ? 'entityStates' : 'relationStates', ...state);
   }
 
   #checkRow(number: number, floats: Float32Array): void {

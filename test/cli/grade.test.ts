@@ -1,8 +1,17 @@
 import assert from 'node:assert/strict';
-import { existsSync, readdirSync, readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
+import {
+  existsSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  truncateSync,
+  writeFileSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import { it } from 'node:test';
 import { generate } from '../../demo/generate.ts';
+import { packFiles } from '../prove/store-calls.ts';
 import { type Json, listOf, oneDocument, Place, suite } from '../support/cli-place.ts';
 import { clockShifted, needing } from '../support/machine.ts';
 
@@ -39,6 +48,19 @@ async function graded(
   return snapshot;
 }
 
+function alarmsOf(snapshot: Json): unknown[] {
+  return listOf(snapshot, 'alarms').map(({ code }) => code);
+}
+
+/** Returns the data pack that was written last. */
+function newestDataPack(store: string): string {
+  const ages = packFiles(store)
+    .filter((path) => readFileSync(path)[10] === 1)
+    .map((path) => ({ path, ms: statSync(path).mtimeMs }))
+    .sort((a, b) => b.ms - a.ms);
+  return ages[0]?.path ?? assert.fail('there is no data pack');
+}
+
 function codes(snapshot: Json): unknown[] {
   return listOf(snapshot, 'findings').map(({ code }) => code);
 }
@@ -65,7 +87,7 @@ suite('the grade of a snapshot', () => {
     assert.deepEqual([snapshot.grade, snapshot.stats], ['VALID', undefined]);
   });
 
-  it('is INVALID for an unreadable file, which latest-valid skips', async () => {
+  it('is TORN for a file that cannot be loaded and INVALID at rest; latest-valid skips both', async () => {
     const place = await graphPlace();
     const whole = await graded(place);
     const kept = readFileSync(join(place.dir, GRAPH));
@@ -74,8 +96,10 @@ suite('the grade of a snapshot', () => {
       ['empty_file', 0],
     ] as const) {
       truncateSync(join(place.dir, GRAPH), length);
-      const broken = await graded(place);
-      assert.deepEqual([broken.grade, codes(broken)], ['INVALID', [code]]);
+      const torn = await graded(place);
+      assert.deepEqual([torn.grade, codes(torn)], ['TORN', [code]]);
+      const broken = await graded(place, ['--instance-stopped']);
+      assert.deepEqual([broken.grade, broken.unchanged], ['INVALID', true]);
       writeFileSync(join(place.dir, GRAPH), kept);
     }
     const back = await place.json(['restore', '--snapshot', 'latest-valid', '--to', place.path('back')]);
@@ -186,8 +210,10 @@ suite('a broken promise', () => {
   it('becomes a standing finding when accepted with a reason; a new one does not', async () => {
     const place = await graphPlace();
     await graded(place);
-    dropRecords(place, VECTORS.replace('vdb_chunks', 'kv_store_text_chunks'), 1);
+    dropRecords(place, CHUNKS, 2);
     const torn = await graded(place);
+    const [lost] = listOf(torn, 'findings').filter(({ code }) => code === 'promised_chunk_missing');
+    const keys = (lost as { keys?: string[] }).keys ?? [];
     const words = ['findings', 'accept', '--store', place.store];
     await place.fails(words, 2);
     await place.fails([...words, '--reason', 'x', '--code', 'none'], 1);
@@ -196,11 +222,12 @@ suite('a broken promise', () => {
       'accept',
       '--reason',
       'x',
-      '--code',
-      String(codes(torn)[0]),
+      '--key',
+      String(keys[0]),
       '--dry-run',
     ]);
-    assert.deepEqual([some.grade, listOf(some, 'accepted').length], ['TORN', 1]);
+    const left = listOf(some, 'remaining').flatMap((one) => (one as { keys?: string[] }).keys ?? []);
+    assert.deepEqual([some.grade, listOf(some, 'accepted').length, left], ['TORN', 1, keys.slice(1)]);
     const all = await place.json(['findings', 'accept', '--reason', 'known since spring']);
     assert.deepEqual([all.grade, all.remaining], ['DEGRADED', []]);
     const shown = await place.json(['show', 'latest-valid']);
@@ -219,7 +246,7 @@ suite('a broken promise', () => {
   });
 });
 
-suite('the alarm "emptied"', () => {
+suite('an alarm', () => {
   it('is raised by a large loss, and retention removes nothing until it is acknowledged', async () => {
     const place = await graphPlace(20);
     const before = [];
@@ -233,9 +260,12 @@ suite('the alarm "emptied"', () => {
     assert.deepEqual([taken.grade, taken.summary !== ''], ['VALID', true]);
     assert.deepEqual(
       listOf(taken, 'alarms')
-        .map(({ code, object }) => `${code} ${object}`)
+        .map(({ code, acknowledged, reason }) => [code, acknowledged, reason])
         .sort(),
-      ['graph_shrunk documents', 'graph_shrunk entities'],
+      [
+        ['graph_shrunk', false, ''],
+        ['graph_shrunk', false, ''],
+      ],
     );
     writeFileSync(join(few.dir, 'notes'), 'later');
     const later = oneDocument(await place.run(words));
@@ -262,21 +292,95 @@ suite('the alarm "emptied"', () => {
 });
 
 suite('an emptied directory', () => {
-  it('raises the alarm, and retention removes nothing', async () => {
+  it('is no usable point until its alarm is acknowledged, and costs no older one', async () => {
     const place = await graphPlace();
     const whole = await graded(place);
     for (const name of readdirSync(place.dir)) rmSync(join(place.dir, name));
     const empty = await graded(place);
     assert.deepEqual(
-      listOf(empty, 'alarms').map(({ code, object }) => `${code} ${object}`),
-      ['graph_emptied documents', 'graph_emptied entities'],
+      [empty.grade, empty.usable, alarmsOf(empty)],
+      ['VALID', false, ['emptied', 'graph_emptied']],
     );
     writeFileSync(join(place.dir, 'notes'), 'something else');
     const later = await graded(place);
-    assert.deepEqual(later.alarms, [], 'told once');
+    assert.deepEqual([later.usable, alarmsOf(later)], [false, ['emptied', 'graph_emptied']]);
+    const { snapshot } = await place.json(['show', 'latest-valid']);
+    assert.equal((snapshot as Json).snapshotId, whole.snapshotId);
     const { keep } = await place.json(['prune', '--keep-last', '1', '--dry-run']);
     const kept = (keep as Json[]).map(({ snapshotId }) => snapshotId);
     assert.deepEqual(kept, [later.snapshotId, empty.snapshotId, whole.snapshotId]);
+    await place.json(['ack', String(later.snapshotId), '--reason', 'moved to another server']);
+    const acknowledged = await place.json(['show', 'latest-valid']);
+    assert.equal((acknowledged.snapshot as Json).snapshotId, later.snapshotId);
+  });
+
+  it('is no usable point without a graph either', async () => {
+    const place = new Place();
+    const full = await place.snapshot({ a: 'a', b: 'b' });
+    for (const name of readdirSync(place.dir)) rmSync(join(place.dir, name));
+    const empty = await graded(place);
+    assert.deepEqual([full.usable, empty.usable, alarmsOf(empty)], [true, false, ['emptied']]);
+    writeFileSync(join(place.dir, 'c'), 'c');
+    assert.deepEqual(alarmsOf(await graded(place)), []);
+  });
+});
+
+suite('the command grade', () => {
+  it('grades what is not graded, a named snapshot, or all', async () => {
+    const place = await graphPlace();
+    const first = await graded(place, ['--no-grade']);
+    dropRecords(place, CHUNKS, 1);
+    const second = await graded(place, ['--no-grade', '--instance-stopped']);
+    const gradesOf = async (...words: string[]) =>
+      listOf(
+        oneDocument(await place.run(['grade', ...words, '--store', place.store, '--json'])),
+        'snapshots',
+      ).map(({ snapshotId, grade }) => [snapshotId, grade]);
+    const both = [
+      [second.snapshotId, 'INVALID'],
+      [first.snapshotId, 'VALID'],
+    ];
+    assert.deepEqual(await gradesOf(), both);
+    assert.deepEqual(await gradesOf(), []);
+    assert.deepEqual(await gradesOf(String(first.snapshotId).slice(0, 12)), both.slice(1));
+    assert.deepEqual(await gradesOf('--all'), both);
+    await place.fails(['grade', '--all', String(first.snapshotId), '--store', place.store], 2);
+  });
+});
+
+suite('a damaged point', () => {
+  it('is not usable from the check that finds it until one that finds it whole', async () => {
+    const place = await graphPlace();
+    const first = await graded(place);
+    writeFileSync(
+      join(place.dir, 'large'),
+      Buffer.from(Array.from({ length: 30_000 }, (_, i) => (i * i) % 251)),
+    );
+    const second = await graded(place);
+    const pack = newestDataPack(place.store);
+    const bytes = readFileSync(pack);
+    const flipped = Buffer.from(bytes);
+    flipped[bytes.length >> 1] = (flipped[bytes.length >> 1] ?? 0) ^ 1;
+    writeFileSync(pack, flipped);
+    await place.run(['verify', '--level', 'bytes', '--store', place.store]);
+    const states = async () =>
+      listOf(await place.json(['list']), 'snapshots').map(({ snapshotId, damaged, usable, grade }) => [
+        [first, second].findIndex((one) => one.snapshotId === snapshotId),
+        damaged,
+        usable,
+        grade,
+      ]);
+    assert.deepEqual(await states(), [
+      [1, true, false, 'VALID'],
+      [0, false, true, 'VALID'],
+    ]);
+    const { snapshot } = await place.json(['show', 'latest-valid']);
+    assert.equal((snapshot as Json).snapshotId, first.snapshotId);
+    rmSync(join(place.store, 'index'), { recursive: true });
+    assert.deepEqual((await states())[0], [1, true, false, 'VALID'], 'it is remembered without the index');
+    writeFileSync(pack, bytes);
+    await place.run(['verify', '--level', 'bytes', '--store', place.store]);
+    assert.deepEqual((await states())[0], [1, false, true, 'VALID']);
   });
 });
 

@@ -1,5 +1,13 @@
 import assert from 'node:assert/strict';
-import { cpSync, existsSync, mkdirSync, readdirSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
+import {
+  cpSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  truncateSync,
+  writeFileSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import { it } from 'node:test';
 import { generate } from '../../demo/generate.ts';
@@ -14,6 +22,8 @@ const STATS = {
   relations: 'long',
   vectors: 'long',
   dimension: 'number',
+  unfinished: 'long',
+  processed: 'long',
 } as const;
 
 /** `validate --json`, which must end with this code. */
@@ -94,7 +104,8 @@ suite('validate', () => {
     mkdirSync(join(place.dir, 'one'));
     writeFileSync(join(place.dir, 'one/kv_store_full_docs.json'), '{');
     place.write('kv_store_full_docs.json', '{}');
-    assert.equal((await validate(place, 0)).grade, 'VALID');
+    const alone = await validate(place, 0);
+    assert.deepEqual([alone.grade, codes(alone)], ['UNGRADED', ['workspaces_unchecked one']]);
     const split = listOf(await validate(place, 3, '--split'), 'graphs');
     assert.deepEqual(
       split.map(({ dir, grade }) => [dir, grade]),
@@ -105,20 +116,24 @@ suite('validate', () => {
     );
   });
 
-  it('grades ten real states, with a warning for each missing file', {
+  it('grades ten real states: INVALID at rest where a file was not kept, TORN before', {
     skip: existsSync(FIXTURES) ? false : 'needs ../shared/fixtures',
   }, async () => {
     for (const state of readdirSync(FIXTURES).filter((name) => name.startsWith('gustobot@'))) {
       const place = new Place();
       cpSync(join(FIXTURES, state), place.dir, { recursive: true });
-      const { grade, findings } = await validate(place, 0);
       const missing = state === 'gustobot@01' ? 1 : state < 'gustobot@08' ? 2 : 0;
-      const found = (findings as Json[]).map(({ code, severity }) => `${severity} ${code}`);
-      assert.deepEqual(
-        [grade, found],
-        [missing > 0 ? 'DEGRADED' : 'VALID', Array(missing).fill('WARNING missing_file')],
-        state,
-      );
+      const grades = [];
+      for (const words of [[], ['--instance-stopped']]) {
+        const { grade, findings } = await validate(place, missing > 0 ? 3 : 0, ...words);
+        const errors = (findings as Json[]).filter(({ severity }) => severity === 'ERROR');
+        assert.deepEqual(
+          errors.map(({ code }) => code),
+          Array(missing).fill('missing_file'),
+        );
+        grades.push(grade);
+      }
+      assert.deepEqual(grades, missing > 0 ? ['TORN', 'INVALID'] : ['VALID', 'VALID'], state);
     }
   });
 
@@ -150,9 +165,11 @@ suite('verify --level graph', () => {
   it('lists warnings and exits 0', async () => {
     const place = new Place();
     await generate(place.dir, { seed: 2, documents: 4, dimension: 8 });
-    rmSync(join(place.dir, 'vdb_relationships.json'));
+    const path = join(place.dir, 'kv_store_full_docs.json');
+    const documents = JSON.parse(readFileSync(path, 'utf8')) as Json;
+    writeFileSync(path, JSON.stringify({ ...documents, 'custom-chunks': { content: 'x' } }));
     const { snapshotId } = await place.snapshot();
     const [found, ...more] = listOf(await place.json(['verify', '--level', 'graph']), 'findings');
-    assert.deepEqual([found?.code, found?.snapshots, more], ['missing_file', [snapshotId], []]);
+    assert.deepEqual([found?.code, found?.snapshots, more], ['document_without_status', [snapshotId], []]);
   });
 });

@@ -87,6 +87,7 @@ describe('the facts of a snapshot in one store', () => {
     deleted: { case: 'deleted', value: { reason: 'x' } },
     graded: { case: 'graded', value: {} },
     acknowledged: { case: 'acknowledged', value: { reason: 'x' } },
+    damaged: { case: 'damaged', value: { damaged: true } },
   };
 
   it('are its own for what a store learns, and those of all stores for what people set', () => {

@@ -2,14 +2,14 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { create, type MessageInitShape } from '@bufbuild/protobuf';
 import type { TableName } from '../../../core/lightrag/facts.ts';
-import { changeLine, LOSS_SHARE, lossAlarms } from '../../../core/lightrag/loss.ts';
+import { changeLine, emptiedAlarms, LOSS_SHARE, lossAlarms } from '../../../core/lightrag/loss.ts';
 import { GraphStatsSchema } from '../../../gen/lightkeeper/v1/types_pb.ts';
 
 type Stats = MessageInitShape<typeof GraphStatsSchema>;
 
 function codes(before: Stats, after: Stats, share = LOSS_SHARE): string[] {
   const stats = (given: Stats) =>
-    create(GraphStatsSchema, { documents: 100n, entities: 100n, dimension: 8, ...given });
+    create(GraphStatsSchema, { documents: 100n, processed: 100n, entities: 100n, dimension: 8, ...given });
   return lossAlarms(stats(before), stats(after), { lossShare: share }).map(
     ({ code, object }) => `${code} ${object}`,
   );
@@ -35,12 +35,18 @@ describe('an alarm', () => {
   });
 
   it('is raised by an emptied graph', () => {
-    assert.deepEqual(codes({}, { documents: 0n, entities: 0n }), [
-      'graph_emptied documents',
-      'graph_emptied entities',
-    ]);
-    assert.deepEqual(codes({ documents: 1n }, { documents: 0n }), ['graph_emptied documents']);
-    assert.deepEqual(codes({ documents: 0n, entities: 0n }, { documents: 0n, entities: 0n }), []);
+    const none = { documents: 0n, processed: 0n, entities: 0n };
+    assert.deepEqual(codes({}, none), ['emptied documents', 'graph_emptied entities']);
+    assert.deepEqual(codes({ processed: 1n }, { processed: 0n }), ['emptied documents']);
+    assert.deepEqual(codes({ processed: 0n }, { ...none, entities: 100n }), ['graph_emptied documents']);
+    assert.deepEqual(codes(none, none), []);
+  });
+
+  it('is raised by a directory without a graph that lost all files', () => {
+    assert.deepEqual(
+      [emptiedAlarms(3, 0), emptiedAlarms(3, 1), emptiedAlarms(0, 0)].map(([alarm]) => alarm?.code),
+      ['emptied', undefined, undefined],
+    );
   });
 
   it('is not raised by one deleted document of a few', () => {

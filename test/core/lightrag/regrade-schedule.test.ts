@@ -3,7 +3,6 @@ import { describe, it } from 'node:test';
 import { create } from '@bufbuild/protobuf';
 import { errorFinding, finding } from '../../../core/finding.ts';
 import { isRegradeDue, REGRADE_NEVER, scheduleRegrade } from '../../../core/lightrag/regrade-schedule.ts';
-import { SIGNS } from '../../../core/lightrag/rules.ts';
 import {
   type Finding,
   Grade_Value,
@@ -15,12 +14,11 @@ import { checkTranscript } from '../../support/golden.ts';
 /** Reads `CODE:AGE[:stands]`. */
 function findingOf(text: string): Finding {
   const [code = '', ageS = '0', stands] = text.split(':');
-  const severity = SIGNS.has(code) ? Severity_Value.INFO : Severity_Value.ERROR;
   const standing = create(StandingSchema, {
     ageMs: BigInt(Math.round(Number(ageS) * 1000)),
     stands: stands === 'stands',
   });
-  return { ...finding(code, severity, 'graph', { message: code }), standing };
+  return { ...finding(code, Severity_Value.ERROR, 'graph', { message: code }), standing };
 }
 
 describe('the schedule of regrading', () => {

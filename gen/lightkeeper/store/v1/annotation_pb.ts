@@ -16,7 +16,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file lightkeeper/store/v1/annotation.proto.
  */
 export const file_lightkeeper_store_v1_annotation: GenFile = /*@__PURE__*/
-  fileDesc("CiVsaWdodGtlZXBlci9zdG9yZS92MS9hbm5vdGF0aW9uLnByb3RvEhRsaWdodGtlZXBlci5zdG9yZS52MSKhAwoKQW5ub3RhdGlvbhIQCghzdG9yZV9pZBgBIAEoDBIPCgdjb3VudGVyGAIgASgEEg4KBmRpZ2VzdBgDIAEoDBImCgJhdBgEIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASMgoIbWVhc3VyZWQYBSABKAsyHi5saWdodGtlZXBlci5zdG9yZS52MS5NZWFzdXJlZEgAEi4KBnRhZ2dlZBgGIAEoCzIcLmxpZ2h0a2VlcGVyLnN0b3JlLnYxLlRhZ2dlZEgAEi4KBnBpbm5lZBgHIAEoCzIcLmxpZ2h0a2VlcGVyLnN0b3JlLnYxLlBpbm5lZEgAEjAKB2RlbGV0ZWQYCCABKAsyHS5saWdodGtlZXBlci5zdG9yZS52MS5EZWxldGVkSAASLgoGZ3JhZGVkGAkgASgLMhwubGlnaHRrZWVwZXIuc3RvcmUudjEuR3JhZGVkSAASOgoMYWNrbm93bGVkZ2VkGAogASgLMiIubGlnaHRrZWVwZXIuc3RvcmUudjEuQWNrbm93bGVkZ2VkSABCBgoEZmFjdCJbCghNZWFzdXJlZBITCgtkdXJhdGlvbl9tcxgBIAEoBBIUCgxzdG9yZWRfYnl0ZXMYAiABKAYSEQoJbmV3X2J5dGVzGAMgASgEEhEKCW5ld191bml0cxgEIAEoDSJrCgZUYWdnZWQSNAoEdGFncxgBIAMoCzImLmxpZ2h0a2VlcGVyLnN0b3JlLnYxLlRhZ2dlZC5UYWdzRW50cnkaKwoJVGFnc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEiGAoGUGlubmVkEg4KBnBpbm5lZBgBIAEoCCIZCgdEZWxldGVkEg4KBnJlYXNvbhgBIAEoCSLdAgoGR3JhZGVkEioKBWdyYWRlGAEgASgOMhsubGlnaHRrZWVwZXIudjEuR3JhZGUuVmFsdWUSKQoIZmluZGluZ3MYAiADKAsyFy5saWdodGtlZXBlci52MS5GaW5kaW5nEhgKEGZpbmRpbmdzX29taXR0ZWQYAyABKA0SKQoFc3RhdHMYBCABKAsyGi5saWdodGtlZXBlci52MS5HcmFwaFN0YXRzEhMKC2R1cmF0aW9uX21zGAUgASgEEg8KB3N1bW1hcnkYBiABKAkSJwoGYWxhcm1zGAcgAygLMhcubGlnaHRrZWVwZXIudjEuRmluZGluZxIxCglzaWdodGluZ3MYCCADKAsyHi5saWdodGtlZXBlci5zdG9yZS52MS5TaWdodGluZxINCgVpbmRleBgJIAEoDBImCgJhdBgKIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAiQwoIU2lnaHRpbmcSCwoDa2V5GAEgASgMEioKCHN0YW5kaW5nGAIgASgLMhgubGlnaHRrZWVwZXIudjEuU3RhbmRpbmciHgoMQWNrbm93bGVkZ2VkEg4KBnJlYXNvbhgBIAEoCWIGcHJvdG8z", [file_google_protobuf_timestamp, file_lightkeeper_v1_types]);
+  fileDesc("CiVsaWdodGtlZXBlci9zdG9yZS92MS9hbm5vdGF0aW9uLnByb3RvEhRsaWdodGtlZXBlci5zdG9yZS52MSLTAwoKQW5ub3RhdGlvbhIQCghzdG9yZV9pZBgBIAEoDBIPCgdjb3VudGVyGAIgASgEEg4KBmRpZ2VzdBgDIAEoDBImCgJhdBgEIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASMgoIbWVhc3VyZWQYBSABKAsyHi5saWdodGtlZXBlci5zdG9yZS52MS5NZWFzdXJlZEgAEi4KBnRhZ2dlZBgGIAEoCzIcLmxpZ2h0a2VlcGVyLnN0b3JlLnYxLlRhZ2dlZEgAEi4KBnBpbm5lZBgHIAEoCzIcLmxpZ2h0a2VlcGVyLnN0b3JlLnYxLlBpbm5lZEgAEjAKB2RlbGV0ZWQYCCABKAsyHS5saWdodGtlZXBlci5zdG9yZS52MS5EZWxldGVkSAASLgoGZ3JhZGVkGAkgASgLMhwubGlnaHRrZWVwZXIuc3RvcmUudjEuR3JhZGVkSAASOgoMYWNrbm93bGVkZ2VkGAogASgLMiIubGlnaHRrZWVwZXIuc3RvcmUudjEuQWNrbm93bGVkZ2VkSAASMAoHZGFtYWdlZBgLIAEoCzIdLmxpZ2h0a2VlcGVyLnN0b3JlLnYxLkRhbWFnZWRIAEIGCgRmYWN0IlsKCE1lYXN1cmVkEhMKC2R1cmF0aW9uX21zGAEgASgEEhQKDHN0b3JlZF9ieXRlcxgCIAEoBhIRCgluZXdfYnl0ZXMYAyABKAQSEQoJbmV3X3VuaXRzGAQgASgNImsKBlRhZ2dlZBI0CgR0YWdzGAEgAygLMiYubGlnaHRrZWVwZXIuc3RvcmUudjEuVGFnZ2VkLlRhZ3NFbnRyeRorCglUYWdzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ASIYCgZQaW5uZWQSDgoGcGlubmVkGAEgASgIIhkKB0RlbGV0ZWQSDgoGcmVhc29uGAEgASgJIt0CCgZHcmFkZWQSKgoFZ3JhZGUYASABKA4yGy5saWdodGtlZXBlci52MS5HcmFkZS5WYWx1ZRIpCghmaW5kaW5ncxgCIAMoCzIXLmxpZ2h0a2VlcGVyLnYxLkZpbmRpbmcSGAoQZmluZGluZ3Nfb21pdHRlZBgDIAEoDRIpCgVzdGF0cxgEIAEoCzIaLmxpZ2h0a2VlcGVyLnYxLkdyYXBoU3RhdHMSEwoLZHVyYXRpb25fbXMYBSABKAQSDwoHc3VtbWFyeRgGIAEoCRInCgZhbGFybXMYByADKAsyFy5saWdodGtlZXBlci52MS5GaW5kaW5nEjEKCXNpZ2h0aW5ncxgIIAMoCzIeLmxpZ2h0a2VlcGVyLnN0b3JlLnYxLlNpZ2h0aW5nEg0KBWluZGV4GAkgASgMEiYKAmF0GAogASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCJvCghTaWdodGluZxILCgNrZXkYASABKAwSKgoIc3RhbmRpbmcYAiABKAsyGC5saWdodGtlZXBlci52MS5TdGFuZGluZxIMCgRjb2RlGAMgASgJEgwKBGZpbGUYBCABKAkSDgoGaGFzaGVzGAUgASgMIh4KDEFja25vd2xlZGdlZBIOCgZyZWFzb24YASABKAkiKgoHRGFtYWdlZBIPCgdkYW1hZ2VkGAEgASgIEg4KBnJlYXNvbhgCIAEoCWIGcHJvdG8z", [file_google_protobuf_timestamp, file_lightkeeper_v1_types]);
 
 /**
  * One fact about a snapshot. Of each kind and store the annotation with the highest counter holds; counters of two
@@ -92,6 +92,12 @@ export type Annotation = Message<"lightkeeper.store.v1.Annotation"> & {
      */
     value: Acknowledged;
     case: "acknowledged";
+  } | {
+    /**
+     * @generated from field: lightkeeper.store.v1.Damaged damaged = 11;
+     */
+    value: Damaged;
+    case: "damaged";
   } | { case: undefined; value?: undefined };
 };
 
@@ -277,13 +283,13 @@ export const GradedSchema: GenMessage<Graded> = /*@__PURE__*/
   messageDesc(file_lightkeeper_store_v1_annotation, 5);
 
 /**
- * An error that some capture of the graph found.
+ * Broken promises of one kind in one file that captures of the graph found, with one age.
  *
  * @generated from message lightkeeper.store.v1.Sighting
  */
 export type Sighting = Message<"lightkeeper.store.v1.Sighting"> & {
   /**
-   * First 16 bytes of the SHA-256 of its code, object, count and keys.
+   * First 16 bytes of the SHA-256 of all names; set instead of `hashes` where there are too many of them.
    *
    * @generated from field: bytes key = 1;
    */
@@ -293,6 +299,27 @@ export type Sighting = Message<"lightkeeper.store.v1.Sighting"> & {
    * @generated from field: lightkeeper.v1.Standing standing = 2;
    */
   standing?: Standing | undefined;
+
+  /**
+   * Code of the finding.
+   *
+   * @generated from field: string code = 3;
+   */
+  code: string;
+
+  /**
+   * Path of the file.
+   *
+   * @generated from field: string file = 4;
+   */
+  file: string;
+
+  /**
+   * Names by their hashes: unsigned little-endian 64-bit numbers in ascending order.
+   *
+   * @generated from field: bytes hashes = 5;
+   */
+  hashes: Uint8Array;
 };
 
 /**
@@ -320,4 +347,30 @@ export type Acknowledged = Message<"lightkeeper.store.v1.Acknowledged"> & {
  */
 export const AcknowledgedSchema: GenMessage<Acknowledged> = /*@__PURE__*/
   messageDesc(file_lightkeeper_store_v1_annotation, 7);
+
+/**
+ * Whether a unit that the snapshot needs is known to be missing or wrong. The newest check decides.
+ *
+ * @generated from message lightkeeper.store.v1.Damaged
+ */
+export type Damaged = Message<"lightkeeper.store.v1.Damaged"> & {
+  /**
+   * @generated from field: bool damaged = 1;
+   */
+  damaged: boolean;
+
+  /**
+   * What was found, in one line; empty if the snapshot is whole.
+   *
+   * @generated from field: string reason = 2;
+   */
+  reason: string;
+};
+
+/**
+ * Describes the message lightkeeper.store.v1.Damaged.
+ * Use `create(DamagedSchema)` to create a new message.
+ */
+export const DamagedSchema: GenMessage<Damaged> = /*@__PURE__*/
+  messageDesc(file_lightkeeper_store_v1_annotation, 8);
 

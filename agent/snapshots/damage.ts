@@ -1,0 +1,68 @@
+import { create } from '@bufbuild/protobuf';
+import { normalise } from '../../core/errors.ts';
+import { idOf, isDamaged, type StoredSnapshot } from '../../core/snapshot.ts';
+import { DamagedSchema } from '../../gen/lightkeeper/store/v1/annotation_pb.ts';
+import { type Finding, Severity_Value } from '../../gen/lightkeeper/v1/types_pb.ts';
+import { now } from '../../host/clock.ts';
+import type { Store } from '../store/store.ts';
+import { Transaction } from '../store/transaction.ts';
+import { storedSnapshots } from '../store/upkeep/verify.ts';
+
+/** Codes of findings about packs and units; others concern the graph in a snapshot. */
+const DAMAGE: ReadonlySet<string> = new Set(['pack_missing', 'pack_damaged', 'snapshot_damaged']);
+
+/** What a check of the store covered. */
+export interface CheckedStore {
+  readonly findings: readonly Finding[];
+  /** The only snapshot that was checked; undefined if all were. */
+  readonly only?: StoredSnapshot | undefined;
+  /** Whether every byte was hashed: only that shows that a damaged snapshot is whole again. */
+  readonly bytes: boolean;
+}
+
+/** Records which snapshots a check found damaged, and which damaged ones it found whole. */
+export async function recordDamage(store: Store, { findings, only, bytes }: CheckedStore): Promise<void> {
+  if (store.readOnly) return;
+  const reasons = new Map<string, string>();
+  for (const { code, severity, snapshots, message } of findings) {
+    if (!DAMAGE.has(code) || severity !== Severity_Value.ERROR) continue;
+    for (const id of snapshots) reasons.set(id, reasons.get(id) ?? message);
+  }
+  const changed: { snapshot: StoredSnapshot; reason: string }[] = [];
+  for await (const snapshot of storedSnapshots(store, only)) {
+    const reason = reasons.get(idOf(snapshot)) ?? '';
+    const isWhole = reason === '';
+    if (isWhole ? bytes && isDamaged(snapshot) : !isDamaged(snapshot)) changed.push({ snapshot, reason });
+  }
+  await commitDamage(store, changed);
+}
+
+/** Runs a read of a snapshot. Records damage that the read meets, and rejects with it. */
+export async function noticingDamage<T>(
+  store: Store,
+  snapshot: StoredSnapshot,
+  read: () => Promise<T>,
+): Promise<T> {
+  try {
+    return await read();
+  } catch (error) {
+    const { code, message } = normalise(error);
+    if (code === 'DAMAGED' && !store.readOnly && !isDamaged(snapshot))
+      await commitDamage(store, [{ snapshot, reason: message }]);
+    throw error;
+  }
+}
+
+async function commitDamage(
+  store: Store,
+  changed: readonly { readonly snapshot: StoredSnapshot; readonly reason: string }[],
+): Promise<void> {
+  if (changed.length === 0) return;
+  const facts = changed.map(({ snapshot: { digest }, reason }) => ({
+    digest,
+    fact: { case: 'damaged' as const, value: create(DamagedSchema, { damaged: reason !== '', reason }) },
+  }));
+  await store.exclusively(() =>
+    Transaction.run(store, (transaction) => transaction.commitFacts(facts, now())),
+  );
+}
