@@ -7,6 +7,7 @@ import { random } from '../../demo/random.ts';
 import { Case, type Snapshot } from '../support/case.ts';
 import { type Scope, tempFolder, until } from '../support/place.ts';
 import { Agent, jsonOf, lightkeeper, outcomeText } from '../support/program.ts';
+import { brokenPromises } from '../support/promise.ts';
 import { type StandIn, startStandIn } from '../support/standin.ts';
 
 const CHUNKS = 'kv_store_text_chunks.json';
@@ -110,6 +111,8 @@ interface Counts {
   readonly grades: Map<string, number>;
   usable: number;
   unfinished: number;
+  /** Of the usable ones, those with files of two flushes. */
+  mixed: number;
 }
 
 interface World {
@@ -123,13 +126,18 @@ interface World {
 
 const isUsable = ({ grade }: Pick<Snapshot, 'grade'>) => grade === 'VALID' || grade === 'DEGRADED';
 
-/** A usable point must be one state of the instance: all files of one flush, and a start that knows what it knew. */
+/**
+ * A usable point must keep the promises of its processed documents, by a second statement of them. One that holds all
+ * files of one flush must start as the instance that wrote them.
+ */
+// Files of two flushes are no fault as long as nothing that was promised is lacking.
 async function prove(world: World, subject: Case, snapshot: Snapshot, counts: Counts): Promise<void> {
   const back = join(world.place, 'back', snapshot.snapshotId);
   await subject.restore(snapshot.snapshotId, back);
   const what = `${world.name}, ${counts.who}, point ${snapshot.snapshotId.slice(0, 12)} (${snapshot.grade})`;
-  const mixed = mixedFiles(back, world.dir, orderOf(world.dir));
-  assert.deepEqual(mixed, [], `${what} mixes generations`);
+  assert.deepEqual(brokenPromises(back), [], what);
+  const isMixed = mixedFiles(back, world.dir, orderOf(world.dir)).length > 0;
+  if (isMixed) counts.mixed += 1;
   const undo: (() => Promise<void>)[] = [];
   const restored = await startStandIn({ after: (step) => void undo.push(step) }, back, world.flags);
   try {
@@ -141,7 +149,8 @@ async function prove(world: World, subject: Case, snapshot: Snapshot, counts: Co
       assert.equal((await restored.ask('POST /documents')).status, 200);
     }
     const digest = world.truth.digests.get(documents.length);
-    assert.equal(await restored.digest(), digest, `${what} answers otherwise than the instance did`);
+    if (!isMixed)
+      assert.equal(await restored.digest(), digest, `${what} answers otherwise than the instance did`);
   } finally {
     for (const step of undo) await step();
     rmSync(back, { recursive: true });
@@ -149,7 +158,7 @@ async function prove(world: World, subject: Case, snapshot: Snapshot, counts: Co
 }
 
 async function proveAll(world: World, subject: Case, points: readonly Snapshot[], who: string) {
-  const counts: Counts = { who, grades: new Map(), usable: 0, unfinished: 0 };
+  const counts: Counts = { who, grades: new Map(), usable: 0, unfinished: 0, mixed: 0 };
   for (const snapshot of points) {
     counts.grades.set(snapshot.grade, (counts.grades.get(snapshot.grade) ?? 0) + 1);
     if (!isUsable(snapshot)) continue;
@@ -243,8 +252,9 @@ async function scenario(
       .sort()
       .join(', ');
     log(
-      `${name}, ${who}: ${points.length} captures, ${grades}; all ${counts.usable} usable ones are one state of the instance` +
-        (counts.unfinished > 0 ? ` (${counts.unfinished} with a document under way)` : ''),
+      `${name}, ${who}: ${points.length} captures, ${grades}; all ${counts.usable} usable ones keep their promises` +
+        (counts.unfinished > 0 ? ` (${counts.unfinished} with a document under way)` : '') +
+        (counts.mixed > 0 ? ` (${counts.mixed} with files of two flushes)` : ''),
     );
     const promised = amount.withShares && pauseMs <= PROMISED_PAUSE_MS && who !== 'single commands';
     if (promised && share < USABLE_MIN)

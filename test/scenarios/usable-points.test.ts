@@ -15,7 +15,7 @@ const AMOUNT = {
 
 describe(`usable snapshots beside constant writes (seed ${SEED})`, { concurrency: 2 }, () => {
   for (const style of STYLES) {
-    it(`are each one state of the instance, written ${style.style}`, async (t) => {
+    it(`keep every promise, written ${style.style}`, async (t) => {
       await proveGrades(t, [style], AMOUNT, (line) => t.diagnostic(line));
     });
   }
