@@ -30,6 +30,7 @@ const OBJECT_KINDS: Readonly<Record<string, ObjectKind_Value>> = {
   pack_damaged: ObjectKind_Value.PACK,
   pack_missing: ObjectKind_Value.PACK,
   pack_quarantined: ObjectKind_Value.PACK,
+  passed_over: ObjectKind_Value.SNAPSHOT,
   restore_leftover: ObjectKind_Value.PATH,
   restore_rolled_back: ObjectKind_Value.PATH,
   restore_rolled_forward: ObjectKind_Value.PATH,
@@ -38,6 +39,7 @@ const OBJECT_KINDS: Readonly<Record<string, ObjectKind_Value>> = {
   snapshot_damaged: ObjectKind_Value.SNAPSHOT,
   stray_file: ObjectKind_Value.STORE,
   watch_given_up: ObjectKind_Value.PATH,
+  workspaces_unchecked: ObjectKind_Value.PATH,
 };
 
 /** Makes a finding. `code` is a word of docs/errors.md, `object` the file or thing that it concerns. */

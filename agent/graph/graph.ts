@@ -4,6 +4,7 @@ import { LightkeeperError } from '../../core/errors.ts';
 import { warning } from '../../core/finding.ts';
 import type { BytePath } from '../../core/path.ts';
 import { quietWindowMs } from '../../core/quiet.ts';
+import { idOf, isEmptied } from '../../core/snapshot.ts';
 import {
   type PruneResult,
   PruneSnapshotsRequestSchema,
@@ -14,6 +15,7 @@ import type { AgentSettings, GraphSettings } from '../config/settings.ts';
 import { checkInstance, InstanceProbe } from '../instance/probe.ts';
 import { hasJournal } from '../restore/journal.ts';
 import { graphStatus } from '../snapshots/queries.ts';
+import { newestSnapshot } from '../snapshots/resolve.ts';
 import { pruneSnapshots, wouldPrune } from '../snapshots/retention.ts';
 import { checkDirectory } from '../watch/scan.ts';
 import { workspacesIn } from '../watch/workspaces.ts';
@@ -120,14 +122,17 @@ export class Graph implements GuardedDirectory {
     if (this.#sameDevice !== undefined) this.events.warned(this.settings.graphId, this.#sameDevice);
   }
 
-  /** Reports whether there is a usable snapshot and nothing has failed since. */
+  /** Reports whether there is a usable snapshot, nothing has failed since, and the graph was not emptied since. */
   async readiness(): Promise<{ ok: boolean; body: Record<string, unknown> }> {
     const { graphId, dir, quietMs } = this.settings;
     const { store } = this.taker;
     const status = await graphStatus(store, graphId, Buffer.from(dir).toString());
     const isPending = await hasJournal(dir);
     const failure = this.#failure;
-    const ok = failure === undefined && status.lastUsableId !== undefined && !isPending;
+    const newest = await newestSnapshot(store, graphId);
+    const emptied = newest !== undefined && isEmptied(newest) ? idOf(newest) : undefined;
+    const ok =
+      failure === undefined && status.lastUsableId !== undefined && !isPending && emptied === undefined;
     const body = {
       graph: graphId,
       ready: ok,
@@ -136,6 +141,9 @@ export class Graph implements GuardedDirectory {
       lastUsableId: status.lastUsableId ?? null,
       rpoMs: status.rpoMs === undefined ? null : Number(status.rpoMs),
       ...(this.#isWaiting ? { waiting: true } : {}),
+      ...(emptied === undefined
+        ? {}
+        : { emptied, hint: `restore an earlier point, or run lightkeeper ack ${emptied.slice(0, 12)}` }),
       ...(failure === undefined ? {} : { error: { message: failure.message, hint: failure.hint } }),
     };
     return { ok, body };

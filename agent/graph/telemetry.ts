@@ -1,6 +1,5 @@
 import { timestampMs } from '@bufbuild/protobuf/wkt';
 import type { LightkeeperError } from '../../core/errors.ts';
-import { isUsableGrade } from '../../core/snapshot.ts';
 import type { Snapshot } from '../../gen/lightkeeper/v1/agent_pb.ts';
 import { Grade_Value, type GraphStats } from '../../gen/lightkeeper/v1/types_pb.ts';
 import type { AgentMetrics } from './metrics.ts';
@@ -22,7 +21,7 @@ export class Telemetry {
   record(snapshot: Snapshot, retries: number): boolean {
     const graph_id = this.#graphId;
     if (retries > 0) this.#metrics.tornRetries.inc({ graph_id }, retries);
-    if (isUsableGrade(snapshot.grade) && snapshot.confirmedAt !== undefined)
+    if (snapshot.usable && snapshot.confirmedAt !== undefined)
       this.confirm(timestampMs(snapshot.confirmedAt));
     this.#metrics.role.set({ graph_id }, 2);
     this.#metrics.epoch.set({ graph_id }, Number(snapshot.position?.epoch ?? 1n));

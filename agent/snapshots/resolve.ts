@@ -1,7 +1,16 @@
 import { LightkeeperError } from '../../core/errors.ts';
+import { warning } from '../../core/finding.ts';
 import { SNAPSHOT_ID_DIGITS } from '../../core/manifest.ts';
-import { gradeOf, isStored, isUsable, type StoredSnapshot } from '../../core/snapshot.ts';
-import { Grade_Value } from '../../gen/lightkeeper/v1/types_pb.ts';
+import {
+  gradeOf,
+  idOf,
+  isDamaged,
+  isEmptied,
+  isStored,
+  isUsable,
+  type StoredSnapshot,
+} from '../../core/snapshot.ts';
+import { type Finding, Grade_Value, Severity_Value } from '../../gen/lightkeeper/v1/types_pb.ts';
 import type { Store } from '../store/store.ts';
 
 /** Fewest digits of an abbreviated snapshot id. */
@@ -58,6 +67,37 @@ async function latest(store: Store, name: string, graphId: string): Promise<Stor
     `Cannot find a usable snapshot of graph "${graph}": ${ungraded} of its snapshots ${ungraded === 1 ? 'is' : 'are'} not graded`,
     { hint: 'take one without --no-grade, which grades an unchanged directory too, or name one by its id' },
   );
+}
+
+/** Most snapshots that are reported as passed over. */
+const PASSED_OVER_MAX = 20;
+
+/** Returns a finding for each snapshot that is newer than the newest usable one, with the reason. */
+export async function passedOver(store: Store, usable: StoredSnapshot): Promise<Finding[]> {
+  const findings: Finding[] = [];
+  for await (const [, other] of store.index.records({ graphId: usable.manifest.graphId })) {
+    if (!isStored(other)) continue;
+    if (other.manifest.sequence <= usable.manifest.sequence || findings.length === PASSED_OVER_MAX) break;
+    findings.push(
+      warning('passed_over', idOf(other), {
+        message: `it is newer and was passed over: ${unusableReason(other)}`,
+        hint: `see lightkeeper show ${idOf(other).slice(0, 12)}`,
+      }),
+    );
+  }
+  return findings;
+}
+
+function unusableReason(snapshot: StoredSnapshot): string {
+  if (isDamaged(snapshot)) return `it is damaged (${snapshot.damaged?.reason})`;
+  if (isEmptied(snapshot)) return 'its alarm "emptied" is not acknowledged';
+  const grade = Grade_Value[gradeOf(snapshot)];
+  const isError = ({ severity, standing }: Finding) =>
+    severity === Severity_Value.ERROR && standing?.stands !== true;
+  const first = (snapshot.graded?.findings ?? []).find(isError);
+  return first === undefined
+    ? `its grade is ${grade}`
+    : `its grade is ${grade} (${first.object}: ${first.message})`;
 }
 
 /** Returns the only graph of a store. NOT_FOUND if it has none, INVALID_ARGUMENT if it has several. */
