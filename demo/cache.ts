@@ -1,6 +1,6 @@
 import { hash } from 'node:crypto';
 import type { Corpus } from './corpus.ts';
-import { type Document, documentOf, ingestedAt } from './document.ts';
+import { type Document, documentOf, type Edition, ingestedAt } from './document.ts';
 import { paragraph, SHARED_NAMES, sentence, sharedName } from './prose.ts';
 import { mix, random } from './random.ts';
 
@@ -27,6 +27,7 @@ const CONTINUE_PROMPT = `---Task---
 Based on the last extraction task, identify and extract any **missed or incorrectly formatted** entities and relationships from the input text.
 
 `;
+const ANSWER_VERSION = { answer_cache_version: 'query-answer-cache-v2' } as const;
 const QUERY_PARAMETERS = {
   mode: 'hybrid',
   response_type: 'Multiple Paragraphs',
@@ -36,6 +37,11 @@ const QUERY_PARAMETERS = {
   max_relation_tokens: 8000,
   max_total_tokens: 30000,
 } as const;
+
+/** Returns the keys of the cache entries of a document's extraction. */
+export function cacheKeys(document: Document): string[] {
+  return extractions(document).map(({ entry }) => entry[0]);
+}
 
 /** Returns the cache entries of a document's extraction, chunk by chunk. */
 export function extractions(document: Document): { chunk: string; entry: CacheEntry }[] {
@@ -57,10 +63,10 @@ export function extractions(document: Document): { chunk: string; entry: CacheEn
 export function* cacheEntries(corpus: Corpus): Generator<CacheEntry> {
   let asked = 0;
   for (let number = 0; number <= corpus.ingested; number += 1) {
-    if (number > 0) for (const { entry } of extractions(documentOf(corpus.seed, number))) yield entry;
-    if (number > 0 && number % QUERY_EVERY === 0) yield* queryEntries(corpus.seed, number, 0);
+    if (number > 0) for (const { entry } of extractions(documentOf(corpus, number))) yield entry;
+    if (number > 0 && number % QUERY_EVERY === 0) yield* queryEntries(corpus, number, 0);
     for (let turn = 1; corpus.queries[asked] === number; turn += 1, asked += 1) {
-      yield* queryEntries(corpus.seed, number, turn);
+      yield* queryEntries(corpus, number, turn);
     }
   }
 }
@@ -84,7 +90,7 @@ function extracted(document: Document, index: number): string {
 }
 
 /** Returns the keywords and the answer of query `turn` among those after document `number`. */
-export function queryEntries(seed: number, number: number, turn: number): CacheEntry[] {
+export function queryEntries({ seed, version }: Edition, number: number, turn: number): CacheEntry[] {
   const choose = random(mix(seed, number, turn));
   const { name, language } = sharedName(choose(SHARED_NAMES));
   const question = `${sentence(language, 'question', choose, name)} (${number}-${turn})`;
@@ -93,7 +99,11 @@ export function queryEntries(seed: number, number: number, turn: number): CacheE
   const found = { high_level_keywords: [name], low_level_keywords: [name.slice(-3)] };
   const rest = { user_prompt: '', enable_rerank: true };
   const wanted = { ...QUERY_PARAMETERS, ...rest };
-  const used = { ...QUERY_PARAMETERS, hl_keywords: name, ll_keywords: name.slice(-3), ...rest };
+  const keywords = { hl_keywords: name, ll_keywords: name.slice(-3) };
+  const used =
+    version === '1.4.9.11'
+      ? { ...QUERY_PARAMETERS, ...keywords, ...rest }
+      : { ...ANSWER_VERSION, ...QUERY_PARAMETERS, ...keywords, ...rest, enable_content_headings: true };
   const id = (kind: string): string => `hybrid:${kind}:${hash('md5', kind + question)}`;
   return [
     entryOf(id('keywords'), JSON.stringify(found), 'keywords', null, question, wanted, created),

@@ -1,6 +1,7 @@
 import {
   type Document,
   documentOf,
+  type Edition,
   type Entity,
   filePathOf,
   firstChunkId,
@@ -14,10 +15,10 @@ import {
 } from './document.ts';
 import { keywords, SHARED_NAMES, sentence, sharedName } from './prose.ts';
 import { mix, random } from './random.ts';
+import { NEWEST } from './version.ts';
 
 /** Everything that the files of a directory depend on. */
-export interface Contents {
-  readonly seed: number;
+export interface Contents extends Edition {
   /** Dimensions of a vector. */
   readonly dimension: number;
   /** Whether vdb rows have a `vector` field; LightRAG before 1.4.7 wrote the matrix alone. */
@@ -29,6 +30,9 @@ export interface Contents {
   /** Number of documents ingested at the time of each query of `growCache`. */
   readonly queries: readonly number[];
 }
+
+/** Contents, of the newest version if none is given. */
+export type UnversionedContents = Omit<Contents, 'version'> & Partial<Pick<Contents, 'version'>>;
 
 /** Contents with the mentions of shared entities. */
 export interface Corpus extends Contents {
@@ -56,7 +60,8 @@ const FILE_PATHS_MAX = 3;
 
 /** Finds the mentions of all shared entities. */
 // This is the only part of a corpus in memory, a few bytes per document.
-export function corpusOf(contents: Contents): Corpus {
+export function corpusOf({ version = NEWEST, ...others }: UnversionedContents): Corpus {
+  const contents = { version, ...others };
   const nobody = (): Merged => ({ first: 0, last: 0, mentions: [] });
   const shared = Array.from({ length: SHARED_NAMES }, nobody);
   const pairs = Array.from({ length: SHARED_NAMES / 2 }, nobody);
@@ -95,7 +100,7 @@ export function rowCounts(contents: Contents): RowCounts {
 /** Yields the existing documents, oldest first. */
 export function* documents(corpus: Corpus): Generator<Document> {
   for (let number = 1; number <= corpus.ingested; number += 1) {
-    if (!corpus.isDeleted.has(number)) yield documentOf(corpus.seed, number);
+    if (!corpus.isDeleted.has(number)) yield documentOf(corpus, number);
   }
 }
 
@@ -103,16 +108,14 @@ export function* documents(corpus: Corpus): Generator<Document> {
 export function* entities(corpus: Corpus): Generator<Entity> {
   for (let number = 1; number <= corpus.ingested; number += 1) {
     for (const index of sharedSince(corpus, number)) yield sharedEntity(corpus, index);
-    if (!corpus.isDeleted.has(number)) yield* documentOf(corpus.seed, number).entities;
+    if (!corpus.isDeleted.has(number)) yield* documentOf(corpus, number).entities;
   }
 }
 
 /** Yields all relations in the order of their `first` or `last` mention. */
-// LightRAG deletes the row of a merged relation and adds it again: the vdb file has it at its last mention, other
-// files at its first.
 export function* relations(corpus: Corpus, place: 'first' | 'last'): Generator<Relation> {
   for (let number = 1; number <= corpus.ingested; number += 1) {
-    if (!corpus.isDeleted.has(number)) yield* documentOf(corpus.seed, number).relations;
+    if (!corpus.isDeleted.has(number)) yield* documentOf(corpus, number).relations;
     const { shared } = shapeOf(corpus.seed, number);
     const pair = shared.length === 2 ? corpus.pairs[pairIndex(shared)] : undefined;
     if (pair?.[place] === number && pair.mentions.length > 0) yield sharedRelation(corpus, pairIndex(shared));
@@ -123,7 +126,7 @@ export function* relations(corpus: Corpus, place: 'first' | 'last'): Generator<R
 export function* edges(corpus: Corpus): Generator<Relation> {
   for (let number = 1; number <= corpus.ingested; number += 1) {
     for (const index of sharedSince(corpus, number)) yield* sharedEdges(corpus, index);
-    if (!corpus.isDeleted.has(number)) yield* documentOf(corpus.seed, number).relations.slice(1);
+    if (!corpus.isDeleted.has(number)) yield* documentOf(corpus, number).relations.slice(1);
   }
 }
 
@@ -138,7 +141,7 @@ function* sharedEdges(corpus: Corpus, index: number): Generator<Relation> {
   if (isFirst && corpus.pairs[index >> 1]?.mentions.length) yield sharedRelation(corpus, index >> 1);
   for (const number of corpus.shared[index]?.mentions ?? []) {
     if (shapeOf(corpus.seed, number).shared[0] === index) {
-      yield documentOf(corpus.seed, number).relations[0] as Relation;
+      yield documentOf(corpus, number).relations[0] as Relation;
     }
   }
 }
@@ -200,7 +203,7 @@ function mergedDescription(mentions: readonly number[], describe: (number: numbe
 
 function mergedOrigin(corpus: Corpus, { first, last, mentions }: Merged): Omit<Origin, 'vector'> {
   return {
-    sources: mentions.map((number) => firstChunkId(corpus.seed, number)),
+    sources: mentions.map((number) => firstChunkId(corpus, number)),
     filePath: mentions.slice(0, FILE_PATHS_MAX).map(filePathOf).join(SEPARATOR),
     createdAt: ingestedAt(corpus.seed, mentions.at(-1) as number),
     isMerged: first !== last,

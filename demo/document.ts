@@ -11,6 +11,7 @@ import {
   sharedName,
 } from './prose.ts';
 import { mix, random, type VectorKey } from './random.ts';
+import type { Version } from './version.ts';
 
 /** LightRAG's separator between the parts of a merged value. */
 export const SEPARATOR = '<SEP>';
@@ -20,6 +21,7 @@ const CHUNKS_MAX = 5;
 const FILLER_MIN = 3;
 const FILLER_SPREAD = 4;
 const ENTITIES_PER_DOCUMENT = 8;
+const CHUNK_DIGITS = 3;
 
 /** One past the largest document number. */
 export const DOCUMENT_LIMIT = COINED_LIMIT / ENTITIES_PER_DOCUMENT;
@@ -39,6 +41,13 @@ const STREAM = {
   sharedVector: 7,
   pairVector: 8,
 } as const;
+
+/** What the content of a document and its ids depend on, beside its number. */
+export interface Edition {
+  readonly seed: number;
+  /** Version of LightRAG that ingests it. */
+  readonly version: Version;
+}
 
 /** The properties of a document that are known without generating its text. */
 export interface Shape {
@@ -111,12 +120,13 @@ export function ingestedAt(seed: number, number: number): number {
   return 1_700_000_000 + (mix(seed, STREAM.start) % 50_000_000) + number * SECONDS_PER_DOCUMENT;
 }
 
-/** Generates document `number`, which depends on the seed alone. */
-export function documentOf(seed: number, number: number): Document {
+/** Generates document `number`. Its text depends on the seed alone. */
+export function documentOf(edition: Edition, number: number): Document {
+  const { seed } = edition;
   const { language, chunkCount, shared } = shapeOf(seed, number);
   const own = Array.from({ length: chunkCount }, (_, i) => ownEntity(seed, number, i, language));
   const partners = [sharedName(shared[0] as number).name, ...own.map(({ name }) => name)];
-  const chunks = own.map(({ name }, i) => chunkOf(seed, number, i, language, name, partners[i] as string));
+  const chunks = own.map(({ name }, i) => chunkOf(edition, number, i, language, name, partners[i] as string));
   const content = chunks.map((chunk) => chunk.content).join('\n\n');
   const filePath = filePathOf(number);
   const createdAt = ingestedAt(seed, number);
@@ -142,15 +152,27 @@ export function documentOf(seed: number, number: number): Document {
     isMerged: false,
     vector: [mix(seed, STREAM.relationVector), number, i] as const,
   }));
-  const id = `doc-${hash('md5', content)}`;
+  const id = edition.version === '1.4.9.11' ? `doc-${hash('md5', content)}` : namedDocumentId(number);
   return { number, id, content, filePath, createdAt, language, chunks, entities, relations, shared };
 }
 
 /** Returns the id of the first chunk of document `number`, without generating the others. */
-export function firstChunkId(seed: number, number: number): string {
+export function firstChunkId(edition: Edition, number: number): string {
+  if (edition.version !== '1.4.9.11') return placedChunkId(number, 0);
+  const { seed } = edition;
   const { language, shared } = shapeOf(seed, number);
   const { name } = ownEntity(seed, number, 0, language);
-  return chunkOf(seed, number, 0, language, name, sharedName(shared[0] as number).name).id;
+  return chunkOf(edition, number, 0, language, name, sharedName(shared[0] as number).name).id;
+}
+
+/** Returns the id of document `number` since 1.5: it depends on the name of the source file. */
+function namedDocumentId(number: number): string {
+  return `doc-${hash('md5', filePathOf(number))}`;
+}
+
+/** Returns the id of a chunk since 1.5. */
+function placedChunkId(number: number, index: number): string {
+  return `${namedDocumentId(number)}-chunk-${String(index).padStart(CHUNK_DIGITS, '0')}`;
 }
 
 /** Returns the name of the source file of document `number`. */
@@ -163,7 +185,7 @@ function ownEntity(seed: number, number: number, index: number, language: Langua
 }
 
 function chunkOf(
-  seed: number,
+  { seed, version }: Edition,
   number: number,
   index: number,
   language: Language,
@@ -176,7 +198,7 @@ function chunkOf(
   const body = paragraph(language, choose, name, FILLER_MIN + choose(FILLER_SPREAD));
   const content = `${heading}${lead}\n${body}`;
   return {
-    id: `chunk-${hash('md5', content)}`,
+    id: version === '1.4.9.11' ? `chunk-${hash('md5', content)}` : placedChunkId(number, index),
     content,
     tokens: Math.ceil(content.length * (language === 'en' ? 0.25 : 0.75)),
     vector: [mix(seed, STREAM.chunkVector), number, index],

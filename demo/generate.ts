@@ -1,6 +1,7 @@
 import { mkdir } from 'node:fs/promises';
 import { cacheEntries } from './cache.ts';
 import { type Contents, type Corpus, corpusOf } from './corpus.ts';
+import type { Stage } from './doc-status.ts';
 import { DOCUMENT_LIMIT } from './document.ts';
 import { type Pace, type Style, sizeOf, writePieces } from './files.ts';
 import { graphmlFile } from './graphml.ts';
@@ -12,12 +13,28 @@ import {
   fullRelations,
   kvFile,
   relationChunks,
+  type StageOf,
   textChunks,
 } from './kv.ts';
 import { chunkRows, entityRows, relationRows, vdbFile } from './vdb.ts';
+import { NEWEST, styleOf, type Version } from './version.ts';
+import {
+  CACHE,
+  CHUNK_VECTORS,
+  CHUNKS,
+  deletionSteps,
+  FILE_NAMES,
+  type FileName,
+  ingestSteps,
+  type Removal,
+  STATUS,
+  type Step,
+} from './write-order.ts';
 
 export { type RowCounts, rowCounts } from './corpus.ts';
 export type { Pace, Style } from './files.ts';
+export { VERSIONS, type Version } from './version.ts';
+export { DERIVED, FILE_NAMES, type FileName } from './write-order.ts';
 
 export interface GenerateOptions {
   /** An integer; the same seed and options give the same bytes. */
@@ -28,8 +45,11 @@ export interface GenerateOptions {
   bytes?: number;
   /** Dimensions of a vector; 1024 by default. */
   dimension?: number;
+  /** Version of LightRAG to imitate; 1.5.7 by default. */
+  version?: Version;
   /** False imitates LightRAG before 1.4.7: no `vector` field, the matrix alone. */
   vectorField?: boolean;
+  /** How files are replaced; as the version does by default. */
   style?: Style;
   pace?: Pace;
 }
@@ -47,58 +67,43 @@ export interface Generated extends Contents {
   readonly files: Readonly<Record<string, number>>;
 }
 
-/** The files of a LightRAG directory. */
-export type FileName = keyof typeof LAYOUTS;
-
 /** A rewrite of one file. */
-interface Step {
+interface Rewrite {
   readonly name: FileName;
-  /** Number of the first document whose status is still `processing`. */
-  readonly processingFrom?: number;
+  /** Whether the file stays as it was before the change. */
+  readonly isUnchanged?: boolean;
+  /** Stage of the changed documents; `processed` if absent. */
+  readonly stage?: Stage;
 }
 
 const DEFAULT_DOCUMENTS = 10;
 const DEFAULT_DIMENSION = 1024;
 const SAMPLE_DOCUMENTS = 64;
 
-const LAYOUTS = {
-  'kv_store_full_docs.json': (corpus: Corpus) => kvFile(fullDocs(corpus)),
-  'kv_store_doc_status.json': (corpus: Corpus, processingFrom: number) =>
-    kvFile(docStatus(corpus, processingFrom)),
-  'kv_store_text_chunks.json': (corpus: Corpus) => kvFile(textChunks(corpus)),
-  'kv_store_llm_response_cache.json': (corpus: Corpus) => kvFile(cacheEntries(corpus)),
-  'kv_store_full_entities.json': (corpus: Corpus) => kvFile(fullEntities(corpus)),
-  'kv_store_full_relations.json': (corpus: Corpus) => kvFile(fullRelations(corpus)),
-  'kv_store_entity_chunks.json': (corpus: Corpus) => kvFile(entityChunks(corpus)),
-  'kv_store_relation_chunks.json': (corpus: Corpus) => kvFile(relationChunks(corpus)),
-  'vdb_entities.json': (corpus: Corpus) => vdbFile(corpus, () => entityRows(corpus)),
-  'vdb_relationships.json': (corpus: Corpus) => vdbFile(corpus, () => relationRows(corpus)),
-  'vdb_chunks.json': (corpus: Corpus) => vdbFile(corpus, () => chunkRows(corpus)),
-  'graph_chunk_entity_relation.graphml': (corpus: Corpus) => graphmlFile(corpus),
-} as const;
-
-/** The names of all files, kv first and the graph last. */
-export const FILE_NAMES = Object.keys(LAYOUTS) as FileName[];
-
-/** Files that an ingest and a deletion rewrite after the documents' own entries, in LightRAG's order. */
-export const DERIVED: readonly FileName[] = [
-  'kv_store_full_entities.json',
-  'kv_store_full_relations.json',
-  'kv_store_entity_chunks.json',
-  'kv_store_relation_chunks.json',
-  'vdb_entities.json',
-  'vdb_relationships.json',
-  'vdb_chunks.json',
-  'graph_chunk_entity_relation.graphml',
-];
+const LAYOUTS: Readonly<Record<FileName, (corpus: Corpus, stageOf: StageOf) => Generator<string>>> = {
+  'kv_store_full_docs.json': (corpus) => kvFile(fullDocs(corpus)),
+  'kv_store_doc_status.json': (corpus, stageOf) => kvFile(docStatus(corpus, stageOf)),
+  'kv_store_text_chunks.json': (corpus) => kvFile(textChunks(corpus)),
+  'kv_store_llm_response_cache.json': (corpus) => kvFile(cacheEntries(corpus)),
+  'kv_store_full_entities.json': (corpus) => kvFile(fullEntities(corpus)),
+  'kv_store_full_relations.json': (corpus) => kvFile(fullRelations(corpus)),
+  'kv_store_entity_chunks.json': (corpus) => kvFile(entityChunks(corpus)),
+  'kv_store_relation_chunks.json': (corpus) => kvFile(relationChunks(corpus)),
+  'vdb_entities.json': (corpus) => vdbFile(corpus, () => entityRows(corpus)),
+  'vdb_relationships.json': (corpus) => vdbFile(corpus, () => relationRows(corpus)),
+  'vdb_chunks.json': (corpus) => vdbFile(corpus, () => chunkRows(corpus)),
+  'graph_chunk_entity_relation.graphml': (corpus) => graphmlFile(corpus),
+};
 
 /** Generates a working directory in `dir`, and creates `dir` if necessary. */
 export async function generate(dir: string, options: GenerateOptions): Promise<Generated> {
+  const version = options.version ?? NEWEST;
   const empty: Generated = {
     seed: options.seed,
+    version,
     dimension: options.dimension ?? DEFAULT_DIMENSION,
     vectorField: options.vectorField ?? true,
-    style: options.style ?? 'rename',
+    style: options.style ?? styleOf(version),
     ingested: 0,
     deleted: [],
     queries: [],
@@ -109,33 +114,21 @@ export async function generate(dir: string, options: GenerateOptions): Promise<G
   }
   const ingested = documentCount(empty, options);
   await mkdir(dir, { recursive: true });
-  return write(dir, withDocuments(empty, ingested), stepsOf(FILE_NAMES), options);
+  // An empty server has written nothing.
+  const names = ingested === 0 ? [] : FILE_NAMES;
+  return write(dir, withDocuments(empty, ingested), rewritesOf(names), options);
 }
 
-/**
- * Adds `count` documents, file by file as a server does.
- *
- * With style `in-place`, as in old versions, the status is `processed` before the data is on disk; with `rename`,
- * last.
- */
+/** Adds `count` documents, file by file in the order of the directory's version. */
 export async function ingest(
   dir: string,
   state: Generated,
   count: number,
   options: WriteOptions = {},
 ): Promise<Generated> {
-  const style = options.style ?? state.style;
-  const processed: Step = { name: 'kv_store_doc_status.json' };
-  const steps: Step[] = [
-    { name: 'kv_store_full_docs.json' },
-    { name: 'kv_store_doc_status.json', processingFrom: state.ingested + 1 },
-    { name: 'kv_store_llm_response_cache.json' },
-    ...(style === 'in-place' ? [processed] : []),
-    { name: 'kv_store_text_chunks.json' },
-    ...stepsOf(DERIVED),
-    ...(style === 'rename' ? [processed] : []),
-  ];
-  return write(dir, withDocuments(state, state.ingested + count), steps, options);
+  const { prepared, merged } = ingestSteps(state.version);
+  const rewrites = [...prepared, ...merged].flatMap((step) => rewritesOfStep(step, false));
+  return write(dir, withDocuments(state, state.ingested + count), rewrites, options, state);
 }
 
 /** Deletes document `number`. Its rows disappear from the middle of files, and its cache entries remain. */
@@ -148,13 +141,20 @@ export async function deleteDocument(
   if (!(number >= 1 && number <= state.ingested) || state.deleted.includes(number)) {
     throw new RangeError(`Cannot delete document ${number}: it does not exist`);
   }
-  const names: FileName[] = [
-    'kv_store_text_chunks.json',
-    ...DERIVED,
-    'kv_store_full_docs.json',
-    'kv_store_doc_status.json',
-  ];
-  return write(dir, { ...state, deleted: [...state.deleted, number] }, stepsOf(names), options);
+  const removed = new Set<Removal | undefined>();
+  const rewrites: Rewrite[] = [];
+  for (const { removal, steps } of deletionSteps(state.version)) {
+    removed.add(removal);
+    for (const step of steps) rewrites.push(...rewritesOfStep(step, !isRemoved(step, removed)));
+  }
+  return write(dir, { ...state, deleted: [...state.deleted, number] }, rewrites, options, state);
+}
+
+/** Reports whether a step of a deletion writes a file without what is removed so far. */
+function isRemoved(step: Step, removed: ReadonlySet<Removal | undefined>): boolean {
+  if (step.kind !== 'file') return false;
+  if (step.name === CHUNKS || step.name === CHUNK_VECTORS) return removed.has('chunks');
+  return true;
 }
 
 /** Adds one query: kv_store_llm_response_cache.json grows by 3 to 8 KB, and nothing else changes. */
@@ -164,7 +164,7 @@ export async function growCache(
   options: WriteOptions = {},
 ): Promise<Generated> {
   const next = { ...state, queries: [...state.queries, state.ingested] };
-  return write(dir, next, stepsOf(['kv_store_llm_response_cache.json']), options);
+  return write(dir, next, rewritesOf([CACHE]), options);
 }
 
 /** Returns the size of all files in bytes. */
@@ -172,18 +172,29 @@ export function totalBytes({ files }: Generated): number {
   return Object.values(files).reduce((sum, bytes) => sum + bytes, 0);
 }
 
-const stepsOf = (names: readonly FileName[]): Step[] => names.map((name) => ({ name }));
+const rewritesOf = (names: readonly FileName[]): Rewrite[] => names.map((name) => ({ name }));
 
+function rewritesOfStep(step: Step, isUnchanged: boolean): Rewrite[] {
+  if (step.kind === 'embed') return [];
+  if (step.kind === 'file') return [{ name: step.name, isUnchanged }];
+  return [{ name: STATUS, stage: step.stage, isUnchanged }];
+}
+
+/** Writes files. `before` is the state before a change, whose documents are the only ones that have no stage. */
 async function write(
   dir: string,
   state: Generated,
-  steps: readonly Step[],
+  rewrites: readonly Rewrite[],
   { style = state.style, pace }: WriteOptions,
+  before: Generated = state,
 ): Promise<Generated> {
   const corpus = corpusOf(state);
+  const unchanged = before === state ? corpus : corpusOf(before);
   const files: Record<string, number> = { ...state.files };
-  for (const { name, processingFrom = Number.POSITIVE_INFINITY } of steps) {
-    const pieces = LAYOUTS[name](corpus, processingFrom);
+  for (const { name, stage = 'processed', isUnchanged = false } of rewrites) {
+    const isChanged = (number: number): boolean => number > before.ingested || corpus.isDeleted.has(number);
+    const stageOf = (number: number): Stage => (isChanged(number) ? stage : 'processed');
+    const pieces = LAYOUTS[name](isUnchanged ? unchanged : corpus, stageOf);
     files[name] = await writePieces(dir, name, pieces, { style, pace });
   }
   return { ...state, files };
@@ -212,5 +223,5 @@ function documentCount(empty: Generated, { documents, bytes }: GenerateOptions):
 function directorySize(contents: Contents): number {
   const corpus = corpusOf(contents);
   const layouts = Object.values(LAYOUTS);
-  return layouts.reduce((sum, layout) => sum + sizeOf(layout(corpus, Number.POSITIVE_INFINITY)), 0);
+  return layouts.reduce((sum, layout) => sum + sizeOf(layout(corpus, () => 'processed')), 0);
 }

@@ -9,7 +9,7 @@ export interface GraphKey {
   readonly type: string;
 }
 
-/** Attributes by name; missing ones are not written. */
+/** Attributes by name, in the order in which they were set. */
 export type Attributes = Readonly<Record<string, string>>;
 
 export interface GraphNode {
@@ -24,7 +24,7 @@ export interface GraphEdge {
 
 const keyOf = (owner: GraphKey['owner'], name: string, type = 'string'): GraphKey => ({ owner, name, type });
 
-/** The attributes as networkx numbers them (d0, d1, …): nodes first, each in the order of first use. */
+/** The attributes that an ingest sets, in the order in which it sets them. */
 export const GRAPH_KEYS: readonly GraphKey[] = [
   keyOf('node', 'entity_id'),
   keyOf('node', 'entity_type'),
@@ -46,8 +46,32 @@ const NAMESPACE = 'http://graphml.graphdrawing.org/xmlns';
 
 /** Yields the text of the graph file as networkx writes it with lxml. */
 export function* graphmlFile(corpus: Corpus): Generator<string> {
-  yield* graphmlText(GRAPH_KEYS, graphNodes(corpus), graphEdges(corpus));
+  const hasNodes = !graphNodes(corpus).next().done;
+  const hasEdges = !graphEdges(corpus).next().done;
+  const keys = GRAPH_KEYS.filter(({ owner }) => (owner === 'node' ? hasNodes : hasEdges));
+  yield* graphmlText(keys, graphNodes(corpus), graphEdges(corpus));
 }
+
+/** Returns the keys of a graph as networkx numbers them: nodes first, each in the order of first use. */
+export function usedKeys(
+  known: readonly GraphKey[],
+  nodes: Iterable<GraphNode>,
+  edgesOfGraph: Iterable<GraphEdge>,
+): GraphKey[] {
+  const used = new Map<string, GraphKey>();
+  const use = (owner: GraphKey['owner'], attributes: Attributes): void => {
+    for (const name in attributes) {
+      const id = `${owner} ${name}`;
+      if (!used.has(id)) used.set(id, known.find((key) => isKey(key, owner, name)) ?? keyOf(owner, name));
+    }
+  };
+  for (const { attributes } of nodes) use('node', attributes);
+  for (const { attributes } of edgesOfGraph) use('edge', attributes);
+  return [...used.values()];
+}
+
+const isKey = (key: GraphKey, owner: string, name: string): boolean =>
+  key.owner === owner && key.name === name;
 
 /** Yields the text of a graph file of any nodes and edges; key number i is named `d<i>`. */
 export function* graphmlText(
@@ -56,9 +80,8 @@ export function* graphmlText(
   edgesOfGraph: Iterable<GraphEdge>,
 ): Generator<string> {
   yield header(keys);
-  const numbered = keys.map((key, index) => ({ ...key, index }));
-  const nodeKeys = numbered.filter(({ owner }) => owner === 'node');
-  const edgeKeys = numbered.filter(({ owner }) => owner === 'edge');
+  const nodeKeys = numbersOf(keys, 'node');
+  const edgeKeys = numbersOf(keys, 'edge');
   for (const { id, attributes } of nodes) {
     yield `<node id="${inAttribute(id)}">\n${dataText(nodeKeys, attributes)}</node>\n`;
   }
@@ -113,11 +136,17 @@ function header(keys: readonly GraphKey[]): string {
   );
 }
 
-function dataText(keys: readonly (GraphKey & { index: number })[], attributes: Attributes): string {
+/** Returns the numbers of one owner's keys by name. */
+function numbersOf(keys: readonly GraphKey[], owner: GraphKey['owner']): Map<string, number> {
+  return new Map(keys.flatMap((key, index) => (key.owner === owner ? [[key.name, index] as const] : [])));
+}
+
+function dataText(numbers: ReadonlyMap<string, number>, attributes: Attributes): string {
   let text = '';
-  for (const { name, index } of keys) {
-    const value = attributes[name];
-    if (value !== undefined) text += `  <data key="d${index}">${inText(value)}</data>\n`;
+  for (const name in attributes) {
+    const number = numbers.get(name);
+    if (number === undefined) throw new Error(`the attribute "${name}" has no key`);
+    text += `  <data key="d${number}">${inText(attributes[name] as string)}</data>\n`;
   }
   return text;
 }

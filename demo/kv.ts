@@ -1,12 +1,14 @@
+import { hash } from 'node:crypto';
 import { extractions } from './cache.ts';
 import { type Corpus, documents, entities, pairEnds, relations } from './corpus.ts';
-import { type Document, type Origin, SEPARATOR } from './document.ts';
+import { CHUNK_OPTIONS, PROCESSING_S, type Stage, statusRecord } from './doc-status.ts';
+import { type Origin, SEPARATOR } from './document.ts';
 import { sharedName } from './prose.ts';
 
 type Entry = readonly [key: string, value: object];
 
-const SUMMARY_CHARS_MAX = 250;
-const PROCESSING_S = 15;
+/** Returns the stage of document `number`. */
+export type StageOf = (number: number) => Stage;
 
 /** Yields the text of a `kv_store_*.json` file as Python's json.dump with indent 2 writes it. */
 export function* kvFile(entries: Iterable<Entry>): Generator<string> {
@@ -20,7 +22,14 @@ export function* kvFile(entries: Iterable<Entry>): Generator<string> {
 
 export function* fullDocs(corpus: Corpus): Generator<Entry> {
   for (const { id, content, filePath, createdAt } of documents(corpus)) {
-    yield stamped(id, { content, file_path: filePath }, createdAt);
+    const value = { content, file_path: filePath };
+    const parsed = {
+      parse_format: 'raw',
+      content_hash: hash('md5', content),
+      process_options: 'F',
+      chunk_options: CHUNK_OPTIONS,
+    };
+    yield stamped(id, corpus.version === '1.4.9.11' ? value : { ...value, ...parsed }, createdAt);
   }
 }
 
@@ -41,40 +50,18 @@ export function* textChunks(corpus: Corpus): Generator<Entry> {
   }
 }
 
-/** Yields the status of each document: `processing` from number `processingFrom` on. */
-export function* docStatus(corpus: Corpus, processingFrom: number): Generator<Entry> {
+/** Yields the status of each document, at the stage that `stageOf` returns for its number. */
+export function* docStatus(corpus: Corpus, stageOf: StageOf): Generator<Entry> {
   for (const document of documents(corpus)) {
-    yield [document.id, statusOf(document, document.number >= processingFrom)];
+    yield [document.id, statusRecord(document, corpus.version, stageOf(document.number))];
   }
-}
-
-function statusOf(document: Document, isProcessing: boolean): object {
-  const { content, createdAt, number } = document;
-  const characters = [...content];
-  const isLong = characters.length > SUMMARY_CHARS_MAX;
-  const finishedAt = createdAt + PROCESSING_S;
-  return {
-    status: isProcessing ? 'processing' : 'processed',
-    chunks_count: document.chunks.length,
-    chunks_list: document.chunks.map((chunk) => chunk.id),
-    content_summary: isLong ? `${characters.slice(0, SUMMARY_CHARS_MAX).join('')}...` : content,
-    content_length: characters.length,
-    created_at: isoTime(createdAt, number),
-    updated_at: isoTime(isProcessing ? createdAt : finishedAt, number + 1),
-    file_path: document.filePath,
-    track_id: `insert_${trackTime(createdAt)}_${document.id.slice(-8)}`,
-    metadata: {
-      processing_start_time: createdAt,
-      ...(isProcessing ? {} : { processing_end_time: finishedAt }),
-    },
-  };
 }
 
 export function* fullEntities(corpus: Corpus): Generator<Entry> {
   for (const document of documents(corpus)) {
     const shared = document.shared.map((index) => sharedName(index).name);
     const names = [...shared, ...document.entities.map(({ name }) => name)];
-    const value = { entity_names: names, count: names.length };
+    const value = { entity_names: listed(corpus, names), count: names.length };
     yield stamped(document.id, value, document.createdAt + PROCESSING_S);
   }
 }
@@ -83,9 +70,16 @@ export function* fullRelations(corpus: Corpus): Generator<Entry> {
   for (const document of documents(corpus)) {
     const pairs = document.relations.map(({ ends }) => [...ends].sort());
     if (document.shared.length === 2) pairs.push(pairEnds(corpus, document.shared).sort());
-    const value = { relation_pairs: pairs, count: pairs.length };
+    const value = { relation_pairs: listed(corpus, pairs), count: pairs.length };
     yield stamped(document.id, value, document.createdAt + PROCESSING_S);
   }
+}
+
+/** Returns names or pairs in the order of the file: since 1.5 sorted, before as they were found. */
+function listed<T extends string | string[]>({ version }: Corpus, found: readonly T[]): readonly T[] {
+  if (version === '1.4.9.11') return found;
+  const key = (one: T): string => [one].flat().join('\0');
+  return [...found].sort((a, b) => (key(a) < key(b) ? -1 : 1));
 }
 
 export function* entityChunks(corpus: Corpus): Generator<Entry> {
@@ -108,13 +102,4 @@ function chunkIds(key: string, { sources, createdAt, isMerged }: Origin): Entry 
 /** Returns an entry with the three fields that LightRAG adds to most. Times are Unix seconds. */
 function stamped(key: string, value: object, createdAt: number, updatedAt: number = createdAt): Entry {
   return [key, { ...value, create_time: createdAt, update_time: updatedAt, _id: key }];
-}
-
-function isoTime(seconds: number, fraction: number): string {
-  const micros = String((fraction * 7919) % 1_000_000).padStart(6, '0');
-  return `${new Date(seconds * 1000).toISOString().slice(0, 19)}.${micros}+00:00`;
-}
-
-function trackTime(seconds: number): string {
-  return new Date(seconds * 1000).toISOString().slice(0, 19).replaceAll(/[-:]/g, '').replace('T', '_');
 }

@@ -2,13 +2,15 @@ import { hash } from 'node:crypto';
 import { deflateSync } from 'node:zlib';
 import { type Corpus, documents, entities, relations } from './corpus.ts';
 import { joinedSources } from './document.ts';
-import { fillUnitVector, roundToHalf, type VectorKey } from './random.ts';
+import { fillUnitVector, mix, roundToHalf, type VectorKey } from './random.ts';
 
 /** A row and the key of its vector. The fields are in the order in which LightRAG writes them. */
 export interface Row {
   readonly id: string;
   /** Time of creation in Unix seconds. */
   readonly createdAt: number;
+  /** Digits of the write's number; absent before 1.5. */
+  readonly writeSequence?: string;
   readonly fields: Readonly<Record<string, string>>;
   readonly vector: VectorKey;
 }
@@ -31,9 +33,11 @@ export function* vdbFile(corpus: Corpus, rows: () => Iterable<Row>): Generator<s
 
 export function* chunkRows(corpus: Corpus): Generator<Row> {
   for (const document of documents(corpus)) {
+    // A server writes the chunks of a document at once.
+    const written = writtenAt(corpus, document.createdAt, [corpus.seed, document.number, 0]);
     for (const { id, content, vector } of document.chunks) {
       const fields = { content, full_doc_id: document.id, file_path: document.filePath };
-      yield { id, createdAt: document.createdAt, fields, vector };
+      yield { id, ...written, fields, vector };
     }
   }
 }
@@ -46,12 +50,13 @@ export function* entityRows(corpus: Corpus): Generator<Row> {
       source_id: joinedSources(sources),
       file_path: filePath,
     };
-    yield { id: `ent-${hash('md5', name)}`, createdAt, fields, vector };
+    yield { id: `ent-${hash('md5', name)}`, ...writtenAt(corpus, createdAt, vector), fields, vector };
   }
 }
 
 export function* relationRows(corpus: Corpus): Generator<Row> {
-  for (const relation of relations(corpus, 'last')) {
+  // Before 1.5, LightRAG deleted the row of a merged relation and added it again.
+  for (const relation of relations(corpus, corpus.version === '1.4.9.11' ? 'last' : 'first')) {
     const [source, target] = [...relation.ends].sort() as [string, string];
     const fields = {
       src_id: source,
@@ -61,8 +66,16 @@ export function* relationRows(corpus: Corpus): Generator<Row> {
       file_path: relation.filePath,
     };
     const { createdAt, vector } = relation;
-    yield { id: `rel-${hash('md5', source + target)}`, createdAt, fields, vector };
+    const id = `rel-${hash('md5', source + target)}`;
+    yield { id, ...writtenAt(corpus, createdAt, vector), fields, vector };
   }
+}
+
+/** Returns when a row is written: its time of creation, and since 1.5 the nanosecond that numbers the write. */
+function writtenAt({ version }: Corpus, createdAt: number, key: VectorKey) {
+  if (version === '1.4.9.11') return { createdAt };
+  const nanoseconds = String(mix(...key) % 1_000_000_000).padStart(9, '0');
+  return { createdAt, writeSequence: `${createdAt}${nanoseconds}` };
 }
 
 function* dataText({ dimension, vectorField }: Corpus, rows: Iterable<Row>): Generator<string> {
@@ -94,8 +107,9 @@ function deflated(half: Uint16Array): string {
 }
 
 /** Returns the fields of a row before its vector, with the separators of Python's json. */
-function rowText({ id, createdAt, fields }: Row): string {
+function rowText({ id, createdAt, writeSequence, fields }: Row): string {
   let text = `"__id__": "${id}", "__created_at__": ${createdAt}`;
+  if (writeSequence !== undefined) text += `, "__write_seq__": ${writeSequence}`;
   for (const name in fields) text += `, "${name}": ${JSON.stringify(fields[name])}`;
   return text;
 }

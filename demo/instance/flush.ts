@@ -1,6 +1,8 @@
+import { rm } from 'node:fs/promises';
+import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { writePieces } from '../files.ts';
-import { FILE_NAMES, type FileName } from '../generate.ts';
+import type { FileName } from '../write-order.ts';
 import type { Memory } from './memory.ts';
 import type { InstanceOptions } from './options.ts';
 
@@ -43,15 +45,21 @@ export class Flush {
     }
   }
 
-  /** Writes all files, kv first and the graph last. */
-  async writeAll(): Promise<void> {
-    await this.write(FILE_NAMES);
+  /** Removes files that memory no longer has. */
+  async remove(names: readonly FileName[]): Promise<void> {
+    for (const name of names) await rm(join(this.#dir, name), { force: true });
   }
 
   /** Waits for the pause between two files. */
   async pause(): Promise<void> {
     const { pauseMs } = this.#options;
     if (pauseMs > 0) await sleep(pauseMs);
+  }
+
+  /** Waits while embeddings are computed. */
+  async embed(): Promise<void> {
+    const { embeddingMs } = this.#options;
+    if (embeddingMs > 0) await sleep(embeddingMs);
   }
 
   async #writeInTurn(name: FileName): Promise<void> {

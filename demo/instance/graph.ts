@@ -1,7 +1,15 @@
-import { GRAPH_KEYS, type GraphEdge, type GraphKey, type GraphNode, graphmlText } from '../graphml.ts';
+import {
+  GRAPH_KEYS,
+  type GraphEdge,
+  type GraphKey,
+  type GraphNode,
+  graphmlText,
+  usedKeys,
+} from '../graphml.ts';
 
 /** A graph in memory, in the order of its growth. */
 export interface Graph {
+  /** Attributes with their types; any other is a string. */
   readonly keys: readonly GraphKey[];
   readonly nodes: Map<string, GraphNode>;
   /** Edges by `edgeKey`. */
@@ -20,7 +28,9 @@ export function edgeKey(ends: readonly [string, string]): string {
 
 /** Yields the text of the graph file. Later changes of the graph have no effect on it. */
 export function graphText({ keys, nodes, edges }: Graph): Generator<string> {
-  return graphmlText(keys, [...nodes.values()], inNodeOrder([...nodes.keys()], [...edges.values()]));
+  const allNodes = [...nodes.values()];
+  const allEdges = inNodeOrder([...nodes.keys()], [...edges.values()]);
+  return graphmlText(usedKeys(keys, allNodes, allEdges), allNodes, allEdges);
 }
 
 /** Returns edges in networkx's order: node by node, the neighbours not seen before. */

@@ -3,6 +3,7 @@ import { createServer, type IncomingMessage, type Server, type ServerResponse } 
 import type { AddressInfo } from 'node:net';
 import { dirname, join, resolve } from 'node:path';
 import { ioError, normalise } from '../../core/errors.ts';
+import type { Version } from '../version.ts';
 import type { Flush } from './flush.ts';
 import type { Memory } from './memory.ts';
 import type { InstanceOptions } from './options.ts';
@@ -21,14 +22,11 @@ interface Reply {
   readonly body: unknown;
 }
 
-type Route = (served: Served, query: URLSearchParams) => Reply | Promise<Reply>;
+type Route = (served: Served, query: URLSearchParams, isAuthenticated: boolean) => Reply | Promise<Reply>;
 
 const REQUEST_TIMEOUT_MS = 10_000;
 const OPEN_PATH = '/health';
-const VERSIONS = {
-  old: { core_version: '1.4.9.11', api_version: '0266' },
-  new: { core_version: '1.5.7', api_version: '0313' },
-} as const;
+const API_VERSIONS: Readonly<Record<Version, string>> = { '1.5.7': '0344', '1.4.9.11': '0266' };
 const STORAGES = {
   file: ['JsonKVStorage', 'JsonDocStatusStorage', 'NetworkXStorage', 'NanoVectorDBStorage'],
   postgres: ['PGKVStorage', 'PGDocStatusStorage', 'PGGraphStorage', 'PGVectorStorage'],
@@ -37,12 +35,22 @@ const STORAGES = {
 const ok = (body: unknown): Reply => ({ status: 200, body });
 
 const ROUTES: Readonly<Record<string, Route>> = {
-  'GET /health': ({ options, memory, pipeline }) => ok(health(options, memory, pipeline)),
+  'GET /health': (served, _, isAuthenticated) => ok(health(served, isAuthenticated)),
   'GET /documents/pipeline_status': (served) => ok(pipelineStatus(served)),
   'GET /documents': ({ memory }) => ok({ documents: memory.documents() }),
-  'POST /documents': async ({ pipeline }) => ok({ status: 'success', id: await pipeline.ingest() }),
+  'POST /documents': async ({ pipeline }, query) => {
+    return ok({ status: 'success', id: await pipeline.ingest({ fails: query.get('fail') === '1' }) });
+  },
+  'POST /documents/reprocess_failed': async ({ pipeline }) => {
+    return ok({ status: 'success', ids: await pipeline.reprocess() });
+  },
   'DELETE /documents': async ({ pipeline }, query) => {
-    const there = await pipeline.deleteDocument(query.get('id') ?? '');
+    const id = query.get('id');
+    if (id === null) {
+      await pipeline.clear();
+      return ok({ status: 'success' });
+    }
+    const there = await pipeline.deleteDocument(id);
     return there ? ok({ status: 'success' }) : { status: 404, body: { detail: 'Document not found' } };
   },
   'GET /query': answerQuery,
@@ -108,16 +116,14 @@ function listen(server: Server, { host, port }: InstanceOptions): Promise<void> 
 
 async function reply(request: IncomingMessage, served: Served): Promise<Reply> {
   const { pathname, searchParams } = new URL(request.url ?? '/', 'http://instance');
-  if (pathname !== OPEN_PATH) {
-    const refused = refusal(request.headers['x-api-key'], served.options.apiKey);
-    if (refused !== undefined) return { status: 403, body: { detail: refused } };
-  }
+  const refused = refusal(request.headers['x-api-key'], served.options.apiKey);
+  if (refused !== undefined && pathname !== OPEN_PATH) return { status: 403, body: { detail: refused } };
   const route = ROUTES[`${request.method} ${pathname}`];
-  if (route !== undefined) return await route(served, searchParams);
+  if (route !== undefined) return await route(served, searchParams, refused === undefined);
   const known = Object.keys(ROUTES).some((one) => one.endsWith(` ${pathname}`));
   return known
     ? { status: 405, body: { detail: 'Method Not Allowed' } }
-    : { status: 404, body: { detail: 'Not StoredSnapshot' } };
+    : { status: 404, body: { detail: 'Not Found' } };
 }
 
 /** Returns LightRAG's refusal of a key; undefined for the right one. */
@@ -142,49 +148,70 @@ async function answerQuery({ memory, pipeline }: Served, query: URLSearchParams)
   return ok(answer);
 }
 
-function health(
-  { dir, workspace, api, storage, apiKey }: InstanceOptions,
-  memory: Memory,
-  { status }: Pipeline,
-) {
-  const [kv_storage, doc_status_storage, graph_storage, vector_storage] = STORAGES[storage];
-  return {
+/** Returns what `/health` tells. Since 1.5, callers without a key learn only that the server lives. */
+function health({ options, memory, pipeline }: Served, isAuthenticated: boolean) {
+  const { dir, version, apiKey } = options;
+  const live = {
     status: 'healthy',
+    auth_mode: apiKey === '' ? 'disabled' : 'enabled',
+    core_version: version,
+    api_version: API_VERSIONS[version],
+    pipeline_busy: pipeline.status.busy,
+  };
+  const where = {
     working_directory: resolve(dir),
     input_directory: join(dirname(resolve(dir)), 'inputs'),
-    configuration: {
-      llm_binding: 'stand-in',
-      llm_model: 'stand-in',
-      embedding_binding: 'stand-in',
-      embedding_model: `stand-in-${memory.dimension}`,
-      embedding_dim: memory.dimension,
-      kv_storage,
-      doc_status_storage,
-      graph_storage,
-      vector_storage,
-      workspace,
-      enable_llm_cache: true,
-    },
-    auth_mode: apiKey === '' ? 'disabled' : 'enabled',
-    pipeline_busy: status.busy,
-    ...VERSIONS[api],
+    configuration: configuration(options, memory),
+  };
+  if (version === '1.4.9.11') return { ...live, ...where };
+  const { busy, isDestructive, waiting } = pipeline.status;
+  const active = { ...live, pipeline_active: busy || waiting > 0 };
+  if (!isAuthenticated) return active;
+  const work = {
+    pipeline_scanning: false,
+    pipeline_destructive_busy: isDestructive,
+    pipeline_pending_enqueues: waiting,
+  };
+  return { ...active, ...where, ...work };
+}
+
+function configuration({ storage, workspace }: InstanceOptions, memory: Memory) {
+  const [kv_storage, doc_status_storage, graph_storage, vector_storage] = STORAGES[storage];
+  return {
+    llm_binding: 'stand-in',
+    llm_binding_host: 'http://127.0.0.1:1/v1',
+    llm_model: 'stand-in',
+    embedding_binding: 'stand-in',
+    embedding_binding_host: 'http://127.0.0.1:1/v1',
+    embedding_model: `stand-in-${memory.dimension}`,
+    kv_storage,
+    doc_status_storage,
+    graph_storage,
+    vector_storage,
+    enable_llm_cache_for_extract: true,
+    enable_llm_cache: true,
+    workspace,
   };
 }
 
 function pipelineStatus({ flush, pipeline, options }: Served) {
-  const { busy, waiting, startedAt, message } = pipeline.status;
-  const newer = { scanning: false, destructive_busy: false, pending_enqueues: waiting };
-  return {
-    autoscanned: true,
+  const { busy, isDestructive, waiting, jobName, startedAt, messages } = pipeline.status;
+  const count = busy ? 1 : 0;
+  const status = {
     busy,
-    job_name: startedAt === null ? '-' : 'indexing files',
+    job_name: jobName,
     job_start: startedAt,
-    docs: busy ? 1 : 0,
-    batchs: busy ? 1 : 0,
-    cur_batch: busy ? 1 : 0,
-    request_pending: waiting > 0,
-    latest_message: message,
-    ...(options.api === 'new' ? newer : {}),
+    docs: count,
+    batchs: count,
+    cur_batch: count,
+    latest_message: messages.at(-1) ?? '',
+    history_messages: messages,
     update_status: updateFlags(flush, options),
   };
+  if (options.version === '1.4.9.11') {
+    return { autoscanned: true, ...status, request_pending: waiting > 0 };
+  }
+  const fence = { recovery_required: false, recovery_kind: null, recovery_message: null };
+  const slots = { destructive_busy: isDestructive, scanning: false, scanning_exclusive: false };
+  return { ...status, ...fence, ...slots, pending_enqueues: waiting };
 }

@@ -1,6 +1,7 @@
 import { extractions, queryEntries } from '../cache.ts';
 import { type Corpus, corpusOf } from '../corpus.ts';
-import { DOCUMENT_LIMIT, documentOf, joinedSources, SEPARATOR } from '../document.ts';
+import type { Stage } from '../doc-status.ts';
+import { DOCUMENT_LIMIT, documentOf, type Edition, joinedSources, SEPARATOR } from '../document.ts';
 import { type GraphEdge, type GraphNode, graphEdges, graphNodes } from '../graphml.ts';
 import {
   docStatus,
@@ -13,17 +14,24 @@ import {
 } from '../kv.ts';
 import type { VectorKey } from '../random.ts';
 import { chunkRows, embedding, entityRows, type Row, relationRows } from '../vdb.ts';
+import {
+  CACHE,
+  CHUNK_VECTORS,
+  CHUNKS,
+  DOCS,
+  ENTITY_CHUNKS,
+  ENTITY_NAMES,
+  RELATION_CHUNKS,
+  RELATION_PAIRS,
+  STATUS,
+} from '../write-order.ts';
 import { edgeKey } from './graph.ts';
 import type { KvName, Memory, Value, VdbName } from './memory.ts';
 
 /** Most descriptions that LightRAG joins before it asks a model for a summary. */
 const DESCRIPTIONS_MAX = 6;
 const FILE_PATHS_MAX = 3;
-/** Fields of a pending document's status. */
-const PENDING_FIELDS = 'content_summary content_length created_at updated_at file_path track_id'.split(' ');
 
-const CACHE = 'kv_store_llm_response_cache.json';
-const STATUS = 'kv_store_doc_status.json';
 type Entry = readonly [key: string, value: object];
 
 /** The ingest of one document and everything extracted from it into an instance's memory. */
@@ -35,43 +43,54 @@ export class DocumentIngest {
   /** A corpus in which only this document remains. */
   readonly #corpus: Corpus;
 
-  constructor(memory: Memory, seed: number) {
-    this.number = nextNumber(memory);
+  /** Begins with the first unfinished document, else with a new one; `failed` ones count only if they are wanted. */
+  constructor(memory: Memory, edition: Edition, { failed = false } = {}) {
+    const { seed, version } = edition;
+    this.number = nextNumber(memory, edition, failed);
     if (this.number >= DOCUMENT_LIMIT) throw new RangeError(`Cannot ingest document ${this.number}`);
     this.#memory = memory;
     const deleted = Array.from({ length: this.number - 1 }, (_, index) => index + 1);
     const { dimension } = memory;
-    const contents = { seed, dimension, vectorField: hasVectorField(memory), deleted, queries: [] };
-    this.id = documentOf(seed, this.number).id;
+    const contents = { seed, version, dimension, vectorField: hasVectorField(memory), deleted, queries: [] };
+    this.id = documentOf(edition, this.number).id;
     this.#corpus = corpusOf({ ...contents, ingested: this.number });
   }
 
-  /** Adds the text of the document with status `pending`. */
-  enqueue(): void {
-    this.#put('kv_store_full_docs.json', fullDocs(this.#corpus));
-    for (const [id, status] of docStatus(this.#corpus, 0) as Iterable<[string, Value]>) {
-      const fields = PENDING_FIELDS.map((name) => [name, status[name]]);
-      this.#put(STATUS, [[id, { status: 'pending', ...Object.fromEntries(fields) }]]);
-    }
+  /** Adds the text of the document. Returns whether it was new. */
+  enqueue(): boolean {
+    if (this.#memory.store(DOCS).has(this.id)) return false;
+    this.#put(DOCS, fullDocs(this.#corpus));
+    return true;
   }
 
-  setStatus(status: 'processing' | 'processed'): void {
-    this.#put(STATUS, docStatus(this.#corpus, status === 'processing' ? 0 : Number.POSITIVE_INFINITY));
+  setStatus(stage: Stage): void {
+    this.#put(
+      STATUS,
+      docStatus(this.#corpus, () => stage),
+    );
+  }
+
+  /** Adds the chunks and their vectors. Nothing is known about them yet. */
+  addChunks(): void {
+    for (const [key, value] of textChunks(this.#corpus)) {
+      this.#put(CHUNKS, [[key, { ...value, llm_cache_list: [] }]]);
+    }
+    for (const row of chunkRows(this.#corpus)) this.#putRow(CHUNK_VECTORS, row, row.fields, row.vector);
   }
 
   /** Adds chunks, cache, graph and vectors. Has no effect the second time. */
   extract(): void {
-    const document = documentOf(this.#corpus.seed, this.number);
+    const document = documentOf(this.#corpus, this.number);
     const cached = extractions(document).map(({ entry }) => entry);
     this.#put(CACHE, cached);
-    this.#put('kv_store_text_chunks.json', textChunks(this.#corpus));
-    this.#put('kv_store_full_entities.json', fullEntities(this.#corpus));
-    this.#put('kv_store_full_relations.json', fullRelations(this.#corpus));
-    this.#putChunkIds('kv_store_entity_chunks.json', entityChunks(this.#corpus));
-    this.#putChunkIds('kv_store_relation_chunks.json', relationChunks(this.#corpus));
+    this.#put(CHUNKS, textChunks(this.#corpus));
+    this.#put(ENTITY_NAMES, fullEntities(this.#corpus));
+    this.#put(RELATION_PAIRS, fullRelations(this.#corpus));
+    this.#putChunkIds(ENTITY_CHUNKS, entityChunks(this.#corpus));
+    this.#putChunkIds(RELATION_CHUNKS, relationChunks(this.#corpus));
     for (const node of graphNodes(this.#corpus)) this.#putNode(node);
     for (const edge of graphEdges(this.#corpus)) this.#putEdge(edge);
-    for (const row of chunkRows(this.#corpus)) this.#putRow('vdb_chunks.json', row, row.fields, row.vector);
+    for (const row of chunkRows(this.#corpus)) this.#putRow(CHUNK_VECTORS, row, row.fields, row.vector);
     for (const row of entityRows(this.#corpus)) this.#putEntityRow(row);
     for (const row of relationRows(this.#corpus)) this.#putRelationRow(row);
   }
@@ -119,8 +138,8 @@ export class DocumentIngest {
     this.#putRow('vdb_entities.json', row, fields, mergedVector(row.vector, origin.source_id));
   }
 
-  /** Puts the row of a relation at the end. */
-  // LightRAG deletes the row of a merged relation and adds it again.
+  /** Puts the row of a relation. */
+  // Before 1.5, LightRAG deleted the row of a merged relation and added it again.
   #putRelationRow(row: Row): void {
     const { src_id: source = '', tgt_id: target = '' } = row.fields;
     const attributes = this.#memory.graph.edges.get(edgeKey([source, target]))?.attributes ?? {};
@@ -128,34 +147,55 @@ export class DocumentIngest {
     const { keywords = '', description = '' } = attributes;
     const content = `${keywords}\t${source}\n${target}\n${description}`;
     const fields = { ...row.fields, source_id: origin.source_id, content, file_path: origin.file_path };
-    this.#memory.vectors('vdb_relationships.json').rows.delete(row.id);
+    if (this.#corpus.version === '1.4.9.11') {
+      this.#memory.vectors('vdb_relationships.json').rows.delete(row.id);
+    }
     this.#putRow('vdb_relationships.json', row, fields, mergedVector(row.vector, origin.source_id));
   }
 
-  #putRow(name: VdbName, { id, createdAt }: Row, fields: Row['fields'], key: VectorKey): void {
+  #putRow(name: VdbName, written: Row, fields: Row['fields'], key: VectorKey): void {
+    const { id, createdAt, writeSequence } = written;
     const { matrix, vector } = embedding(key, this.#corpus.dimension);
+    const sequence = writeSequence === undefined ? {} : { __write_seq__: BigInt(writeSequence) };
     const field = this.#corpus.vectorField ? { vector } : {};
-    const row = { __id__: id, __created_at__: createdAt, ...fields, ...field };
+    const row = { __id__: id, __created_at__: createdAt, ...sequence, ...fields, ...field };
     this.#memory.vectors(name).rows.set(id, { fields: row, matrix });
   }
 }
 
 /** Adds the keywords and the answer of one query to the cache. */
-export function addQuery(memory: Memory, seed: number): void {
+export function addQuery(memory: Memory, edition: Edition): void {
   const cache = memory.store(CACHE);
-  const entries = queryEntries(seed, memory.store(STATUS).size, memory.asked + 1);
+  const entries = queryEntries(edition, memory.store(STATUS).size, memory.asked + 1);
   for (const [key, value] of entries) cache.set(key, value as Value);
 }
 
-/** Returns the number of the first unfinished document, else of a new one. */
-function nextNumber(memory: Memory): number {
-  let last = 0;
-  for (const { status, file_path } of memory.documents()) {
-    const [, digits = '0'] = /^notes-(\d+)\.md$/.exec(String(file_path)) ?? [];
-    if (status !== 'processed' && Number(digits) > 0) return Number(digits);
-    last = Math.max(last, Number(digits));
-  }
-  return last + 1;
+/** Returns the number of the first document that is to be processed, else of a new one. */
+function nextNumber(memory: Memory, edition: Edition, wantsFailed: boolean): number {
+  const numbers = memory.documents().map(({ file_path }) => numberOf(file_path));
+  return openNumber(memory, edition, wantsFailed) ?? Math.max(0, ...numbers) + 1;
+}
+
+/** Returns the number of the first unfinished document, or of the first failed one; undefined if there is none. */
+// A failed document waits until it is asked for.
+function openNumber(memory: Memory, edition: Edition, wantsFailed: boolean): number | undefined {
+  const open = memory.documents().find(({ id, status, file_path }) => {
+    if (status === 'processed' || (status === 'failed') !== wantsFailed) return false;
+    const number = numberOf(file_path);
+    // One that another version has named otherwise is left alone.
+    return number > 0 && documentOf(edition, number).id === id;
+  });
+  return open === undefined ? undefined : numberOf(open.file_path);
+}
+
+/** Returns the number of a document by the name of its source file; 0 for a file of others. */
+function numberOf(filePath: unknown): number {
+  return Number(/^notes-(\d+)\.md$/.exec(String(filePath))?.[1] ?? 0);
+}
+
+/** Reports whether an instance has a failed document to process again. */
+export function hasFailed(memory: Memory, edition: Edition): boolean {
+  return openNumber(memory, edition, true) !== undefined;
 }
 
 function hasVectorField(memory: Memory): boolean {

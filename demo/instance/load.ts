@@ -1,9 +1,11 @@
 import { readdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { ioError, LightkeeperError, systemCode } from '../../core/errors.ts';
+import { NEWEST, type Version } from '../version.ts';
+import { STATUS } from '../write-order.ts';
 import { type Graph, readGraph } from './graph.ts';
 import { GRAPH_NAME, Memory, type Store, type Value, VDB_NAMES, type VdbName } from './memory.ts';
-import { readVectors, type Vectors } from './vectors.ts';
+import { parseVectors, readVectors, type Vectors } from './vectors.ts';
 
 const DEFAULT_DIMENSION = 1024;
 
@@ -22,18 +24,33 @@ export async function isEmpty(dir: string): Promise<boolean> {
  *
  * Throws DAMAGED with the file's name if it cannot be parsed or its vectors are inconsistent.
  */
-export async function load(dir: string, dimension: number | undefined): Promise<Memory> {
+export async function load(
+  dir: string,
+  dimension: number | undefined,
+  version: Version = NEWEST,
+): Promise<Memory> {
   const stores = new Map<string, Store>();
   const vectors = new Map<VdbName, Vectors>();
   let graph: Graph | undefined;
   for (const name of (await readdir(dir)).sort()) {
     const path = join(dir, name);
     const vdb = VDB_NAMES.find((one) => one === name);
-    if (vdb !== undefined) vectors.set(vdb, await parsed(path, (text) => readVectors(objectOf(text))));
+    if (vdb !== undefined)
+      vectors.set(vdb, await parsed(path, (text) => readVectors(objectOf(text, parseVectors))));
     else if (/^kv_store_.*\.json$/.test(name)) stores.set(name, await parsed(path, readStore));
     else if (name === GRAPH_NAME) graph = await parsed(path, readGraph);
   }
+  if (version === '1.4.9.11') refuseNewer(dir, stores.get(STATUS));
   return new Memory(oneDimension(dir, vectors, dimension), stores, vectors, graph);
+}
+
+/** Throws DAMAGED if a newer version has written the documents' status. */
+// The older one fails at the first field that it does not know.
+function refuseNewer(dir: string, statuses: Store | undefined): void {
+  const newer = [...(statuses?.values() ?? [])].some((status) => 'content_hash' in status);
+  if (!newer) return;
+  const state = "DocProcessingStatus.__init__() got an unexpected keyword argument 'content_hash'";
+  throw damaged(join(dir, STATUS), state);
 }
 
 function oneDimension(
@@ -70,10 +87,10 @@ function readStore(text: string): Store {
   return new Map(entries as [string, Value][]);
 }
 
-function objectOf(text: string): object {
+function objectOf(text: string, parse: (text: string) => unknown = JSON.parse): object {
   let value: unknown;
   try {
-    value = JSON.parse(text);
+    value = parse(text);
   } catch (error) {
     throw new Error('it is cut or not JSON', { cause: error });
   }

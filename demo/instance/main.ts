@@ -10,16 +10,22 @@ import { isEmpty, load } from './load.ts';
 import { type InstanceOptions, parseOptions, USAGE } from './options.ts';
 import { Pipeline } from './pipeline.ts';
 
-/** Milliseconds that the last flush may take. */
+/** Milliseconds that a stop may take. */
 const STOPS_WITHIN_MS = 120_000;
 
 async function run(options: InstanceOptions): Promise<void> {
   const dir = join(options.dir, options.workspace);
-  const { style, seed, documents, dimension } = options;
+  const { version, style, seed, documents, dimension } = options;
   if (await isEmpty(dir)) {
-    await generate(dir, { style, seed, documents, ...(dimension === undefined ? {} : { dimension }) });
+    await generate(dir, {
+      version,
+      style,
+      seed,
+      documents,
+      ...(dimension === undefined ? {} : { dimension }),
+    });
   }
-  const memory = await load(dir, dimension);
+  const memory = await load(dir, dimension, version);
   const flush = new Flush(dir, memory, options);
   const pipeline = new Pipeline(memory, flush, options, report);
   const { port, refuse, close } = await serve({ memory, flush, pipeline, options });
@@ -27,7 +33,7 @@ async function run(options: InstanceOptions): Promise<void> {
   pipeline.start();
   printLine(JSON.stringify({ ready: true, port, pid: process.pid }));
   await stopped;
-  // LightRAG's server closes its port before its last flush, too.
+  // LightRAG's server closes its port before it saves what is left, too.
   refuse();
   try {
     await pipeline.stop();

@@ -1,7 +1,6 @@
 import { createHash, hash } from 'node:crypto';
-import type { FileName } from '../generate.ts';
-import { FILE_NAMES } from '../generate.ts';
 import { kvFile } from '../kv.ts';
+import { CACHE, FILE_NAMES, type FileName } from '../write-order.ts';
 import { emptyGraph, type Graph, graphText } from './graph.ts';
 import { type Vectors, vectorsText } from './vectors.ts';
 
@@ -12,7 +11,6 @@ export type Store = Map<string, Value>;
 export type KvName = Extract<FileName, `kv_${string}`>;
 export type VdbName = Extract<FileName, `vdb_${string}`>;
 export const GRAPH_NAME = 'graph_chunk_entity_relation.graphml';
-const CACHE = 'kv_store_llm_response_cache.json';
 
 export const KV_NAMES = FILE_NAMES.filter((name): name is KvName => name.startsWith('kv_'));
 export const VDB_NAMES = FILE_NAMES.filter((name): name is VdbName => name.startsWith('vdb_'));
@@ -67,6 +65,14 @@ export class Memory {
     if (name === GRAPH_NAME) return graphText(this.graph);
     const vectors = this.#vectors.get(name as VdbName);
     return vectors === undefined ? kvFile([...this.store(name as KvName)]) : vectorsText(vectors);
+  }
+
+  /** Removes all but the cache and the files of others. */
+  clear(): void {
+    for (const [name, store] of this.#stores) if (name !== CACHE) store.clear();
+    for (const { rows } of this.#vectors.values()) rows.clear();
+    this.graph.nodes.clear();
+    this.graph.edges.clear();
   }
 
   /** Returns the SHA-256 of all data as hex digits. Memories with equal digests give equal answers. */

@@ -2,6 +2,7 @@ import { parseArgs } from 'node:util';
 import { LightkeeperError } from '../../core/errors.ts';
 import { parseDuration } from '../../host/quantity.ts';
 import type { Style } from '../files.ts';
+import { NEWEST, styleOf, VERSIONS, type Version } from '../version.ts';
 
 /** Options of the stand-in instance; times are in milliseconds. */
 export interface InstanceOptions {
@@ -14,9 +15,9 @@ export interface InstanceOptions {
   readonly port: number;
   /** API key; empty for none. */
   readonly apiKey: string;
+  /** Version of LightRAG to imitate. */
+  readonly version: Version;
   readonly style: Style;
-  /** Version to imitate: `old` is LightRAG until January 2026, `new` since May 2026. */
-  readonly api: 'old' | 'new';
   /** Storage that `/health` reports. */
   readonly storage: 'file' | 'postgres';
   /** Interval of ingests; 0 for never. */
@@ -25,6 +26,8 @@ export interface InstanceOptions {
   readonly queryEveryMs: number;
   /** Pause between the files of a flush. */
   readonly pauseMs: number;
+  /** Time in which embeddings are computed, in the middle of a flush since 1.5. */
+  readonly embeddingMs: number;
   /** Pause between the pieces of a file. */
   readonly piecePauseMs: number;
   readonly seed: number;
@@ -35,8 +38,9 @@ export interface InstanceOptions {
 }
 
 export const USAGE = `node instance.js --dir DIR [--workspace NAME] [--host ADDRESS] [--port N] [--api-key KEY]
-  [--style inplace|rename] [--api old|new] [--storage file|postgres]
-  [--ingest-every DURATION] [--query-every DURATION] [--pause DURATION] [--piece-pause DURATION]
+  [--core-version ${VERSIONS.join('|')}] [--api old|new] [--style inplace|rename] [--storage file|postgres]
+  [--ingest-every DURATION] [--query-every DURATION]
+  [--pause DURATION] [--embedding DURATION] [--piece-pause DURATION]
   [--seed N] [--documents N] [--dimension N]`;
 
 const FLAGS = {
@@ -45,12 +49,14 @@ const FLAGS = {
   host: { type: 'string', default: '127.0.0.1' },
   port: { type: 'string', default: '0' },
   'api-key': { type: 'string', default: '' },
-  style: { type: 'string', default: 'rename' },
-  api: { type: 'string', default: 'new' },
+  'core-version': { type: 'string' },
+  api: { type: 'string' },
+  style: { type: 'string' },
   storage: { type: 'string', default: 'file' },
   'ingest-every': { type: 'string', default: '5s' },
   'query-every': { type: 'string', default: '2s' },
   pause: { type: 'string', default: '300ms' },
+  embedding: { type: 'string' },
   'piece-pause': { type: 'string', default: '0ms' },
   seed: { type: 'string', default: '1' },
   documents: { type: 'string', default: '10' },
@@ -75,24 +81,38 @@ export function parseOptions(args: readonly string[]): InstanceOptions | undefin
   if (!/^[\w-]*$/.test(values.workspace)) {
     throw wrong('--workspace', values.workspace, 'use letters, digits, "_" and "-"');
   }
+  const version = versionOf(values['core-version'], values.api);
   return {
     dir: values.dir,
     workspace: values.workspace,
     host: values.host,
     port: whole('--port', values.port, 0, PORT_MAX),
     apiKey: values['api-key'],
-    style: oneOf('--style', values.style, ['inplace', 'rename']) === 'inplace' ? 'in-place' : 'rename',
-    api: oneOf('--api', values.api, ['old', 'new']),
+    version,
+    style: values.style === undefined ? styleOf(version) : styleNamed(values.style),
     storage: oneOf('--storage', values.storage, ['file', 'postgres']),
     ingestEveryMs: wait('--ingest-every', values['ingest-every']),
     queryEveryMs: wait('--query-every', values['query-every']),
     pauseMs: wait('--pause', values.pause),
+    // By default it takes as long as a pause.
+    embeddingMs: wait('--embedding', values.embedding ?? values.pause),
     piecePauseMs: wait('--piece-pause', values['piece-pause']),
     seed: whole('--seed', values.seed, 0, SEED_MAX),
     documents: whole('--documents', values.documents, 0, DOCUMENTS_MAX),
     dimension:
       values.dimension === undefined ? undefined : whole('--dimension', values.dimension, 1, DIMENSION_MAX),
   };
+}
+
+/** Returns the version of `--core-version`, or of `--api`, its short form; the newest if neither is given. */
+function versionOf(core: string | undefined, api: string | undefined): Version {
+  const versions = { new: NEWEST, old: '1.4.9.11' } as const;
+  const short = api === undefined ? undefined : versions[oneOf('--api', api, ['old', 'new'])];
+  const version = core === undefined ? (short ?? NEWEST) : oneOf('--core-version', core, VERSIONS);
+  if (short !== undefined && short !== version) {
+    throw wrong('--api', String(api), `leave it out: --core-version is ${version}`);
+  }
+  return version;
 }
 
 function parsed(args: readonly string[]) {
@@ -109,6 +129,10 @@ function parsed(args: readonly string[]) {
 
 function wrong(flag: string, value: string, hint: string): LightkeeperError {
   return new LightkeeperError('INVALID_ARGUMENT', `Cannot use "${value}" as ${flag}`, { hint });
+}
+
+function styleNamed(value: string): Style {
+  return oneOf('--style', value, ['inplace', 'rename']) === 'inplace' ? 'in-place' : 'rename';
 }
 
 function oneOf<T extends string>(flag: string, value: string, allowed: readonly T[]): T {

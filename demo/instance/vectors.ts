@@ -19,6 +19,14 @@ const FLOAT_BYTES = 4;
 // A multiple of three, so that only the last group needs padding.
 const MATRIX_GROUP_ROWS = 12;
 
+const WRITE_SEQUENCE = '__write_seq__';
+const SEQUENCES = new RegExp(`"${WRITE_SEQUENCE}": (\\d+)`, 'g');
+
+/** Parses the text of a file. The numbers of writes become texts, as they exceed what a number can hold. */
+export function parseVectors(text: string): unknown {
+  return JSON.parse(text.replaceAll(SEQUENCES, `"${WRITE_SEQUENCE}": "$1"`));
+}
+
 /** Reads a parsed file. Throws an Error if the matrix has another length or an id occurs twice. */
 export function readVectors(parsed: object): Vectors {
   const { embedding_dim: dimension, data, matrix, ...rest } = parsed as Record<string, unknown>;
@@ -40,6 +48,8 @@ export function readVectors(parsed: object): Vectors {
     const id = fields.__id__;
     if (typeof id !== 'string') throw new Error(`row ${index} has no "__id__"`);
     if (rows.has(id)) throw new Error(`the row "${id}" occurs twice`);
+    const sequence = fields[WRITE_SEQUENCE];
+    if (typeof sequence === 'string') fields[WRITE_SEQUENCE] = BigInt(sequence);
     rows.set(id, { fields, matrix: bytes.subarray(index * rowBytes, (index + 1) * rowBytes) });
   }
   return { dimension: Number(dimension), rest, rows };
@@ -65,6 +75,7 @@ function* pieces(dimension: number, rest: object, rows: readonly VectorRow[]): G
 
 /** Returns JSON in one line with the separators of Python's json.dump. */
 function pythonJson(value: unknown): string {
+  if (typeof value === 'bigint') return String(value);
   if (Array.isArray(value)) return `[${value.map(pythonJson).join(', ')}]`;
   if (typeof value !== 'object' || value === null) return JSON.stringify(value);
   const fields = Object.entries(value).map(

@@ -14,6 +14,7 @@ import {
   ingest,
   rowCounts,
   totalBytes,
+  VERSIONS,
 } from '../../demo/generate.ts';
 import { check } from '../support/independent-check.ts';
 
@@ -72,12 +73,21 @@ describe('the independent check', () => {
 });
 
 describe('generate', () => {
-  for (const dimension of [1, 8, 33]) {
-    it(`makes a whole directory of ${dimension} dimensions`, async () => {
-      const { dir } = await made({ ...SMALL, dimension });
-      assert.deepEqual(await check(dir), WHOLE);
-    });
+  for (const version of VERSIONS) {
+    for (const dimension of [1, 8, 33]) {
+      it(`makes a whole directory of ${dimension} dimensions as ${version}`, async () => {
+        const { dir } = await made({ ...SMALL, dimension, version });
+        assert.deepEqual(await check(dir), WHOLE);
+      });
+    }
   }
+
+  it('makes nothing but the directory for a server without documents', async () => {
+    const { dir, state } = await made({ seed: 1, documents: 0 });
+    assert.deepEqual(await readdir(dir), []);
+    await ingest(dir, state, 1);
+    assert.deepEqual(await check(dir), WHOLE);
+  });
 
   it('makes a whole directory of many documents with shared entities', async () => {
     const { dir, state } = await made({ seed: 5, documents: 400, dimension: 4 });
@@ -92,10 +102,23 @@ describe('generate', () => {
     );
   });
 
-  it('names a document by the MD5 of its content and says how large its files are', async () => {
+  it('names documents and chunks as the version does and says how large its files are', async () => {
+    const old = await made({ ...SMALL, version: '1.4.9.11' });
+    for (const [id, { content }] of Object.entries(await kv(old.dir, 'kv_store_full_docs.json'))) {
+      assert.equal(id, `doc-${hash('md5', String(content))}`);
+    }
+    for (const [id, { content }] of Object.entries(await kv(old.dir, 'kv_store_text_chunks.json'))) {
+      assert.equal(id, `chunk-${hash('md5', String(content))}`);
+    }
     const { dir, state } = await made(SMALL);
-    for (const [id, value] of Object.entries(await kv(dir, 'kv_store_full_docs.json'))) {
-      assert.equal(id, `doc-${hash('md5', String(value.content))}`);
+    for (const [id, { content, content_hash, file_path }] of Object.entries(
+      await kv(dir, 'kv_store_full_docs.json'),
+    )) {
+      assert.equal(id, `doc-${hash('md5', String(file_path))}`);
+      assert.equal(content_hash, hash('md5', String(content)));
+    }
+    for (const [id, chunk] of Object.entries(await kv(dir, 'kv_store_text_chunks.json'))) {
+      assert.equal(id, `${chunk.full_doc_id}-chunk-00${chunk.chunk_order_index}`);
     }
     for (const [name, bytes] of Object.entries(state.files)) {
       assert.equal((await stat(join(dir, name))).size, bytes, name);
@@ -130,43 +153,73 @@ describe('generate', () => {
 });
 
 describe('ingest', () => {
-  for (const style of ['in-place', 'rename'] as const) {
-    it(`leaves (${style}) what generating all at once does`, async () => {
-      const { dir, state } = await made({ ...SMALL, documents: 20, style });
+  for (const version of VERSIONS) {
+    it(`leaves (${version}) what generating all at once does`, async () => {
+      const { dir, state } = await made({ ...SMALL, documents: 20, version });
       await ingest(dir, await ingest(dir, state, 1), 3);
       assert.deepEqual(await check(dir), WHOLE);
-      assert.deepEqual(await digests(dir), await digests((await made(SMALL)).dir));
+      assert.deepEqual(await digests(dir), await digests((await made({ ...SMALL, version })).dir));
     });
   }
 
-  it('appends rows; only those of merged relations move, to the end', async () => {
-    const { dir, state } = await made({ ...SMALL, documents: 200 });
-    const before = await Promise.all(VDB_FILES.map((name) => rowIds(dir, name)));
-    await ingest(dir, state, 20);
-    for (const [i, name] of VDB_FILES.entries()) {
-      const now = await rowIds(dir, name);
-      const old = before[i] ?? [];
-      const stayed =
-        name === 'vdb_relationships.json' ? old.filter((id) => now.indexOf(id) <= old.indexOf(id)) : old;
-      assert.deepEqual(now.slice(0, stayed.length), stayed, name);
-      assert.equal(stayed.length < old.length, name === 'vdb_relationships.json', name);
-    }
-  });
+  for (const version of VERSIONS) {
+    const moves = version === '1.4.9.11';
+    it(`appends rows (${version}); merged relations ${moves ? 'move to the end' : 'stay'}`, async () => {
+      const { dir, state } = await made({ ...SMALL, documents: 200, version });
+      const before = await Promise.all(VDB_FILES.map((name) => rowIds(dir, name)));
+      await ingest(dir, state, 20);
+      for (const [i, name] of VDB_FILES.entries()) {
+        const now = await rowIds(dir, name);
+        const old = before[i] ?? [];
+        const mayMove = moves && name === 'vdb_relationships.json';
+        const stayed = mayMove ? old.filter((id) => now.indexOf(id) <= old.indexOf(id)) : old;
+        assert.deepEqual(now.slice(0, stayed.length), stayed, name);
+        assert.equal(stayed.length < old.length, mayMove, name);
+      }
+    });
+  }
 
-  it('truncates in place, and says "processed" too early', async () => {
-    const { dir, state } = await made({ ...SMALL, style: 'in-place' });
+  it('truncates in place, and says "processed" too early (1.4.9.11)', async () => {
+    const { dir, state } = await made({ ...SMALL, version: '1.4.9.11' });
     const statuses: string[] = [];
+    const order: string[] = [];
     await ingest(dir, state, 1, {
       pace: async (name, written) => {
         assert.equal((await stat(join(dir, name))).size, written);
+        if (written === 0) order.push(name);
         if (name === 'kv_store_text_chunks.json') statuses.push(await lastStatus(dir));
       },
     });
     assert.deepEqual(new Set(statuses), new Set(['processed']));
+    assert.deepEqual(order, [
+      ...[
+        'kv_store_full_docs.json',
+        ...Array(3).fill('kv_store_doc_status.json'),
+        'kv_store_text_chunks.json',
+      ],
+      ...['kv_store_full_entities.json', 'kv_store_full_relations.json', 'kv_store_entity_chunks.json'],
+      ...['kv_store_relation_chunks.json', CACHE_FILE, ...VDB_FILES, 'graph_chunk_entity_relation.graphml'],
+    ]);
+  });
+
+  it('writes the graph before the vectors and "processed" last (1.5.7)', async () => {
+    const { dir, state } = await made(SMALL);
+    const order: string[] = [];
+    await ingest(dir, state, 1, {
+      pace: (name, written) => {
+        if (written === 0) order.push(name);
+      },
+    });
+    assert.deepEqual(order, [
+      ...['kv_store_full_docs.json', ...Array(6).fill('kv_store_doc_status.json')],
+      ...['kv_store_full_entities.json', 'kv_store_full_relations.json', 'kv_store_doc_status.json'],
+      ...['kv_store_text_chunks.json', 'kv_store_entity_chunks.json', 'kv_store_relation_chunks.json'],
+      ...[CACHE_FILE, 'graph_chunk_entity_relation.graphml', ...VDB_FILES, 'kv_store_doc_status.json'],
+    ]);
   });
 
   it('renames siblings, and says "processed" last', async () => {
-    const { dir, state } = await made({ ...SMALL, style: 'rename' });
+    const { dir, state } = await made(SMALL);
     await ingest(dir, state, 1, {
       pace: async (name) => {
         const siblings = (await readdir(dir)).filter((file) => file.includes('.tmp.'));
@@ -201,6 +254,7 @@ describe('deleteDocument', () => {
       );
     }
     now = await deleteDocument(dir, now, 1, { style: 'in-place' });
+    assert.deepEqual(await check(dir), WHOLE);
     now = await ingest(dir, now, 2);
     now = await deleteDocument(dir, now, 26);
     assert.deepEqual(await check(dir), WHOLE);

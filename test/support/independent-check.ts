@@ -47,10 +47,25 @@ interface Directory {
 const STAMPS = ['create_time', 'update_time', '_id'];
 const CACHE_KEYS = ['return', 'cache_type', 'chunk_id', 'original_prompt', 'queryparam', ...STAMPS];
 const CHUNK_KEYS = ['tokens', 'content', 'chunk_order_index', 'full_doc_id', 'file_path', 'llm_cache_list'];
-const STATUS_KEYS = [
-  ...['status', 'chunks_count', 'chunks_list', 'content_summary', 'content_length', 'created_at'],
-  ...['updated_at', 'file_path', 'track_id', 'metadata'],
+const SUMMARY_KEYS = [
+  'content_summary',
+  'content_length',
+  'created_at',
+  'updated_at',
+  'file_path',
+  'track_id',
 ];
+/** The keys of a document and of its status, in 1.4.9.11 and in 1.5.7. */
+const DOCUMENT_KEYS = [
+  ['content', 'file_path', ...STAMPS],
+  ['content', 'file_path', 'parse_format', 'content_hash', 'process_options', 'chunk_options', ...STAMPS],
+];
+const STATUS_KEYS = [
+  ['status', 'chunks_count', 'chunks_list', ...SUMMARY_KEYS, 'metadata'],
+  ['status', ...SUMMARY_KEYS, 'content_hash', 'metadata', 'chunks_count', 'chunks_list'],
+];
+/** The number of a write in a row of 1.5.7, which is larger than a JavaScript number can hold. */
+const SEQUENCE = /"__write_seq__": (\d+)/g;
 const VDB_KEYS = {
   entities: ['entity_name', 'content', 'source_id', 'file_path'],
   relationships: ['src_id', 'tgt_id', 'source_id', 'content', 'file_path'],
@@ -82,13 +97,23 @@ async function readDirectory(dir: string, vectorField: boolean): Promise<Directo
     ['chunk_ids', 'count', ...STAMPS.slice(1)],
   ];
   const vdb = (name: keyof typeof VDB_KEYS): Promise<Vdb> => {
-    const tail = vectorField ? ['vector'] : [];
-    return readVdb(join(dir, `vdb_${name}.json`), ['__id__', '__created_at__', ...VDB_KEYS[name], ...tail]);
+    const tail = [...VDB_KEYS[name], ...(vectorField ? ['vector'] : [])];
+    const heads = [
+      ['__id__', '__created_at__'],
+      ['__id__', '__created_at__', '__write_seq__'],
+    ];
+    // A row of an entity that was made anew without a deleted document begins with its content.
+    const rebuilt = ['content', ...tail.filter((key) => key !== 'content')];
+    const layouts = heads.flatMap((head) => [
+      [...head, ...tail],
+      [...head, ...rebuilt],
+    ]);
+    return readVdb(join(dir, `vdb_${name}.json`), layouts);
   };
   return {
-    docs: await kv('full_docs', ['content', 'file_path', ...STAMPS]),
+    docs: await kv('full_docs', ...DOCUMENT_KEYS),
     chunks: await kv('text_chunks', [...CHUNK_KEYS, ...STAMPS]),
-    status: await kv('doc_status', STATUS_KEYS),
+    status: await kv('doc_status', ...STATUS_KEYS),
     cache: await kv('llm_response_cache', CACHE_KEYS),
     fullEntities: await kv('full_entities', ['entity_names', 'count', ...STAMPS]),
     fullRelations: await kv('full_relations', ['relation_pairs', 'count', ...STAMPS]),
@@ -112,13 +137,14 @@ async function readKv(path: string, layouts: readonly string[][]): Promise<Store
   return new Map(Object.entries(parsed));
 }
 
-async function readVdb(path: string, keys: readonly string[]): Promise<Vdb> {
-  const text = await readFile(path, 'utf8');
+async function readVdb(path: string, layouts: readonly string[][]): Promise<Vdb> {
+  const text = (await readFile(path, 'utf8')).replaceAll(SEQUENCE, '"__write_seq__": "$1"');
+  const known = layouts.map((keys) => keys.join());
   const parsed = JSON.parse(text) as { embedding_dim: number; data: Value[]; matrix: string };
   if (pythonJson(parsed) !== text) throw new Error(`${path} is not laid out as by json.dump`);
   if (Object.keys(parsed).join() !== 'embedding_dim,data,matrix') throw new Error(`${path}: other keys`);
   for (const row of parsed.data) {
-    if (Object.keys(row).join() !== keys.join()) throw new Error(`${path}: other keys in ${row.__id__}`);
+    if (!known.includes(Object.keys(row).join())) throw new Error(`${path}: other keys in ${row.__id__}`);
   }
   return {
     dimension: parsed.embedding_dim,
@@ -271,7 +297,12 @@ function checkChunks({ docs, chunks, status, vdbChunks }: Directory, errors: str
       if (row[field] !== chunk?.[field]) errors.push(`${field}: ${row.__id__}`);
   }
   for (const [id, chunk] of chunks) {
-    if (id !== `chunk-${hash('md5', text(chunk, 'content'))}`) errors.push(`chunk id: ${id}`);
+    const place = String(chunk.chunk_order_index).padStart(3, '0');
+    const ids = [
+      `chunk-${hash('md5', text(chunk, 'content'))}`,
+      `${text(chunk, 'full_doc_id')}-chunk-${place}`,
+    ];
+    if (!ids.includes(id)) errors.push(`chunk id: ${id}`);
     if (!docs.has(text(chunk, 'full_doc_id'))) errors.push(`full_doc_id: ${id}`);
   }
   for (const [id, value] of status) {

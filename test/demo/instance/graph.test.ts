@@ -3,7 +3,7 @@ import { describe, it } from 'node:test';
 import { corpusOf } from '../../../demo/corpus.ts';
 import { graphmlFile } from '../../../demo/graphml.ts';
 import { edgeKey, graphText, readGraph } from '../../../demo/instance/graph.ts';
-import { readVectors, vectorsText } from '../../../demo/instance/vectors.ts';
+import { parseVectors, readVectors, vectorsText } from '../../../demo/instance/vectors.ts';
 import { entityRows, vdbFile } from '../../../demo/vdb.ts';
 
 const CORPUS = corpusOf({ seed: 3, dimension: 5, vectorField: true, ingested: 9, deleted: [], queries: [] });
@@ -57,7 +57,7 @@ describe('the graph of an instance', () => {
 
 describe('the vectors of an instance', () => {
   it('are written as they were read', () => {
-    assert.equal([...vectorsText(readVectors(JSON.parse(VECTORS)))].join(''), VECTORS);
+    assert.equal([...vectorsText(readVectors(parseVectors(VECTORS) as object))].join(''), VECTORS);
   });
 
   it('preserve what newer versions add', () => {
