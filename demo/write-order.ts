@@ -54,8 +54,9 @@ export type Step =
   | { readonly kind: 'status'; readonly stage: Stage }
   | { readonly kind: 'embed' };
 
-/** Steps of a deletion, after each of its removals from memory. */
+/** Steps of a deletion after a removal from memory. */
 export interface RemovalSteps {
+  /** What is removed; undefined for nothing. If nothing is `shared`, its steps are left out. */
   readonly removal: Removal | undefined;
   readonly steps: readonly Step[];
 }
@@ -93,19 +94,20 @@ const MERGED: Readonly<Record<Version, readonly Step[]>> = {
 const DELETION: Readonly<Record<Version, readonly RemovalSteps[]>> = {
   '1.5.7': [
     { removal: undefined, steps: stages('collected', 'prepared') },
-    { removal: 'own', steps: files(ENTITY_CHUNKS, RELATION_CHUNKS, GRAPH, ...VECTORS) },
+    // Nothing is to be embedded, so that the vectors come first.
+    { removal: 'own', steps: files(ENTITY_CHUNKS, RELATION_CHUNKS, ...VECTORS, GRAPH) },
     {
       removal: 'shared',
       steps: [
-        ...files(ENTITY_CHUNKS, RELATION_CHUNKS, GRAPH),
+        ...files(ENTITY_CHUNKS, RELATION_CHUNKS, CHUNK_VECTORS, GRAPH),
         EMBED,
-        ...files(...VECTORS),
-        ...stages('derived_committed'),
+        ...files('vdb_entities.json', 'vdb_relationships.json'),
       ],
     },
-    { removal: 'chunks', steps: [...files(CHUNKS, CHUNK_VECTORS), ...stages('anchors_pending')] },
+    { removal: undefined, steps: stages('derived_committed') },
+    { removal: 'chunks', steps: [...files(CHUNK_VECTORS, CHUNKS), ...stages('anchors_pending')] },
     { removal: 'names', steps: [...files(ENTITY_NAMES, RELATION_PAIRS), ...stages('completed')] },
-    { removal: 'document', steps: files(DOCS, STATUS, GRAPH, ...VECTORS) },
+    { removal: 'document', steps: files(DOCS, STATUS, ...VECTORS, GRAPH) },
   ],
   '1.4.9.11': [
     { removal: 'chunks', steps: files(CHUNKS) },

@@ -107,19 +107,22 @@ export class DocumentRemoval {
   /** Removes the document's chunks from the sources of what others mention too. */
   #removeMentions(): readonly FileName[] {
     const { nodes, edges } = this.#memory.graph;
+    const changed = new Set<FileName>();
     for (const [name, node] of nodes) {
       const source_id = this.#without(node.attributes.source_id);
       if (source_id === undefined) continue;
       nodes.set(name, { ...node, attributes: { ...node.attributes, source_id } });
       this.#setSources('vdb_entities.json', entityRow(name), source_id);
+      changed.add(ENTITY_CHUNKS).add('vdb_entities.json');
     }
     for (const [key, edge] of edges) {
       const source_id = this.#without(edge.attributes.source_id);
       if (source_id === undefined) continue;
       edges.set(key, { ...edge, attributes: { ...edge.attributes, source_id } });
       for (const row of relationRows(edge.ends)) this.#setSources('vdb_relationships.json', row, source_id);
+      changed.add(RELATION_CHUNKS).add('vdb_relationships.json');
     }
-    return [];
+    return [...changed];
   }
 
   /** Returns the sources without the document's chunks; undefined if all remain. */

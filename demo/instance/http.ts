@@ -26,7 +26,11 @@ type Route = (served: Served, query: URLSearchParams, isAuthenticated: boolean) 
 
 const REQUEST_TIMEOUT_MS = 10_000;
 const OPEN_PATH = '/health';
-const API_VERSIONS: Readonly<Record<Version, string>> = { '1.5.7': '0344', '1.4.9.11': '0266' };
+/** Versions as the server names them. */
+const NAMED: Readonly<Record<Version, { core_version: string; api_version: string }>> = {
+  '1.5.7': { core_version: '1.5.7', api_version: '0344' },
+  '1.4.9.11': { core_version: 'v1.4.9.11', api_version: '0268' },
+};
 const STORAGES = {
   file: ['JsonKVStorage', 'JsonDocStatusStorage', 'NetworkXStorage', 'NanoVectorDBStorage'],
   postgres: ['PGKVStorage', 'PGDocStatusStorage', 'PGGraphStorage', 'PGVectorStorage'],
@@ -154,8 +158,10 @@ function health({ options, memory, pipeline }: Served, isAuthenticated: boolean)
   const live = {
     status: 'healthy',
     auth_mode: apiKey === '' ? 'disabled' : 'enabled',
-    core_version: version,
-    api_version: API_VERSIONS[version],
+    ...NAMED[version],
+    webui_available: true,
+    webui_title: null,
+    webui_description: null,
     pipeline_busy: pipeline.status.busy,
   };
   const where = {
@@ -197,21 +203,25 @@ function configuration({ storage, workspace }: InstanceOptions, memory: Memory) 
 function pipelineStatus({ flush, pipeline, options }: Served) {
   const { busy, isDestructive, waiting, jobName, startedAt, messages } = pipeline.status;
   const count = busy ? 1 : 0;
-  const status = {
-    busy,
-    job_name: jobName,
-    job_start: startedAt,
-    docs: count,
-    batchs: count,
-    cur_batch: count,
-    latest_message: messages.at(-1) ?? '',
-    history_messages: messages,
-    update_status: updateFlags(flush, options),
-  };
+  const counts = { docs: count, batchs: count, cur_batch: count };
+  const job = { busy, job_name: jobName, job_start: startedAt, ...counts };
+  const messageFields = { latest_message: messages.at(-1) ?? '', history_messages: messages };
+  const update_status = updateFlags(flush, options);
+  // The first job adds the fields of a cancellation.
+  const cancellation = startedAt === null ? {} : { cancellation_requested: false };
   if (options.version === '1.4.9.11') {
-    return { autoscanned: true, ...status, request_pending: waiting > 0 };
+    return {
+      autoscanned: false,
+      ...job,
+      request_pending: waiting > 0,
+      ...messageFields,
+      update_status,
+      ...cancellation,
+    };
   }
   const fence = { recovery_required: false, recovery_kind: null, recovery_message: null };
   const slots = { destructive_busy: isDestructive, scanning: false, scanning_exclusive: false };
-  return { ...status, ...fence, ...slots, pending_enqueues: waiting };
+  const reason = startedAt === null ? {} : { cancellation_reason: null, cancellation_detail: null };
+  const waits = { pending_enqueues: waiting, ...cancellation, ...reason };
+  return { ...job, ...messageFields, update_status, ...fence, ...slots, ...waits };
 }

@@ -1,7 +1,14 @@
 import { extractions, queryEntries } from '../cache.ts';
 import { type Corpus, corpusOf } from '../corpus.ts';
 import type { Stage } from '../doc-status.ts';
-import { DOCUMENT_LIMIT, documentOf, type Edition, joinedSources, SEPARATOR } from '../document.ts';
+import {
+  DOCUMENT_LIMIT,
+  documentOf,
+  type Edition,
+  filePathOf,
+  joinedSources,
+  SEPARATOR,
+} from '../document.ts';
 import { type GraphEdge, type GraphNode, graphEdges, graphNodes } from '../graphml.ts';
 import {
   docStatus,
@@ -39,6 +46,8 @@ export class DocumentIngest {
   readonly number: number;
   /** Id of the document. */
   readonly id: string;
+  /** Name of its source file. */
+  readonly filePath: string;
   readonly #memory: Memory;
   /** A corpus in which only this document remains. */
   readonly #corpus: Corpus;
@@ -53,6 +62,7 @@ export class DocumentIngest {
     const { dimension } = memory;
     const contents = { seed, version, dimension, vectorField: hasVectorField(memory), deleted, queries: [] };
     this.id = documentOf(edition, this.number).id;
+    this.filePath = filePathOf(this.number);
     this.#corpus = corpusOf({ ...contents, ingested: this.number });
   }
 

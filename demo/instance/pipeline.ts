@@ -10,9 +10,13 @@ import {
   DOCS,
   deletionSteps,
   EMPTIED_BY_CLEAR,
-  FILE_NAMES,
+  ENTITY_CHUNKS,
+  ENTITY_NAMES,
   type FileName,
+  GRAPH,
   ingestSteps,
+  RELATION_CHUNKS,
+  RELATION_PAIRS,
   REMOVED_BY_CLEAR,
   STATUS,
   type Step,
@@ -25,12 +29,23 @@ import { KV_NAMES, type Memory } from './memory.ts';
 import type { InstanceOptions } from './options.ts';
 
 const HISTORY_MAX = 1000;
-/** Kinds of jobs as their names in the status begin. */
-const JOBS = {
-  ingest: 'indexing files',
-  delete: 'Deleting 1 Documents',
-  clear: 'Clearing Documents',
-} as const;
+/** Files of the update flags in the order of the response. */
+const FLAGGED: readonly FileName[] = [
+  DOCS,
+  CHUNKS,
+  ENTITY_NAMES,
+  RELATION_PAIRS,
+  ENTITY_CHUNKS,
+  RELATION_CHUNKS,
+  'vdb_entities.json',
+  'vdb_relationships.json',
+  CHUNK_VECTORS,
+  GRAPH,
+  CACHE,
+  STATUS,
+];
+/** Names of jobs in the status; an ingest is named after its document. */
+const JOBS = { ingest: '-', delete: 'Deleting 1 Documents', clear: 'Clearing Documents' } as const;
 type Job = keyof typeof JOBS;
 
 /** The response of `/documents/pipeline_status`, without the update flags. */
@@ -219,6 +234,7 @@ export class Pipeline {
 
   async #ingest(document: DocumentIngest, fails: boolean): Promise<string> {
     const { prepared, merged } = ingestSteps(this.#options.version);
+    this.#jobName = `${document.filePath}[1 files]`;
     this.#say(`Processing document ${document.number}`);
     if (document.enqueue()) this.#flush.changed(DOCS);
     await this.#run(prepared, document);
@@ -240,7 +256,9 @@ export class Pipeline {
 
   async #delete(removal: DocumentRemoval): Promise<void> {
     for (const part of deletionSteps(this.#options.version)) {
-      if (part.removal !== undefined) this.#flush.changed(...removal.remove(part.removal));
+      const changed = part.removal === undefined ? [] : removal.remove(part.removal);
+      this.#flush.changed(...changed);
+      if (part.removal === 'shared' && changed.length === 0) continue;
       await this.#run(part.steps, { setStatus: (stage) => removal.record(stage as RemovalStage) });
     }
   }
@@ -295,7 +313,7 @@ export function updateFlags(
 ): Record<string, boolean[]> {
   const prefix = version !== '1.4.9.11' && workspace !== '' ? `${workspace}:` : '';
   const flags: Record<string, boolean[]> = {};
-  for (const name of FILE_NAMES) {
+  for (const name of FLAGGED) {
     const isKv = KV_NAMES.some((kv) => kv === name);
     flags[prefix + namespaceOf(name)] = [isKv && flush.isBehind(name)];
   }

@@ -129,7 +129,7 @@ describe('the stand-in instance', () => {
     assert.equal((await readdir(join(dir, 'one'))).length, 12);
     const before = (await old.ask('GET /documents/pipeline_status')).body;
     const { core_version } = (await old.ask('GET /health')).body;
-    assert.equal(core_version, '1.4.9.11');
+    assert.equal(core_version, 'v1.4.9.11');
     assert.ok(!('pending_enqueues' in before));
     assert.equal(before.request_pending, false);
     await old.stop();
