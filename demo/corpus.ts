@@ -97,11 +97,16 @@ export function rowCounts(contents: Contents): RowCounts {
   return { chunks, entities: chunks + alive(shared), relationships: chunks + alive(pairs) };
 }
 
+/** Yields the numbers of the existing documents, oldest first. */
+export function* documentNumbers(corpus: Corpus): Generator<number> {
+  for (let number = 1; number <= corpus.ingested; number += 1) {
+    if (!corpus.isDeleted.has(number)) yield number;
+  }
+}
+
 /** Yields the existing documents, oldest first. */
 export function* documents(corpus: Corpus): Generator<Document> {
-  for (let number = 1; number <= corpus.ingested; number += 1) {
-    if (!corpus.isDeleted.has(number)) yield documentOf(corpus, number);
-  }
+  for (const number of documentNumbers(corpus)) yield documentOf(corpus, number);
 }
 
 /** Yields all entities in the order of their first mention; a merged one keeps its place. */

@@ -7,6 +7,7 @@ import { type Pace, type Style, sizeOf, writePieces } from './files.ts';
 import { graphmlFile } from './graphml.ts';
 import {
   docStatus,
+  type Entry,
   entityChunks,
   fullDocs,
   fullEntities,
@@ -80,9 +81,16 @@ const DEFAULT_DOCUMENTS = 10;
 const DEFAULT_DIMENSION = 1024;
 const SAMPLE_DOCUMENTS = 64;
 
-const LAYOUTS: Readonly<Record<FileName, (corpus: Corpus, stageOf: StageOf) => Generator<string>>> = {
+/** The stages of the documents, and the status records of the processed ones that are known. */
+interface Statuses {
+  readonly stageOf: StageOf;
+  readonly processed?: Map<number, Entry>;
+}
+
+const LAYOUTS: Readonly<Record<FileName, (corpus: Corpus, statuses: Statuses) => Generator<string>>> = {
   'kv_store_full_docs.json': (corpus) => kvFile(fullDocs(corpus)),
-  'kv_store_doc_status.json': (corpus, stageOf) => kvFile(docStatus(corpus, stageOf)),
+  'kv_store_doc_status.json': (corpus, { stageOf, processed }) =>
+    kvFile(docStatus(corpus, stageOf, processed)),
   'kv_store_text_chunks.json': (corpus) => kvFile(textChunks(corpus)),
   'kv_store_llm_response_cache.json': (corpus) => kvFile(cacheEntries(corpus)),
   'kv_store_full_entities.json': (corpus) => kvFile(fullEntities(corpus)),
@@ -191,10 +199,11 @@ async function write(
   const corpus = corpusOf(state);
   const unchanged = before === state ? corpus : corpusOf(before);
   const files: Record<string, number> = { ...state.files };
+  const processed = new Map<number, Entry>();
   for (const { name, stage = 'processed', isUnchanged = false } of rewrites) {
     const isChanged = (number: number): boolean => number > before.ingested || corpus.isDeleted.has(number);
     const stageOf = (number: number): Stage => (isChanged(number) ? stage : 'processed');
-    const pieces = LAYOUTS[name](isUnchanged ? unchanged : corpus, stageOf);
+    const pieces = LAYOUTS[name](isUnchanged ? unchanged : corpus, { stageOf, processed });
     files[name] = await writePieces(dir, name, pieces, { style, pace });
   }
   return { ...state, files };
@@ -223,5 +232,5 @@ function documentCount(empty: Generated, { documents, bytes }: GenerateOptions):
 function directorySize(contents: Contents): number {
   const corpus = corpusOf(contents);
   const layouts = Object.values(LAYOUTS);
-  return layouts.reduce((sum, layout) => sum + sizeOf(layout(corpus, () => 'processed')), 0);
+  return layouts.reduce((sum, layout) => sum + sizeOf(layout(corpus, { stageOf: () => 'processed' })), 0);
 }

@@ -1,11 +1,11 @@
 import { hash } from 'node:crypto';
 import { extractions } from './cache.ts';
-import { type Corpus, documents, entities, pairEnds, relations } from './corpus.ts';
+import { type Corpus, documentNumbers, documents, entities, pairEnds, relations } from './corpus.ts';
 import { CHUNK_OPTIONS, PROCESSING_S, type Stage, statusRecord } from './doc-status.ts';
-import { type Origin, SEPARATOR } from './document.ts';
+import { documentOf, type Origin, SEPARATOR } from './document.ts';
 import { sharedName } from './prose.ts';
 
-type Entry = readonly [key: string, value: object];
+export type Entry = readonly [key: string, value: object];
 
 /** Returns the stage of document `number`. */
 export type StageOf = (number: number) => Stage;
@@ -51,10 +51,24 @@ export function* textChunks(corpus: Corpus): Generator<Entry> {
 }
 
 /** Yields the status of each document, at the stage that `stageOf` returns for its number. */
-export function* docStatus(corpus: Corpus, stageOf: StageOf): Generator<Entry> {
-  for (const document of documents(corpus)) {
-    yield [document.id, statusRecord(document, corpus.version, stageOf(document.number))];
+// The records of processed documents are kept in `processed`, if a change writes the file several times.
+export function* docStatus(
+  corpus: Corpus,
+  stageOf: StageOf,
+  processed?: Map<number, Entry>,
+): Generator<Entry> {
+  for (const number of documentNumbers(corpus)) {
+    const stage = stageOf(number);
+    const known = stage === 'processed' ? processed?.get(number) : undefined;
+    const entry = known ?? statusEntry(corpus, number, stage);
+    if (stage === 'processed') processed?.set(number, entry);
+    yield entry;
   }
+}
+
+function statusEntry(corpus: Corpus, number: number, stage: Stage): Entry {
+  const document = documentOf(corpus, number);
+  return [document.id, statusRecord(document, corpus.version, stage)];
 }
 
 export function* fullEntities(corpus: Corpus): Generator<Entry> {
