@@ -337,7 +337,9 @@ suite('diff', () => {
 
   it('reports recomputed vectors in every layout of the rows', async () => {
     const place = new Place();
-    const state = await generate(place.dir, { seed: 9, documents: 60, dimension: 768 });
+    // Rows of 1.5 hold a number that JSON.parse would round when they are edited.
+    const old = { version: '1.4.9.11', seed: 9, documents: 60, dimension: 768 } as const;
+    const state = await generate(place.dir, old);
     const { states, keep } = keeping(place);
     const entities = VECTORS.entityVectors;
     await keep();

@@ -83,7 +83,7 @@ class Truth {
 function documentsIn(dir: string, name: string, ordered: ReadonlyMap<string, number>): Set<number> {
   const path = join(dir, name);
   const text = existsSync(path) ? readFileSync(path, 'latin1') : '';
-  const chunks = new Set(text.match(/chunk-[0-9a-f]{32}/g));
+  const chunks = new Set(text.match(/(?:doc-[0-9a-f]{32}-)?chunk-(?:[0-9a-f]{32}|\d{3})/g));
   return new Set([...chunks].map((chunk) => ordered.get(chunk) ?? Number.NaN));
 }
 

@@ -267,7 +267,8 @@ const LEFTOVERS: readonly [what: string, files: () => Files, wanted: string[]][]
   ],
   [
     'edges and nodes with any source',
-    () => changed(GRAPH, (bytes) => bytes.toString().replaceAll(/>chunk-[0-9a-f]+/g, '>manual_creation')),
+    () =>
+      changed(GRAPH, (bytes) => bytes.toString().replaceAll(/>doc-[0-9a-f]+-chunk-\d+/g, '>manual_creation')),
     [],
   ],
   ['an entity removed by hand', () => withoutEntity(), []],
@@ -460,7 +461,7 @@ describe('the check of a LightRAG directory', () => {
     assert.deepEqual([found?.count, found?.keys], [5, gone.sort()]);
     assert.match(
       found?.message ?? '',
-      /^vectors belong to chunks that do not exist \(5\): "chunk-\w+", "chunk-\w+", "chunk-\w+", …$/,
+      /^vectors belong to chunks that do not exist \(5\): (?:"doc-\w+-chunk-\d+", ){3}…$/,
     );
   });
 
