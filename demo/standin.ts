@@ -27,7 +27,7 @@ export class StandIn {
 
   /** Starts an instance on a directory, which it creates if necessary, and waits until it serves. */
   static async start(dir: string): Promise<StandIn> {
-    const flags = ['--ingest-every', '0', '--query-every', '0', '--pause', '250ms', '--seed', '7'];
+    const flags = ['--ingest-every', '0', '--query-every', '0', '--pause', '150ms', '--seed', '7'];
     const words = [builtFile('instance.js'), '--dir', dir, '--documents', String(DOCUMENTS), ...flags];
     const child = spawn(process.execPath, words, { stdio: ['ignore', 'pipe', 'inherit'] });
     const lines = createInterface({ input: child.stdout });
@@ -59,7 +59,7 @@ export class StandIn {
     return `it serves ${count} documents as LightRAG ${core_version}, API ${api_version}`;
   }
 
-  /** Ingests one more document: about twelve files are rewritten one after another. */
+  /** Ingests one more document: its files are rewritten one after another. */
   async ingest(): Promise<void> {
     await this.#ask('POST', '/documents');
   }

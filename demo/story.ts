@@ -6,11 +6,11 @@ import { readSettings, runAgent, withStore } from '../agent/main.ts';
 import { collectExport } from '../cli/await-result.ts';
 import { LightkeeperError } from '../core/errors.ts';
 import type { Snapshot } from '../gen/lightkeeper/v1/agent_pb.ts';
-import { CutMethod_Value, Grade_Value } from '../gen/lightkeeper/v1/types_pb.ts';
+import { CutMethod_Value, Grade_Value, Severity_Value } from '../gen/lightkeeper/v1/types_pb.ts';
 import { durationText, sizeText } from '../host/quantity.ts';
 import { StandIn } from './standin.ts';
 
-const STEPS = 4;
+const DOCUMENTS = 2;
 /** Settle timeout and quiet window of a hasty snapshot, in milliseconds. */
 // Both are shorter than a flush, and the window than the pause between two files of it.
 const HURRY_MS = 200;
@@ -157,9 +157,9 @@ async function protectInstance(dir: string, store: string, instance: StandIn): P
     await write(instance, log);
     await printDiff(store, log);
     say();
-    await captureTornCut(dir, store, instance, log);
+    const lost = await deleteAndCapture(dir, store, instance, log);
     say();
-    await exportLostDocument(store, instance, log);
+    await exportLostDocument(store, lost);
     say();
     say('5. The machine is lost');
     for (const line of await sha256Tree(dir)) say(`   ${line}`);
@@ -180,17 +180,16 @@ function pointText(snapshot: Snapshot | undefined): string {
   );
 }
 
+/** Lets the instance write. */
+// A change of the cache alone is not urgent: it comes with the next document.
 async function write(instance: StandIn, log: SnapshotLog): Promise<void> {
-  for (let step = 1; step <= STEPS; step++) {
-    const query = step % 2 === 1;
-    const seen = log.all.length;
-    await (query ? instance.query() : instance.ingest());
+  for (let step = 1; step <= DOCUMENTS; step++) {
+    await instance.query();
+    await instance.ingest();
     const wroteMs = performance.now();
-    await log.atLeast(seen + 1);
+    await log.until(log.all.length, (snapshot) => snapshot.grade === Grade_Value.VALID);
     const lag = durationText(performance.now() - wroteMs);
-    say(
-      `   ${query ? 'one query    ' : 'one document '} → ${pointText(log.all.at(-1))}  (${lag} after the write)`,
-    );
+    say(`   a query and a document → ${pointText(log.all.at(-1))}  (${lag} after the write)`);
   }
 }
 
@@ -223,17 +222,25 @@ async function snapshotNow(store: string, dir: string): Promise<Snapshot> {
   });
 }
 
-/** Takes a snapshot within a flush, and shows that it cannot be restored by mistake. */
-async function captureTornCut(
+/** A deleted document, and the point before its deletion. */
+interface Lost {
+  readonly documentId: string;
+  readonly snapshotId: string;
+}
+
+/** Deletes a document, takes a snapshot within the flush, and shows that it cannot be restored by mistake. */
+async function deleteAndCapture(
   dir: string,
   store: string,
   instance: StandIn,
   log: SnapshotLog,
-): Promise<void> {
-  say('3. A snapshot is forced between two files of a flush');
+): Promise<Lost> {
+  say('3. A document is deleted by mistake, and a snapshot is forced between two files of the flush');
+  const snapshotId = log.all.findLast(({ usable }) => usable)?.snapshotId ?? '';
+  const documentId = await instance.newest();
   const seen = log.all.length;
   let flushing = true;
-  const flush = instance.ingest().finally(() => {
+  const flush = instance.deleteDocument(documentId).finally(() => {
     flushing = false;
   });
   let torn: Snapshot | undefined;
@@ -247,13 +254,15 @@ async function captureTornCut(
       'INTERNAL',
       'Cannot run the demo: no snapshot within the flush was recognised as torn',
     );
-  const [why] = torn.findings;
+  const why = torn.findings.find(({ severity }) => severity === Severity_Value.ERROR);
   say(`   ${torn.snapshotId.slice(0, 12)}: every file is whole, but the graph is TORN`);
   say(`   ${why?.object}: ${why?.message.split(': ')[0]}`);
   say(`   a restore of it is refused: ${await refusal(store, torn, `${dir}-torn`)}`);
   await flush;
-  await log.until(seen, (snapshot) => snapshot.usable && !snapshot.unchanged);
+  await log.until(seen, (snapshot) => snapshot.usable && snapshot.summary.includes('−1 document'));
   say(`   after the flush → ${pointText(log.all.at(-1))}`);
+  say(`   it records: ${log.all.at(-1)?.summary}`);
+  return { documentId, snapshotId };
 }
 
 async function refusal(store: string, torn: Snapshot, to: string): Promise<string> {
@@ -267,16 +276,9 @@ async function refusal(store: string, torn: Snapshot, to: string): Promise<strin
   throw new LightkeeperError('INTERNAL', 'Cannot run the demo: a torn point was restored');
 }
 
-/** Deletes a document and exports it from the point before. */
-async function exportLostDocument(store: string, instance: StandIn, log: SnapshotLog): Promise<void> {
-  say('4. A document is deleted by mistake');
-  const before = log.all.findLast(({ usable }) => usable);
-  const documentId = await instance.newest();
-  const seen = log.all.length;
-  await instance.deleteDocument(documentId);
-  await log.until(seen, (snapshot) => snapshot.usable && snapshot.summary.includes('document'));
-  say(`   the next point records: ${log.all.at(-1)?.summary}`);
-  const snapshotId = before?.snapshotId ?? '';
+/** Exports a deleted document from the point before. */
+async function exportLostDocument(store: string, { documentId, snapshotId }: Lost): Promise<void> {
+  say('4. The deleted document is taken from the point before');
   const { exported, chunks } = await withStore(store, { reading: true }, (client) =>
     collectExport(client.exportDocument({ snapshotId, documentId })),
   );
