@@ -8,15 +8,12 @@ import { join } from 'node:path';
 const LARGE_BYTES = 60_000_000;
 const BLOCK_BYTES = 1_000_000;
 const SMALL_BYTES = 20_000;
-/** In the order in which they are written; the pause comes after the first large one. */
-const NAMES = [
-  'kv_store_full_docs.json',
-  'kv_store_text_chunks.json',
-  'vdb_entities.json',
-  'vdb_relationships.json',
-  'graph_chunk_entity_relation.graphml',
-] as const;
-const LARGE: ReadonlySet<string> = new Set(['vdb_entities.json', 'vdb_relationships.json']);
+const KV = ['kv_store_full_docs.json', 'kv_store_text_chunks.json'] as const;
+const VECTORS = ['vdb_entities.json', 'vdb_relationships.json'] as const;
+const GRAPH = 'graph_chunk_entity_relation.graphml';
+/** In the order in which they are written, in place the graph last; the pause comes after the first large one. */
+const NAMES = { inplace: [...KV, ...VECTORS, GRAPH], rename: [...KV, GRAPH, ...VECTORS] } as const;
+const LARGE: ReadonlySet<string> = new Set(VECTORS);
 
 const sleeper = new Int32Array(new SharedArrayBuffer(4));
 
@@ -49,7 +46,7 @@ export function generationOf(name: string, bytes: Buffer): number | 'cut' {
 }
 
 /** The files of one directory. */
-export const FLUSHED: readonly string[] = NAMES;
+export const FLUSHED: readonly string[] = NAMES.rename;
 
 function writeFile(path: string, name: string, generation: number): void {
   const fd = openSync(path, 'w');
@@ -60,8 +57,8 @@ function writeFile(path: string, name: string, generation: number): void {
   closeSync(fd);
 }
 
-function flush(style: string, dir: string, pauseMs: number, generation: number): void {
-  for (const name of NAMES) {
+function flush(style: keyof typeof NAMES, dir: string, pauseMs: number, generation: number): void {
+  for (const name of NAMES[style]) {
     const path = join(dir, name);
     if (style === 'inplace') writeFile(path, name, generation);
     else {
