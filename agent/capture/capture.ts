@@ -11,12 +11,14 @@ import { CutMethod_Value, type Finding } from '../../gen/lightkeeper/v1/types_pb
 import { monotonic, now } from '../../host/clock.ts';
 import { checkReserve } from '../../host/disk-reserve.ts';
 import type { CaptureHooks } from '../instance/hooks.ts';
+import type { InstanceWatch } from '../instance/instance-watch.ts';
 import type { InstanceSettings } from '../instance/probe.ts';
 import { packChangeTimes } from '../store/index/change-times.ts';
 import type { IndexBatch } from '../store/index/store-index.ts';
 import type { Store } from '../store/store.ts';
 import { sameFiles, Transaction } from '../store/transaction.ts';
 import { type Entry, firstDifference, type Scan, type ScanOptions, scan } from '../watch/scan.ts';
+import type { TempWriters } from '../watch/temp-writers.ts';
 import type { SeenScan } from '../watch/watcher.ts';
 import { FileReader, type FileToRead } from './file-reader.ts';
 import {
@@ -58,9 +60,15 @@ export interface CaptureRequest {
   /** Bytes that must stay free; undefined for the formula, 0 for no check. */
   readonly reserveBytes: bigint | undefined;
   readonly instance?: InstanceSettings | undefined;
+  /** The watch of the instance, if an agent has one. */
+  readonly watch?: InstanceWatch | undefined;
   readonly hooks?: CaptureHooks | undefined;
   /** Whether the operator has stated that the instance is stopped. */
   readonly instanceStopped?: boolean | undefined;
+  /** Milliseconds after which the capture demands less rest; undefined for the default. */
+  readonly patienceMs?: number | undefined;
+  /** What was seen of the writers of temporary files. */
+  readonly writers?: TempWriters | undefined;
   /** The scan that found the directory changed, if there was one: settling goes on from it. */
   readonly seen?: SeenScan | undefined;
   readonly signal?: AbortSignal | undefined;
@@ -117,8 +125,8 @@ export async function settleLocked(
   return await settleDirectory(store, { ...request, settleTimeoutMs, seen: undefined }, quiesce);
 }
 
-function scanOptions(store: Store, { exclude, workspaces, signal }: CaptureRequest): ScanOptions {
-  return { exclude, workspaces: workspaces?.(), store: store.root, ...signalOption(signal) };
+function scanOptions(store: Store, { exclude, workspaces, writers, signal }: CaptureRequest): ScanOptions {
+  return { exclude, workspaces: workspaces?.(), store: store.root, writers, ...signalOption(signal) };
 }
 
 /**

@@ -23,6 +23,9 @@ const LAST_SETTLE_MS = 5000;
 /** Milliseconds that the agent waits for the last flush of an instance that may be stopping too. */
 const LAST_FLUSH_MS = 7000;
 
+/** Most milliseconds that the last snapshot waits for a response of the instance. */
+const LAST_RESPONSE_MS = 1000;
+
 /** Scans in a row that must find nothing new before a snapshot counts as the last one. */
 const LAST_CALM_SCANS = 4;
 
@@ -51,21 +54,22 @@ class PrimaryRun {
   async run(): Promise<void> {
     const { common } = this.#graph;
     const signal = this.#signal;
+    const watching = this.#graph.watch?.run(signal);
     const ticking = this.#captureAtIntervals();
     if (common.continuous) await this.#watcher({ settleTimeoutMs: BUSY_SETTLE_MS, signal }).run();
     else await waited(Number.POSITIVE_INFINITY, signal);
-    await ticking;
+    await Promise.all([ticking, watching]);
     // The signal has aborted, and must not abort the last capture.
     await this.#takeLastSnapshot(this.#watcher({ settleTimeoutMs: LAST_SETTLE_MS }));
   }
 
   #watcher(capture: { settleTimeoutMs: number; signal?: AbortSignal }): Watcher {
-    const { settings, taker, workspaces, events } = this.#graph;
+    const { settings, taker, workspaces, events, writers } = this.#graph;
     const { dir, exclude, minIntervalMs, graphId } = settings;
     return new Watcher(
       dir,
       {
-        scan: () => ({ exclude, store: taker.store.root, workspaces: workspaces() }),
+        scan: () => ({ exclude, store: taker.store.root, workspaces: workspaces(), writers }),
         minIntervalMs,
       },
       {
@@ -98,13 +102,15 @@ class PrimaryRun {
     tags?: Readonly<Record<string, string>>;
     seen?: SeenScan;
   }): Promise<Captured> {
-    const { settings, common, taker, workspaces } = this.#graph;
+    const { settings, common, taker, workspaces, watch, writers } = this.#graph;
     this.#graph.warnOfSharedDisk();
     const replaced = await oldStates(settings.dir);
     const { snapshot, scan } = await takeSnapshot(taker, {
       ...settings,
       reserveBytes: common.reserveBytes,
       workspaces,
+      watch,
+      writers,
       tags: {},
       description: '',
       ...options,
@@ -152,18 +158,19 @@ class PrimaryRun {
   // An instance that is stopped together with the agent first stops replying and then flushes. As long as such a flush
   // may follow, the directory is scanned again.
   async #takeLastSnapshot(watcher: Watcher): Promise<void> {
-    const { instance } = this.#graph.settings;
+    const { instance, dir } = this.#graph.settings;
     if (instance === undefined) {
       await watcher.finish();
       return;
     }
-    const probe = new InstanceProbe(instance);
+    const probe = new InstanceProbe(instance, dir);
     const untilMs = monotonic() + LAST_FLUSH_MS;
     let replied = true;
     for (let calm = 0; calm < LAST_CALM_SCANS; ) {
       calm = (await watcher.finish()) ? 0 : calm + 1;
       if (monotonic() >= untilMs) break;
-      const replies = (await probe.describe()) !== undefined;
+      const { kind } = await probe.report({ timeoutMs: LAST_RESPONSE_MS });
+      const replies = kind !== 'no-response';
       // It has just stopped replying: its flush may follow.
       if (replied && !replies) calm = 0;
       replied = replies;
