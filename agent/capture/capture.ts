@@ -3,7 +3,7 @@ import { must } from '../../core/assert.ts';
 import { LightkeeperError } from '../../core/errors.ts';
 import type { BytePath } from '../../core/path.ts';
 import type { OnProgress } from '../../core/progress.ts';
-import { learnPauses, quietWindowMs } from '../../core/quiet.ts';
+import { learnNothing, learnPauses, quietWindowMs } from '../../core/quiet.ts';
 import type { StoredSnapshot } from '../../core/snapshot.ts';
 import type { ListRoot } from '../../gen/lightkeeper/store/v1/manifest_pb.ts';
 import { UnitKind_Value } from '../../gen/lightkeeper/store/v1/pack_pb.ts';
@@ -37,6 +37,11 @@ const RETRIES_MAX = 3;
 
 /** Most milliseconds of waiting for a directory while the store is locked. */
 const LOCKED_SETTLE_MAX_MS = 30_000;
+
+/** Default of `patienceMs`. */
+const PATIENCE_MS = 8000;
+/** Milliseconds of patience with a directory while the store is locked. */
+const LOCKED_PATIENCE_MS = 500;
 
 /** Least milliseconds between two attempts. */
 // It is longer than a tick of a filesystem's clock, so that a second write changes the times.
@@ -88,6 +93,8 @@ export interface CaptureResult {
   readonly scan: Scan | undefined;
   /** Whether the directory was known to be at rest at this capture, also if nothing has changed. */
   readonly atRest: boolean;
+  /** Whether the directory had not rested for the whole quiet window. */
+  readonly isEarly: boolean;
 }
 
 /** The state of the directory before the store was locked. */
@@ -100,18 +107,13 @@ export interface SettledDirectory {
 export async function settleDirectory(
   store: Store,
   request: CaptureRequest,
-  quiesce: Quiesce,
+  { isIdle, beganMs }: Pick<Quiesce, 'isIdle' | 'beganMs'>,
 ): Promise<Settled> {
   // An idle instance is in no flush, so the pauses between its writes need not be waited for.
-  const learned = quiesce.isIdle ? undefined : await store.index.local.quietRecord(request.graphId);
-  const { settleTimeoutMs, seen, signal } = request;
-  const quietMs = quietWindowMs(request.quietMs, learned);
-  const options = {
-    quietMs,
-    settleTimeoutMs,
-    ...(seen === undefined ? {} : { seen }),
-    ...signalOption(signal),
-  };
+  const learned = isIdle ? undefined : await store.index.local.quietRecord(request.graphId);
+  const { quietMs, settleTimeoutMs, patienceMs = PATIENCE_MS, seen, signal } = request;
+  const windowMs = quietWindowMs(quietMs, learned);
+  const options = { quietMs, windowMs, settleTimeoutMs, patienceMs, beganMs, isIdle, seen, signal };
   return await waitUntilQuiet(options, () => scan(request.dir, scanOptions(store, request)));
 }
 
@@ -119,10 +121,11 @@ export async function settleDirectory(
 export async function settleLocked(
   store: Store,
   request: CaptureRequest,
-  quiesce: Quiesce,
+  { isIdle }: Quiesce,
 ): Promise<Settled> {
   const settleTimeoutMs = Math.min(request.settleTimeoutMs, LOCKED_SETTLE_MAX_MS);
-  return await settleDirectory(store, { ...request, settleTimeoutMs, seen: undefined }, quiesce);
+  const locked = { ...request, settleTimeoutMs, patienceMs: LOCKED_PATIENCE_MS, seen: undefined };
+  return await settleDirectory(store, locked, { isIdle, beganMs: monotonic() });
 }
 
 function scanOptions(store: Store, { exclude, workspaces, writers, signal }: CaptureRequest): ScanOptions {
@@ -208,18 +211,20 @@ class Capture {
       if (result === undefined) {
         const findings = [...settled.scan.findings, ...quiesce.findings];
         const { atRest } = await quiesce.cut(settled.scan);
-        const confirmed = { scan: settled.scan, findings, retries: attempt, atRest };
+        const { isEarly } = settled;
+        const confirmed = { scan: settled.scan, findings, retries: attempt, atRest, isEarly };
         return await this.#confirm(must(parent, 'a newest snapshot').snapshot, confirmed);
       }
       if (result.changed === undefined && settled.quiet) {
         return await this.#commit(result, parent, {
           cut: await quiesce.cut(settled.scan),
           retries: attempt,
+          isEarly: settled.isEarly,
         });
       }
       if (isLast) {
         const cut = { cutMethod: CutMethod_Value.CHANGED, atRest: false };
-        return await this.#commit(result, parent, { cut, retries: attempt });
+        return await this.#commit(result, parent, { cut, retries: attempt, isEarly: true });
       }
       const waitMs = Math.max(this.#request.quietMs, RETRY_WAIT_MIN_MS) * 2 ** attempt;
       await sleep(waitMs, undefined, signalOption(this.#request.signal));
@@ -309,7 +314,7 @@ class Capture {
   /** Records that the directory equals its newest snapshot, and the change times of `entries`. */
   async #confirm(
     snapshot: StoredSnapshot,
-    confirmed: Pick<CaptureResult, 'scan' | 'findings' | 'retries' | 'atRest'>,
+    confirmed: Omit<CaptureResult, 'snapshot' | 'unchanged'>,
     entries: readonly Entry[] = [],
   ): Promise<CaptureResult> {
     const { index } = this.#store;
@@ -332,7 +337,7 @@ class Capture {
   async #commit(
     attempt: Attempt,
     parent: ParentSnapshot | undefined,
-    { cut, retries }: { cut: Cut; retries: number },
+    { cut, retries, isEarly }: { cut: Cut; retries: number; isEarly: boolean },
   ): Promise<CaptureResult> {
     const { quiesce } = this.#directory;
     const findings = [...attempt.scan.findings, ...quiesce.findings, ...attempt.findings];
@@ -359,7 +364,7 @@ class Capture {
       // Units that were missing or damaged have been stored again, or only change times differ.
       if (this.#trusted) await this.#transaction.abandon();
       else await this.#transaction.finishRepack(missingManifest(this.#store, parent.snapshot));
-      const confirmed = { scan: attempt.scan, findings, retries, atRest };
+      const confirmed = { scan: attempt.scan, findings, retries, atRest, isEarly };
       return await this.#confirm(parent.snapshot, confirmed, list.entries);
     }
     // The files of a first snapshot may be of any age, and those of an untrusted one may be unchanged.
@@ -373,12 +378,13 @@ class Capture {
         if (isChanged) return;
         const { index } = this.#store;
         this.#putConfirmed(batch, digest, list.entries);
-        if (teaches)
-          index.local.putQuietRecord(batch, graphId, learnPauses(known, attempt.differing, digest));
+        if (!teaches) return;
+        const learned = isEarly ? learnNothing(known) : learnPauses(known, attempt.differing, digest);
+        index.local.putQuietRecord(batch, graphId, learned);
       },
     });
     const captured = isChanged ? undefined : attempt.scan;
-    return { snapshot, unchanged: false, findings, retries, scan: captured, atRest };
+    return { snapshot, unchanged: false, findings, retries, scan: captured, atRest, isEarly };
   }
 }
 

@@ -2,7 +2,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { type LightkeeperError, normalise } from '../../core/errors.ts';
 import { isRegradeDue, REGRADE_NEVER, scheduleRegrade } from '../../core/lightrag/regrade-schedule.ts';
 import { isUsableGrade } from '../../core/snapshot.ts';
-import type { Finding } from '../../gen/lightkeeper/v1/types_pb.ts';
+import { type Finding, Grade_Value } from '../../gen/lightkeeper/v1/types_pb.ts';
 import { monotonic, now, waited } from '../../host/clock.ts';
 import { InstanceProbe } from '../instance/probe.ts';
 import { hasJournal } from '../restore/journal.ts';
@@ -13,6 +13,10 @@ import { takeSnapshot } from './take-snapshot.ts';
 
 /** Milliseconds between two records of an unchanged directory in the index, each of which is a write. */
 const CONFIRM_EVERY_MS = 5000;
+
+/** Milliseconds of patience with changes that go on, beside a usable snapshot and without one. */
+const PATIENCE_MS = 5000;
+const PATIENCE_UNUSABLE_MS = 2000;
 
 /** Milliseconds after which a directory that never rests is captured as it is. */
 const BUSY_SETTLE_MS = 5 * 60 * 1000;
@@ -42,6 +46,8 @@ class PrimaryRun {
   readonly #signal: AbortSignal;
   /** Time of the last record of an unchanged directory, in milliseconds since 1970; 0 before the first. */
   #confirmedMs = 0;
+  /** Whether the newest snapshot was graded and is not usable. */
+  #hasUnusable = false;
   /** Whether the newest snapshot is usable. */
   #isUsable = false;
   #regrade = REGRADE_NEVER;
@@ -75,6 +81,7 @@ class PrimaryRun {
       {
         capture: (seen: SeenScan) => this.#capture({ ...capture, seen }),
         confirm: (seen: SeenScan) => this.#confirm(seen),
+        mayDefer: () => this.#isUsable && !isRegradeDue(this.#regrade, monotonic()),
         failed: (error: LightkeeperError) => this.#graph.fail(error),
         absent: () => this.#graph.wait(),
         warned: (finding: Finding) => events.warned(graphId, finding),
@@ -111,12 +118,14 @@ class PrimaryRun {
       workspaces,
       watch,
       writers,
+      patienceMs: this.#hasUnusable ? PATIENCE_UNUSABLE_MS : PATIENCE_MS,
       tags: {},
       description: '',
       ...options,
     });
     this.#graph.succeed();
     this.#isUsable = isUsableGrade(snapshot.grade);
+    this.#hasUnusable = !this.#isUsable && snapshot.grade !== Grade_Value.UNGRADED;
     this.#regrade = scheduleRegrade(this.#regrade, { ...snapshot, nowMs: monotonic() });
     if (this.#isUsable && replaced.length > 0) await this.#dropReplaced(replaced);
     return {

@@ -54,7 +54,7 @@ export async function takeSnapshot(taker: SnapshotTaker, request: SnapshotReques
     unchanged: captured.unchanged,
     atRest: captured.atRest,
   });
-  if (!captured.unchanged) await learnFromGrade(taker.store, snapshot, request.quietMs);
+  if (!captured.unchanged && !captured.isEarly) await learnFromGrade(taker.store, snapshot, request.quietMs);
   const view = snapshotView(snapshot, {
     unchanged: captured.unchanged,
     confirmedAtMs: await taker.store.index.local.confirmedAt(request.graphId),
