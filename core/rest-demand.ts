@@ -1,7 +1,9 @@
 import type { BytePath } from './path.ts';
 
+/** Ratio of a gap to the longest one seen so far, from which it is longer than any pause within a flush seen so far. */
+const LONGER_GAP = 1.5;
 /** Share of the longest gap seen so far that counts as such a gap again. */
-const GAP_SHARE = 0.8;
+const SAME_GAP = 0.8;
 /** Longest quiet window that is cut short, in milliseconds; a longer one was asked for. */
 const SHORT_QUIET_MS = 1000;
 /** Share of the patience after which a graph that is checked afterwards is captured at any time. */
@@ -36,7 +38,8 @@ export function demandedRestMs(wait: RestWait): number {
   const isPatient = elapsedMs < patienceMs;
   if (isFlushing && (isPatient || !isChecked)) return Number.POSITIVE_INFINITY;
   if (elapsedMs < patienceMs / 2) return windowMs;
-  const gapMs = GAP_SHARE * bestGapMs;
+  const isHopeful = elapsedMs < (patienceMs * 3) / 4;
+  const gapMs = (isHopeful ? LONGER_GAP : SAME_GAP) * bestGapMs;
   if (isPatient || (!isChecked && elapsedMs < UNCHECKED_OVERDUE * patienceMs))
     return Math.max(quietMs, Math.min(windowMs, gapMs));
   if (!isChecked || quietMs > SHORT_QUIET_MS) return quietMs;

@@ -40,8 +40,6 @@ const LOCKED_SETTLE_MAX_MS = 30_000;
 
 /** Default of `patienceMs`. */
 const PATIENCE_MS = 8000;
-/** Milliseconds of patience with a directory while the store is locked. */
-const LOCKED_PATIENCE_MS = 500;
 
 /** Least milliseconds between two attempts. */
 // It is longer than a tick of a filesystem's clock, so that a second write changes the times.
@@ -107,7 +105,7 @@ export interface SettledDirectory {
 export async function settleDirectory(
   store: Store,
   request: CaptureRequest,
-  { isIdle, beganMs }: Pick<Quiesce, 'isIdle' | 'beganMs'>,
+  { isIdle, beganMs }: Quiesce,
 ): Promise<Settled> {
   // An idle instance is in no flush, so the pauses between its writes need not be waited for.
   const learned = isIdle ? undefined : await store.index.local.quietRecord(request.graphId);
@@ -121,11 +119,10 @@ export async function settleDirectory(
 export async function settleLocked(
   store: Store,
   request: CaptureRequest,
-  { isIdle }: Quiesce,
+  quiesce: Quiesce,
 ): Promise<Settled> {
   const settleTimeoutMs = Math.min(request.settleTimeoutMs, LOCKED_SETTLE_MAX_MS);
-  const locked = { ...request, settleTimeoutMs, patienceMs: LOCKED_PATIENCE_MS, seen: undefined };
-  return await settleDirectory(store, locked, { isIdle, beganMs: monotonic() });
+  return await settleDirectory(store, { ...request, settleTimeoutMs, seen: undefined }, quiesce);
 }
 
 function scanOptions(store: Store, { exclude, workspaces, writers, signal }: CaptureRequest): ScanOptions {

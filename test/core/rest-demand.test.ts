@@ -17,13 +17,17 @@ function demand(elapsedMs: number, more: Partial<RestWait> = {}): number {
 }
 
 describe('the rest that a capture demands', () => {
-  it('is the quiet window at first, then the longest gap seen, then less', () => {
+  it('is the quiet window at first, then a longer gap than any seen, then such a gap, then less', () => {
     assert.deepEqual(
       [0, 2499].map((ms) => demand(ms)),
       [20_000, 20_000],
     );
     assert.deepEqual(
-      [2500, 4999].map((ms) => demand(ms)),
+      [2500, 3749].map((ms) => demand(ms)),
+      [1500, 1500],
+    );
+    assert.deepEqual(
+      [3750, 4999].map((ms) => demand(ms)),
       [800, 800],
     );
     assert.deepEqual(
