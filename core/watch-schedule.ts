@@ -12,6 +12,9 @@ const REWATCH_WAIT_MAX_MS = 60_000;
 const SCAN_SPACING_FACTOR = 20;
 /** Captures start this many times the last capture's duration apart, at least. */
 const CAPTURE_SPACING_FACTOR = 5;
+/** Milliseconds between two captures that are enough, unless a capture takes more than a third of them. */
+const CAPTURE_SPACING_ENOUGH_MS = 10_000;
+const CAPTURE_SPACING_FACTOR_MIN = 3;
 /** Milliseconds from the start of a capture to that of one for minor changes alone. */
 const MINOR_CAPTURE_SPACING_MS = 60_000;
 /** Most milliseconds between two attempts after failures. */
@@ -102,7 +105,8 @@ export class WatchSchedule {
   /** Records a capture and its duration in milliseconds, and returns the next step. */
   captured(durationMs: number, nowMs: number): ScanStep {
     this.#failures = 0;
-    const spacingMs = Math.max(this.#minIntervalMs, CAPTURE_SPACING_FACTOR * durationMs);
+    const enoughMs = Math.max(CAPTURE_SPACING_ENOUGH_MS, CAPTURE_SPACING_FACTOR_MIN * durationMs);
+    const spacingMs = Math.max(this.#minIntervalMs, Math.min(CAPTURE_SPACING_FACTOR * durationMs, enoughMs));
     this.#captureFromMs = nowMs - durationMs + spacingMs;
     this.#minorFromMs = nowMs - durationMs + MINOR_CAPTURE_SPACING_MS;
     return this.#scanAt(nowMs + Math.max(SCAN_BUSY_MS, this.#scanSpacingMs), nowMs);

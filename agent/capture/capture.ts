@@ -93,6 +93,8 @@ export interface CaptureResult {
   readonly atRest: boolean;
   /** Whether the directory had not rested for the whole quiet window. */
   readonly isEarly: boolean;
+  /** Milliseconds of waits between attempts. */
+  readonly waitedMs: number;
 }
 
 /** The state of the directory before the store was locked. */
@@ -176,6 +178,7 @@ class Capture {
   readonly #directory: SettledDirectory;
   readonly #startedMs = now();
   readonly #began = monotonic();
+  #waitedMs = 0;
   /** Whether all units of the newest snapshot are known to be stored. */
   #trusted = true;
   /** Files that earlier attempts have read. */
@@ -223,9 +226,11 @@ class Capture {
         const cut = { cutMethod: CutMethod_Value.CHANGED, atRest: false };
         return await this.#commit(result, parent, { cut, retries: attempt, isEarly: true });
       }
+      const stoppedMs = monotonic();
       const waitMs = Math.max(this.#request.quietMs, RETRY_WAIT_MIN_MS) * 2 ** attempt;
       await sleep(waitMs, undefined, signalOption(this.#request.signal));
       settled = await settleLocked(this.#store, this.#request, quiesce);
+      this.#waitedMs += monotonic() - stoppedMs;
     }
   }
 
@@ -311,14 +316,14 @@ class Capture {
   /** Records that the directory equals its newest snapshot, and the change times of `entries`. */
   async #confirm(
     snapshot: StoredSnapshot,
-    confirmed: Omit<CaptureResult, 'snapshot' | 'unchanged'>,
+    confirmed: Omit<CaptureResult, 'snapshot' | 'unchanged' | 'waitedMs'>,
     entries: readonly Entry[] = [],
   ): Promise<CaptureResult> {
     const { index } = this.#store;
     const batch = index.batch();
     this.#putConfirmed(batch, snapshot.digest, entries);
     await index.commit('index:confirm', batch);
-    return { snapshot, unchanged: true, ...confirmed };
+    return { snapshot, unchanged: true, ...confirmed, waitedMs: this.#waitedMs };
   }
 
   #putConfirmed(batch: IndexBatch, digest: Uint8Array, entries: readonly Entry[]): void {
@@ -380,8 +385,9 @@ class Capture {
         index.local.putQuietRecord(batch, graphId, learned);
       },
     });
-    const captured = isChanged ? undefined : attempt.scan;
-    return { snapshot, unchanged: false, findings, retries, scan: captured, atRest, isEarly };
+    const scanned = isChanged ? undefined : attempt.scan;
+    const outcome = { findings, retries, atRest, isEarly, waitedMs: this.#waitedMs };
+    return { snapshot, unchanged: false, scan: scanned, ...outcome };
   }
 }
 

@@ -15,7 +15,7 @@ import { takeSnapshot } from './take-snapshot.ts';
 const CONFIRM_EVERY_MS = 5000;
 
 /** Milliseconds of patience with changes that go on, beside a usable snapshot and without one. */
-const PATIENCE_MS = 5000;
+const PATIENCE_MS = 4000;
 const PATIENCE_UNUSABLE_MS = 2000;
 
 /** Milliseconds after which a directory that never rests is captured as it is. */
@@ -112,7 +112,7 @@ class PrimaryRun {
     const { settings, common, taker, workspaces, watch, writers } = this.#graph;
     this.#graph.warnOfSharedDisk();
     const replaced = await oldStates(settings.dir);
-    const { snapshot, scan } = await takeSnapshot(taker, {
+    const { snapshot, scan, waitedMs } = await takeSnapshot(taker, {
       ...settings,
       reserveBytes: common.reserveBytes,
       workspaces,
@@ -130,7 +130,10 @@ class PrimaryRun {
     if (this.#isUsable && replaced.length > 0) await this.#dropReplaced(replaced);
     return {
       scan,
-      durationMs: snapshot.unchanged ? 0 : Number(snapshot.durationMs + snapshot.gradeMs),
+      // Waits burden nobody.
+      durationMs: snapshot.unchanged
+        ? 0
+        : Math.max(0, Number(snapshot.durationMs + snapshot.gradeMs) - waitedMs),
     };
   }
 
