@@ -1,10 +1,12 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { waited } from '../../host/clock.ts';
-import { InstanceProbe, type InstanceReport, type InstanceSettings } from './probe.ts';
+import { InstanceProbe, type InstanceReport, type InstanceSettings, RESPONSE_TIMEOUT_MS } from './probe.ts';
 import { type InstanceLine, instanceLine } from './report.ts';
 
 /** Milliseconds between two reports of an instance. */
 const REPORT_EVERY_MS = 5000;
+/** Most milliseconds of a request for the first report, so that the log has it soon. */
+const FIRST_TIMEOUT_MS = 2500;
 /** Most milliseconds that a capture waits for the first report. */
 const FIRST_REPORT_MS = 1000;
 /** Late responses in a row after which an instance that responded before counts as silent. */
@@ -51,7 +53,9 @@ export class InstanceWatch {
   }
 
   async #query(signal: AbortSignal | undefined): Promise<InstanceReport> {
-    const report = this.#probe.report({ signal });
+    const isFirst = this.#last === undefined;
+    const timeoutMs = isFirst ? FIRST_TIMEOUT_MS : RESPONSE_TIMEOUT_MS;
+    const report = this.#probe.report({ timeoutMs, signal });
     this.#first ??= report;
     return this.#learn(await report);
   }

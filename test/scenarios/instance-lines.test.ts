@@ -10,6 +10,7 @@ import {
   json,
   type LightRagHttp,
   PARTIAL_HEALTH,
+  type Reply,
   serveLightRag,
 } from '../support/lightrag-http.ts';
 import { type Scope, tempFolder, until } from '../support/place.ts';
@@ -153,6 +154,61 @@ describe('the log of an agent', { concurrency: 2 }, () => {
       'rag.one': 'SETTLED',
       'rag.two': 'IDLE',
     });
+    assert.equal((await agent.stop()).code, 0);
+  });
+
+  it('does not wait for long for an instance that is busy all the time', async (t) => {
+    const { subject, served, start } = await begun(t);
+    served.status = json({ ...IDLE, busy: true });
+    const agent = start();
+    const began = performance.now();
+    await agent.point(1, 10_000);
+    writeFileSync(join(subject.dir, 'kv_store_text_chunks.json'), '{}');
+    await agent.point(2, 10_000);
+    assert.ok(performance.now() - began < 20_000);
+    assert.deepEqual(await cutOf(subject), { cutMethod: 'SETTLED', atRest: false, codes: [] });
+    assert.equal((await agent.stop()).code, 0);
+  });
+
+  it('has a line for every workspace with an instance and a key of its own', async (t) => {
+    const { subject, served } = await begun(t);
+    const place = join(subject.dir, '..');
+    const own = await serveLightRag(t, subject.dir);
+    const guarded = (reply: Reply): Reply => {
+      return (response, request) =>
+        (request.headers['x-api-key'] === 'its-key' ? reply : json({}, 403))(response, request);
+    };
+    for (const workspace of ['one', 'two']) {
+      mkdirSync(join(subject.dir, workspace));
+      writeFileSync(join(subject.dir, workspace, 'kv_store_full_docs.json'), '{}');
+    }
+    own.health = guarded(json(healthOf('/app/data', { workspace: 'one' })));
+    own.status = guarded(json(IDLE));
+    writeFileSync(join(place, 'key'), 'its-key\n');
+    const settings = [
+      `store: ${subject.store}`,
+      'disk_reserve: 0',
+      'graphs:',
+      `  - dir: ${subject.dir}`,
+      `    instance_url: ${served.url}`,
+      `    workspaces: {one: {instance_url: "${own.url}", api_key_file: key}}`,
+    ];
+    writeFileSync(join(place, 'lk.yaml'), settings.join('\n'));
+    const agent = new Agent(t, ['--config', join(place, 'lk.yaml')], { command: 'agent' });
+    await agent.point(3);
+    await said(agent, 2);
+    const lines = linesOf(agent).map((line) => line.replace(/^\S+ /, ''));
+    assert.equal(lines.length, 2, agent.text);
+    assert.ok(
+      lines.some(
+        (line) => line.includes(own.url) && /serves \/app\/data, workspace "one" graph=rag\.one$/.test(line),
+      ),
+    );
+    assert.ok(lines.some((line) => line.includes(served.url) && /graph=rag$/.test(line)));
+    const methods = new Map<string, string>();
+    for (const { snapshotId, graphId } of await subject.list())
+      methods.set(graphId, (await subject.show(snapshotId)).snapshot.cutMethod);
+    assert.deepEqual(Object.fromEntries(methods), { rag: 'IDLE', 'rag.one': 'IDLE', 'rag.two': 'SETTLED' });
     assert.equal((await agent.stop()).code, 0);
   });
 });
