@@ -44,6 +44,8 @@ export function loggedEvents(log: Log): AgentEvents {
       }),
     waiting: (graph) => log.warn('waiting for the directory, which is not there yet', { graph }),
     warned: (graph, finding) => log.warn(finding.message, { graph, ...findingFields(finding) }),
+    instance: (graph, { message, hint, isWell }) =>
+      (isWell ? log.info : log.warn)(message, { graph, ...(hint === '' ? {} : { hint }) }),
     settled: (findings) => {
       for (const finding of findings) {
         const write = finding.severity === Severity_Value.INFO ? log.info : log.warn;

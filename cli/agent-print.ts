@@ -50,6 +50,10 @@ export function printedEvents(): AgentEvents {
       printLine(`warning: ${graphPrefix(graphId)}${escapeControls(message)}`);
       printLine(`hint: ${escapeControls(hint)}`);
     },
+    instance: (graphId, { message, hint, isWell }) => {
+      printLine(`${isWell ? '' : 'warning: '}${graphPrefix(graphId)}${escapeControls(message)}`);
+      if (hint !== '') printLine(`hint: ${escapeControls(hint)}`);
+    },
     settled: (findings) => printFindings(findings),
     failed: (graphId, error) => {
       // The agent tries again by itself: the same failure is printed once.

@@ -15,6 +15,8 @@ const PAUSES_MAX = 20;
 const PATHS_MAX = 64;
 /** Files that LightRAG also writes outside of a flush: their times do not measure pauses within one. */
 const WRITTEN_OFTEN = /(?:^|\/)kv_store_(?:full_docs|doc_status|llm_response_cache)\.json$/;
+const GRAPH = /(?:^|\/)graph_[^/]*\.graphml$/;
+const VECTORS = /(?:^|\/)vdb_[^/]*\.json$/;
 
 /** A file that differs from the last commit. */
 export interface ChangedFile {
@@ -54,14 +56,11 @@ export function learnPauses(
   if (first === undefined || last === undefined || steady.length > PATHS_MAX) {
     return known ?? create(QuietRecordSchema);
   }
-  let longestMs = 0;
-  for (const [i, { ctimeNs }] of steady.entries()) {
-    const before = steady[i - 1];
-    if (before !== undefined) longestMs = Math.max(longestMs, pauseMs(before.ctimeNs, ctimeNs));
-  }
+  const longestMs = longestPauseMs(steady);
   const earlier = new Set((known?.changedPaths ?? []).map(pathFromBytes));
   const paths = steady.map(({ path }) => path);
-  const goesOn = earlier.size > 0 && !paths.some((path) => earlier.has(path));
+  const isEmbedding = VECTORS.test(first.path) && [...earlier].some((path) => GRAPH.test(path));
+  const goesOn = earlier.size > 0 && !isEmbedding && !paths.some((path) => earlier.has(path));
   const gapMs = goesOn ? pauseMs(known?.changedNs ?? 0n, first.ctimeNs) : 0;
   const together = gapMs > 0 ? [...earlier, ...paths] : paths;
   return create(QuietRecordSchema, {
@@ -70,6 +69,30 @@ export function learnPauses(
     changedNs: last.ctimeNs,
     learnedFrom: Uint8Array.from(digest),
   });
+}
+
+/** Returns the longest pause between files in order of their change times, in milliseconds. */
+// Newer versions compute embeddings within a flush, after the graph and before each vector file. That takes as long as
+// a model takes: such a pause is no measure of the pauses between writes.
+function longestPauseMs(files: readonly ChangedFile[]): number {
+  let longestMs = 0;
+  let isAfterGraph = false;
+  for (const [i, { path, ctimeNs }] of files.entries()) {
+    const before = files[i - 1];
+    const isEmbedding = isAfterGraph && VECTORS.test(path);
+    if (before !== undefined && !isEmbedding)
+      longestMs = Math.max(longestMs, pauseMs(before.ctimeNs, ctimeNs));
+    isAfterGraph ||= GRAPH.test(path);
+  }
+  return longestMs;
+}
+
+/** Records a commit that teaches no pause, because it did not wait for the whole window. */
+// Its files may be those of several flushes. What comes next does not go on with the flush before it.
+export function learnNothing(known: QuietRecord | undefined): QuietRecord {
+  const record = create(QuietRecordSchema, known ?? {});
+  record.changedPaths = [];
+  return record;
 }
 
 /** Records that a commit was taken within a flush although `windowMs` milliseconds had passed without changes. */

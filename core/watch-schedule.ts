@@ -12,6 +12,11 @@ const REWATCH_WAIT_MAX_MS = 60_000;
 const SCAN_SPACING_FACTOR = 20;
 /** Captures start this many times the last capture's duration apart, at least. */
 const CAPTURE_SPACING_FACTOR = 5;
+/** Milliseconds between two captures that are enough, unless a capture takes more than a third of them. */
+const CAPTURE_SPACING_ENOUGH_MS = 10_000;
+const CAPTURE_SPACING_FACTOR_MIN = 3;
+/** Milliseconds from the start of a capture to that of one for minor changes alone. */
+const MINOR_CAPTURE_SPACING_MS = 60_000;
 /** Most milliseconds between two attempts after failures. */
 const FAILURE_WAIT_MAX_MS = 60_000;
 const FAILURE_DOUBLINGS_MAX = 10;
@@ -36,6 +41,8 @@ export type ScanStep = Extract<WatchStep, { next: 'scan' }>;
 export interface ScanResult {
   /** Whether the directory differs from its newest point. */
   readonly isChanged: boolean;
+  /** Whether all changes can wait. */
+  readonly isMinor?: boolean;
   /** Duration of the scan in milliseconds. */
   readonly tookMs: number;
 }
@@ -50,6 +57,8 @@ export class WatchSchedule {
   readonly #minIntervalMs: number;
   /** Earliest start of the next capture; 0 before the first. */
   #captureFromMs = 0;
+  /** Earliest start of the next capture for minor changes alone; 0 before the first capture. */
+  #minorFromMs = 0;
   /** Earliest start of the next scan that an event causes; 0 before the first scan. */
   #scanFromMs = 0;
   /** Earliest start of the next subscription; 0 before the first event. */
@@ -76,10 +85,12 @@ export class WatchSchedule {
   }
 
   /** Records the result of a scan and returns the next step. */
-  scanned({ isChanged, tookMs }: ScanResult, nowMs: number): WatchStep {
+  scanned({ isChanged, isMinor = false, tookMs }: ScanResult, nowMs: number): WatchStep {
     this.#scanSpacingMs = SCAN_SPACING_FACTOR * tookMs;
     this.#scanFromMs = nowMs + Math.max(SCAN_SPACING_MIN_MS, this.#scanSpacingMs);
     if (!isChanged) return { next: 'confirm' };
+    // Their events are not worth a subscription until then.
+    if (isMinor && nowMs < this.#minorFromMs) return this.#waitForMinor(nowMs);
     this.#vainEvents = 0;
     // The directory may be another one by now, and scans are frequent while it changes.
     return this.#isWatching ? { next: 'stop-watching' } : this.#captureOrWait(nowMs);
@@ -94,8 +105,10 @@ export class WatchSchedule {
   /** Records a capture and its duration in milliseconds, and returns the next step. */
   captured(durationMs: number, nowMs: number): ScanStep {
     this.#failures = 0;
-    const spacingMs = Math.max(this.#minIntervalMs, CAPTURE_SPACING_FACTOR * durationMs);
+    const enoughMs = Math.max(CAPTURE_SPACING_ENOUGH_MS, CAPTURE_SPACING_FACTOR_MIN * durationMs);
+    const spacingMs = Math.max(this.#minIntervalMs, Math.min(CAPTURE_SPACING_FACTOR * durationMs, enoughMs));
     this.#captureFromMs = nowMs - durationMs + spacingMs;
+    this.#minorFromMs = nowMs - durationMs + MINOR_CAPTURE_SPACING_MS;
     return this.#scanAt(nowMs + Math.max(SCAN_BUSY_MS, this.#scanSpacingMs), nowMs);
   }
 
@@ -143,6 +156,12 @@ export class WatchSchedule {
 
   #captureOrWait(nowMs: number): WatchStep {
     return this.#captureFromMs > nowMs ? this.#scanAt(this.#captureFromMs, nowMs) : { next: 'capture' };
+  }
+
+  /** Returns the next scan while minor changes wait; another change ends the wait. */
+  #waitForMinor(nowMs: number): ScanStep {
+    const atMs = nowMs + Math.max(SCAN_IDLE_MS, this.#scanSpacingMs);
+    return this.#scanAt(Math.min(atMs, Math.max(this.#minorFromMs, this.#scanFromMs)), nowMs);
   }
 
   #idle(nowMs: number): ScanStep {

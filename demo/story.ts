@@ -142,6 +142,7 @@ async function protectInstance(dir: string, store: string, instance: StandIn): P
       pruned: () => {},
       waiting: () => {},
       warned: () => {},
+      instance: () => {},
       settled: () => {},
       failed: (_, error) => {
         failure = error;

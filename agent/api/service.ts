@@ -24,7 +24,6 @@ import { validateDirectory } from '../grade/validate.ts';
 import { verifyGraphs } from '../grade/verify-graphs.ts';
 import { type GuardedDirectory, guardsOf } from '../graph/guarded-directory.ts';
 import { type SnapshotTaker, takeSnapshot } from '../graph/take-snapshot.ts';
-import type { InstanceSettings } from '../instance/probe.ts';
 import { parseInstanceUrl } from '../instance/url.ts';
 import { acknowledgeSnapshot, pinSnapshot, tagSnapshot } from '../snapshots/annotate.ts';
 import { recordDamage } from '../snapshots/damage.ts';
@@ -117,7 +116,7 @@ async function createSnapshot(
   const { snapshot } = await takeSnapshot(taker, {
     graphId,
     dir,
-    ...instanceOf(request, guard?.settings.instance),
+    ...instanceOf(request, guard),
     hooks: guard?.settings.hooks,
     workspaces: guard?.workspaces ?? (request.split ? () => new Set(workspacesIn(dir)) : undefined),
     quietMs: quietMs === undefined ? GRAPH_DEFAULTS.quietMs : Number(quietMs),
@@ -135,16 +134,17 @@ async function createSnapshot(
 /** Returns what the request or else the guard of a directory says of its instance. */
 function instanceOf(
   { instanceState, instanceApiKey: apiKey }: CreateSnapshotRequest,
-  guarded: InstanceSettings | undefined,
-): Pick<CaptureRequest, 'instance' | 'instanceStopped'> {
+  guard: GuardedDirectory | undefined,
+): Pick<CaptureRequest, 'instance' | 'watch' | 'instanceStopped'> {
+  const guarded = { instance: guard?.settings.instance, watch: guard?.watch };
   switch (instanceState.case) {
     case 'instanceUrl':
       parseInstanceUrl(instanceState.value);
       return { instance: { url: instanceState.value, apiKey, allowPartial: false } };
     case 'instanceStopped':
-      return { instance: guarded, instanceStopped: instanceState.value };
+      return { ...guarded, instanceStopped: instanceState.value };
     default:
-      return { instance: guarded };
+      return guarded;
   }
 }
 

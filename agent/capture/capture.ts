@@ -3,7 +3,7 @@ import { must } from '../../core/assert.ts';
 import { LightkeeperError } from '../../core/errors.ts';
 import type { BytePath } from '../../core/path.ts';
 import type { OnProgress } from '../../core/progress.ts';
-import { learnPauses, quietWindowMs } from '../../core/quiet.ts';
+import { learnNothing, learnPauses, quietWindowMs } from '../../core/quiet.ts';
 import type { StoredSnapshot } from '../../core/snapshot.ts';
 import type { ListRoot } from '../../gen/lightkeeper/store/v1/manifest_pb.ts';
 import { UnitKind_Value } from '../../gen/lightkeeper/store/v1/pack_pb.ts';
@@ -11,12 +11,14 @@ import { CutMethod_Value, type Finding } from '../../gen/lightkeeper/v1/types_pb
 import { monotonic, now } from '../../host/clock.ts';
 import { checkReserve } from '../../host/disk-reserve.ts';
 import type { CaptureHooks } from '../instance/hooks.ts';
+import type { InstanceWatch } from '../instance/instance-watch.ts';
 import type { InstanceSettings } from '../instance/probe.ts';
 import { packChangeTimes } from '../store/index/change-times.ts';
 import type { IndexBatch } from '../store/index/store-index.ts';
 import type { Store } from '../store/store.ts';
 import { sameFiles, Transaction } from '../store/transaction.ts';
 import { type Entry, firstDifference, type Scan, type ScanOptions, scan } from '../watch/scan.ts';
+import type { TempWriters } from '../watch/temp-writers.ts';
 import type { SeenScan } from '../watch/watcher.ts';
 import { FileReader, type FileToRead } from './file-reader.ts';
 import {
@@ -35,6 +37,9 @@ const RETRIES_MAX = 3;
 
 /** Most milliseconds of waiting for a directory while the store is locked. */
 const LOCKED_SETTLE_MAX_MS = 30_000;
+
+/** Default of `patienceMs`. */
+const PATIENCE_MS = 8000;
 
 /** Least milliseconds between two attempts. */
 // It is longer than a tick of a filesystem's clock, so that a second write changes the times.
@@ -58,9 +63,15 @@ export interface CaptureRequest {
   /** Bytes that must stay free; undefined for the formula, 0 for no check. */
   readonly reserveBytes: bigint | undefined;
   readonly instance?: InstanceSettings | undefined;
+  /** The watch of the instance, if an agent has one. */
+  readonly watch?: InstanceWatch | undefined;
   readonly hooks?: CaptureHooks | undefined;
   /** Whether the operator has stated that the instance is stopped. */
   readonly instanceStopped?: boolean | undefined;
+  /** Milliseconds after which the capture demands less rest; undefined for the default. */
+  readonly patienceMs?: number | undefined;
+  /** What was seen of the writers of temporary files. */
+  readonly writers?: TempWriters | undefined;
   /** The scan that found the directory changed, if there was one: settling goes on from it. */
   readonly seen?: SeenScan | undefined;
   readonly signal?: AbortSignal | undefined;
@@ -80,6 +91,10 @@ export interface CaptureResult {
   readonly scan: Scan | undefined;
   /** Whether the directory was known to be at rest at this capture, also if nothing has changed. */
   readonly atRest: boolean;
+  /** Whether the directory had not rested for the whole quiet window. */
+  readonly isEarly: boolean;
+  /** Milliseconds of waits between attempts. */
+  readonly waitedMs: number;
 }
 
 /** The state of the directory before the store was locked. */
@@ -92,18 +107,13 @@ export interface SettledDirectory {
 export async function settleDirectory(
   store: Store,
   request: CaptureRequest,
-  quiesce: Quiesce,
+  { isIdle, beganMs }: Quiesce,
 ): Promise<Settled> {
   // An idle instance is in no flush, so the pauses between its writes need not be waited for.
-  const learned = quiesce.isIdle ? undefined : await store.index.local.quietRecord(request.graphId);
-  const { settleTimeoutMs, seen, signal } = request;
-  const quietMs = quietWindowMs(request.quietMs, learned);
-  const options = {
-    quietMs,
-    settleTimeoutMs,
-    ...(seen === undefined ? {} : { seen }),
-    ...signalOption(signal),
-  };
+  const learned = isIdle ? undefined : await store.index.local.quietRecord(request.graphId);
+  const { quietMs, settleTimeoutMs, patienceMs = PATIENCE_MS, seen, signal } = request;
+  const windowMs = quietWindowMs(quietMs, learned);
+  const options = { quietMs, windowMs, settleTimeoutMs, patienceMs, beganMs, isIdle, seen, signal };
   return await waitUntilQuiet(options, () => scan(request.dir, scanOptions(store, request)));
 }
 
@@ -117,8 +127,8 @@ export async function settleLocked(
   return await settleDirectory(store, { ...request, settleTimeoutMs, seen: undefined }, quiesce);
 }
 
-function scanOptions(store: Store, { exclude, workspaces, signal }: CaptureRequest): ScanOptions {
-  return { exclude, workspaces: workspaces?.(), store: store.root, ...signalOption(signal) };
+function scanOptions(store: Store, { exclude, workspaces, writers, signal }: CaptureRequest): ScanOptions {
+  return { exclude, workspaces: workspaces?.(), store: store.root, writers, ...signalOption(signal) };
 }
 
 /**
@@ -168,6 +178,7 @@ class Capture {
   readonly #directory: SettledDirectory;
   readonly #startedMs = now();
   readonly #began = monotonic();
+  #waitedMs = 0;
   /** Whether all units of the newest snapshot are known to be stored. */
   #trusted = true;
   /** Files that earlier attempts have read. */
@@ -200,22 +211,26 @@ class Capture {
       if (result === undefined) {
         const findings = [...settled.scan.findings, ...quiesce.findings];
         const { atRest } = await quiesce.cut(settled.scan);
-        const confirmed = { scan: settled.scan, findings, retries: attempt, atRest };
+        const { isEarly } = settled;
+        const confirmed = { scan: settled.scan, findings, retries: attempt, atRest, isEarly };
         return await this.#confirm(must(parent, 'a newest snapshot').snapshot, confirmed);
       }
       if (result.changed === undefined && settled.quiet) {
         return await this.#commit(result, parent, {
           cut: await quiesce.cut(settled.scan),
           retries: attempt,
+          isEarly: settled.isEarly,
         });
       }
       if (isLast) {
         const cut = { cutMethod: CutMethod_Value.CHANGED, atRest: false };
-        return await this.#commit(result, parent, { cut, retries: attempt });
+        return await this.#commit(result, parent, { cut, retries: attempt, isEarly: true });
       }
+      const stoppedMs = monotonic();
       const waitMs = Math.max(this.#request.quietMs, RETRY_WAIT_MIN_MS) * 2 ** attempt;
       await sleep(waitMs, undefined, signalOption(this.#request.signal));
       settled = await settleLocked(this.#store, this.#request, quiesce);
+      this.#waitedMs += monotonic() - stoppedMs;
     }
   }
 
@@ -301,14 +316,14 @@ class Capture {
   /** Records that the directory equals its newest snapshot, and the change times of `entries`. */
   async #confirm(
     snapshot: StoredSnapshot,
-    confirmed: Pick<CaptureResult, 'scan' | 'findings' | 'retries' | 'atRest'>,
+    confirmed: Omit<CaptureResult, 'snapshot' | 'unchanged' | 'waitedMs'>,
     entries: readonly Entry[] = [],
   ): Promise<CaptureResult> {
     const { index } = this.#store;
     const batch = index.batch();
     this.#putConfirmed(batch, snapshot.digest, entries);
     await index.commit('index:confirm', batch);
-    return { snapshot, unchanged: true, ...confirmed };
+    return { snapshot, unchanged: true, ...confirmed, waitedMs: this.#waitedMs };
   }
 
   #putConfirmed(batch: IndexBatch, digest: Uint8Array, entries: readonly Entry[]): void {
@@ -324,7 +339,7 @@ class Capture {
   async #commit(
     attempt: Attempt,
     parent: ParentSnapshot | undefined,
-    { cut, retries }: { cut: Cut; retries: number },
+    { cut, retries, isEarly }: { cut: Cut; retries: number; isEarly: boolean },
   ): Promise<CaptureResult> {
     const { quiesce } = this.#directory;
     const findings = [...attempt.scan.findings, ...quiesce.findings, ...attempt.findings];
@@ -351,7 +366,7 @@ class Capture {
       // Units that were missing or damaged have been stored again, or only change times differ.
       if (this.#trusted) await this.#transaction.abandon();
       else await this.#transaction.finishRepack(missingManifest(this.#store, parent.snapshot));
-      const confirmed = { scan: attempt.scan, findings, retries, atRest };
+      const confirmed = { scan: attempt.scan, findings, retries, atRest, isEarly };
       return await this.#confirm(parent.snapshot, confirmed, list.entries);
     }
     // The files of a first snapshot may be of any age, and those of an untrusted one may be unchanged.
@@ -365,12 +380,14 @@ class Capture {
         if (isChanged) return;
         const { index } = this.#store;
         this.#putConfirmed(batch, digest, list.entries);
-        if (teaches)
-          index.local.putQuietRecord(batch, graphId, learnPauses(known, attempt.differing, digest));
+        if (!teaches) return;
+        const learned = isEarly ? learnNothing(known) : learnPauses(known, attempt.differing, digest);
+        index.local.putQuietRecord(batch, graphId, learned);
       },
     });
-    const captured = isChanged ? undefined : attempt.scan;
-    return { snapshot, unchanged: false, findings, retries, scan: captured, atRest };
+    const scanned = isChanged ? undefined : attempt.scan;
+    const outcome = { findings, retries, atRest, isEarly, waitedMs: this.#waitedMs };
+    return { snapshot, unchanged: false, scan: scanned, ...outcome };
   }
 }
 

@@ -1,13 +1,19 @@
+import { warning } from '../../core/finding.ts';
 import { CutMethod_Value, type Finding, type Instance } from '../../gen/lightkeeper/v1/types_pb.ts';
 import { monotonic, now } from '../../host/clock.ts';
 import { type CaptureHooks, runHooks } from '../instance/hooks.ts';
-import { checkInstance, InstanceProbe, type InstanceSettings, silentFinding } from '../instance/probe.ts';
+import type { InstanceWatch } from '../instance/instance-watch.ts';
+import { InstanceProbe, type InstanceReport, type InstanceSettings } from '../instance/probe.ts';
+import { checkStorages, instanceFinding } from '../instance/report.ts';
 import { firstDifference, type Scan } from '../watch/scan.ts';
 import type { SeenScan } from '../watch/watcher.ts';
 
 /** Most milliseconds that a capture waits for the instance to be idle. */
 // After them the capture goes on with the quiet window alone.
 const IDLE_WAIT_MS = 30_000;
+
+/** Most milliseconds that a capture without a watch waits for the first response of an instance. */
+const FIRST_RESPONSE_MS = 3000;
 
 /** Milliseconds without a change after which a directory is at rest whatever its writer does. */
 const REST_MS = 60_000;
@@ -17,11 +23,16 @@ export interface QuiesceSettings {
   readonly graphId: string;
   readonly dir: Uint8Array;
   readonly instance?: InstanceSettings | undefined;
+  /** The watch of the instance, if an agent has one. */
+  readonly watch?: InstanceWatch | undefined;
   readonly hooks?: CaptureHooks | undefined;
   /** Whether the operator has stated that the instance is stopped. */
   readonly instanceStopped?: boolean | undefined;
   /** The scan of a watcher that led to the capture; undefined without a watcher. */
   readonly seen?: SeenScan | undefined;
+  /** Milliseconds after which the capture demands less rest; undefined for the default. */
+  readonly patienceMs?: number | undefined;
+  readonly settleTimeoutMs: number;
   readonly signal?: AbortSignal | undefined;
 }
 
@@ -35,18 +46,23 @@ export interface Cut {
 /** Quiesces the instance of a directory for one capture. */
 export class Quiesce {
   readonly findings: Finding[] = [];
+  /** Time of the monotonic clock at which the wait for rest began, in milliseconds. */
+  readonly beganMs = monotonic();
   /** Whether the instance has reported that it is idle. */
   isIdle = false;
-  /** Version and settings of the instance; undefined without one or if it does not respond. */
+  /** Version and settings of the instance; undefined without one, or if it says nothing about this directory. */
   instance: Instance | undefined;
   readonly #settings: QuiesceSettings;
   readonly #probe: InstanceProbe | undefined;
   #paused = false;
   #idleBefore = false;
+  /** Whether something responds although the operator has stated that the instance is stopped. */
+  #isRunning = false;
 
   private constructor(settings: QuiesceSettings) {
     this.#settings = settings;
-    this.#probe = settings.instance === undefined ? undefined : new InstanceProbe(settings.instance);
+    const { instance, dir } = settings;
+    this.#probe = instance === undefined ? undefined : new InstanceProbe(instance, dir);
   }
 
   /**
@@ -55,22 +71,51 @@ export class Quiesce {
    */
   static async begin(settings: QuiesceSettings): Promise<Quiesce> {
     const quiesce = new Quiesce(settings);
-    const { instance, dir, hooks, signal } = settings;
-    if (quiesce.#probe !== undefined && instance !== undefined) {
-      quiesce.instance = await quiesce.#probe.describe(signal);
-      if (quiesce.instance === undefined) {
-        if (settings.instanceStopped !== true) quiesce.findings.push(silentFinding(instance));
-      } else {
-        quiesce.findings.push(...checkInstance(quiesce.instance, dir, instance.allowPartial));
-        quiesce.isIdle = (await quiesce.#probe.waitUntilIdle(IDLE_WAIT_MS, signal)) === true;
-      }
-    }
+    const { hooks } = settings;
+    await quiesce.#waitForInstance();
     if (hooks !== undefined && hooks.preCapture.length > 0) {
       const failure = await quiesce.#run(hooks.preCapture, hooks.timeoutMs);
       if (failure !== undefined) quiesce.findings.push(failure);
       quiesce.#paused = failure === undefined;
     }
     return quiesce;
+  }
+
+  async #waitForInstance(): Promise<void> {
+    const { instance, watch, instanceStopped, signal } = this.#settings;
+    if (instance === undefined || this.#probe === undefined) return;
+    const report =
+      watch === undefined
+        ? await this.#probe.report({ timeoutMs: FIRST_RESPONSE_MS, signal })
+        : await watch.current(signal);
+    if (report === undefined) return;
+    if (instanceStopped === true) this.#checkStopped(report, instance.url);
+    const finding = instanceFinding(report, instance);
+    // An instance that was stopped does not respond.
+    const isExpected = instanceStopped === true && report.kind === 'no-response';
+    if (finding !== undefined && !isExpected) this.findings.push(finding);
+    if (report.kind !== 'own') return;
+    this.instance = report.instance;
+    this.findings.push(...checkStorages(report.instance, instance.allowPartial));
+    this.isIdle = report.isIdle || (await this.#probe.waitUntilIdle(this.#idleWaitMs(), signal));
+  }
+
+  #checkStopped({ kind }: InstanceReport, url: string): void {
+    if (kind !== 'own' && kind !== 'key-needed') return;
+    this.#isRunning = true;
+    this.findings.push(
+      warning('instance_running', url, {
+        message:
+          'the instance responds, although it was stated that it is stopped; the statement was not used',
+        hint: 'stop the instance, or leave --instance-stopped out',
+      }),
+    );
+  }
+
+  // Half of the patience is left for the files.
+  #idleWaitMs(): number {
+    const { patienceMs, settleTimeoutMs } = this.#settings;
+    return patienceMs === undefined ? Math.min(IDLE_WAIT_MS, settleTimeoutMs) : patienceMs / 2;
   }
 
   /** Records whether the instance is idle before the files are read. */
@@ -84,15 +129,14 @@ export class Quiesce {
     if (this.#idleBefore && (await this.#isIdleNow()))
       return { cutMethod: CutMethod_Value.IDLE, atRest: true };
     const { instanceStopped, seen } = this.#settings;
-    // An instance that responds contradicts the operator.
-    const isStopped = instanceStopped === true && this.instance === undefined;
+    const isStopped = instanceStopped === true && !this.#isRunning;
     const atRest = isStopped || restedMs(scan, seen) >= REST_MS;
     return { cutMethod: CutMethod_Value.SETTLED, atRest };
   }
 
   async #isIdleNow(): Promise<boolean> {
     if (this.#probe === undefined || this.instance === undefined) return false;
-    return (await this.#probe.isIdleStatus(this.#settings.signal)) === true;
+    return (await this.#probe.isIdle({ signal: this.#settings.signal })) === true;
   }
 
   /** Runs the post-capture hooks. Returns a finding if one fails. */

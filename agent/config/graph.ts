@@ -10,7 +10,7 @@ import { nearest } from '../../host/config/suggest.ts';
 import type { CaptureHooks } from '../instance/hooks.ts';
 import type { InstanceSettings } from '../instance/probe.ts';
 import type { EnvironmentSettings } from './environment.ts';
-import { GRAPH_KEYS, type RETENTION_KEYS, TOP_KEYS } from './schema.ts';
+import { GRAPH_KEYS, type RETENTION_KEYS, TOP_KEYS, type WORKSPACE_KEYS } from './schema.ts';
 import { defaultRetention, GRAPH_DEFAULTS, type GraphSettings } from './settings.ts';
 
 const HOOK_TIMEOUT_MS = 30_000;
@@ -56,6 +56,7 @@ export function buildGraph(node: Mapping, path: string, sources: GraphSources): 
   const place = dir?.value ?? '';
   const shown = <T>(value: T) => value;
   const graphId = effective.take(at('id'), fields.id, graphIdOf(basename(place)), shown);
+  const allowPartial = effective.take(at('allow_partial'), fields.allow_partial, false, shown);
   const settings: GraphSettings = {
     graphId,
     dir: Buffer.from(place),
@@ -69,7 +70,8 @@ export function buildGraph(node: Mapping, path: string, sources: GraphSources): 
     ),
     split: effective.take(at('split'), fields.split, GRAPH_DEFAULTS.split, shown),
     lossShare: effective.take(at('alarm_loss'), fields.alarm_loss, GRAPH_DEFAULTS.lossShare, formatPercent),
-    instance: instanceOf(fields, path, sources),
+    instance: instanceOf(fields, path, { ...sources, allowPartial }),
+    workspaceInstances: workspaceInstances(fields, { ...sources, allowPartial }),
     hooks: hooksOf(fields, path, effective),
     retention: retentionOf(fields, node, path, sources),
   };
@@ -92,13 +94,33 @@ function reportMissingDir({ entries, origin }: Mapping, path: string, { report }
   });
 }
 
+/** Builds the instances of the workspaces; problems are reported. */
+function workspaceInstances(
+  { workspaces, split }: GraphFields,
+  sources: InstanceSources,
+): ReadonlyMap<string, InstanceSettings> {
+  const instances = new Map<string, InstanceSettings>();
+  const { report } = sources.reading;
+  if (workspaces !== undefined && split?.value === false)
+    report.warn(`${workspaces.path} is not used: split is off`);
+  for (const [name, { value, origin, path }] of workspaces?.value ?? []) {
+    const instance = instanceOf(value, path, sources);
+    if (instance !== undefined) instances.set(name, instance);
+    else if (value.instance_url === undefined) report.problem({ origin, path }, 'there is no instance_url');
+  }
+  return instances;
+}
+
+interface InstanceSources extends GraphSources {
+  readonly allowPartial: boolean;
+}
+
 function instanceOf(
-  { instance_url: url, api_key_file: file, allow_partial: partial }: GraphFields,
+  { instance_url: url, api_key_file: file }: Fields<typeof WORKSPACE_KEYS>,
   path: string,
-  { environment, reading, effective, readText }: GraphSources,
+  { environment, reading, effective, readText, allowPartial }: InstanceSources,
 ): InstanceSettings | undefined {
   const { report } = reading;
-  const allowPartial = effective.take(`${path}.allow_partial`, partial, false, (value) => value);
   let apiKey: { value: string; origin: Origin } | undefined = environment.apiKey;
   if (file !== undefined) {
     effective.add(file.path, file.value, file.origin);

@@ -51,7 +51,7 @@ export interface ReadSettings {
 const HTTP: Address = { host: '127.0.0.1', port: 9701 };
 const LOOPBACK = /^(?:localhost|127(?:\.\d{1,3}){3}|::1)$/;
 /** Keys that differ between graphs: their flags cannot be shared. */
-const UNSHARED_KEYS = ['id', 'dir', 'instance_url'];
+const UNSHARED_KEYS = ['id', 'dir', 'instance_url', 'workspaces'];
 
 /** Reads the settings of an agent. Flags win over the environment, which wins over the file. */
 export async function readSettings(

@@ -13,6 +13,7 @@ import {
   later,
   list,
   map,
+  namedMaps,
   oneOf,
   path,
   percent,
@@ -71,12 +72,29 @@ const HOOK_KEYS = {
   timeout: key(duration({ atLeastMs: 1 }), 'time limit of each shell line (default: 30s)'),
 } as const satisfies Keys;
 
+/** Keys of one workspace. */
+export const WORKSPACE_KEYS = {
+  instance_url: key(url(), 'URL of the instance that serves the workspace'),
+  api_key_file: key(path('<file>'), 'file with the API key of that instance (default: LIGHTRAG_API_KEY)'),
+} as const satisfies Keys;
+
+/** Returns why a name cannot be that of a workspace's folder. */
+function workspaceState(name: string): string | undefined {
+  return name === '' || /^\.{1,2}$|[/\0]/.test(name)
+    ? `${quoted(name)} is not the name of a folder`
+    : undefined;
+}
+
 /** Keys of one graph. */
 export const GRAPH_KEYS = {
   id: key(graphId(), "the graph's name (default: the directory's)"),
   dir: key(path('<dir>'), 'the directory to protect'),
   instance_url: key(url(), 'URL of the instance: captures wait until it is idle'),
   api_key_file: key(path('<file>'), 'file with the API key of the instance (default: LIGHTRAG_API_KEY)'),
+  workspaces: key(
+    namedMaps(WORKSPACE_KEYS, workspaceState),
+    'instances of workspaces by the names of their folders: {NAME: {instance_url, api_key_file}}',
+  ),
   quiet: key(
     duration(),
     'shortest time without a change before a capture (default: 300ms; may be learned to be longer)',

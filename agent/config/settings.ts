@@ -20,6 +20,8 @@ export interface GraphSettings {
   /** Share of documents or entities that may disappear between two snapshots without an alarm. */
   readonly lossShare: number;
   readonly instance: InstanceSettings | undefined;
+  /** Instances of its workspaces, by the names that the settings give them. */
+  readonly workspaceInstances: ReadonlyMap<string, InstanceSettings>;
   readonly hooks: CaptureHooks | undefined;
   readonly retention: RetentionPolicy;
 }
@@ -48,6 +50,7 @@ export const GRAPH_DEFAULTS = {
   split: true,
   lossShare: LOSS_SHARE,
   instance: undefined,
+  workspaceInstances: new Map(),
   hooks: undefined,
 } as const satisfies Partial<GraphSettings>;
 

@@ -2,7 +2,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { type LightkeeperError, normalise } from '../../core/errors.ts';
 import { isRegradeDue, REGRADE_NEVER, scheduleRegrade } from '../../core/lightrag/regrade-schedule.ts';
 import { isUsableGrade } from '../../core/snapshot.ts';
-import type { Finding } from '../../gen/lightkeeper/v1/types_pb.ts';
+import { type Finding, Grade_Value } from '../../gen/lightkeeper/v1/types_pb.ts';
 import { monotonic, now, waited } from '../../host/clock.ts';
 import { InstanceProbe } from '../instance/probe.ts';
 import { hasJournal } from '../restore/journal.ts';
@@ -14,6 +14,10 @@ import { takeSnapshot } from './take-snapshot.ts';
 /** Milliseconds between two records of an unchanged directory in the index, each of which is a write. */
 const CONFIRM_EVERY_MS = 5000;
 
+/** Milliseconds of patience with changes that go on, beside a usable snapshot and without one. */
+const PATIENCE_MS = 4000;
+const PATIENCE_UNUSABLE_MS = 2000;
+
 /** Milliseconds after which a directory that never rests is captured as it is. */
 const BUSY_SETTLE_MS = 5 * 60 * 1000;
 
@@ -22,6 +26,9 @@ const LAST_SETTLE_MS = 5000;
 
 /** Milliseconds that the agent waits for the last flush of an instance that may be stopping too. */
 const LAST_FLUSH_MS = 7000;
+
+/** Most milliseconds that the last snapshot waits for a response of the instance. */
+const LAST_RESPONSE_MS = 1000;
 
 /** Scans in a row that must find nothing new before a snapshot counts as the last one. */
 const LAST_CALM_SCANS = 4;
@@ -39,6 +46,8 @@ class PrimaryRun {
   readonly #signal: AbortSignal;
   /** Time of the last record of an unchanged directory, in milliseconds since 1970; 0 before the first. */
   #confirmedMs = 0;
+  /** Whether the newest snapshot was graded and is not usable. */
+  #hasUnusable = false;
   /** Whether the newest snapshot is usable. */
   #isUsable = false;
   #regrade = REGRADE_NEVER;
@@ -51,26 +60,28 @@ class PrimaryRun {
   async run(): Promise<void> {
     const { common } = this.#graph;
     const signal = this.#signal;
+    const watching = this.#graph.watch?.run(signal);
     const ticking = this.#captureAtIntervals();
     if (common.continuous) await this.#watcher({ settleTimeoutMs: BUSY_SETTLE_MS, signal }).run();
     else await waited(Number.POSITIVE_INFINITY, signal);
-    await ticking;
+    await Promise.all([ticking, watching]);
     // The signal has aborted, and must not abort the last capture.
     await this.#takeLastSnapshot(this.#watcher({ settleTimeoutMs: LAST_SETTLE_MS }));
   }
 
   #watcher(capture: { settleTimeoutMs: number; signal?: AbortSignal }): Watcher {
-    const { settings, taker, workspaces, events } = this.#graph;
+    const { settings, taker, workspaces, events, writers } = this.#graph;
     const { dir, exclude, minIntervalMs, graphId } = settings;
     return new Watcher(
       dir,
       {
-        scan: () => ({ exclude, store: taker.store.root, workspaces: workspaces() }),
+        scan: () => ({ exclude, store: taker.store.root, workspaces: workspaces(), writers }),
         minIntervalMs,
       },
       {
         capture: (seen: SeenScan) => this.#capture({ ...capture, seen }),
         confirm: (seen: SeenScan) => this.#confirm(seen),
+        mayDefer: () => this.#isUsable && !isRegradeDue(this.#regrade, monotonic()),
         failed: (error: LightkeeperError) => this.#graph.fail(error),
         absent: () => this.#graph.wait(),
         warned: (finding: Finding) => events.warned(graphId, finding),
@@ -98,24 +109,31 @@ class PrimaryRun {
     tags?: Readonly<Record<string, string>>;
     seen?: SeenScan;
   }): Promise<Captured> {
-    const { settings, common, taker, workspaces } = this.#graph;
+    const { settings, common, taker, workspaces, watch, writers } = this.#graph;
     this.#graph.warnOfSharedDisk();
     const replaced = await oldStates(settings.dir);
-    const { snapshot, scan } = await takeSnapshot(taker, {
+    const { snapshot, scan, waitedMs } = await takeSnapshot(taker, {
       ...settings,
       reserveBytes: common.reserveBytes,
       workspaces,
+      watch,
+      writers,
+      patienceMs: this.#hasUnusable ? PATIENCE_UNUSABLE_MS : PATIENCE_MS,
       tags: {},
       description: '',
       ...options,
     });
     this.#graph.succeed();
     this.#isUsable = isUsableGrade(snapshot.grade);
+    this.#hasUnusable = !this.#isUsable && snapshot.grade !== Grade_Value.UNGRADED;
     this.#regrade = scheduleRegrade(this.#regrade, { ...snapshot, nowMs: monotonic() });
     if (this.#isUsable && replaced.length > 0) await this.#dropReplaced(replaced);
     return {
       scan,
-      durationMs: snapshot.unchanged ? 0 : Number(snapshot.durationMs + snapshot.gradeMs),
+      // Waits burden nobody.
+      durationMs: snapshot.unchanged
+        ? 0
+        : Math.max(0, Number(snapshot.durationMs + snapshot.gradeMs) - waitedMs),
     };
   }
 
@@ -152,18 +170,19 @@ class PrimaryRun {
   // An instance that is stopped together with the agent first stops replying and then flushes. As long as such a flush
   // may follow, the directory is scanned again.
   async #takeLastSnapshot(watcher: Watcher): Promise<void> {
-    const { instance } = this.#graph.settings;
+    const { instance, dir } = this.#graph.settings;
     if (instance === undefined) {
       await watcher.finish();
       return;
     }
-    const probe = new InstanceProbe(instance);
+    const probe = new InstanceProbe(instance, dir);
     const untilMs = monotonic() + LAST_FLUSH_MS;
     let replied = true;
     for (let calm = 0; calm < LAST_CALM_SCANS; ) {
       calm = (await watcher.finish()) ? 0 : calm + 1;
       if (monotonic() >= untilMs) break;
-      const replies = (await probe.describe()) !== undefined;
+      const { kind } = await probe.report({ timeoutMs: LAST_RESPONSE_MS });
+      const replies = kind !== 'no-response';
       // It has just stopped replying: its flush may follow.
       if (replied && !replies) calm = 0;
       replied = replies;

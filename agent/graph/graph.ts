@@ -12,12 +12,15 @@ import {
 } from '../../gen/lightkeeper/v1/agent_pb.ts';
 import type { Finding } from '../../gen/lightkeeper/v1/types_pb.ts';
 import type { AgentSettings, GraphSettings } from '../config/settings.ts';
-import { checkInstance, InstanceProbe } from '../instance/probe.ts';
+import { InstanceWatch } from '../instance/instance-watch.ts';
+import { InstanceProbe } from '../instance/probe.ts';
+import { checkStorages, type InstanceLine } from '../instance/report.ts';
 import { hasJournal } from '../restore/journal.ts';
 import { graphStatus } from '../snapshots/queries.ts';
 import { newestSnapshot } from '../snapshots/resolve.ts';
 import { pruneSnapshots, wouldPrune } from '../snapshots/retention.ts';
 import { checkDirectory } from '../watch/scan.ts';
+import { TempWriters } from '../watch/temp-writers.ts';
 import { workspacesIn } from '../watch/workspaces.ts';
 import type { GuardedDirectory } from './guarded-directory.ts';
 import type { AgentMetrics } from './metrics.ts';
@@ -32,6 +35,8 @@ export interface GraphEvents {
   /** The directory does not exist yet; the agent waits for it. */
   readonly waiting: (graphId: string) => void;
   readonly warned: (graphId: string, finding: Finding) => void;
+  /** What is known of the instance of a graph, at the start and at each change. */
+  readonly instance: (graphId: string, line: InstanceLine) => void;
 }
 
 /** Settings of the agent that concern every graph. */
@@ -47,6 +52,9 @@ export interface GraphParts {
   readonly onWorkspaces: (workspaces: readonly BytePath[]) => void;
 }
 
+/** Most milliseconds that the start of an agent waits for an instance. */
+const START_TIMEOUT_MS = 2000;
+
 /** Throws if a graph can never be guarded. A directory that does not exist may appear later. */
 export async function checkStart({ dir, instance }: GraphSettings, store: string): Promise<void> {
   try {
@@ -55,8 +63,8 @@ export async function checkStart({ dir, instance }: GraphSettings, store: string
     if (!(error instanceof LightkeeperError) || error.code !== 'NOT_FOUND') throw error;
   }
   if (instance === undefined) return;
-  const described = await new InstanceProbe(instance).describe();
-  if (described !== undefined) checkInstance(described, dir, instance.allowPartial);
+  const report = await new InstanceProbe(instance, dir).report({ timeoutMs: START_TIMEOUT_MS });
+  if (report.kind === 'own') checkStorages(report.instance, instance.allowPartial);
 }
 
 /** One protected graph: its state, readiness and retention. Its work as the primary is in `as-primary.ts`. */
@@ -66,6 +74,10 @@ export class Graph implements GuardedDirectory {
   readonly events: GraphEvents;
   readonly common: CommonSettings;
   readonly telemetry: Telemetry;
+  /** Watch of its instance; undefined without one. */
+  readonly watch: InstanceWatch | undefined;
+  /** What was seen of the writers of temporary files. */
+  readonly writers = new TempWriters();
   readonly #onWorkspaces: (workspaces: readonly BytePath[]) => void;
   #failure: LightkeeperError | undefined;
   #isWaiting = false;
@@ -77,6 +89,9 @@ export class Graph implements GuardedDirectory {
     this.events = events;
     this.common = common;
     this.telemetry = new Telemetry(settings.graphId, metrics);
+    const { graphId, dir, instance } = settings;
+    if (instance !== undefined)
+      this.watch = new InstanceWatch(instance, dir, (line) => events.instance(graphId, line));
     this.#onWorkspaces = onWorkspaces;
   }
 

@@ -3,12 +3,15 @@ import { systemCode } from '../../core/errors.ts';
 import type { BytePath } from '../../core/path.ts';
 import type { Finding } from '../../gen/lightkeeper/v1/types_pb.ts';
 import type { GraphSettings } from '../config/settings.ts';
+import type { InstanceWatch } from '../instance/instance-watch.ts';
 
 /** A directory that an agent guards. */
 export interface GuardedDirectory {
   readonly settings: GraphSettings;
   /** Returns the direct subfolders that are guarded as graphs of their own. */
   readonly workspaces: () => ReadonlySet<BytePath>;
+  /** Watch of its instance; undefined without one. */
+  readonly watch: InstanceWatch | undefined;
   /** Present problems of how it is guarded. */
   readonly findings: readonly Finding[];
 }

@@ -41,6 +41,8 @@ export interface TakenSnapshot {
   readonly snapshot: Snapshot;
   /** Scan of the captured directory; undefined if it was not at rest. */
   readonly scan: Scan | undefined;
+  /** Milliseconds of the capture that were waits between its attempts. */
+  readonly waitedMs: number;
 }
 
 /** Captures a directory and grades the snapshot. Returns the graded snapshot. */
@@ -54,14 +56,14 @@ export async function takeSnapshot(taker: SnapshotTaker, request: SnapshotReques
     unchanged: captured.unchanged,
     atRest: captured.atRest,
   });
-  if (!captured.unchanged) await learnFromGrade(taker.store, snapshot, request.quietMs);
+  if (!captured.unchanged && !captured.isEarly) await learnFromGrade(taker.store, snapshot, request.quietMs);
   const view = snapshotView(snapshot, {
     unchanged: captured.unchanged,
     confirmedAtMs: await taker.store.index.local.confirmedAt(request.graphId),
     findings: allFindings(snapshot, [...captured.findings, ...(failure === undefined ? [] : [failure])]),
   });
   taker.onTaken?.(view, captured.retries);
-  return { snapshot: view, scan: captured.scan };
+  return { snapshot: view, scan: captured.scan, waitedMs: captured.waitedMs };
 }
 
 /** Waits for the directory to settle, then captures it with the store locked. */

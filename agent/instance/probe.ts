@@ -1,27 +1,21 @@
-import { statSync } from 'node:fs';
-import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { create } from '@bufbuild/protobuf';
-import { LightkeeperError } from '../../core/errors.ts';
-import { warning } from '../../core/finding.ts';
-import { type Finding, type Instance, InstanceSchema } from '../../gen/lightkeeper/v1/types_pb.ts';
+import type { BytePath } from '../../core/path.ts';
+import { type Instance, InstanceSchema } from '../../gen/lightkeeper/v1/types_pb.ts';
 import { monotonic } from '../../host/clock.ts';
+import { type Fields, getJson, type InstanceReply } from './request.ts';
+import { otherDirectory as findOtherDirectory } from './served-directory.ts';
 
 /** Most milliseconds of a request to an instance. */
-const RESPONSE_TIMEOUT_MS = 5000;
-/** Most bytes of a response. */
-// A pipeline status contains the last messages of the pipeline.
-const RESPONSE_BYTES_MAX = 4 << 20;
+export const RESPONSE_TIMEOUT_MS = 5000;
 /** Milliseconds between two requests while waiting. */
 const POLL_MS = 200;
-/** Storage classes that store their data as files in the working directory. */
-const FILE_STORAGES = new Set([
-  'JsonKVStorage',
-  'JsonDocStatusStorage',
-  'NanoVectorDBStorage',
-  'FaissVectorDBStorage',
-  'NetworkXStorage',
-]);
+/** Most characters of a text that is recorded; a path is at most as long. */
+const TEXT_CHARACTERS_MAX = 4096;
+const HEALTH = '/health';
+const PIPELINE_STATUS = '/documents/pipeline_status';
+/** Flags of a pipeline status, any of which means that it is not idle; older versions lack some. */
+const BUSY_FLAGS = ['busy', 'request_pending', 'scanning', 'destructive_busy'] as const;
 const STORAGE_KINDS = ['kv', 'doc_status', 'graph', 'vector'] as const;
 
 /** Settings for requests to an instance. */
@@ -31,96 +25,120 @@ export interface InstanceSettings {
   readonly apiKey: string;
   /** Whether to guard a graph of which a part is stored elsewhere. */
   readonly allowPartial: boolean;
+  /** Folder of the workspace that the graph is; undefined for a directory of its own. */
+  readonly workspace?: BytePath | undefined;
+  /** Whether these are the settings of the directory above: the instance may serve another workspace. */
+  readonly isInherited?: boolean;
 }
 
-type Fields = Readonly<Record<string, unknown>>;
+/** What is known of the instance at a URL; `why` is a part of a sentence. */
+export type InstanceReport =
+  /** It serves the directory of the graph, or one that cannot be compared. */
+  | { readonly kind: 'own'; readonly instance: Instance; readonly isIdle: boolean }
+  /** It serves another directory or workspace. */
+  | { readonly kind: 'elsewhere'; readonly instance: Instance; readonly dir: string }
+  /** It does not say enough without a key, or with this one. */
+  | { readonly kind: 'key-needed'; readonly why: string }
+  | { readonly kind: 'no-response'; readonly why: string; readonly isLate: boolean }
+  /** Another program responds, or a version that does not report its pipeline. */
+  | { readonly kind: 'unusable'; readonly why: string };
+
+/** Limits of a request. */
+export interface ProbeOptions {
+  readonly timeoutMs?: number;
+  readonly signal?: AbortSignal | undefined;
+}
 
 /** Queries a LightRAG server of any version for its settings and whether it is idle. */
 export class InstanceProbe {
   readonly settings: InstanceSettings;
+  readonly #dir: Uint8Array;
 
-  constructor(settings: InstanceSettings) {
+  /** `dir` is the directory of the graph. */
+  constructor(settings: InstanceSettings, dir: Uint8Array) {
     this.settings = settings;
+    this.#dir = dir;
   }
 
-  /** Returns its version and settings; undefined if it does not respond. */
-  async describe(signal?: AbortSignal): Promise<Instance | undefined> {
-    const health = await this.#get('/health', signal);
-    return health === undefined ? undefined : instanceOf(this.settings.url, health);
+  /** Returns what is known of the instance now. */
+  async report(options: ProbeOptions = {}): Promise<InstanceReport> {
+    const [health, status] = await Promise.all([
+      this.#get(HEALTH, options),
+      this.#get(PIPELINE_STATUS, options),
+    ]);
+    const { url, workspace } = this.settings;
+    return reportOf(health, status, {
+      url,
+      otherDirectory: (instance) => findOtherDirectory(instance, { dir: this.#dir, workspace }),
+    });
   }
 
-  /** Reports whether nothing is being written; undefined if it does not respond. */
-  async isIdleStatus(signal?: AbortSignal): Promise<boolean | undefined> {
-    const status = await this.#get('/documents/pipeline_status', signal);
-    return status === undefined ? undefined : isIdle(status);
+  /** Reports whether the pipeline is idle; undefined if the instance does not report it. */
+  async isIdle(options: ProbeOptions = {}): Promise<boolean | undefined> {
+    const status = await this.#get(PIPELINE_STATUS, options);
+    return status.kind === 'json' ? isIdle(status.body) : undefined;
   }
 
-  /** Waits at most `ms` milliseconds until it is idle. Returns its last response. */
-  async waitUntilIdle(ms: number, signal?: AbortSignal): Promise<boolean | undefined> {
+  /** Waits at most `ms` milliseconds until the pipeline is idle. Returns whether it is. */
+  async waitUntilIdle(ms: number, signal?: AbortSignal): Promise<boolean> {
     const endMs = monotonic() + ms;
     for (;;) {
-      const idle = await this.isIdleStatus(signal);
-      if (idle !== false || monotonic() >= endMs) return idle;
+      const idle = await this.isIdle({ signal });
+      if (idle !== false || monotonic() >= endMs) return idle === true;
       await sleep(POLL_MS, undefined, signal === undefined ? {} : { signal });
     }
   }
 
-  async #get(path: string, signal: AbortSignal | undefined): Promise<Fields | undefined> {
-    const timeout = AbortSignal.timeout(RESPONSE_TIMEOUT_MS);
+  #get(path: string, { timeoutMs = RESPONSE_TIMEOUT_MS, signal }: ProbeOptions): Promise<InstanceReply> {
     const { url, apiKey } = this.settings;
-    try {
-      const response = await fetch(new URL(path, url), {
-        headers: apiKey === '' ? {} : { 'X-API-Key': apiKey },
-        redirect: 'error',
-        signal: signal === undefined ? timeout : AbortSignal.any([timeout, signal]),
-      });
-      if (!response.ok) {
-        await response.body?.cancel();
-        return undefined;
-      }
-      const body: unknown = JSON.parse(await boundedText(response));
-      return typeof body === 'object' && body !== null ? (body as Fields) : undefined;
-    } catch (error) {
-      signal?.throwIfAborted();
-      // It is down, starting or not LightRAG. The caller reports that.
-      if (error instanceof Error) return undefined;
-      throw error;
-    }
+    return getJson(path, { url, apiKey, timeoutMs, signal });
   }
 }
 
-async function boundedText(response: Response): Promise<string> {
-  const parts: Uint8Array[] = [];
-  let bytes = 0;
-  for await (const part of response.body ?? []) {
-    bytes += part.length;
-    if (bytes > RESPONSE_BYTES_MAX) throw new Error('the response is too long');
-    parts.push(part);
-  }
-  return Buffer.concat(parts).toString();
+/** Returns what the responses to both calls say together. */
+export function reportOf(
+  health: InstanceReply,
+  status: InstanceReply,
+  { url, otherDirectory }: { url: string; otherDirectory: (instance: Instance) => string | undefined },
+): InstanceReport {
+  if (health.kind !== 'json') return health;
+  const { body } = health;
+  const isComplete = isText(body.working_directory) || isMap(body.configuration);
+  if (!isComplete && !isText(body.core_version))
+    return { kind: 'unusable', why: `its ${HEALTH} is not that of LightRAG` };
+  const instance = instanceOf(url, body);
+  const other = isComplete ? otherDirectory(instance) : undefined;
+  if (other !== undefined) return { kind: 'elsewhere', instance, dir: other };
+  if (status.kind !== 'json') return status;
+  if (!isComplete) return { kind: 'key-needed', why: `without a key, ${HEALTH} does not name its directory` };
+  const idle = isIdle(status.body);
+  if (idle === undefined) return { kind: 'unusable', why: `its ${PIPELINE_STATUS} is not that of LightRAG` };
+  return { kind: 'own', instance, isIdle: idle };
 }
 
-/** Reports whether a pipeline status is that of an idle pipeline. */
-export function isIdle(status: Fields): boolean {
-  const { busy, request_pending, scanning, destructive_busy, pending_enqueues, update_status } = status;
-  if (busy !== false || request_pending === true) return false;
-  if (scanning === true || destructive_busy === true) return false;
-  if (typeof pending_enqueues === 'number' && pending_enqueues > 0) return false;
-  if (typeof update_status !== 'object' || update_status === null) return true;
-  // A flag of kv data means "not on disk yet"; one of vectors or the graph means "to be read again".
-  return !Object.entries(update_status as Fields).some(
-    ([namespace, flags]) => isKv(namespace) && [flags].flat().some((flag) => flag === true),
-  );
+/** Reports whether a pipeline status is that of an idle pipeline; undefined if it is no pipeline status. */
+// The flags in `update_status` are left out: that of text_chunks stays set after every failed document. While files
+// still change the directory is not at rest anyway.
+export function isIdle(status: Fields): boolean | undefined {
+  if (typeof status.busy !== 'boolean') return undefined;
+  const pending = status.pending_enqueues ?? 0;
+  return BUSY_FLAGS.every((flag) => isUnset(status[flag])) && (pending === 0 || pending === false);
 }
 
-function isKv(namespace: string): boolean {
-  return /(?:^|[:_/])(?:full_docs|text_chunks|llm_response_cache|doc_status|full_entities|full_relations|entity_chunks|relation_chunks)$/.test(
-    namespace,
-  );
+function isUnset(flag: unknown): boolean {
+  return flag === undefined || flag === null || flag === false;
+}
+
+function isText(value: unknown): boolean {
+  return typeof value === 'string' && value !== '';
+}
+
+function isMap(value: unknown): value is Fields {
+  return typeof value === 'object' && value !== null && !Array.isArray(value);
 }
 
 function instanceOf(url: string, health: Fields): Instance {
-  const configuration = fieldsOf(health.configuration);
+  const configuration = isMap(health.configuration) ? health.configuration : {};
   const storages: Record<string, string> = {};
   for (const kind of STORAGE_KINDS) {
     const name = text(configuration[`${kind}_storage`]);
@@ -141,71 +159,6 @@ function instanceOf(url: string, health: Fields): Instance {
   });
 }
 
-function fieldsOf(value: unknown): Fields {
-  return typeof value === 'object' && value !== null ? (value as Fields) : {};
-}
-
 function text(value: unknown): string {
-  return typeof value === 'string' ? value.slice(0, 1000) : '';
-}
-
-/** Returns the finding of an instance that does not respond. */
-export function silentFinding({ url }: InstanceSettings): Finding {
-  return warning('instance_silent', url, {
-    message: 'the instance does not respond as LightRAG does; the capture did not wait for it',
-    hint: 'check --instance-url and the key, or ignore this while the instance is stopped',
-  });
-}
-
-/**
- * Checks that the files in `dir` are the whole graph of an instance. Returns findings; REFUSED if a part of the graph
- * is stored elsewhere, unless `allowPartial` is set.
- */
-// A snapshot without that part could not be restored to a working graph.
-export function checkInstance(instance: Instance, dir: Uint8Array, allowPartial: boolean): Finding[] {
-  const foreign = Object.entries(instance.storages).filter(([, name]) => !FILE_STORAGES.has(name));
-  if (foreign.length > 0 && !allowPartial) {
-    const list = foreign.map(([kind, name]) => `${kind} in ${name}`).join(', ');
-    throw new LightkeeperError(
-      'REFUSED',
-      `Cannot guard the graph of ${instance.url}: it stores ${list}, outside of the directory`,
-      { hint: 'back those up separately, and guard the files alone with --allow-partial' },
-    );
-  }
-  const findings = foreign.map(([kind, name]) =>
-    warning('outside_storage', kind, {
-      message: `the instance stores it in ${name}; it is not in the snapshot`,
-      hint: 'back it up separately, at the same time',
-    }),
-  );
-  const served = servedDir(instance);
-  if (served !== undefined && isOtherDirectory(served, dir)) {
-    findings.push(
-      warning('other_directory', served, {
-        message: `the instance at ${instance.url} serves this directory, not the one that is guarded`,
-        hint: 'check --dir and --instance-url',
-      }),
-    );
-  }
-  return findings;
-}
-
-function servedDir({ workingDir, workspace }: Instance): string | undefined {
-  if (workingDir === '') return undefined;
-  return workspace === '' ? workingDir : join(workingDir, workspace);
-}
-
-/** Reports whether a path is another directory than `dir`. */
-// A path that does not exist here is one of another container.
-function isOtherDirectory(path: string, dir: Uint8Array): boolean {
-  const [served, guarded] = [path, Buffer.from(dir)].map((one) => {
-    try {
-      return statSync(one, { bigint: true });
-    } catch {
-      // It does not exist here or cannot be accessed.
-      return undefined;
-    }
-  });
-  if (served === undefined || guarded === undefined) return false;
-  return served.ino !== guarded.ino || served.dev !== guarded.dev;
+  return typeof value === 'string' ? value.slice(0, TEXT_CHARACTERS_MAX) : '';
 }

@@ -13,6 +13,8 @@ import { runAsPrimary } from '../graph/as-primary.ts';
 import { checkStart, Graph, type GraphEvents } from '../graph/graph.ts';
 import { AgentMetrics } from '../graph/metrics.ts';
 import type { SnapshotTaker } from '../graph/take-snapshot.ts';
+import type { InstanceSettings } from '../instance/probe.ts';
+import { workspaceFolders } from '../instance/served-directory.ts';
 import { loadZstd } from '../pack/zstd.ts';
 import { storeStats } from '../snapshots/queries.ts';
 import { sweepStore } from '../snapshots/retention.ts';
@@ -54,10 +56,8 @@ export async function runAgent(
 ): Promise<void> {
   // Each graph listens to the signal in several places.
   setMaxListeners(0, signal);
-  for (const graph of settings.graphs) {
-    checkGraphId(graph.graphId);
-    await checkStart(graph, settings.store);
-  }
+  for (const { graphId } of settings.graphs) checkGraphId(graphId);
+  await Promise.all(settings.graphs.map((graph) => checkStart(graph, settings.store)));
   // An agent that could never capture does not start.
   loadZstd();
   const store = await Store.open(settings.store, { create: true });
@@ -145,7 +145,9 @@ class Agent {
     for (const workspace of found) {
       const graphId = workspaceId(parent.graphId, workspace);
       if (this.#graphs.has(graphId) || this.#graphs.size >= WORKSPACES_MAX || signal.aborted) continue;
-      this.#guard({ ...parent, graphId, dir: below(parent.dir, workspace), split: false }, signal);
+      const dir = below(parent.dir, workspace);
+      const instance = workspaceInstance(parent, workspace);
+      this.#guard({ ...parent, graphId, dir, instance, split: false }, signal);
     }
   }
 
@@ -199,4 +201,16 @@ class Agent {
       }
     }
   }
+}
+
+/** Returns the instance of a workspace: its own, or that of the directory, which may serve another workspace. */
+function workspaceInstance(
+  { instance, workspaceInstances }: GraphSettings,
+  workspace: BytePath,
+): InstanceSettings | undefined {
+  const folder = Buffer.from(workspace, 'latin1').toString();
+  const [, similar] = [...workspaceInstances].find(([name]) => workspaceFolders(name).includes(folder)) ?? [];
+  const own = workspaceInstances.get(folder) ?? similar;
+  if (own !== undefined) return { ...own, workspace };
+  return instance === undefined ? undefined : { ...instance, workspace, isInherited: true };
 }

@@ -41,13 +41,6 @@ export function isLeftBehind({ writer, mtimeNs }: Omit<TransientFile, 'path' | '
   return writer === 'gone' || Math.abs(ageMs(mtimeNs)) >= FLUSH_AGE_MAX_MS;
 }
 
-/** Returns the milliseconds after which no temporary file would mean a flush; 0 if none does now. */
-export function flushEndsMs(files: TransientFiles, before?: TransientFiles): number {
-  // A file that grows means a flush at any age.
-  const left = flushFiles(files, before).map(({ mtimeNs }) => Math.max(1, FLUSH_AGE_MAX_MS - ageMs(mtimeNs)));
-  return Math.max(0, ...left);
-}
-
 function ageMs(mtimeNs: bigint): number {
   return now() - Number(mtimeNs / 1_000_000n);
 }

@@ -355,6 +355,24 @@ export function firstDifference(a: Scan, b: Scan): BytePath | undefined {
   return undefined;
 }
 
+/** A name that differs between two scans; undefined where it is absent. */
+export interface Difference {
+  readonly before: Entry | undefined;
+  readonly after: Entry | undefined;
+}
+
+/** Returns all names that differ between two scans. */
+export function differences(a: Scan, b: Scan): Difference[] {
+  const known = new Map(a.entries.map((entry) => [entry.path, entry]));
+  const found: Difference[] = [];
+  for (const after of b.entries) {
+    const before = known.get(after.path);
+    known.delete(after.path);
+    if (before === undefined || !sameEntry(before, after)) found.push({ before, after });
+  }
+  return [...found, ...[...known.values()].map((before) => ({ before, after: undefined }))];
+}
+
 /** Reports whether two entries are equal in all that a capture stores or compares. */
 export function sameEntry(a: Entry, b: Entry): boolean {
   return (

@@ -3,7 +3,18 @@ import { type ScanStep, WatchSchedule, type WatchStep } from '../../core/watch-s
 import type { Finding } from '../../gen/lightkeeper/v1/types_pb.ts';
 import { monotonic } from '../../host/clock.ts';
 import { type EventSubscription, subscribeOnce } from './fs-events.ts';
-import { firstDifference, type Scan, type ScanOptions, scan } from './scan.ts';
+import {
+  type Difference,
+  differences,
+  firstDifference,
+  type Scan,
+  type ScanOptions,
+  sameEntry,
+  scan,
+} from './scan.ts';
+
+/** LightRAG's cache of the model's answers. */
+const CACHE_FILE = /(?:^|\/)kv_store_llm_response_cache\.json$/;
 
 /** Waits are this much shorter or longer at random, as a share. */
 // Many agents on one machine should not all scan at the same instant.
@@ -31,6 +42,8 @@ export interface WatchHandlers {
   readonly capture: (seen: SeenScan) => Promise<Captured>;
   /** Handles a scan that found the directory as in its newest point. */
   readonly confirm: (seen: SeenScan) => Promise<void>;
+  /** Reports whether a change of LightRAG's cache alone may wait. */
+  readonly mayDefer: () => boolean;
   readonly failed: (error: LightkeeperError) => void;
   /** Handles a directory that does not exist yet. */
   readonly absent: () => void;
@@ -108,6 +121,14 @@ export class Watcher {
     return this.#captured === undefined || firstDifference(this.#captured, seen) !== undefined;
   }
 
+  /** Reports whether a change can wait: nothing but LightRAG's cache has changed. */
+  // Every query adds to it. It saves calls to the model, and nothing is lost without it.
+  #isMinor(seen: Scan): boolean {
+    if (this.#captured === undefined || !this.#handlers.mayDefer()) return false;
+    const found = differences(this.#captured, seen);
+    return found.some(isCache) && found.every((one) => isCache(one) || isTouchedFolder(one));
+  }
+
   /** Scans the directory, performs what follows from it, and returns the time of the next scan. */
   async #cycle(): Promise<number> {
     this.#schedule.scanStarted();
@@ -116,7 +137,11 @@ export class Watcher {
       const found = await scan(this.#dir, { ...this.#options.scan(), signal: this.#signal });
       this.#hasScanned = true;
       const seen = this.#see(found, startedMs);
-      const result = { isChanged: this.#isChanged(found), tookMs: found.tookMs };
+      const result = {
+        isChanged: this.#isChanged(found),
+        isMinor: this.#isMinor(found),
+        tookMs: found.tookMs,
+      };
       let step = this.#schedule.scanned(result, monotonic());
       while (step.next !== 'scan') step = await this.#perform(step, seen);
       return step.atMs;
@@ -201,6 +226,16 @@ export class Watcher {
       };
     });
   }
+}
+
+function isCache({ before, after }: Difference): boolean {
+  return [before, after].every((one) => one?.type === 'file' && CACHE_FILE.test(one.path));
+}
+
+/** Reports whether only the times of a folder differ, as after a rename in it. */
+function isTouchedFolder({ before, after }: Difference): boolean {
+  if (before?.type !== 'dir' || after === undefined) return false;
+  return sameEntry(before, { ...after, mtimeNs: before.mtimeNs, ctimeNs: before.ctimeNs });
 }
 
 function isAbsence(error: unknown): boolean {

@@ -9,7 +9,8 @@ export interface JsonSchema {
   readonly maximum?: number;
   readonly items?: JsonSchema;
   readonly properties?: Readonly<Record<string, JsonSchema>>;
-  readonly additionalProperties?: false;
+  /** Schema of the values of other names; false for no other names. */
+  readonly additionalProperties?: false | JsonSchema;
 }
 
 /** JSON Schema of a whole settings file. */

@@ -2,7 +2,15 @@ import { resolve } from 'node:path';
 import { LightkeeperError } from '../../core/errors.ts';
 import { DURATION_UNITS, parseDuration, parseSize, SIZE_UNITS } from '../quantity.ts';
 import { anyCasePattern, type JsonSchema } from './json-schema.ts';
-import { type Fields, type Keys, mapJsonSchema, readMap, reportWrongType, type ValueType } from './keys.ts';
+import {
+  type Fields,
+  type Found,
+  type Keys,
+  mapJsonSchema,
+  readMap,
+  reportWrongType,
+  type ValueType,
+} from './keys.ts';
 import { type Node, quoted } from './node.ts';
 
 /** Whether a value may be text of another type: variables and flags have only texts, a file has types. */
@@ -262,6 +270,32 @@ export function map<const K extends Keys>(keys: K): ValueType<Fields<K>> {
     read: (node, at, reading) => {
       if (node.kind !== 'map') return reportWrongType(node, at, reading, 'a map');
       return readMap(keys, node, at, reading);
+    },
+  };
+}
+
+/** A map of maps that have these keys, by any names. `state` returns why a name cannot be used. */
+export function namedMaps<const K extends Keys>(
+  keys: K,
+  state: (name: string) => string | undefined = () => undefined,
+): ValueType<ReadonlyMap<string, Found<Fields<K>>>> {
+  const one = map(keys);
+  return {
+    word: '<yaml>',
+    structure: true,
+    jsonSchema: { type: 'object', additionalProperties: one.jsonSchema },
+    read: (node, at, reading) => {
+      if (node.kind !== 'map') return reportWrongType(node, at, reading, 'a map');
+      const found = new Map<string, Found<Fields<K>>>();
+      for (const [name, below] of node.entries) {
+        const path = `${at}.${name}`;
+        const { origin } = below;
+        const why = state(name);
+        if (why !== undefined) reading.report.problem({ origin, path }, why);
+        const value = one.read(below, path, reading);
+        if (value !== undefined) found.set(name, { value, origin, path });
+      }
+      return found;
     },
   };
 }

@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import {
   type ChangedFile,
+  learnNothing,
   learnPauses,
   learnTorn,
   QUIET_MAX_MS,
@@ -84,6 +85,32 @@ describe('the quiet window', () => {
     assert.deepEqual(again.pausesMs.map(Number), [100, 400, 1600]);
     assert.equal(quietWindowMs(300, learnTorn(again, Buffer.from('next'), 30_000)), QUIET_MAX_MS);
     assert.deepEqual(learnTorn(undefined, torn, 300).pausesMs.map(Number), [300]);
+  });
+
+  it('learns no pause in which embeddings are computed', () => {
+    const graph = 'graph_chunk_entity_relation.graphml';
+    const flush = {
+      'kv_store_text_chunks.json': 0,
+      [graph]: 40,
+      'vdb_chunks.json': 3040,
+      'vdb_entities.json': 5040,
+    };
+    assert.deepEqual(learned(flush).pausesMs.map(Number), [40]);
+    // Older versions write the graph last: their pauses are those of writes.
+    const older = { 'kv_store_text_chunks.json': 0, 'vdb_chunks.json': 700, [graph]: 900 };
+    assert.deepEqual(learned(older).pausesMs.map(Number), [700]);
+    // The same if a commit was taken in that pause.
+    const split = learned({ 'kv_store_text_chunks.json': 0, [graph]: 40 }, { 'vdb_chunks.json': 3040 });
+    assert.deepEqual(split.pausesMs.map(Number), [40, 0]);
+  });
+
+  it('learns nothing from a commit before its end, nor from the time until the next one', () => {
+    const first = learned({ a: 0, b: 10 });
+    const early = learnNothing(first);
+    assert.deepEqual(early.pausesMs.map(Number), [10]);
+    const next = learnPauses(early, at({ c: 2000, d: 2020 }));
+    assert.deepEqual(next.pausesMs.map(Number), [10, 20]);
+    assert.deepEqual(learnNothing(undefined).pausesMs, []);
   });
 
   it('ignores a clock that was set back and a crowd of files', () => {

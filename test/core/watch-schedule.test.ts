@@ -7,8 +7,12 @@ import { checkTranscript } from '../support/golden.ts';
 function perform(schedule: WatchSchedule, what: string, value: number, nowMs: number): WatchStep | number {
   switch (what) {
     case 'changed':
+    case 'cache-changed':
     case 'unchanged':
-      return schedule.scanned({ isChanged: what === 'changed', tookMs: value }, nowMs);
+      return schedule.scanned(
+        { isChanged: what !== 'unchanged', isMinor: what === 'cache-changed', tookMs: value },
+        nowMs,
+      );
     case 'confirmed':
       return schedule.confirmed(nowMs);
     case 'captured':

@@ -126,7 +126,7 @@ describe('an agent with --instance-url', { concurrency: 2 }, () => {
     const agent = new Agent(t, [...words, '--instance-url', url]);
     await agent.point(1);
     const { snapshot } = await subject.show('latest');
-    assert.deepEqual(briefly(snapshot.findings), [`instance_silent ${url}`]);
+    assert.deepEqual(briefly(snapshot.findings), [`instance_unusable ${url}`]);
     assert.equal((await agent.stop()).code, 0);
   });
 });

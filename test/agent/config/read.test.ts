@@ -107,6 +107,7 @@ describe('a settings file', () => {
       lossShare: 0.4,
       split: false,
       instance: { url: 'http://127.0.0.1:9621', apiKey: 'secret', allowPartial: true },
+      workspaceInstances: new Map(),
       hooks: { preCapture: ['stop it'], postCapture: ['start it'], timeoutMs: 5000 },
     });
     const { $typeName: _, ...policy } = retention;
@@ -130,7 +131,7 @@ describe('a settings file', () => {
     const store = '/state/store';
     assert.deepEqual(agent, { store, http, reserveBytes: undefined, captures: true, continuous: true });
     const { retention, dir: _, ...rest } = graphs[0] ?? assert.fail('one graph');
-    const nothing = { instance: undefined, hooks: undefined, exclude: [] };
+    const nothing = { instance: undefined, workspaceInstances: new Map(), hooks: undefined, exclude: [] };
     assert.deepEqual(rest, {
       graphId: 'rag',
       quietMs: 300,
@@ -232,6 +233,21 @@ describe('a wrong settings file', () => {
       'a key file that is not there',
       'graphs: [{dir: /d, instance_url: "http://h", api_key_file: /no}]',
       [/cannot be read/],
+    ],
+    [
+      'a workspace without an instance',
+      'graphs: [{dir: /d, workspaces: {w: {}}}]',
+      [/workspaces\.w: there is no instance_url/],
+    ],
+    [
+      'a workspace that is no folder',
+      'graphs: [{dir: /d, workspaces: {"a/b": {instance_url: "http://h"}}}]',
+      [/"a\/b" is not the name of a folder/],
+    ],
+    [
+      'an unknown key of a workspace',
+      'graphs: [{dir: /d, workspaces: {w: {instance_url: "http://h", quiet: 1s}}}]',
+      [/workspaces\.w\.quiet: unknown key/],
     ],
     [
       'a key of two lines',
@@ -511,6 +527,26 @@ describe('environment variables of LightRAG', () => {
       [604_800_000n, 0, 0],
       [0n, 0, 3],
     ]);
+  });
+
+  it('workspaces have instances and keys of their own', async () => {
+    const lines = [
+      'instance_url: http://127.0.0.1:9621',
+      'workspaces:',
+      '  one: {instance_url: "http://127.0.0.1:9701", api_key_file: /key}',
+      '  two-b: {instance_url: "http://127.0.0.1:9702"}',
+    ].join('\n');
+    const { instance, workspaceInstances } = await graphOf(lines, {
+      env: { LIGHTRAG_API_KEY: 'variable' },
+      files: { '/key': 'own key\n'.replace(' ', '-') },
+    });
+    assert.equal(instance?.url, 'http://127.0.0.1:9621');
+    const shown = [...workspaceInstances].map(([name, { url, apiKey }]) => [name, url, apiKey]);
+    assert.deepEqual(shown, [
+      ['one', 'http://127.0.0.1:9701', 'own-key'],
+      ['two-b', 'http://127.0.0.1:9702', 'variable'],
+    ]);
+    assert.equal((await graphOf('quiet: 1s')).workspaceInstances.size, 0);
   });
 
   it('LIGHTRAG_API_KEY is the API key if no key file is set', async () => {

@@ -117,6 +117,7 @@ describe('a running agent', () => {
       pruned: () => {},
       waiting: () => {},
       warned: () => {},
+      instance: () => {},
       snapshot: () => takenMs.push(performance.now()),
       failed: (_, error) => failures.push(error),
     };
