@@ -125,7 +125,8 @@ const DAMAGES: readonly [what: string, files: () => Files, wanted: string[]][] =
     () => vectors(VDB_CHUNKS, (vdb) => void delete (vdb as Partial<Vdb>).matrix),
     ['!malformed_file'],
   ],
-  ['a list instead of records', () => changed(CHUNKS, () => '[]'), ['!malformed_file']],
+  ['a list instead of records', () => changed(CHUNKS, () => '[{}]'), ['!malformed_file']],
+  ['an empty list instead of records', () => changed(CHUNKS, () => '[]'), ['!empty_file']],
   [
     'a processed document without its chunks',
     () =>
@@ -199,8 +200,13 @@ const DAMAGES: readonly [what: string, files: () => Files, wanted: string[]][] =
   ],
   [
     'a matrix that is too long',
-    () => withMatrix(VDB_CHUNKS, (matrix) => Buffer.concat([matrix, Buffer.alloc(4, 1)])),
+    () => withMatrix(VDB_CHUNKS, (matrix) => Buffer.concat([matrix, Buffer.alloc(64, 1)])),
     ['!matrix_length'],
+  ],
+  [
+    'a matrix that ends within a row',
+    () => withMatrix(VDB_CHUNKS, (matrix) => Buffer.concat([matrix, Buffer.alloc(4, 1)])),
+    ['!malformed_file'],
   ],
   [
     'a matrix that is not base64',
