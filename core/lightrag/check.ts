@@ -9,6 +9,14 @@ import { errorFinding, finding, warning } from '../finding.ts';
 import type { ChunkReader, LayoutError, LayoutFlaw } from './chunk-reader.ts';
 import { type FactSink, TABLES, type TableName } from './facts.ts';
 import type { FileFacts } from './facts-codec.ts';
+import {
+  FaissIndexReader,
+  FaissMetaReader,
+  faissFindings,
+  faissIndexOf,
+  faissInPlaceOf,
+  faissMetaOf,
+} from './faiss.ts';
 import { graphReader } from './graph-facts.ts';
 import { otherRecords, RECORD_FILES } from './kv-files.ts';
 import { missingNames, NameTable, NumberPool, nameNumber } from './name-table.ts';
@@ -58,7 +66,9 @@ interface Lack {
 
 /** Reports whether a path in a directory is a file of a LightRAG graph. */
 export function isGraphFile(path: string): boolean {
-  return /^(?:kv_store_.+\.json|vdb_.+\.json|graph_.+\.graphml|_lightrag_config\/.+\.json)$/.test(path);
+  return /^(?:kv_store_.+\.json|vdb_.+\.json|graph_.+\.graphml|_lightrag_config\/.+\.json|faiss_index_.+\.index(?:\.meta\.json)?)$/.test(
+    path,
+  );
 }
 
 function readerOf(path: string, facts: FactSink, options: { rowsOnly?: boolean } = {}): ChunkReader {
@@ -66,6 +76,9 @@ function readerOf(path: string, facts: FactSink, options: { rowsOnly?: boolean }
   const [, records = ''] = /^kv_store_(.+)\.json$/.exec(path) ?? [];
   const known = Object.hasOwn(RECORD_FILES, records) ? RECORD_FILES[records] : undefined;
   if (known !== undefined) return new RecordReader(known(facts));
+  if (faissIndexOf(path) !== undefined) return new FaissIndexReader(facts);
+  const namespace = faissMetaOf(path);
+  if (namespace !== undefined) return new FaissMetaReader(facts, namespace);
   const vectors = vectorFileOf(path);
   if (vectors !== undefined) return new VectorReader(facts, vectors, options);
   return new RecordReader(otherRecords(facts), { any: true });
@@ -115,7 +128,7 @@ export class GraphCheck {
       name: (table, ...parts) => this.#tables[table].add(nameNumber(...parts)),
       flaw: (code, name) => this.#flaw(path, code, keyText(name)),
       vectors: (count, dimension, matrixAt) => {
-        this.#dimensions.set(path, dimension);
+        if (dimension > 0) this.#dimensions.set(path, dimension);
         this.#vectors.set(path, count);
         this.#matrices.set(path, matrixAt);
       },
@@ -138,7 +151,7 @@ export class GraphCheck {
     for (const { code, count, keys } of facts.flaws)
       this.#flaws.set(`${path} ${code}`, { file: path, code, count, keys: [...keys] });
     if (facts.dimension > 0) this.#dimensions.set(path, facts.dimension);
-    if (facts.dimension > 0) this.#vectors.set(path, facts.vectors);
+    if (facts.dimension > 0 || facts.vectors > 0) this.#vectors.set(path, facts.vectors);
     this.#matrices.set(path, facts.matrixAt);
   }
 
@@ -217,6 +230,7 @@ export class GraphCheck {
     }
     this.#findMissingFiles(before);
     this.#findMixedDimensions();
+    this.#broken.push(...faissFindings({ seen: this.#seen, whole: this.#whole, vectors: this.#vectors }));
     return [...new Set(this.#lacks.filter((lack) => !this.#reuseNames(lack)).map(({ file }) => file))];
   }
 
@@ -275,7 +289,9 @@ export class GraphCheck {
       chunks: size('chunks'),
       entities: size('nodes'),
       relations: size('edges'),
-      vectors: BigInt([...this.#vectors.values()].reduce((sum, count) => sum + count, 0)),
+      vectors: BigInt(
+        [...this.#vectors].reduce((sum, [path, count]) => sum + (faissMetaOf(path) ? 0 : count), 0),
+      ),
       dimension,
     });
   }
@@ -284,7 +300,13 @@ export class GraphCheck {
     const reported = new Set<string>();
     for (const { table, in: from, file, state } of IMPLIED) {
       const name = GRAPH_FILES[file];
-      if (this.#seen.has(name) || reported.has(name) || !this.#whole.has(GRAPH_FILES[from])) continue;
+      if (
+        this.#seen.has(name) ||
+        this.#seen.has(faissInPlaceOf(name)) ||
+        reported.has(name) ||
+        !this.#whole.has(GRAPH_FILES[from])
+      )
+        continue;
       if (this.#tables[table].size === 0) continue;
       reported.add(name);
       const lost = before?.has(name) === true;
