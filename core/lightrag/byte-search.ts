@@ -3,6 +3,8 @@ const SPACE = 0x20;
 const SPACES = 0x20202020;
 const HIGH_BITS = -0x7f7f7f80;
 const WORD_BYTES = 4;
+/** Words that are tested together. */
+const WORDS = 4;
 /** Bytes that are searched one by one before a native search, which costs a call. */
 const NEAR_BYTES = 24;
 
@@ -38,6 +40,15 @@ export class ControlBytes {
     let word = Math.max(0, Math.ceil((from - this.#wordsAt) / WORD_BYTES));
     const aligned = Math.min(this.#wordsAt + word * WORD_BYTES, bytes.length);
     for (let at = from; at < aligned; at++) if ((bytes[at] as number) < SPACE) return at;
+    // One branch for several words: without a control character this is as fast as a native search.
+    for (const end = words.length - WORDS; word <= end; word += WORDS) {
+      const a = words[word] as number;
+      const b = words[word + 1] as number;
+      const c = words[word + 2] as number;
+      const d = words[word + 3] as number;
+      const hits = ((a - SPACES) & ~a) | ((b - SPACES) & ~b) | ((c - SPACES) & ~c) | ((d - SPACES) & ~d);
+      if ((hits & HIGH_BITS) !== 0) break;
+    }
     for (; word < words.length; word++) {
       const four = words[word] as number;
       if (((four - SPACES) & ~four & HIGH_BITS) !== 0) break;

@@ -237,7 +237,7 @@ class GraphDocument {
     const isWanted = this.#wanted?.has(name) !== false;
     this.#key = { id: id && Buffer.from(id), name, type, isWanted };
     this.#hasDefault = false;
-    const before = this.#keys.findIndex((key) => isSameId(key.id, id));
+    const before = this.#keys.findIndex((key) => tag.hasValue('id', key.id));
     if (before >= 0) this.#keys[before] = this.#key;
     else this.#keys.push(this.#key);
   }
@@ -251,10 +251,10 @@ class GraphDocument {
   }
 
   #beginData(tag: XmlTag): void {
-    const id = tag.attribute('key');
-    const key = this.#keys.find((one) => isSameId(one.id, id));
+    let key: Key | undefined;
+    for (const one of this.#keys) if (tag.hasValue('key', one.id)) key = one;
     if (key === undefined)
-      throw this.wrong(`the key "${(id ?? NONE).toString('utf8', 0, 40)}" is not declared`);
+      throw this.wrong(`the key "${(tag.text('key') ?? '').slice(0, 40)}" is not declared`);
     this.#attribute = key;
     this.#beginText(key.type.isWrong !== undefined || key.isWanted);
   }
@@ -287,11 +287,4 @@ class GraphDocument {
     if (type.isWrong?.(text.toString('utf8')) === true)
       throw this.wrong(`a value of "${name.slice(0, 40)}" is not of the type ${type.name}`);
   }
-}
-
-function isSameId(a: Buffer | undefined, b: Buffer | undefined): boolean {
-  if (a === undefined || b === undefined) return a === b;
-  if (a.length !== b.length) return false;
-  for (let i = 0; i < a.length; i++) if (a[i] !== b[i]) return false;
-  return true;
 }

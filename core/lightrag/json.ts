@@ -16,6 +16,12 @@ const [COLON, COMMA] = [0x3a, 0x2c];
 /** Numbers and words of JSON, and NaN and Infinity, which Python writes. */
 const BARE = /^(?:-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?|true|false|null|NaN|-?Infinity)$/;
 const INTEGER = /^-?[0-9]+$/;
+/** Bytes of a string that are tested one by one, before searches that cost a call. */
+const NEAR_BYTES = 48;
+/** Bytes of a string that are not plain text: 1 for quotes, backslashes and control characters. */
+const STOPS = new Uint8Array(256).fill(1, 0, 0x20);
+STOPS[QUOTE] = 1;
+STOPS[BACKSLASH] = 1;
 const HEX_DIGITS = 4;
 const BYTE_ORDER_MARK = Buffer.from([0xef, 0xbb, 0xbf]);
 
@@ -111,6 +117,10 @@ export class JsonReader implements ChunkReader {
     this.#base += at;
     this.#rest.save(buffer, Math.min(at, buffer.length));
   }
+
+  /** Whether the receiver of the pieces of a string refuses control characters itself. */
+  // A scan for them costs more than everything else that is done with a long string.
+  trustsPieces = false;
 
   /** Offset in the file of the unbuffered string under way; undefined outside of one. */
   get longAt(): number | undefined {
@@ -222,7 +232,9 @@ export class JsonReader implements ChunkReader {
   #string(buffer: Buffer, at: number): number {
     const isKey = this.#isKey(at);
     const start = at + 1;
-    const end = this.#stringEnd(buffer, start);
+    const stop = stopIn(buffer, start);
+    this.#isEscaped = false;
+    const end = buffer[stop] === QUOTE ? stop : this.#stringEnd(buffer, stop);
     if (end >= 0 && end - start <= SHORT_STRING_BYTES_MAX) {
       const bytes = buffer.subarray(start, end);
       this.#stringEnded(isKey);
@@ -249,8 +261,8 @@ export class JsonReader implements ChunkReader {
    * which the string is known.
    */
   #stringEnd(buffer: Buffer, from: number): number {
-    this.#isEscaped = false;
-    let quote = nextByte(buffer, from, QUOTE);
+    let quote = buffer.indexOf(QUOTE, from);
+    if (quote < 0) quote = buffer.length;
     let known = quote;
     for (let at = from; ; ) {
       if (this.#backslash < at) this.#backslash = nextByte(buffer, at, BACKSLASH);
@@ -262,8 +274,9 @@ export class JsonReader implements ChunkReader {
       if (quote < at) quote = nextByte(buffer, at, QUOTE);
       known = quote;
     }
-    if (this.#control < from) this.#control = this.#controls.next(from);
-    if (this.#control < known) {
+    if (this.#control < from && !(this.trustsPieces && this.#longBytes >= 0))
+      this.#control = this.#controls.next(from);
+    if (this.#control >= from && this.#control < known) {
       const code = (buffer[this.#control] as number).toString(16).padStart(4, '0');
       throw this.#malformed(this.#control, `a text contains the control character U+${code}`);
     }
@@ -369,6 +382,11 @@ export abstract class LayoutReader implements ChunkReader, JsonEvents {
     return this.#json.longAt;
   }
 
+  /** States whether this reader refuses control characters in the pieces of a string itself. */
+  protected set trustsPieces(isTrusted: boolean) {
+    this.#json.trustsPieces = isTrusted;
+  }
+
   protected skipEntries(depth: number, bytes: number): boolean {
     return this.#json.skipEntries(depth, bytes);
   }
@@ -384,6 +402,14 @@ export abstract class LayoutReader implements ChunkReader, JsonEvents {
   abstract piece(bytes: Buffer): void;
   abstract long(length: number, isKey: boolean): void;
   abstract bare(text: string): void;
+}
+
+/** Returns the place of the first byte from `from` on that is not plain text, or of a byte behind the next few. */
+function stopIn(buffer: Buffer, from: number): number {
+  const near = Math.min(from + NEAR_BYTES, buffer.length);
+  let at = from;
+  while (at < near && STOPS[buffer[at] as number] === 0) at += 1;
+  return at;
 }
 
 function isHexDigit(byte: number): boolean {

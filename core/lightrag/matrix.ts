@@ -4,6 +4,8 @@ export const FLOAT_BYTES = 4;
 /** Characters that are decoded at once. */
 // Longer texts stay alive until a full collection.
 const PIECE_BYTES = 64 << 10;
+const SPACE = 0x20;
+const ASCII_MAX = 0x7f;
 const BASE64 = /^[A-Za-z0-9+/]$/;
 /** Most dimensions of a vector. */
 const DIMENSION_MAX = 1 << 20;
@@ -53,11 +55,12 @@ export class MatrixRows {
     this.#floats = new Float32Array(memory);
   }
 
+  /** Decodes the next piece. Throws `LayoutError` for control characters, which must come without escapes. */
   feed(bytes: Buffer): void {
     for (let at = 0; at < bytes.length; at += PIECE_BYTES) {
       const piece = bytes.toString('latin1', at, Math.min(at + PIECE_BYTES, bytes.length));
       if (this.#hasEnded) {
-        requireAscii(piece);
+        requireText(piece);
         continue;
       }
       const text = this.#rest + this.#withoutSkipped(piece);
@@ -135,7 +138,7 @@ export class MatrixRows {
 
   /** Decodes text with padding, or with characters that are not base64. */
   #decodeOdd(text: string): void {
-    requireAscii(text + this.#rest);
+    requireText(text + this.#rest);
     let clean = '';
     let padding = '';
     for (let i = 0; i < text.length && !this.#hasEnded; i++) {
@@ -176,7 +179,11 @@ export class MatrixRows {
   }
 }
 
-function requireAscii(text: string): void {
-  if (/[\x80-\xff]/.test(text))
-    throw new LayoutError('malformed', 0, 'its matrix contains characters beyond ASCII');
+/** Refuses what JSON does not allow in a text, and what Python does not allow in base64. */
+function requireText(text: string): void {
+  for (let i = 0; i < text.length; i++) {
+    const code = text.charCodeAt(i);
+    if (code < SPACE || code > ASCII_MAX)
+      throw new LayoutError('malformed', 0, 'its matrix contains a control character, or one beyond ASCII');
+  }
 }

@@ -110,6 +110,7 @@ export class VectorReader extends LayoutReader {
       this.#top = unescaped(bytes, escaped).toString('latin1');
       // Of two keys with one name, Python uses the last.
       if (this.#top === 'matrix') this.#matrix = undefined;
+      this.trustsPieces = this.#top === 'matrix' && !this.#rowsOnly;
     } else if (this.#depth === 3) this.#field = unescaped(bytes, escaped).toString('latin1');
   }
 
@@ -156,7 +157,7 @@ export class VectorReader extends LayoutReader {
       this.#matrix = new MatrixRows(this.#dimension, (number, floats) => this.#checkRow(number, floats));
       this.#matrixAt = this.#hasData ? at : 0;
     }
-    this.#matrix.feed(unescaped(bytes, bytes.includes(BACKSLASH)));
+    this.#matrix.feed(bytes.includes(BACKSLASH) ? withoutEscapes(bytes) : bytes);
   }
 
   /** Counts a row that is not a map. */
@@ -265,6 +266,15 @@ export class VectorReader extends LayoutReader {
     if (vector !== undefined && !agrees(vector.packed, floats))
       this.#facts.flaw('vector_mismatch', vector.id);
   }
+}
+
+/** Returns base64 with escapes as text. An escaped control character, which Python ignores, becomes another such. */
+function withoutEscapes(bytes: Buffer): Buffer {
+  const text = bytes.toString('latin1');
+  if ([...text].some((character) => character < ' '))
+    throw new LayoutError('malformed', 0, 'its matrix contains a control character');
+  const plain = unescaped(bytes, true).toString('latin1');
+  return Buffer.from([...plain].map((character) => (character < ' ' ? '*' : character)).join(''), 'latin1');
 }
 
 function isRelationId(id: string, source: Buffer, target: Buffer): boolean {

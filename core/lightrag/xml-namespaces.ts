@@ -20,6 +20,7 @@ export function nameParts(name: string): readonly [prefix: string, local: string
 export class Namespaces {
   readonly #bindings = new Map<string, string>([['xml', XML]]);
   readonly #scopes: Scope[] = [];
+  #depth = 0;
 
   /** The namespace of elements without a prefix; empty for none. */
   get default(): string {
@@ -41,16 +42,22 @@ export class Namespaces {
       this.#bindings.set(prefix, uri);
     }
     this.#scopes.push({ depth, hidden });
+    this.#depth = depth;
     return undefined;
   }
 
-  /** Ends the bindings of the element at a depth. */
-  leave(depth: number): void {
-    if (this.#scopes.at(-1)?.depth !== depth) return;
+  /** Depth of the innermost element that was entered; 0 without one. */
+  get depth(): number {
+    return this.#depth;
+  }
+
+  /** Ends the bindings of the innermost element. */
+  leave(): void {
     for (const [prefix, uri] of this.#scopes.pop()?.hidden ?? []) {
       if (uri === undefined) this.#bindings.delete(prefix);
       else this.#bindings.set(prefix, uri);
     }
+    this.#depth = this.#scopes.at(-1)?.depth ?? 0;
   }
 }
 

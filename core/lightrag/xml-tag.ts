@@ -99,6 +99,16 @@ export class XmlTag {
     return undefined;
   }
 
+  /** Reports whether an attribute has a value, or is absent if that is undefined. */
+  hasValue(name: string, value: Buffer | undefined): boolean {
+    const i = this.#names.indexOf(name);
+    if (i < 0 || i >= this.count || value === undefined)
+      return (i < 0 || i >= this.count) === (value === undefined);
+    if (this.#isRaw[i] !== true) return this.#value(i).equals(value);
+    const from = this.#from[i] as number;
+    return (this.#to[i] as number) - from === value.length && isAt(this.#buffer, from, value);
+  }
+
   /** Returns the value of an attribute as a string; undefined without one. */
   text(name: string): string | undefined {
     return this.attribute(name)?.toString('utf8');

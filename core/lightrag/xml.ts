@@ -279,7 +279,7 @@ export class XmlReader implements ChunkReader {
     const to = nameEnd(buffer, from);
     const end = spaceEnd(buffer, to);
     if (end === buffer.length) return -1;
-    if (buffer[end] !== GREATER || open === '' || !isName(buffer.subarray(from, to), open))
+    if (buffer[end] !== GREATER || open === '' || !isName(buffer, from, to, open))
       throw this.#wrong(at, `"${buffer.toString('utf8', at, Math.min(end, at + 40))}" closes nothing`);
     this.#close();
     return end + 1;
@@ -287,8 +287,10 @@ export class XmlReader implements ChunkReader {
 
   #close(): void {
     this.#events.close();
-    this.#namespaces.leave(this.#open.length);
-    this.#defaultUri = this.#namespaces.default;
+    if (this.#namespaces.depth === this.#open.length) {
+      this.#namespaces.leave();
+      this.#defaultUri = this.#namespaces.default;
+    }
     this.#open.pop();
     this.#ended = this.#open.length === 0;
   }
@@ -373,11 +375,12 @@ function openBytes(buffer: Buffer, from: number): number {
   return held;
 }
 
-function isName(bytes: Buffer, name: string): boolean {
-  if (bytes.length !== name.length) return bytes.toString('utf8') === name;
-  for (let i = 0; i < name.length; i++)
-    if (bytes[i] !== name.charCodeAt(i)) return bytes.toString('utf8') === name;
-  return true;
+function isName(buffer: Buffer, from: number, to: number, name: string): boolean {
+  let at = 0;
+  if (to - from === name.length)
+    while (at < name.length && buffer[from + at] === name.charCodeAt(at)) at += 1;
+  // A name beyond ASCII has another length in bytes.
+  return at === name.length || buffer.toString('utf8', from, to) === name;
 }
 
 /** Reports whether the buffer ends within bytes that begin at `at`. */

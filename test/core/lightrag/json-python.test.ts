@@ -7,7 +7,7 @@ import { feedIn, flawOf } from '../../support/chunks.ts';
 import { lacksPython, readWithPython } from '../../support/python-readers.ts';
 
 const SEED = Number(process.env.LIGHTKEEPER_SEED ?? 1);
-const INPUTS = Number(process.env.LIGHTKEEPER_INPUTS ?? 4000);
+const INPUTS = Number(process.env.LIGHTKEEPER_INPUTS ?? 1500);
 
 type Reading = null | string | { bare: true } | { list: Reading[] } | { map: [string, Reading][] };
 

@@ -191,6 +191,23 @@ describe('a vector reader', () => {
     for (const text of refused) assert.equal(flawsOf(text), 'malformed', text);
   });
 
+  it('refuses control characters in a long matrix, and ignores escaped ones', () => {
+    const long = file(
+      16,
+      Array.from({ length: ROWS }, (_, i) => i + 1),
+    );
+    const at = long.indexOf('"matrix": "') + 11;
+    const place = at + 100_000 - (100_000 % 4);
+    const insert = (text: string) => `${long.slice(0, place)}${text}${long.slice(place)}`;
+    const flawIn = (text: string) =>
+      [997, 70_001, 1 << 22].map((step) => flawOf(() => read(text, undefined, step)) ?? 'none');
+    for (const bad of ['\n', '\u0001', 'AAAA\u0000', '\\n\u0001', '=='.concat('\n')])
+      assert.deepEqual(new Set(flawIn(insert(bad))), new Set(['malformed']), JSON.stringify(bad));
+    for (const good of ['\\n', '\\u0001', '*', ' '])
+      assert.deepEqual(new Set(flawIn(insert(good))), new Set(['none']), good);
+    assert.deepEqual(read(insert('\\r\\n')).told.flaws, []);
+  });
+
   it('reports a matrix with more or fewer rows', () => {
     const rows = (data: readonly string[]) =>
       flawsOf(`{"embedding_dim": 4, "data": [${data.join(', ')}], "matrix": "${MATRIX}"}`);
@@ -250,7 +267,7 @@ describe('a vector reader', () => {
 
   it(`decodes a matrix as Python does (seed ${SEED})`, { skip: lacksPython() }, () => {
     const draw = random(SEED);
-    const odd = ['=', '==', '-', '_', '\n', ' ', '*', '\u007f', 'é', 'A', 'AA', '/+', '==A', '= ='];
+    const odd = ['=', '==', '-', '_', ' ', '*', '\u007f', 'é', 'A', 'AA', '/+', '==A', '= ='];
     const inputs = Array.from({ length: 3000 }, () => {
       let text = Buffer.from(Uint8Array.from({ length: draw(40) }, () => draw(256))).toString('base64');
       for (let changes = draw(4); changes > 0; changes--) {
