@@ -5,11 +5,19 @@ import { pathText } from '../path.ts';
 import type { ChunkReader, LayoutError } from './chunk-reader.ts';
 import { type FactSink, TABLES, type TableName } from './facts.ts';
 import type { FileFacts } from './facts-codec.ts';
+import {
+  FaissIndexReader,
+  FaissMetaReader,
+  faissFindings,
+  faissIndexOf,
+  faissInPlaceOf,
+  faissMetaOf,
+} from './faiss.ts';
 import { graphReader } from './graph-facts.ts';
 import { otherRecords, RECORD_FILES } from './kv-files.ts';
 import { KEYS_MAX, keyText, Lack, type LackText } from './lack.ts';
 import { NameTable, NumberPool, nameNumber } from './name-table.ts';
-import { PromiseCheck } from './promise.ts';
+import { type FileState, PromiseCheck } from './promise.ts';
 import { RecordReader } from './record-reader.ts';
 import { FLAWS, fileOf, GRAPH_FILES, type GraphFile, MAY_BE_EMPTY, TABLES_OF, UNIQUE } from './rules.ts';
 import { NO_NUMBERS, without } from './sorted-numbers.ts';
@@ -38,7 +46,9 @@ export interface CheckFinding {
 
 /** Reports whether a path in a directory is a file of a LightRAG graph. */
 export function isGraphFile(path: string): boolean {
-  return /^(?:kv_store_.+\.json|vdb_.+\.json|graph_.+\.graphml|_lightrag_config\/.+\.json)$/.test(path);
+  return /^(?:kv_store_.+\.json|vdb_.+\.json|graph_.+\.graphml|_lightrag_config\/.+\.json|faiss_index_.+\.index(?:\.meta\.json)?)$/.test(
+    path,
+  );
 }
 
 /** Pattern of a file of a graph in a direct subfolder, and of the subfolder. */
@@ -72,6 +82,9 @@ function readerOf(path: string, facts: FactSink, options: { rowsOnly?: boolean }
   const [, records = ''] = /^kv_store_(.+)\.json$/.exec(path) ?? [];
   const known = Object.hasOwn(RECORD_FILES, records) ? RECORD_FILES[records] : undefined;
   if (known !== undefined) return new RecordReader(known(facts));
+  if (faissIndexOf(path) !== undefined) return new FaissIndexReader(facts);
+  const namespace = faissMetaOf(path);
+  if (namespace !== undefined) return new FaissMetaReader(facts, namespace);
   const vectors = vectorFileOf(path);
   if (vectors !== undefined) return new VectorReader(facts, vectors, options);
   return new RecordReader(otherRecords(facts), { any: true });
@@ -121,7 +134,7 @@ export class GraphCheck {
       name: (table, ...parts) => this.#tables[table].add(nameNumber(...parts)),
       flaw: (code, name) => this.#flaw(path, code, keyText(name)),
       vectors: (count, dimension, matrixAt) => {
-        this.#dimensions.set(path, dimension);
+        if (dimension > 0) this.#dimensions.set(path, dimension);
         this.#vectors.set(path, count);
         this.#matrices.set(path, matrixAt);
       },
@@ -144,7 +157,7 @@ export class GraphCheck {
     for (const { code, count, keys } of facts.flaws)
       this.#flaws.set(`${path} ${code}`, { file: path, code, count, keys: [...keys] });
     if (facts.dimension > 0) this.#dimensions.set(path, facts.dimension);
-    if (facts.dimension > 0) this.#vectors.set(path, facts.vectors);
+    if (facts.dimension > 0 || facts.vectors > 0) this.#vectors.set(path, facts.vectors);
     this.#matrices.set(path, facts.matrixAt);
   }
 
@@ -204,10 +217,11 @@ export class GraphCheck {
     return this.#state(fileOf(table)) === 'read' ? this.#tables[table].numbers : NO_NUMBERS;
   }
 
-  #state(file: GraphFile): 'read' | 'absent' | 'broken' {
+  #state(file: GraphFile): FileState {
     const path = GRAPH_FILES[file];
     if (this.#whole.has(path)) return 'read';
-    return this.#seen.has(path) ? 'broken' : 'absent';
+    // A Faiss index stands in place of a file of vectors. Its names are not read.
+    return this.#seen.has(path) || this.#seen.has(faissInPlaceOf(path)) ? 'unknown' : 'absent';
   }
 
   #findLacks(promises: PromiseCheck, { before, standing }: CheckContext): Lack[] {
@@ -267,6 +281,8 @@ export class GraphCheck {
       return text === undefined ? [] : [unlisted(Lack.flaw(text, count, keys))];
     });
     const all = [...this.#broken, ...flaws, ...lacks];
+    const faiss = faissFindings({ seen: this.#seen, whole: this.#whole, vectors: this.#vectors });
+    all.push(...faiss.map(unlisted));
     const mixed = mixedDimensions(this.#dimensions);
     if (mixed !== undefined) all.push(unlisted(mixed));
     const unfinished = this.#unfinished;
@@ -288,7 +304,9 @@ export class GraphCheck {
       chunks: size('chunks'),
       entities: size('nodes'),
       relations: size('edges'),
-      vectors: BigInt([...this.#vectors.values()].reduce((sum, count) => sum + count, 0)),
+      vectors: BigInt(
+        [...this.#vectors].reduce((sum, [path, count]) => sum + (faissMetaOf(path) ? 0 : count), 0),
+      ),
       dimension,
     });
   }

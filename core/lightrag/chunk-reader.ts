@@ -106,4 +106,6 @@ export interface ChunkReader {
   readonly declarations?: string | undefined;
   /** Whether the reader needs neither more bytes nor the end. */
   readonly isDone?: boolean;
+  /** Whether the file is not text, so that its bytes need not be UTF-8. */
+  readonly isBinary?: boolean;
 }

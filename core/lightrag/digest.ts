@@ -58,16 +58,19 @@ export class ValueHash {
 export class RecordDigests extends LayoutReader {
   readonly #take: TakeDigest;
   #depth = 0;
+  #isList = false;
   #id = Buffer.alloc(0);
   readonly #content = new ValueHash();
 
   constructor(take: TakeDigest) {
-    super();
+    super({ byteOrderMark: true });
     this.#take = take;
   }
 
   open(isList: boolean): void {
-    if (this.#depth === 0 && isList) throw new LayoutError('malformed', 0, 'it is not a map of records');
+    // An empty list counts as an absent file.
+    if (this.#isList) throw noRecords();
+    this.#isList = this.#depth === 0 && isList;
     this.#depth += 1;
     this.#content.open();
   }
@@ -112,8 +115,13 @@ export class RecordDigests extends LayoutReader {
   }
 
   #ended(): void {
+    if (this.#isList && this.#depth > 0) throw noRecords();
     if (this.#depth === 1) this.#take(this.#id, this.#content.end());
   }
+}
+
+function noRecords(): LayoutError {
+  return new LayoutError('malformed', 0, 'it is not a map of records');
 }
 
 /** Hashes the nodes and edges of a graph; an edge is named by its pair. */

@@ -1,19 +1,28 @@
-import { type ChunkReader, LayoutError, Remainder } from './chunk-reader.ts';
+import { type ChunkReader, TextSlot } from './chunk-reader.ts';
+import { type ValueType, valueTypeOf } from './graphml-values.ts';
+import { XmlReader } from './xml.ts';
+import type { XmlTag } from './xml-tag.ts';
 
 /** Most bytes of an attribute's text; a longer one is skipped, as no check needs it. */
 const TEXT_BYTES_MAX = 16 << 20;
-/** Most bytes of a tag. */
-const TAG_BYTES_MAX = 1 << 20;
-const DEPTH_MAX = 64;
+const NAMESPACE = 'http://graphml.graphdrawing.org/xmlns';
+/** The name that Python makes of a missing one. */
+const NO_NAME: Buffer = Buffer.from('None');
+const NONE: Buffer = Buffer.alloc(0);
 
-const [LESS, GREATER, QUOTE, APOSTROPHE, SLASH, AMPERSAND] = [0x3c, 0x3e, 0x22, 0x27, 0x2f, 0x26];
-const [EXCLAMATION, QUESTION] = [0x21, 0x3f];
-const DATA = 'data key="';
-const KEY_BYTES_MAX = 64;
-const PLAIN = /^\w+$/;
-const ENTITIES: Readonly<Record<string, string>> = { lt: '<', gt: '>', amp: '&', quot: '"', apos: "'" };
-const ATTRIBUTE = /\s+([\w.:-]+)\s*=\s*(?:"([^"<]*)"|'([^'<]*)')/y;
-const TAG_NAME = /^[A-Za-z_][\w.:-]*/;
+/** What an element is to networkx. */
+const ROLE = {
+  other: 0,
+  root: 1,
+  key: 2,
+  default: 3,
+  graph: 4,
+  node: 5,
+  edge: 6,
+  data: 7,
+  group: 8,
+} as const;
+type Role = (typeof ROLE)[keyof typeof ROLE];
 
 /**
  * Receives the nodes and edges of a graph in the order of the file.
@@ -27,251 +36,255 @@ export interface GraphEvents {
   data(name: string, text: Buffer): void;
 }
 
+/** A declared attribute. */
+interface Key {
+  /** Undefined if it is missing, which is a name of its own. */
+  readonly id: Buffer | undefined;
+  readonly name: string;
+  readonly type: ValueType;
+  readonly isWanted: boolean;
+}
+
 /**
- * Reads GraphML of any size, as networkx writes it, in chunks.
+ * Reads GraphML of any size in chunks.
  *
- * Checks that tags nest and that attributes and requested texts can be read, but no more of well-formedness.
+ * Accepts what networkx accepts in `read_graphml`, but keys must precede the graph. The first graph is reported.
  */
-// Keys are matched by `attr.name`, because their ids are not stable. A DOCTYPE is refused: it could define
-// entities.
+// Keys are matched by `attr.name`, because their ids are not stable.
 export class GraphReader implements ChunkReader {
+  readonly #xml: XmlReader;
+  readonly #document: GraphDocument;
+
+  constructor(events: GraphEvents, wanted: readonly string[] | 'all') {
+    const document = new GraphDocument(events, wanted);
+    this.#document = document;
+    this.#xml = new XmlReader(document);
+    document.wrong = (state) => this.#xml.wrongTag(state);
+  }
+
+  feed(chunk: Buffer): void {
+    this.#xml.feed(chunk);
+  }
+
+  /** What later records depend on: the attribute of each key id, and the kind of the graph. */
+  get declarations(): string {
+    return this.#document.declarations;
+  }
+
+  /** Skips whole nodes and edges. Returns false if the reader is within one. */
+  skipRecords(bytes: number): boolean {
+    return this.#document.isBetweenRecords && this.#xml.skip(bytes);
+  }
+
+  end(): void {
+    this.#xml.end();
+    this.#document.end();
+  }
+}
+
+/** Interprets the elements of a GraphML document as networkx does. */
+class GraphDocument {
   readonly #events: GraphEvents;
   /** Names of the requested attributes; undefined for all. */
   readonly #wanted: ReadonlySet<string> | undefined;
-  /** `attr.name` by key id. */
-  readonly #names = new Map<string, string>();
-  readonly #open: string[] = [];
-  readonly #rest = new Remainder();
-  /** Offset of `#rest`, or of the chunk after it, in the file. */
-  #base = 0;
-  #waiting = false;
-  #ended = false;
-  /** The attribute whose text is being read; undefined outside of a requested one. */
-  #attribute: string | undefined;
-  #text: Buffer[] = [];
+  readonly #keys: Key[] = [];
+  readonly #roles: Role[] = [];
+  /** Graphs in the open elements and before. */
+  #graphs = 0;
+  /** Namespace of the elements that networkx finds. */
+  #namespace = NAMESPACE;
+  #isDirected = false;
+  /** The last key that was opened. */
+  #key: Key | undefined;
+  #hasDefault = false;
+  /** The attribute whose text is being read. */
+  #attribute: Key | undefined;
+  /** Whether the element whose text is read has had another in it. */
+  #hasChild = false;
+  /** The first piece of the text, which has mostly no other, and the pieces after it. */
+  readonly #text = new TextSlot();
+  #pieces: Buffer[] = [];
   #textBytes = 0;
+  wantsText = false;
+  wrong: (state: string) => Error = Error;
 
   constructor(events: GraphEvents, wanted: readonly string[] | 'all') {
     this.#events = events;
     this.#wanted = wanted === 'all' ? undefined : new Set(wanted);
   }
 
-  feed(chunk: Buffer): void {
-    const buffer = this.#rest.join(chunk);
-    let at = 0;
-    this.#waiting = false;
-    while (at < buffer.length && !this.#waiting)
-      at = buffer[at] === LESS ? this.#markup(buffer, at) : this.#characters(buffer, at);
-    this.#base += at;
-    this.#rest.save(buffer, Math.min(at, buffer.length));
-  }
-
-  /** The attribute of each key id, as JSON. */
   get declarations(): string {
-    return JSON.stringify([...this.#names]);
+    const keys = this.#keys.map(({ id, name, type }) => [id?.toString('latin1'), name, type.name]);
+    return JSON.stringify([this.#namespace, this.#isDirected, this.#graphs, keys]);
   }
 
-  /** Skips whole nodes and edges. Returns false if the reader is within one. */
-  skipRecords(bytes: number): boolean {
-    if (this.#rest.length > 0 || this.#open.length !== 2 || this.#open[1] !== 'graph') return false;
-    this.#base += bytes;
-    return true;
+  get isBetweenRecords(): boolean {
+    return this.#graphs === 1 && this.#roles.length === 2 && this.#roles[1] === ROLE.graph;
   }
 
   end(): void {
-    if (this.#ended && this.#rest.length === 0) return;
-    const at = this.#base + this.#rest.length;
-    throw at === 0
-      ? new LayoutError('empty', 0, 'it is empty')
-      : new LayoutError('cut', at, 'it ends in the middle');
+    if (this.#graphs === 0) throw this.wrong('it has no graph');
   }
 
-  #wrong(at: number, state: string): LayoutError {
-    return new LayoutError('malformed', this.#base + at, state);
-  }
-
-  /** Reads text up to the next tag or the end of the chunk. */
-  #characters(buffer: Buffer, at: number): number {
-    const found = buffer.indexOf(LESS, at);
-    const end = found < 0 ? buffer.length : found;
-    const text = buffer.subarray(at, end);
-    if (this.#open.length === 0 && !isBlank(text))
-      throw this.#wrong(at, 'there is text outside of the graph');
-    if (this.#attribute !== undefined) this.#addText(text);
-    return end;
-  }
-
-  #addText(text: Buffer): void {
-    this.#textBytes += text.length;
-    if (this.#textBytes <= TEXT_BYTES_MAX) this.#text.push(Buffer.from(text));
-    else this.#text = [];
-  }
-
-  #wait(at: number): number {
-    this.#waiting = true;
-    return at;
-  }
-
-  #markup(buffer: Buffer, at: number): number {
-    const second = buffer[at + 1];
-    if (second === undefined) return this.#wait(at);
-    if (second === EXCLAMATION || second === QUESTION) return this.#special(buffer, at);
-    const end = tagEnd(buffer, at + 1);
-    if (end < 0) {
-      if (buffer.length - at > TAG_BYTES_MAX) throw this.#wrong(at, 'a tag does not end');
-      return this.#wait(at);
+  open(tag: XmlTag): void {
+    const parent = this.#roles.at(-1);
+    if (parent === ROLE.data || parent === ROLE.default) {
+      this.#hasChild = true;
+      this.wantsText = false;
     }
-    if (second === SLASH) this.#closeTag(this.#nameToClose(buffer, at + 2, end), at);
-    else if (!this.#openData(buffer, at, end)) this.#openTag(buffer.toString('utf8', at + 1, end), at);
-    return end + 1;
+    const role = this.#roleOf(tag, parent);
+    this.#roles.push(role);
+    this.#begin(role, tag);
   }
 
-  /** Returns the name in a closing tag. */
-  // The usual name is compared bytewise, without making a string.
-  #nameToClose(buffer: Buffer, from: number, end: number): string {
-    const open = this.#open.at(-1) ?? '';
-    return end - from === open.length && isText(buffer, from, open)
-      ? open
-      : buffer.toString('utf8', from, end).trim();
+  close(): void {
+    const role = this.#roles.pop();
+    if (role === ROLE.data) this.#endData();
+    else if (role === ROLE.default) this.#endDefault();
   }
 
-  /** Reads a tag of the form `<data key="d0">` quickly. Returns false for any other tag. */
-  // Most tags have this form.
-  #openData(buffer: Buffer, at: number, end: number): boolean {
-    const from = at + 1 + DATA.length;
-    if (!isText(buffer, at + 1, DATA) || buffer[end - 1] !== QUOTE || end - from > KEY_BYTES_MAX)
-      return false;
-    const key = buffer.toString('latin1', from, end - 1);
-    if (!PLAIN.test(key) || this.#open.length === 0 || this.#open.length === DEPTH_MAX) return false;
-    this.#open.push('data');
-    this.#beginData(key, at);
-    return true;
+  text(bytes: Buffer): void {
+    this.#textBytes += bytes.length;
+    if (this.#textBytes > TEXT_BYTES_MAX) {
+      this.wantsText = false;
+      this.#pieces = [];
+    } else if (this.#text.bytes === undefined) this.#text.set(bytes);
+    else this.#pieces.push(Buffer.from(bytes));
   }
 
-  #special(buffer: Buffer, at: number): number {
-    const head = buffer.toString('latin1', at, at + 9);
-    for (const [begin, end] of [
-      ['<!--', '-->'],
-      ['<?', '?>'],
-      ['<![CDATA[', ']]>'],
-    ] as const) {
-      if (begin.startsWith(head) && head.length < begin.length) return this.#wait(at);
-      if (head.startsWith(begin)) return this.#passOver(buffer, at, begin, end);
+  #wholeText(): Buffer {
+    const first = this.#text.bytes ?? NONE;
+    return this.#pieces.length === 0 ? first : Buffer.concat([first, ...this.#pieces]);
+  }
+
+  #roleOf(tag: XmlTag, parent: Role | undefined): Role {
+    if (parent === undefined) {
+      // networkx adds the namespace where the tag has no attributes at all.
+      if (tag.isBare && tag.qualifiedName === 'graphml') this.#namespace = '';
+      return ROLE.root;
     }
-    throw this.#wrong(at, 'a DOCTYPE is not supported');
-  }
-
-  #passOver(buffer: Buffer, at: number, begin: string, end: string): number {
-    const found = buffer.indexOf(end, at + begin.length, 'latin1');
-    if (found < 0) {
-      if (buffer.length - at > TEXT_BYTES_MAX) throw this.#wrong(at, `"${begin}" does not end`);
-      return this.#wait(at);
+    if (tag.uri !== this.#namespace) return ROLE.other;
+    switch (parent) {
+      case ROLE.root:
+        return tag.name === 'key' ? ROLE.key : tag.name === 'graph' ? ROLE.graph : ROLE.other;
+      case ROLE.key:
+        return tag.name === 'default' && !this.#hasDefault ? ROLE.default : ROLE.other;
+      case ROLE.graph:
+        return this.#roleInGraph(tag);
+      case ROLE.group:
+        // Only the first graph in a group is read.
+        if (tag.name !== 'graph') return tag.name === 'data' ? ROLE.data : ROLE.other;
+        this.#roles[this.#roles.length - 1] = ROLE.node;
+        return ROLE.graph;
+      case ROLE.node:
+      case ROLE.edge:
+        return tag.name === 'data' ? ROLE.data : ROLE.other;
+      default:
+        return ROLE.other;
     }
-    if (begin === '<![CDATA[' && this.#attribute !== undefined) {
-      const text = buffer.toString('utf8', at + begin.length, found);
-      this.#addText(Buffer.from(text.replaceAll('&', '&amp;')));
+  }
+
+  #roleInGraph(tag: XmlTag): Role {
+    switch (tag.name) {
+      case 'node':
+        return tag.text('yfiles.foldertype') === 'group' ? ROLE.group : ROLE.node;
+      case 'edge':
+        return ROLE.edge;
+      case 'data':
+        return ROLE.data;
+      case 'hyperedge':
+        throw this.wrong('hyperedges are not supported');
+      default:
+        return ROLE.other;
     }
-    return found + end.length;
   }
 
-  #openTag(tag: string, at: number): void {
-    if (this.#ended) throw this.#wrong(at, 'there is a second root');
-    const alone = tag.endsWith('/');
-    const inner = alone ? tag.slice(0, -1) : tag;
-    const name = TAG_NAME.exec(inner)?.[0];
-    if (name === undefined) throw this.#wrong(at, 'there is a tag without a name');
-    const attributes = this.#attributesOf(inner, name.length, at);
-    if (this.#open.length === DEPTH_MAX) throw this.#wrong(at, 'it is nested too deeply');
-    if (this.#open.length === 0 && name !== 'graphml') throw this.#wrong(at, 'it is not GraphML');
-    this.#open.push(name);
-    this.#begin(name, attributes, at);
-    if (alone) this.#closeTag(name, at);
-  }
-
-  #begin(name: string, attributes: ReadonlyMap<string, string>, at: number): void {
-    const get = (key: string) => {
-      const value = attributes.get(key);
-      if (value === undefined) throw this.#wrong(at, `a ${name} has no ${key}`);
-      return value;
-    };
-    if (name === 'key') this.#names.set(get('id'), attributes.get('attr.name') ?? get('id'));
-    else if (name === 'node') this.#events.node(Buffer.from(get('id')));
-    else if (name === 'edge') this.#events.edge(Buffer.from(get('source')), Buffer.from(get('target')));
-    else if (name === 'data') this.#beginData(get('key'), at);
-  }
-
-  #beginData(key: string, at: number): void {
-    const attribute = this.#names.get(key);
-    if (attribute === undefined) throw this.#wrong(at, `the key "${key}" is not declared`);
-    if (this.#wanted?.has(attribute) !== false) this.#attribute = attribute;
-  }
-
-  #attributesOf(tag: string, from: number, at: number): Map<string, string> {
-    const attributes = new Map<string, string>();
-    ATTRIBUTE.lastIndex = from;
-    let end = from;
-    for (let match = ATTRIBUTE.exec(tag); match !== null; match = ATTRIBUTE.exec(tag)) {
-      const [, name = '', double, single] = match;
-      attributes.set(name, this.#decoded(double ?? single ?? '', at));
-      end = ATTRIBUTE.lastIndex;
+  #begin(role: Role, tag: XmlTag): void {
+    switch (role) {
+      case ROLE.key:
+        this.#beginKey(tag);
+        return;
+      case ROLE.default:
+        this.#hasDefault = true;
+        this.#beginText(true);
+        return;
+      case ROLE.graph:
+        if (this.#roles.length > 2) return;
+        this.#graphs += 1;
+        this.#isDirected = tag.text('edgedefault') === 'directed';
+        return;
+      case ROLE.node:
+      case ROLE.group:
+        if (this.#graphs === 1) this.#events.node(tag.attribute('id') ?? NO_NAME);
+        return;
+      case ROLE.edge:
+        this.#beginEdge(tag);
+        return;
+      case ROLE.data:
+        this.#beginData(tag);
+        return;
     }
-    if (tag.slice(end).trim() !== '') throw this.#wrong(at, 'a tag is not well-formed');
-    return attributes;
   }
 
-  #decoded(text: string, at: number): string {
-    if (!text.includes('&')) return text;
-    return text.replaceAll(/&([^;&]*);?/g, (whole, name: string) => {
-      const character = whole.endsWith(';') ? characterOf(name) : undefined;
-      if (character === undefined) throw this.#wrong(at, `"${whole.slice(0, 20)}" is not a known entity`);
-      return character;
-    });
+  #beginKey(tag: XmlTag): void {
+    const group = tag.text('yfiles.type');
+    const id = tag.attribute('id');
+    const name = group ?? tag.text('attr.name');
+    if (name === undefined) throw this.wrong('a key has no attr.name');
+    const typeName = group === undefined ? (tag.text('attr.type') ?? 'string') : 'yfiles';
+    const type = valueTypeOf(typeName);
+    if (type === undefined) throw this.wrong(`the attr.type "${typeName.slice(0, 40)}" is unknown`);
+    const isWanted = this.#wanted?.has(name) !== false;
+    this.#key = { id: id && Buffer.from(id), name, type, isWanted };
+    this.#hasDefault = false;
+    const before = this.#keys.findIndex((key) => tag.hasValue('id', key.id));
+    if (before >= 0) this.#keys[before] = this.#key;
+    else this.#keys.push(this.#key);
   }
 
-  #closeTag(name: string, at: number): void {
-    if (this.#open.pop() !== name) throw this.#wrong(at, `"</${name.slice(0, 40)}>" closes nothing`);
-    if (name === 'data' && this.#attribute !== undefined) {
-      if (this.#textBytes <= TEXT_BYTES_MAX) {
-        const raw = Buffer.concat(this.#text);
-        const text = raw.includes(AMPERSAND) ? Buffer.from(this.#decoded(raw.toString('utf8'), at)) : raw;
-        this.#events.data(this.#attribute, text);
-      }
-      this.#attribute = undefined;
-      this.#text = [];
-      this.#textBytes = 0;
-    }
-    this.#ended = this.#open.length === 0;
+  #beginEdge(tag: XmlTag): void {
+    const directed = tag.text('directed');
+    if (directed === (this.#isDirected ? 'false' : 'true'))
+      throw this.wrong('it has both directed and undirected edges');
+    if (this.#graphs !== 1) return;
+    this.#events.edge(tag.attribute('source') ?? NO_NAME, tag.attribute('target') ?? NO_NAME);
   }
-}
 
-/** Returns the place of the ">" that ends a tag, outside of quotes; -1 if the chunk ends first. */
-function tagEnd(buffer: Buffer, from: number): number {
-  let quote = 0;
-  for (let at = from; at < buffer.length; at++) {
-    const byte = buffer[at];
-    if (quote !== 0) {
-      if (byte === quote) quote = 0;
-    } else if (byte === QUOTE || byte === APOSTROPHE) quote = byte;
-    else if (byte === GREATER) return at;
+  #beginData(tag: XmlTag): void {
+    let key: Key | undefined;
+    for (const one of this.#keys) if (tag.hasValue('key', one.id)) key = one;
+    if (key === undefined)
+      throw this.wrong(`the key "${(tag.text('key') ?? '').slice(0, 40)}" is not declared`);
+    this.#attribute = key;
+    this.#beginText(key.type.isWrong !== undefined || key.isWanted);
   }
-  return -1;
-}
 
-/** Reports whether an ASCII text is at `at`. */
-function isText(buffer: Buffer, at: number, text: string): boolean {
-  for (let i = 0; i < text.length; i++) if (buffer[at + i] !== text.charCodeAt(i)) return false;
-  return true;
-}
+  #beginText(isWanted: boolean): void {
+    this.#text.clear();
+    this.#pieces = [];
+    this.#textBytes = 0;
+    this.#hasChild = false;
+    this.wantsText = isWanted;
+  }
 
-function characterOf(name: string): string | undefined {
-  const [, hex, decimal] = /^#(?:x([0-9a-fA-F]{1,6})|([0-9]{1,7}))$/.exec(name) ?? [];
-  const code = hex === undefined ? (decimal === undefined ? -1 : Number(decimal)) : Number.parseInt(hex, 16);
-  if (code >= 0)
-    return code <= 0x10ffff && (code < 0xd800 || code > 0xdfff) ? String.fromCodePoint(code) : undefined;
-  return Object.hasOwn(ENTITIES, name) ? ENTITIES[name] : undefined;
-}
+  #endData(): void {
+    this.wantsText = false;
+    const key = this.#attribute;
+    // networkx reads elements within data as those of another program.
+    if (key === undefined || this.#hasChild || this.#textBytes > TEXT_BYTES_MAX) return;
+    const text = this.#wholeText();
+    if (text.length > 0) this.#convert(key, text);
+    const isOfRecord = this.#graphs === 1 && this.#roles.at(-1) !== ROLE.graph;
+    if (key.isWanted && isOfRecord) this.#events.data(key.name, text);
+  }
 
-function isBlank(text: Buffer): boolean {
-  // Some editors write a byte-order mark first.
-  return text.toString('utf8').replaceAll('\ufeff', '').trim() === '';
+  #endDefault(): void {
+    this.wantsText = false;
+    if (this.#key !== undefined) this.#convert(this.#key, this.#wholeText());
+  }
+
+  #convert({ name, type }: Key, text: Buffer): void {
+    if (type.isWrong?.(text.toString('utf8')) === true)
+      throw this.wrong(`a value of "${name.slice(0, 40)}" is not of the type ${type.name}`);
+  }
 }

@@ -18,9 +18,14 @@ const SOURCED: ReadonlySet<TableName> = new Set(['nodes', 'edges', 'entityVector
 export interface FileTables {
   /** Returns the sorted numbers of a table; none for an absent file. */
   numbers(table: TableName): Float64Array;
-  /** `read`: read to its end. `absent`: not there, which counts as empty. `broken`: it cannot be read. */
-  state(file: GraphFile): 'read' | 'absent' | 'broken';
+  state(file: GraphFile): FileState;
 }
+
+/**
+ * State of a file: read to its end, not there, or with unknown names, because it cannot be read or is an index of
+ * another kind. A file that is not there counts as an empty one.
+ */
+export type FileState = 'read' | 'absent' | 'unknown';
 
 /** Names that violate a rule. */
 export interface Violation {
@@ -166,7 +171,7 @@ export class PromiseCheck {
 
   #lacking({ items, from, known, to, except }: Rule): Float64Array {
     const { state } = this.#tables;
-    if (state(from) === 'broken' || state(to) === 'broken') return NO_NUMBERS;
+    if (state(from) === 'unknown' || state(to) === 'unknown') return NO_NUMBERS;
     const lacking = without(this.#tables.numbers(items), this.#tables.numbers(known));
     return except === undefined || lacking.length === 0
       ? lacking

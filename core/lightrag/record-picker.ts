@@ -24,7 +24,7 @@ export class RecordPicker extends LayoutReader {
   #pieceBytes = 0;
 
   constructor(mayWant: (id: string) => boolean, take: (id: string, record: JsonValue) => void) {
-    super();
+    super({ byteOrderMark: true });
     this.#mayWant = mayWant;
     this.#take = take;
   }

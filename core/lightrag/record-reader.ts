@@ -17,10 +17,14 @@ export interface RecordEvents {
   end(): void;
 }
 
+/** Texts and numbers that are false in Python. */
+const FALSE = /^(?:null|false|-?0(?:\.0+)?(?:[eE][-+]?[0-9]+)?)$/;
+
 /**
  * Reads a file of `{id: {field: value}}` with any fields, and skips deeper values. With `any` the file may be any
- * JSON.
+ * JSON. A byte-order mark may precede it.
  */
+// LightRAG reads `load_json(file) or {}`: what is false in Python counts as an absent file.
 export class RecordReader extends LayoutReader {
   readonly #events: RecordEvents;
   readonly #any: boolean;
@@ -31,9 +35,11 @@ export class RecordReader extends LayoutReader {
   #isWanted = false;
   #pair: Buffer[] = [];
   #pairLength = 0;
+  /** The file's only value where that is not a map and false in Python. */
+  #nothing: string | undefined;
 
   constructor(events: RecordEvents, { any = false } = {}) {
-    super();
+    super({ byteOrderMark: true });
     this.#events = events;
     this.#any = any;
   }
@@ -42,8 +48,15 @@ export class RecordReader extends LayoutReader {
     return this.skipEntries(1, bytes);
   }
 
+  override end(): void {
+    super.end();
+    if (this.#nothing === undefined || this.#any) return;
+    throw new LayoutError('empty', 0, `it is ${this.#nothing}, which the instance treats as a missing file`);
+  }
+
   open(isList: boolean): void {
-    if (this.#depth < 2 && isList) this.#other();
+    if (this.#depth === 0 && isList) this.#nothing = '[]';
+    else if (this.#depth === 1 && (isList || this.#lists[0] === true)) this.#other();
     this.#lists[this.#depth++] = isList;
     if (this.#depth === 4) {
       this.#pair = [];
@@ -62,7 +75,7 @@ export class RecordReader extends LayoutReader {
 
   key(bytes: Buffer, escaped: boolean): void {
     if (this.#depth === 1) this.#events.begin(unescaped(bytes, escaped));
-    else if (this.#depth === 2) this.#begin(bytes.toString('latin1'));
+    else if (this.#depth === 2) this.#begin(unescaped(bytes, escaped).toString('latin1'));
   }
 
   string(bytes: Buffer, escaped: boolean): void {
@@ -70,7 +83,8 @@ export class RecordReader extends LayoutReader {
   }
 
   bare(text: string): void {
-    if (this.#depth < 2) this.#other();
+    if (this.#depth === 0 && FALSE.test(text)) this.#nothing = text;
+    else if (this.#depth < 2) this.#other();
     else if (this.#depth === 2 && this.#isWanted) this.#value(Buffer.from(text, 'latin1'), false);
   }
 
@@ -79,7 +93,7 @@ export class RecordReader extends LayoutReader {
 
   long(_: number, isKey: boolean): void {
     if (this.#depth < 2 && !isKey) this.#other();
-    else if (this.#depth === 1) throw longNameError();
+    else if (this.#depth === 1 && !this.#any) throw longNameError();
     if (this.#depth === 2 && isKey) this.#begin('');
   }
 
@@ -89,7 +103,8 @@ export class RecordReader extends LayoutReader {
   }
 
   #value(bytes: Buffer, escaped: boolean): void {
-    if (this.#depth < 2) this.#other();
+    if (this.#depth === 0 && bytes.length === 0) this.#nothing = '""';
+    else if (this.#depth < 2) this.#other();
     else if (!this.#isWanted) return;
     else if (this.#depth === 2) this.#events.value(this.#field, unescaped(bytes, escaped));
     else if (this.#depth === 3 && this.#lists[2] === true)

@@ -78,11 +78,11 @@ export class VectorRows extends LayoutReader {
     } else if (this.#depth === ROW_DEPTH - 1) this.#end();
   }
 
-  key(bytes: Buffer): void {
+  key(bytes: Buffer, escaped: boolean): void {
     if (this.#depth === 1) {
-      this.#top = bytes.toString('latin1');
+      this.#top = unescaped(bytes, escaped).toString('latin1');
       if (this.#top === 'matrix' && this.#bare.size === 0) this.#isDone = true;
-    } else if (this.#depth === ROW_DEPTH) this.#field = bytes.toString('latin1');
+    } else if (this.#depth === ROW_DEPTH) this.#field = unescaped(bytes, escaped).toString('latin1');
     else this.#value.key(bytes);
   }
 

@@ -48,7 +48,7 @@ function wholeCharacters(bytes: Buffer): number {
   return bytes.length;
 }
 
-/** Passes a file on to its reader and validates that it is UTF-8. Throws `LayoutError` otherwise. */
+/** Passes a file on to its reader and validates that a text is UTF-8. Throws `LayoutError` otherwise. */
 export class Utf8Reader implements ChunkReader {
   readonly #reader: ChunkReader;
   readonly #utf8 = new Utf8Check();
@@ -59,9 +59,10 @@ export class Utf8Reader implements ChunkReader {
   }
 
   feed(chunk: Buffer): void {
+    const isBinary = this.#reader.isBinary === true;
     for (let at = 0; at < chunk.length; at += PIECE_BYTES) {
       const piece = chunk.subarray(at, at + PIECE_BYTES);
-      if (!this.#utf8.feed(piece)) throw this.#wrong();
+      if (!isBinary && !this.#utf8.feed(piece)) throw this.#wrong();
       this.#reader.feed(piece);
       this.#at += piece.length;
     }

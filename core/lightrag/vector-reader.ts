@@ -3,12 +3,13 @@ import { inflateSync } from 'node:zlib';
 import { LayoutError, TextSlot } from './chunk-reader.ts';
 import { type FactSink, pairName, pairParts, separated } from './facts.ts';
 import { LayoutReader, unescaped } from './json.ts';
-import { dimensionOf, FLOAT_BYTES, MatrixRows } from './matrix.ts';
+import { dimensionOf, MatrixRows } from './matrix.ts';
 
 /** Most rows whose `vector` is compared with the matrix, evenly spaced in a larger file. */
 const COMPARED_MAX = 128;
 const COSINE_MIN = 0.99;
 const HALF_BYTES = 2;
+const BACKSLASH = 0x5c;
 const NONE: Buffer = Buffer.alloc(0);
 
 /** The fields of a row that the checks use. */
@@ -21,10 +22,13 @@ class Row {
   readonly sources = new TextSlot();
   /** A copy, because the matrix comes later. */
   vector: Buffer | undefined;
+  /** Whether its id is too long to be a name here. */
+  hasId = false;
 
   clear(): void {
     for (const held of [this.id, this.entity, this.source, this.target, this.sources]) held.clear();
     this.vector = undefined;
+    this.hasId = false;
   }
 }
 
@@ -39,8 +43,8 @@ export function vectorFileOf(path: string): VectorFile | undefined {
 /**
  * Reads a NanoVectorDB file, `{"embedding_dim": D, "data": [rows], "matrix": "base64"}`, with any other keys.
  *
- * Reports the ids and names of the rows, a wrong matrix length, rows that are no vector, and rows that differ from
- * the matrix.
+ * Reports the ids and names of the rows, rows without them, a wrong matrix length, rows that are no vector, and rows
+ * that differ from the matrix. Keys may come in any order; rows of a matrix before `embedding_dim` are counted only.
  */
 export class VectorReader extends LayoutReader {
   readonly #facts: FactSink;
@@ -49,6 +53,8 @@ export class VectorReader extends LayoutReader {
   #top = '';
   #field = '';
   readonly #row = new Row();
+  /** Whether the row being read is a map. */
+  #isMap = false;
   #rows = 0;
   #dimension = 0;
   /** Deflated `vector` of every `#step`-th row. */
@@ -56,12 +62,12 @@ export class VectorReader extends LayoutReader {
   #step = 1;
   #matrix: MatrixRows | undefined;
   #matrixAt = 0;
-  #hasMatrix = false;
+  #hasData = false;
   readonly #rowsOnly: boolean;
   /** Whether the number of skipped rows is known, and with it the matrix row of the next one. */
   #isNumbered = true;
 
-  /** Makes a reader. With `rowsOnly` neither the matrix nor what follows it is read. */
+  /** Makes a reader. With `rowsOnly` neither the matrix nor the end of the file is checked. */
   constructor(facts: FactSink, file: VectorFile, { rowsOnly = false } = {}) {
     super();
     this.#facts = facts;
@@ -75,21 +81,21 @@ export class VectorReader extends LayoutReader {
       return;
     }
     super.end();
-    const { missing } = this;
-    if (missing !== undefined) throw new LayoutError('malformed', 0, `it has no ${missing}`);
-    this.#facts.vectors(this.#rows, this.#dimension, this.#matrixAt);
-  }
-
-  private get missing(): string | undefined {
-    if (this.#dimension === 0) return 'embedding_dim';
-    // A store that was never written to has no matrix.
-    return this.#hasMatrix || this.#rows === 0 ? undefined : 'matrix';
+    const missing = this.#dimension === 0 ? 'embedding_dim' : this.#hasData ? 'matrix' : 'data';
+    if (this.#matrix === undefined || missing !== 'matrix')
+      throw new LayoutError('malformed', 0, `it has no ${missing}`);
+    if (this.#matrix.rowsOf(this.#dimension) !== this.#rows)
+      this.#facts.flaw('matrix_length', Buffer.from('matrix'));
+    this.#facts.vectors(this.#rows, this.#dimension, this.#matrix.isCanonical ? this.#matrixAt : 0);
   }
 
   open(isList: boolean): void {
     if (this.#depth === 0 && isList) throw new LayoutError('malformed', 0, 'it is not a file of vectors');
+    if (this.#depth === 1) this.#beginTop(isList ? 'list' : 'map');
     this.#depth += 1;
-    if (this.#depth === 3 && this.#top === 'data') this.#row.clear();
+    if (this.#depth !== 3 || this.#top !== 'data') return;
+    this.#row.clear();
+    this.#isMap = !isList;
   }
 
   close(): void {
@@ -97,37 +103,74 @@ export class VectorReader extends LayoutReader {
     this.#depth -= 1;
   }
 
-  key(bytes: Buffer): void {
-    if (this.#depth === 1) this.#top = bytes.toString('latin1');
-    else if (this.#depth === 3) this.#field = bytes.toString('latin1');
+  key(bytes: Buffer, escaped: boolean): void {
+    if (this.#depth === 1) {
+      this.#top = unescaped(bytes, escaped).toString('latin1');
+      // Of two keys with one name, Python uses the last.
+      if (this.#top === 'matrix') this.#matrix = undefined;
+      this.trustsPieces = this.#top === 'matrix' && !this.#rowsOnly;
+    } else if (this.#depth === 3) this.#field = unescaped(bytes, escaped).toString('latin1');
   }
 
   bare(text: string): void {
-    if (this.#depth !== 1 || this.#top !== 'embedding_dim') return;
-    this.#dimension = dimensionOf(text);
+    if (this.#depth === 1 && this.#top === 'embedding_dim') this.#dimension = dimensionOf(text);
+    else if (this.#depth === 1) this.#beginTop('bare');
+    else this.#other();
   }
 
   string(bytes: Buffer, escaped: boolean): void {
-    if (this.#depth === 1 && this.#top === 'matrix') {
-      this.piece(bytes);
-      if (!this.#rowsOnly) this.#endMatrix();
-    } else if (this.#depth === 3 && this.#top === 'data') this.#take(bytes, escaped);
+    if (this.#depth === 1) this.#beginTop('text');
+    if (this.#depth === 1 && this.#top === 'matrix') this.#feedMatrix(bytes, 0);
+    else if (this.#depth === 3 && this.#top === 'data' && this.#isMap) this.#take(bytes, escaped);
+    else this.#other();
   }
 
   piece(bytes: Buffer): void {
-    if (this.#depth !== 1 || this.#top !== 'matrix' || this.#rowsOnly) return;
+    if (this.#depth === 1 && this.#top === 'matrix') this.#feedMatrix(bytes, this.longAt ?? 0);
+  }
+
+  long(_: number, isKey: boolean): void {
+    if (isKey) {
+      if (this.#depth === 1) this.#top = '';
+      else if (this.#depth === 3) this.#field = '';
+    } else if (this.#depth === 1) this.#beginTop('text');
+    else if (this.#depth === 3 && this.#field === '__id__') this.#row.hasId = true;
+    else this.#other();
+  }
+
+  /** Validates the kind of a value at the top. */
+  #beginTop(kind: 'list' | 'map' | 'text' | 'bare'): void {
+    const top = this.#top;
+    const wanted =
+      top === 'data' ? 'list' : top === 'matrix' ? 'text' : top === 'embedding_dim' ? 'bare' : kind;
+    if (kind !== wanted) throw new LayoutError('malformed', 0, `its ${top} is not what it should be`);
+    if (top !== 'data') return;
+    this.#hasData = true;
+    this.#rows = 0;
+  }
+
+  #feedMatrix(bytes: Buffer, at: number): void {
+    if (this.#rowsOnly) return;
     if (this.#matrix === undefined) {
       this.#matrix = new MatrixRows(this.#dimension, (number, floats) => this.#checkRow(number, floats));
-      this.#matrixAt = this.longAt ?? 0;
+      this.#matrixAt = this.#hasData ? at : 0;
     }
-    this.#matrix.feed(bytes);
+    this.#matrix.feed(bytes.includes(BACKSLASH) ? withoutEscapes(bytes) : bytes);
+  }
+
+  /** Counts a row that is not a map. */
+  #other(): void {
+    if (this.#depth !== 2 || this.#top !== 'data') return;
+    this.#row.clear();
+    this.#isMap = false;
+    this.#endRow();
   }
 
   /** Rows of a matrix decode to the same numbers at the same phase of base64 groups and rows. */
   skip(previousOffset: number, bytes: number): boolean {
     const matrix = this.#matrix;
     if (matrix === undefined || this.longAt === undefined || !matrix.isInPhase(previousOffset)) return false;
-    this.skipInString(bytes);
+    if (!this.skipInString(bytes)) return false;
     matrix.skip(bytes);
     return true;
   }
@@ -137,10 +180,6 @@ export class VectorReader extends LayoutReader {
     this.#isNumbered = rows !== undefined;
     this.#rows += rows ?? 0;
     return true;
-  }
-
-  long(_: number, isKey: boolean): void {
-    if (!isKey && !this.#rowsOnly && this.#depth === 1 && this.#top === 'matrix') this.#endMatrix();
   }
 
   #take(bytes: Buffer, escaped: boolean): void {
@@ -176,6 +215,8 @@ export class VectorReader extends LayoutReader {
     const { vector } = row;
     const id = row.id.bytes ?? NONE;
     const [entity, source, target] = [row.entity.bytes, row.source.bytes, row.target.bytes];
+    const key = row.id.bytes ?? entity ?? Buffer.from(`row ${this.#rows}`);
+    if (!this.#isMap || !(row.hasId || row.id.bytes !== undefined)) this.#facts.flaw('row_without_id', key);
     if (this.#file === 'entities' && entity !== undefined) {
       this.#facts.name('entityVectors', entity);
       if (id.toString('latin1') !== `ent-${hash('md5', entity)}`) this.#facts.flaw('entity_id', entity);
@@ -183,7 +224,9 @@ export class VectorReader extends LayoutReader {
       this.#facts.name('relationVectors', ...pairParts(source, target));
       if (!isRelationId(id.toString('latin1'), source, target))
         this.#facts.flaw('relation_id', pairName(source, target));
-    } else if (this.#file === 'chunks') this.#facts.name('chunkVectors', id);
+    } else if (this.#file !== 'chunks') {
+      if (this.#isMap) this.#facts.flaw('row_without_name', key);
+    } else if (row.id.bytes !== undefined) this.#facts.name('chunkVectors', id);
     for (const chunk of separated(row.sources.bytes ?? NONE)) this.#facts.source?.(chunk);
     if (vector !== undefined) this.#vectors.set(this.#rows, { id: Buffer.from(id), packed: vector });
     this.#rows += 1;
@@ -193,6 +236,8 @@ export class VectorReader extends LayoutReader {
   }
 
   #checkRow(number: number, floats: Float32Array): void {
+    // Where characters are ignored, rows may have moved: only their number is checked.
+    if (this.#matrix?.isCanonical === false) return;
     let square = 0;
     for (let i = 0; i < floats.length; i++) square += (floats[i] as number) * (floats[i] as number);
     // NaN and infinity propagate into the sum.
@@ -204,13 +249,15 @@ export class VectorReader extends LayoutReader {
     if (vector !== undefined && !agrees(vector.packed, floats))
       this.#facts.flaw('vector_mismatch', vector.id);
   }
+}
 
-  #endMatrix(): void {
-    this.#hasMatrix = true;
-    const expected = this.#rows * this.#dimension * FLOAT_BYTES;
-    if (this.#matrix?.hasBytes(expected) !== true) this.#facts.flaw('matrix_length', Buffer.from('matrix'));
-    this.#vectors.clear();
-  }
+/** Returns base64 with escapes as text. An escaped control character, which Python ignores, becomes another such. */
+function withoutEscapes(bytes: Buffer): Buffer {
+  const text = bytes.toString('latin1');
+  if ([...text].some((character) => character < ' '))
+    throw new LayoutError('malformed', 0, 'its matrix contains a control character');
+  const plain = unescaped(bytes, true).toString('latin1');
+  return Buffer.from([...plain].map((character) => (character < ' ' ? '*' : character)).join(''), 'latin1');
 }
 
 function isRelationId(id: string, source: Buffer, target: Buffer): boolean {
@@ -218,17 +265,17 @@ function isRelationId(id: string, source: Buffer, target: Buffer): boolean {
   return id === idOf(source, target) || id === idOf(target, source);
 }
 
-/** Reports whether a deflated float16 vector has the direction of a row of the matrix. */
+/** Reports whether a deflated float16 vector has the direction of a row of the matrix, or cannot be decoded. */
 function agrees(packed: Buffer, floats: Float32Array): boolean {
   const deflated = Buffer.from(packed.toString('latin1'), 'base64');
   let halves: Buffer;
   try {
     halves = inflateSync(deflated, { maxOutputLength: floats.length * HALF_BYTES });
   } catch {
-    // Not base64, not deflated, or longer than a vector: in each case it differs.
-    return false;
+    // It is cut, of another format, or longer than a vector. No server is known to fail on it.
+    return true;
   }
-  if (halves.length !== floats.length * HALF_BYTES) return false;
+  if (halves.length !== floats.length * HALF_BYTES) return true;
   let dot = 0;
   let left = 0;
   let right = 0;

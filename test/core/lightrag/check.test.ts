@@ -147,6 +147,8 @@ const DAMAGES: readonly [what: string, files: () => Files, wanted: string[]][] =
     () => vectors(VDB_CHUNKS, (vdb) => void delete (vdb as Partial<Vdb>).matrix),
     ['!malformed_file'],
   ],
+  ['a list instead of records', () => changed(CHUNKS, () => '[{}]'), ['!malformed_file']],
+  ['an empty list instead of records', () => changed(CHUNKS, () => '[]'), ['!empty_file']],
   [
     'a processed document without its chunks',
     () =>
@@ -214,6 +216,26 @@ const DAMAGES: readonly [what: string, files: () => Files, wanted: string[]][] =
     'a matrix that is too short',
     () => withMatrix(VDB_CHUNKS, (matrix) => matrix.subarray(0, -64)),
     ['!matrix_length'],
+  ],
+  [
+    'a matrix that is too long',
+    () => withMatrix(VDB_CHUNKS, (matrix) => Buffer.concat([matrix, Buffer.alloc(64, 1)])),
+    ['!matrix_length'],
+  ],
+  [
+    'a matrix that ends within a row',
+    () => withMatrix(VDB_CHUNKS, (matrix) => Buffer.concat([matrix, Buffer.alloc(4, 1)])),
+    ['!malformed_file'],
+  ],
+  [
+    'a matrix that is not base64',
+    () => withMatrix(VDB_CHUNKS, (matrix) => matrix.toString('base64').replace('A', '*')),
+    ['!malformed_file'],
+  ],
+  [
+    'a matrix of rows that moved',
+    () => withMatrix(VDB_CHUNKS, (matrix) => Buffer.concat([matrix.subarray(64), matrix.subarray(0, 64)])),
+    ['vector_mismatch'],
   ],
   [
     'a row of NaN',

@@ -95,7 +95,8 @@ describe('a JSON reader', () => {
     const bytes = Buffer.from(text);
     const end = text.lastIndexOf('}') + 1;
     assert.equal(flawOfText(Buffer.alloc(0)), 'empty');
-    for (let length = 1; length < end; length++) {
+    assert.equal(flawOfText(bytes.subarray(0, 1)), 'empty', 'white space alone');
+    for (let length = 2; length < end; length++) {
       assert.equal(flawOfText(bytes.subarray(0, length)), 'cut', `${length}`);
       assert.equal(flawOfText(bytes.subarray(0, length), [1]), 'cut', `${length}, byte by byte`);
     }
@@ -131,6 +132,59 @@ describe('a JSON reader', () => {
       '[\u0000]',
     );
     for (const text of wrong) assert.equal(flawOfText(Buffer.from(text)), 'malformed', text);
+  });
+
+  it('refuses control characters and invalid escapes in every string, long or short', () => {
+    const long = 'x'.repeat(SHORT_STRING_BYTES_MAX);
+    const inner = [
+      '\u0000',
+      '\u0007',
+      '\t',
+      '\n',
+      '\r',
+      '\u001f',
+      '\\x',
+      '\\u12G4',
+      '\\u 123',
+      '\\U0041',
+      "\\'",
+    ];
+    for (const bad of inner)
+      for (const text of [`"${bad}"`, `"ab${bad}cd"`, `"${long}${bad}"`, `"${bad}${long}"`])
+        for (const value of [text, `{${text}: 1}`, `{"a": [${text}]}`])
+          for (const step of [1 << 20, 40_000, 4099])
+            assert.equal(flawOfText(Buffer.from(value), [step]), 'malformed', JSON.stringify(bad));
+    assert.equal(flawOfText(Buffer.from('"ab\\')), 'cut');
+    assert.equal(flawOfText(Buffer.from('"ab\\u12')), 'cut');
+    assert.equal(read(Buffer.from('"\u007f\u0085\u2028\\ud83d"'), [1]), '\u007f\u0085\u2028\ufffd');
+  });
+
+  it('accepts a byte-order mark only where its file may have one', () => {
+    const mark = Buffer.from('\ufeff{"a": 1}');
+    for (const step of [1, 2, 3, 100]) {
+      assert.equal(flawOfText(mark, [step]), 'malformed');
+      const builder = new Builder();
+      feedIn(new JsonReader(builder, { byteOrderMark: true }), mark, step);
+      assert.deepEqual(builder.value, { a: 1 });
+      for (const text of ['\ufeff\ufeff1', ' \ufeff1', '1\ufeff', '\ufefe1'])
+        assert.equal(
+          flawOf(() =>
+            feedIn(new JsonReader(new Builder(), { byteOrderMark: true }), Buffer.from(text), step),
+          ),
+          'malformed',
+        );
+    }
+  });
+
+  it('refuses integers that Python does not convert', () => {
+    for (const [digits, flaw] of [
+      [4300, undefined],
+      [4301, 'malformed'],
+    ] as const) {
+      assert.equal(flawOfText(Buffer.from(`[${'7'.repeat(digits)}]`)), flaw);
+      assert.equal(flawOfText(Buffer.from(`-${'7'.repeat(digits)}`)), flaw);
+      assert.equal(flawOfText(Buffer.from(`[${'7'.repeat(digits)}.0]`)), undefined);
+    }
   });
 
   it('accepts NaN and Infinity as Python writes them', () => {

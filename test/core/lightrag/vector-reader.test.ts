@@ -1,10 +1,16 @@
 import assert from 'node:assert/strict';
+import { createHash } from 'node:crypto';
 import { describe, it } from 'node:test';
+import { deflateSync } from 'node:zlib';
 import type { FactSink } from '../../../core/lightrag/facts.ts';
-import { VectorReader } from '../../../core/lightrag/vector-reader.ts';
+import { MatrixRows } from '../../../core/lightrag/matrix.ts';
+import { type VectorFile, VectorReader } from '../../../core/lightrag/vector-reader.ts';
 import { random } from '../../../demo/random.ts';
+import { feedIn, flawOf } from '../../support/chunks.ts';
+import { lacksPython, readWithPython } from '../../support/python-readers.ts';
 
 const ROWS = 2000;
+const SEED = Number(process.env.LIGHTKEEPER_SEED ?? 1);
 
 /** A file of vectors: one row of floats for each seed. */
 function file(dimension: number, seeds: readonly number[], spoil?: (matrix: Float32Array) => void): string {
@@ -80,10 +86,18 @@ describe('a vector reader with known facts', () => {
     it(`reports a matrix of the wrong length in spite of skipped rows (dimension ${dimension})`, () => {
       const now = file(dimension, seeds);
       const at = now.indexOf('"matrix": "') + 11 + 80_000;
-      for (const bad of [now.slice(0, at) + now.slice(at + 4), `${now.slice(0, at)}AAAA${now.slice(at)}`]) {
-        const { told } = read(bad, old);
-        assert.equal(told.flaws.includes('matrix_length matrix'), true);
-      }
+      for (const bad of [now.slice(0, at) + now.slice(at + 4), `${now.slice(0, at)}AAAA${now.slice(at)}`])
+        assert.equal(
+          flawOf(() => read(bad, old)),
+          'malformed',
+        );
+      // Three rows are whole groups of four characters in every dimension.
+      const rows = dimension * 16;
+      for (const bad of [
+        now.slice(0, at) + now.slice(at + rows),
+        `${now.slice(0, at)}${'A'.repeat(rows)}${now.slice(at)}`,
+      ])
+        assert.equal(read(bad, old).told.flaws.includes('matrix_length matrix'), true);
     });
   }
 
@@ -97,5 +111,183 @@ describe('a vector reader with known facts', () => {
     assert.equal(reader.skip(70_000 - 4, 1000), false);
     assert.equal(reader.skip(70_000 + 1, 1000), false);
     assert.equal(reader.skip(70_000 - 256, 1000), true, 'three rows of 64 bytes before');
+  });
+});
+
+/** Returns the flaws that a reader reports in a text, or how the text fails, whatever the chunks. */
+function flawsOf(text: string, kind: VectorFile = 'entities'): string | string[] {
+  const readings = [1, 7, 1 << 20].map((step) => {
+    const flaws: string[] = [];
+    const facts: FactSink = {
+      name: () => {},
+      flaw: (code, name) => void flaws.push(`${code} ${name}`),
+      vectors: () => {},
+    };
+    return flawOf(() => feedIn(new VectorReader(facts, kind), Buffer.from(text), step)) ?? flaws;
+  });
+  for (const reading of readings) assert.deepEqual(reading, readings[0], text);
+  return readings[0] ?? [];
+}
+
+const DIMENSION = 4;
+const MATRIX = Buffer.from(Float32Array.from([1, 0, 0, 0, 0, 1, 0, 0]).buffer).toString('base64');
+const ROWS_OF_TWO = ['a', 'b'].map(
+  (name) => `{"__id__": "ent-${createHash('md5').update(name).digest('hex')}", "entity_name": "${name}"}`,
+);
+const DATA = `[${ROWS_OF_TWO.join(', ')}]`;
+
+describe('a vector reader', () => {
+  const accepted: readonly (readonly [what: string, text: string])[] = [
+    ['keys in another order', `{"matrix": "${MATRIX}", "data": ${DATA}, "embedding_dim": ${DIMENSION}}`],
+    ['a matrix before its rows', `{"embedding_dim": ${DIMENSION}, "matrix": "${MATRIX}", "data": ${DATA}}`],
+    [
+      'keys with escapes',
+      `{"embedding\\u005fdim": ${DIMENSION}, "d\\u0061ta": ${DATA}, "\\u006datrix": "${MATRIX}"}`,
+    ],
+    [
+      'unknown keys',
+      `{"additional_data": {"data": [1]}, "x": [null], "embedding_dim": 4, "data": ${DATA}, "matrix": "${MATRIX}"}`,
+    ],
+    [
+      'a matrix in lines',
+      `{"embedding_dim": 4, "data": ${DATA}, "matrix": "${MATRIX.slice(0, 20)}\\n${MATRIX.slice(20)}"}`,
+    ],
+    [
+      'an escaped slash',
+      `{"embedding_dim": 4, "data": ${DATA}, "matrix": "${MATRIX.replaceAll('/', '\\/')}"}`,
+    ],
+    ['no rows', '{"embedding_dim": 4, "data": [], "matrix": ""}'],
+    [
+      'the last of two keys',
+      `{"data": [], "matrix": "AAAA", "embedding_dim": 4, "data": ${DATA}, "matrix": "${MATRIX}"}`,
+    ],
+  ];
+  for (const [what, text] of accepted) it(`accepts ${what}`, () => assert.deepEqual(flawsOf(text), []));
+
+  it('refuses what nano_vectordb cannot load', () => {
+    const file = (dimension: string, data: string, matrix: string) =>
+      `{"embedding_dim": ${dimension}, "data": ${data}, "matrix": ${matrix}}`;
+    const refused = [
+      'null',
+      '[]',
+      '{}',
+      '"text"',
+      `{"embedding_dim": 4, "data": []}`,
+      `{"embedding_dim": 4, "matrix": ""}`,
+      `{"data": [], "matrix": ""}`,
+      ...['4.0', '4e0', '"4"', 'null', 'true', '0', '-4', '[4]'].map((dimension) =>
+        file(dimension, DATA, `"${MATRIX}"`),
+      ),
+      ...['null', '{}', '7', '"rows"'].map((data) => file('4', data, `"${MATRIX}"`)),
+      ...['null', '7', '[]', '{}'].map((matrix) => file('4', DATA, matrix)),
+      file('3', DATA, `"${MATRIX}"`),
+      file('4', DATA, `"${MATRIX.slice(1)}"`),
+      file('4', DATA, `"${MATRIX.slice(0, -1)}"`),
+      file('4', DATA, `"${MATRIX.replace('A', '-')}"`),
+      file('4', DATA, `"é${MATRIX}"`),
+      file('4', DATA, `"${MATRIX}é"`),
+      `\ufeff${file('4', DATA, `"${MATRIX}"`)}`,
+    ];
+    for (const text of refused) assert.equal(flawsOf(text), 'malformed', text);
+  });
+
+  it('refuses control characters in a long matrix, and ignores escaped ones', () => {
+    const long = file(
+      16,
+      Array.from({ length: ROWS }, (_, i) => i + 1),
+    );
+    const at = long.indexOf('"matrix": "') + 11;
+    const place = at + 100_000 - (100_000 % 4);
+    const insert = (text: string) => `${long.slice(0, place)}${text}${long.slice(place)}`;
+    const flawIn = (text: string) =>
+      [997, 70_001, 1 << 22].map((step) => flawOf(() => read(text, undefined, step)) ?? 'none');
+    for (const bad of ['\n', '\u0001', 'AAAA\u0000', '\\n\u0001', '=='.concat('\n')])
+      assert.deepEqual(new Set(flawIn(insert(bad))), new Set(['malformed']), JSON.stringify(bad));
+    for (const good of ['\\n', '\\u0001', '*', ' '])
+      assert.deepEqual(new Set(flawIn(insert(good))), new Set(['none']), good);
+    assert.deepEqual(read(insert('\\r\\n')).told.flaws, []);
+  });
+
+  it('reports a matrix with more or fewer rows', () => {
+    const rows = (data: readonly string[]) =>
+      flawsOf(`{"embedding_dim": 4, "data": [${data.join(', ')}], "matrix": "${MATRIX}"}`);
+    assert.deepEqual(rows(ROWS_OF_TWO.slice(1)), ['matrix_length matrix']);
+    assert.deepEqual(flawsOf(`{"matrix": "", "embedding_dim": 4, "data": ${DATA}}`), [
+      'matrix_length matrix',
+    ]);
+  });
+
+  it('reports rows without an id or a name', () => {
+    const rows = (kind: VectorFile, ...data: readonly string[]) =>
+      flawsOf(`{"embedding_dim": 4, "data": [${data.join(', ')}], "matrix": "${MATRIX}"}`, kind);
+    assert.deepEqual(rows('entities', 'null', '[["__id__"]]'), [
+      'row_without_id row 0',
+      'row_without_id row 1',
+    ]);
+    assert.deepEqual(rows('chunks', '"x"', '7'), ['row_without_id row 0', 'row_without_id row 1']);
+    assert.deepEqual(rows('chunks', '{"content": "x"}', '{"__id__": null}'), [
+      'row_without_id row 0',
+      'row_without_id row 1',
+    ]);
+    assert.deepEqual(rows('entities', '{"__id__": "x"}', '{"__id__": "y", "entity_name": null}'), [
+      'row_without_name x',
+      'row_without_name y',
+    ]);
+    assert.deepEqual(
+      rows('relationships', '{"__id__": "x", "src_id": "a"}', '{"__id__": "y", "tgt_id": "b"}'),
+      ['row_without_name x', 'row_without_name y'],
+    );
+    assert.deepEqual(rows('chunks', `{"__id__": "${'x'.repeat(70_000)}"}`, '{"__id__": "y"}'), []);
+  });
+
+  it('reports a vector that differs from the matrix, and none that cannot be decoded', () => {
+    const halves = (...numbers: number[]) =>
+      deflateSync(Buffer.from(Uint16Array.from(numbers).buffer)).toString('base64');
+    const [one, zero] = [0x3c00, 0];
+    const same = halves(one, zero, zero, zero);
+    const rows = (vector: string) => {
+      const row = `{"__id__": "x", "vector": ${vector}}`;
+      return flawsOf(
+        `{"embedding_dim": 4, "data": [${row}, {"__id__": "y"}], "matrix": "${MATRIX}"}`,
+        'chunks',
+      );
+    };
+    assert.deepEqual(rows(`"${halves(zero, one, zero, zero)}"`), ['vector_mismatch x']);
+    const harmless = [
+      `"${same}"`,
+      `"${same.slice(0, 9)}"`,
+      '""',
+      '"?"',
+      'null',
+      '[1, 0]',
+      `"${halves(one)}"`,
+    ];
+    for (const vector of harmless) assert.deepEqual(rows(vector), [], vector);
+  });
+
+  it(`decodes a matrix as Python does (seed ${SEED})`, { skip: lacksPython() }, () => {
+    const draw = random(SEED);
+    const odd = ['=', '==', '-', '_', ' ', '*', '\u007f', 'é', 'A', 'AA', '/+', '==A', '= ='];
+    const inputs = Array.from({ length: 3000 }, () => {
+      let text = Buffer.from(Uint8Array.from({ length: draw(40) }, () => draw(256))).toString('base64');
+      for (let changes = draw(4); changes > 0; changes--) {
+        const at = draw(text.length + 1);
+        text = text.slice(0, at) + odd[draw(odd.length)] + text.slice(at + draw(2));
+      }
+      return Buffer.from(text);
+    });
+    for (const [i, wanted] of readWithPython('matrix', inputs).entries()) {
+      const bytes = inputs[i] as Buffer;
+      const matrix = new MatrixRows(1, () => {});
+      const length = 1 + draw(5);
+      let rows: number | undefined;
+      flawOf(() => {
+        for (let at = 0; at < bytes.length; at += length) matrix.feed(bytes.subarray(at, at + length));
+        rows = matrix.rowsOf(1);
+      });
+      const whole =
+        'value' in wanted && Number(wanted.value) % 4 === 0 ? Number(wanted.value) / 4 : undefined;
+      assert.equal(rows, whole, `${bytes}: ${JSON.stringify(wanted)}`);
+    }
   });
 });
