@@ -6,7 +6,7 @@ import { GraphReader } from '../../core/lightrag/graphml.ts';
 import { nameNumber } from '../../core/lightrag/name-table.ts';
 import { RecordPicker } from '../../core/lightrag/record-picker.ts';
 import { type RowEvents, VectorRows } from '../../core/lightrag/row-reader.ts';
-import { GRAPH_FILES, TABLES_OF } from '../../core/lightrag/rules.ts';
+import { GRAPH_FILES } from '../../core/lightrag/rules.ts';
 import { type VectorFile, vectorFileOf } from '../../core/lightrag/vector-reader.ts';
 import {
   type RecordChanges,
@@ -23,6 +23,9 @@ import type { FilePair } from './file-pair.ts';
 
 /** Most names listed of each kind of change. */
 const NAMES_MAX = 1000;
+
+/** Paths of the files of a graph. */
+const KNOWN_PATHS: ReadonlySet<string> = new Set(Object.values(GRAPH_FILES));
 
 /** Changes of the records in one file. */
 export interface FileRecords {
@@ -47,7 +50,8 @@ export async function compareRecords(
   const pair = { before, after };
   const vectorFile = vectorFileOf(path);
   if (vectorFile !== undefined) return await compareVectors(vectorFile, pair, { store, signal });
-  const layout = path === GRAPH_FILES.graph ? GRAPH_LAYOUT : TABLES_OF.has(path) ? RECORD_LAYOUT : undefined;
+  const layout =
+    path === GRAPH_FILES.graph ? GRAPH_LAYOUT : KNOWN_PATHS.has(path) ? RECORD_LAYOUT : undefined;
   if (layout === undefined) return undefined;
   const [records = noChanges(), edges] = await compareFile(
     await withoutCommonRecords(store, pair),
