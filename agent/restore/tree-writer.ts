@@ -29,6 +29,12 @@ export interface Totals {
   readonly bytes: number;
 }
 
+/** Owner and group that all written names get; undefined for those in the snapshot. */
+export interface Owner {
+  readonly uid?: number;
+  readonly gid?: number;
+}
+
 /** Order for `writeTree`. */
 export interface WriteOrder {
   readonly manifest: Manifest;
@@ -36,6 +42,7 @@ export interface WriteOrder {
   readonly base: Buffer;
   readonly wants: (path: BytePath) => boolean;
   readonly totals: Totals;
+  readonly owner?: Owner;
   readonly signal?: AbortSignal;
   readonly onProgress?: (phase: string, doneBytes: number, totalBytes: number) => void;
 }
@@ -304,7 +311,8 @@ class TreeWriter {
 
   async #setOwner(entry: FileEntry): Promise<void> {
     if (process.getuid?.() !== 0) return;
-    await lchown(below(this.#base, pathFromBytes(entry.path)), entry.uid, entry.gid);
+    const { uid, gid } = { ...entry, ...this.#order.owner };
+    await lchown(below(this.#base, pathFromBytes(entry.path)), uid, gid);
   }
 
   async #finish(): Promise<void> {
@@ -312,7 +320,8 @@ class TreeWriter {
     const symlinks = this.#links.filter(({ type }) => type === FileType_Value.SYMLINK);
     const hardLinks = this.#links.filter(({ type }) => type !== FileType_Value.SYMLINK);
     for (const entry of [...hardLinks, ...symlinks]) await this.#createLink(entry);
-    for (const entry of this.#folders.reverse()) await completeFolder(this.#base, entry);
+    for (const entry of this.#folders.reverse())
+      await completeFolder(this.#base, { ...entry, ...this.#order.owner });
     if (this.#syncAtEnd) await syncFilesystem('restore:sync-all', this.#base);
   }
 
@@ -362,12 +371,17 @@ export async function completeFolder(base: Buffer, entry: FileEntry): Promise<vo
   }
 }
 
+/** Returns the modification time that a restored file has: that of the snapshot, cut to the microsecond. */
+export function restoredTime(mtimeNs: bigint): bigint {
+  const rest = mtimeNs % 1000n;
+  return mtimeNs - (rest < 0n ? rest + 1000n : rest);
+}
+
 // It is text because Node takes a negative number for "now". Node cuts what follows the microsecond, so half of
 // one is added: a binary fraction is often a little short.
 /** Formats a time as seconds for Node's `utimes`, to the microsecond. */
 export function utimesText({ mtimeNs }: { readonly mtimeNs: bigint }): string {
-  const floor = mtimeNs < 0n && mtimeNs % 1000n !== 0n ? 1n : 0n;
-  const micros = Number(mtimeNs / 1000n - floor);
+  const micros = Number(restoredTime(mtimeNs) / 1000n);
   return String((micros + (micros < 0 ? -0.5 : 0.5)) / 1e6);
 }
 
