@@ -8,7 +8,7 @@ import { effect, exists, makeDir, parentFolder, removeTree, renameFile, syncDir 
 import { lockFolder } from '../../host/folder-lock.ts';
 import { withTextPath } from '../../host/text-path.ts';
 import { whyHeld } from '../instance/liveness.ts';
-import { below, isTransient, OWN_FOLDER } from '../watch/names.ts';
+import { below, isTemporary, isTransient, OWN_FOLDER } from '../watch/names.ts';
 import { scan } from '../watch/scan.ts';
 import {
   hasJournal,
@@ -377,8 +377,21 @@ export async function dropOldStates(
   });
 }
 
-/** Returns a test for names at the top of a directory that a restore in place may move. */
-export function isMovable(exclude: readonly string[]): (name: BytePath) => boolean {
+/** Tests for names at the top of a directory. */
+export interface MovableNames {
+  /** Reports whether a restore in place may move a name of the snapshot in. */
+  readonly in: (name: BytePath) => boolean;
+  /** Reports whether a restore in place may move a present name out. */
+  readonly out: (name: BytePath) => boolean;
+}
+
+// A temporary file is no part of a snapshot. One that is still there when the instance is down was left behind.
+/** Returns tests for the names that a restore in place may move. */
+export function movableNames(exclude: readonly string[]): MovableNames {
   const matchers = exclude.map(pathMatcher);
-  return (name) => name !== OWN_FOLDER && !isTransient(name) && !matchers.some((matches) => matches(name));
+  const isOurs = (name: BytePath) => name !== OWN_FOLDER && !matchers.some((matches) => matches(name));
+  return {
+    in: (name) => isOurs(name) && !isTransient(name),
+    out: (name) => isOurs(name) && (!isTransient(name) || isTemporary(name)),
+  };
 }

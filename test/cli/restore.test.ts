@@ -118,6 +118,20 @@ suite('restore', () => {
     assert.equal(there(place.path('no')), false);
   });
 
+  it('takes its snapshot as the first argument too', async () => {
+    const place = new Place();
+    const old = String((await place.snapshot({ a: 'old' })).snapshotId);
+    await place.snapshot({ a: 'new' });
+    await place.json(['restore', old, '--to', place.path('to')]);
+    assert.equal(readFileSync(place.path('to/a'), 'utf8'), 'old');
+    await place.json(['restore', 'latest', '--snapshot', 'latest', '--to', place.path('to2')]);
+    const none = ['restore', '--to', place.path('no'), '--store', place.store];
+    assert.match(String((await place.fails(none, 2)).message), /without --snapshot/);
+    const two = ['restore', old, '--snapshot', 'latest', '--to', place.path('no'), '--store', place.store];
+    assert.match(String((await place.fails(two, 2)).message), /both/);
+    assert.equal(there(place.path('no')), false);
+  });
+
   it('takes paths whose bytes are not UTF-8', async () => {
     const place = new Place();
     const flags = ['--quiet', '50ms', '--store', place.store, '--json'];
@@ -145,7 +159,11 @@ suite('restore', () => {
     const place = new Place();
     await place.snapshot({ a: 'one' }, '--graph', 'one');
     const two = await place.snapshot({ a: 'two' }, '--graph', 'two');
-    const { hint } = await place.fails([...restoring(place, 'latest', 'to'), '--store', place.store], 2);
+    const { message, hint } = await place.fails(
+      [...restoring(place, 'latest', 'to'), '--store', place.store],
+      2,
+    );
+    assert.match(String(message), /several graphs: one, two$/);
     assert.match(String(hint), /--graph/);
     await place.json(restoring(place, 'latest', 'to', '--graph', 'one'));
     assert.equal(readFileSync(place.path('to/a'), 'utf8'), 'one');

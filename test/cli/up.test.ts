@@ -87,6 +87,23 @@ suite('up', () => {
     await running.stop('SIGTERM');
     const { stdout } = await place.run(['list', '--store', join(state, 'store'), '--json']);
     assert.equal((JSON.parse(stdout) as { snapshots: Json[] }).snapshots[0]?.graphId, 'main');
+    // Commands of a store take the state folder too, whatever the variables say.
+    const env = { LIGHTKEEPER_STATE: place.path('other') };
+    for (const words of [
+      ['list'],
+      ['show', 'latest'],
+      ['stats'],
+      ['verify'],
+      ['restore', 'latest', '--to', place.path('to')],
+    ]) {
+      const ended = await place.run([...words, '--state', state], env);
+      assert.equal(ended.code, 0, `${words.join(' ')}: ${ended.stderr}`);
+    }
+    const wrong = await place.failsPlainly(['list', '--store', state], 1);
+    assert.match(
+      wrong,
+      /hint: it is a state folder: name it with --state, or .* --store \S+elsewhere\/store/,
+    );
   });
 
   it('refuses what cannot be protected and writes nothing', async () => {
