@@ -118,7 +118,11 @@ async function run(
   }
   const dir = target.value;
   const exclude = [...request.exclude, ...guards.flatMap(({ settings }) => settings.exclude)];
-  const order = { ...base, dir, evidence, exclude, guardUrls: guardUrls(guarded, dir) };
+  const otherFlags = [
+    ...(request.graphId === '' ? [] : [`--graph ${request.graphId}`]),
+    ...(request.allowTorn ? ['--allow-torn'] : []),
+  ];
+  const order = { ...base, dir, evidence, exclude, guardUrls: guardUrls(guarded, dir), otherFlags };
   const replace = () => restoreInPlace(store, order);
   // A capture meanwhile would read a directory between two states.
   return store.readOnly || dryRun ? await replace() : await store.exclusively(replace);

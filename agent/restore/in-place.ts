@@ -50,6 +50,8 @@ export interface InPlaceOrder extends RestoreBase {
   readonly exclude: readonly string[];
   /** URLs at which agents ask the instance of the directory. */
   readonly guardUrls: readonly string[];
+  /** Flags that the same command needs when it is run again. */
+  readonly otherFlags: readonly string[];
 }
 
 /** Result of a restore in place. */
@@ -119,6 +121,7 @@ function notDownError(store: Store, order: InPlaceOrder, state: string): Lightke
     shellQuote(bytesText(order.dir)),
     `--snapshot ${idOf(order.snapshot)} --store`,
     shellQuote(store.root),
+    ...order.otherFlags,
     ...(order.evidence.case === 'instanceUrl'
       ? ['--instance-url', shellQuote(order.evidence.value)]
       : ['--instance-stopped']),

@@ -49,7 +49,7 @@ export function nextSteps({ snapshot, dir, isInPlace, url }: EndedRestore): stri
             `process the ${documentsText(stats.unfinished)} that ${were(stats.unfinished)} unfinished: ${reprocess}`,
           ]
         : []),
-    `check that it is idle and has its documents: ${call(`${base}/documents/pipeline_status`)} and ${call(`${base}/documents/status_counts`)}`,
+    `check that its documents are processed: ${call(`${base}/documents/status_counts`)}`,
   ];
 }
 
@@ -120,15 +120,16 @@ function versionFindings(snapshot: StoredSnapshot, server: Instance | undefined)
 function modelFindings(writer: Instance | undefined, server: Instance | undefined): Finding[] {
   if (writer === undefined || server === undefined) return [];
   const { embeddingModel: model, embeddingDimension: dimension } = writer;
-  const isKnown = model !== '' && server.embeddingModel !== '';
-  if (!isKnown || (model === server.embeddingModel && dimension === server.embeddingDimension)) return [];
-  const outcome =
-    dimension === server.embeddingDimension
-      ? 'it would start, and mix the vectors of both'
-      : 'it refuses vectors of another dimension';
+  if (model === '' || server.embeddingModel === '' || model === server.embeddingModel) return [];
+  const isKnown = dimension > 0 && server.embeddingDimension > 0;
+  const outcome = !isKnown
+    ? 'it mixes the vectors of both, or refuses those of another dimension'
+    : dimension === server.embeddingDimension
+      ? 'it starts, and mixes the vectors of both'
+      : `it refuses vectors of ${dimension} dimensions, as it expects ${server.embeddingDimension}`;
   return [
     finding('other_embedding_model', Severity_Value.WARNING, model, {
-      message: `the vectors of this point were made by "${model}" (${dimension} dimensions), and the server last seen uses "${server.embeddingModel}" (${server.embeddingDimension}): ${outcome}`,
+      message: `the vectors of this point were made by "${model}", and the server last seen uses "${server.embeddingModel}": ${outcome}`,
       hint: `set EMBEDDING_MODEL=${shellQuote(model)} before you start it`,
     }),
   ];

@@ -222,7 +222,7 @@ describe('the end of a restore', { concurrency: 2 }, () => {
     );
     assert.match(
       nextSteps.join('\n'),
-      /docker compose start .*systemctl start .*\/documents\/pipeline_status/s,
+      /docker compose start .*systemctl start .*\/documents\/status_counts/s,
     );
     assert.deepEqual(
       findings.map(({ code }) => code),
@@ -280,7 +280,10 @@ describe('the end of a restore', { concurrency: 2 }, () => {
     ]);
     const said = new Map(result.findings.map(({ code, message }) => [code, message]));
     assert.match(said.get('older_server') ?? '', /1\.5\.7 wrote .*1\.4\.9\.11, does not start from it/);
-    assert.match(said.get('other_embedding_model') ?? '', /"embedder" \(128 .*"another" \(64.*refuses/);
+    assert.match(
+      said.get('other_embedding_model') ?? '',
+      /"embedder".*"another": it refuses vectors of 128 dimensions/,
+    );
   });
 
   it('says so if the version of the server is not known', async (t) => {

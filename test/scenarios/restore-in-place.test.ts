@@ -148,7 +148,7 @@ async function restingWorld(t: TestContext): Promise<World> {
 
 const STOPPED = '--instance-stopped';
 const RUNBOOK =
-  /^hint: stop the instance \(docker compose stop .*systemctl stop .*\), then: lightkeeper restore --in-place \S+ --snapshot [0-9a-f]{32} --store \S+ --instance-(?:stopped|url \S+), then start it again \(docker compose start .*systemctl start /m;
+  /^hint: stop the instance \(docker compose stop .*systemctl stop .*\), then: lightkeeper restore --in-place \S+ --snapshot [0-9a-f]{32} --store \S+ --graph \S+ --instance-(?:stopped|url \S+), then start it again \(docker compose start .*systemctl start /m;
 
 function assertAlive(ended: Ended, error: RegExp): void {
   assertRefused(ended, { code: 4, error, hint: /stop the instance/ });
