@@ -16,7 +16,7 @@ import { type InPlaceRestored, restoreInPlace } from '../restore/in-place.ts';
 import { nextSteps, serverFindings } from '../restore/next-steps.ts';
 import { restoreToDirectory } from '../restore/to-directory.ts';
 import { resolveSnapshot } from '../snapshots/resolve.ts';
-import { checkRestoreTarget } from '../snapshots/source-directory.ts';
+import { checkRestoreTarget, isFromDirectory } from '../snapshots/source-directory.ts';
 import { writtenBy } from '../snapshots/views.ts';
 import type { Store } from '../store/store.ts';
 
@@ -69,7 +69,8 @@ function stepsAfter(
   if (dryRun || paths.length > 0 || target.case === undefined) return [];
   const isInPlace = target.case === 'inPlace';
   const url = evidence.case === 'instanceUrl' ? evidence.value : (guardUrls(guarded, target.value)[0] ?? '');
-  return nextSteps({ snapshot, dir: target.value, isInPlace, url });
+  const dir = target.value;
+  return nextSteps({ snapshot, dir, isInPlace, isFromHere: isFromDirectory(snapshot, dir), url });
 }
 
 function guardUrls(guarded: readonly GuardedDirectory[], dir: Uint8Array): string[] {

@@ -6,7 +6,7 @@ import { sha256 } from '../../core/unit.ts';
 import { type FileEntry, ManifestSchema } from '../../gen/lightkeeper/store/v1/manifest_pb.ts';
 import { UnitKind_Value } from '../../gen/lightkeeper/store/v1/pack_pb.ts';
 import { FileType_Value } from '../../gen/lightkeeper/v1/types_pb.ts';
-import { restoredTime } from '../restore/tree-writer.ts';
+import { isRestoredTime } from '../restore/tree-writer.ts';
 import { newestSnapshot } from '../snapshots/resolve.ts';
 import { isFromDirectory } from '../snapshots/source-directory.ts';
 import { ChangeTimes } from '../store/index/change-times.ts';
@@ -77,10 +77,10 @@ async function matcher(
   };
 }
 
-// A restore cuts times to the microsecond, which alone is no change.
+// A restore cuts times, which alone is no change.
 /** Reports whether a name has the modification time of a restored copy, which is not the stored one. */
 export function hasRestoredTime({ mtimeNs }: Entry, stored: FileEntry): boolean {
-  return mtimeNs !== stored.mtimeNs && mtimeNs === restoredTime(stored.mtimeNs);
+  return mtimeNs !== stored.mtimeNs && isRestoredTime(mtimeNs, stored.mtimeNs);
 }
 
 function isSameTime(entry: Entry, stored: FileEntry): boolean {

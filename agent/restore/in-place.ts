@@ -34,9 +34,10 @@ import {
   rollForward,
   withDirectoryLock,
 } from './journal-recovery.ts';
+import type { Owner } from './owner-setter.ts';
 import { countTotals, type RestoreBase, writeOrder } from './plan.ts';
 import { type Restored, restoreToDirectory } from './to-directory.ts';
-import { type Owner, type Totals, writeTree } from './tree-writer.ts';
+import { type Totals, writeTree } from './tree-writer.ts';
 
 /** Most names of one kind in the result. */
 const NAMES_REPORTED_MAX = 1000;

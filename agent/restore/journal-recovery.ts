@@ -19,6 +19,7 @@ import {
   restorePaths,
   unrecoverable,
 } from './journal.ts';
+import { isOwnerDenied } from './owner-setter.ts';
 import { utimesText } from './tree-writer.ts';
 
 /** Matches folders of replaced states, and of files that were in the way of a recovery. */
@@ -84,12 +85,17 @@ async function matchOwner(dir: Uint8Array, path: Buffer, mode?: number): Promise
   const foreign = process.getuid?.() === 0 && (stat.uid !== uid || stat.gid !== gid);
   const change = (run: () => Promise<void>) => effect({ label: 'inplace:own', op: 'other', path }, run);
   try {
-    if (foreign) await change(() => lchown(path, uid, gid));
+    if (foreign) await change(() => lchown(path, uid, gid)).catch(throwUnlessDenied);
     if (mode !== undefined && (stat.mode & 0o7777) !== mode && stat.uid === process.getuid?.())
       await change(() => chmod(path, mode));
   } catch (error) {
     throw ioError('set the owner of', path, error);
   }
+}
+
+// Root may lack the right to change owners. The files are then root's, which only other users notice.
+function throwUnlessDenied(error: unknown): void {
+  if (!isOwnerDenied(error)) throw error;
 }
 
 // Must run before the directory is read.

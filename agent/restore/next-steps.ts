@@ -22,12 +22,14 @@ export interface EndedRestore {
   /** The directory, and whether it is the one that the server already uses. */
   readonly dir: Uint8Array;
   readonly isInPlace: boolean;
+  /** Whether the snapshot came from this directory. */
+  readonly isFromHere: boolean;
   /** URL of the server; empty if it is not known. */
   readonly url: string;
 }
 
 /** Returns what remains to be done after a restore until the server serves again, in order. */
-export function nextSteps({ snapshot, dir, isInPlace, url }: EndedRestore): string[] {
+export function nextSteps({ snapshot, dir, isInPlace, isFromHere, url }: EndedRestore): string[] {
   const { instance } = snapshot.manifest.source ?? {};
   const stats = snapshot.graded?.stats;
   const needs = needsText(instance, stats);
@@ -49,6 +51,12 @@ export function nextSteps({ snapshot, dir, isInPlace, url }: EndedRestore): stri
             `process the ${documentsText(stats.unfinished)} that ${were(stats.unfinished)} unfinished: ${reprocess}`,
           ]
         : []),
+    // Without the id the graph would still belong to the directory that it came from.
+    ...(isFromHere
+      ? []
+      : [
+          `protect it here: lightkeeper up --dir ${shellQuote(bytesText(dir))} --graph ${snapshot.manifest.graphId}`,
+        ]),
     `check that its documents are processed: ${call(`${base}/documents/status_counts`)}`,
   ];
 }

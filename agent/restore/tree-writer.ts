@@ -14,6 +14,7 @@ import type { Store } from '../store/store.ts';
 import { below } from '../watch/names.ts';
 import type { Slot, WorkerGroup } from '../workers/worker-group.ts';
 import type { RestoreTargets } from '../workers/write-task.ts';
+import { type Owner, OwnerSetter } from './owner-setter.ts';
 
 /** Units that are located together and written frame by frame. */
 const WINDOW_UNITS = 8192;
@@ -27,12 +28,6 @@ const LOCATE_BATCH = 1024;
 export interface Totals {
   readonly files: number;
   readonly bytes: number;
-}
-
-/** Owner and group that all written names get; undefined for those in the snapshot. */
-export interface Owner {
-  readonly uid?: number;
-  readonly gid?: number;
 }
 
 /** Order for `writeTree`. */
@@ -81,6 +76,7 @@ interface UnitWrite {
 class TreeWriter {
   readonly #store: Store;
   readonly #order: WriteOrder;
+  readonly #owners: OwnerSetter;
   readonly #base: Buffer;
   readonly #workers: WorkerGroup;
   readonly #findings: Finding[] = [];
@@ -99,6 +95,7 @@ class TreeWriter {
   constructor(store: Store, order: WriteOrder) {
     this.#store = store;
     this.#order = order;
+    this.#owners = new OwnerSetter(order.owner);
     this.#base = order.base;
     this.#workers = store.workers.open(order.totals.bytes, { gentle: false });
   }
@@ -298,8 +295,8 @@ class TreeWriter {
   async #completeFile(file: OpenFile): Promise<void> {
     const { handle, entry } = file;
     // The owner comes first: a change of owner clears set-user-id bits.
-    await this.#setOwner(entry);
-    await handle.chmod(entry.mode);
+    const mode = await this.#setOwner(entry);
+    await handle.chmod(mode);
     const seconds = utimesText(entry);
     await handle.utimes(seconds, seconds);
     if (!this.#syncAtEnd) {
@@ -309,10 +306,9 @@ class TreeWriter {
     this.#open.delete(file);
   }
 
-  async #setOwner(entry: FileEntry): Promise<void> {
-    if (process.getuid?.() !== 0) return;
-    const { uid, gid } = { ...entry, ...this.#order.owner };
-    await lchown(below(this.#base, pathFromBytes(entry.path)), uid, gid);
+  async #setOwner(entry: FileEntry): Promise<number> {
+    const path = pathFromBytes(entry.path);
+    return await this.#owners.set(path, entry, (uid, gid) => lchown(below(this.#base, path), uid, gid));
   }
 
   async #finish(): Promise<void> {
@@ -320,8 +316,8 @@ class TreeWriter {
     const symlinks = this.#links.filter(({ type }) => type === FileType_Value.SYMLINK);
     const hardLinks = this.#links.filter(({ type }) => type !== FileType_Value.SYMLINK);
     for (const entry of [...hardLinks, ...symlinks]) await this.#createLink(entry);
-    for (const entry of this.#folders.reverse())
-      await completeFolder(this.#base, { ...entry, ...this.#order.owner });
+    for (const entry of this.#folders.reverse()) await completeFolder(this.#base, entry, this.#owners);
+    this.#findings.push(...this.#owners.findings());
     if (this.#syncAtEnd) await syncFilesystem('restore:sync-all', this.#base);
   }
 
@@ -357,12 +353,12 @@ class TreeWriter {
 }
 
 /** Sets owner, mode and times of `base` or a folder below it, and syncs them. */
-export async function completeFolder(base: Buffer, entry: FileEntry): Promise<void> {
+export async function completeFolder(base: Buffer, entry: FileEntry, owners: OwnerSetter): Promise<void> {
   const target = entry.path.length === 0 ? base : below(base, pathFromBytes(entry.path));
   const folder = await open(target, constants.O_RDONLY | constants.O_DIRECTORY);
   try {
-    if (process.getuid?.() === 0) await folder.chown(entry.uid, entry.gid);
-    await folder.chmod(entry.mode);
+    const path = pathFromBytes(entry.path);
+    await folder.chmod(await owners.set(path, entry, (uid, gid) => folder.chown(uid, gid)));
     const seconds = utimesText(entry);
     await folder.utimes(seconds, seconds);
     await effect({ label: 'restore:sync-folder', op: 'sync', path: target }, () => folder.sync());
@@ -371,17 +367,26 @@ export async function completeFolder(base: Buffer, entry: FileEntry): Promise<vo
   }
 }
 
-/** Returns the modification time that a restored file has: that of the snapshot, cut to the microsecond. */
-export function restoredTime(mtimeNs: bigint): bigint {
-  const rest = mtimeNs % 1000n;
-  return mtimeNs - (rest < 0n ? rest + 1000n : rest);
+const MICROSECOND_NS = 1000n;
+const SECOND_NS = 1_000_000_000n;
+
+/** Returns a time in nanoseconds, cut to a multiple of `unitNs`. */
+function cutTime(ns: bigint, unitNs: bigint): bigint {
+  const rest = ns % unitNs;
+  return ns - (rest < 0n ? rest + unitNs : rest);
+}
+
+/** Reports whether a restored file has this modification time, where the snapshot has `storedNs`. */
+// A restore sets microseconds, and some filesystems keep whole seconds.
+export function isRestoredTime(mtimeNs: bigint, storedNs: bigint): boolean {
+  return [MICROSECOND_NS, SECOND_NS].some((unitNs) => mtimeNs === cutTime(storedNs, unitNs));
 }
 
 // It is text because Node takes a negative number for "now". Node cuts what follows the microsecond, so half of
 // one is added: a binary fraction is often a little short.
 /** Formats a time as seconds for Node's `utimes`, to the microsecond. */
 export function utimesText({ mtimeNs }: { readonly mtimeNs: bigint }): string {
-  const micros = Number(restoredTime(mtimeNs) / 1000n);
+  const micros = Number(cutTime(mtimeNs, MICROSECOND_NS) / MICROSECOND_NS);
   return String((micros + (micros < 0 ? -0.5 : 0.5)) / 1e6);
 }
 

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import {
+  chmodSync,
   chownSync,
   existsSync,
   linkSync,
@@ -23,7 +24,7 @@ import { atEnd, tempFolder } from '../support/place.ts';
 import { Agent, assertRefused, jsonOf, lightkeeper, outcomeText, Running } from '../support/program.ts';
 
 interface Result {
-  readonly findings: readonly Finding[];
+  readonly findings: readonly (Finding & { readonly count: number })[];
   readonly nextSteps: readonly string[];
   readonly instance?: Readonly<Record<string, unknown>>;
   readonly inPlace?: { readonly oldState: string; readonly removedNames: readonly string[] };
@@ -151,6 +152,35 @@ describe('a directory after a restore in place', { concurrency: 2 }, () => {
   });
 });
 
+describe('a restore by root that may not change owners', { concurrency: 2 }, () => {
+  it(
+    'ends, names the files, and makes no set-user-id program of another user',
+    needing('root', 'setpriv'),
+    async (t) => {
+      const subject = await subjectIn(t, { one: 'one', tool: '#!/bin/sh' });
+      chownSync(join(subject.dir, 'one'), 4001, 4001);
+      chownSync(join(subject.dir, 'tool'), 4001, 4001);
+      chmodSync(join(subject.dir, 'tool'), 0o4755);
+      await subject.snapshot();
+      const under = ['setpriv', '--bounding-set=-chown', '--inh-caps=-chown'];
+      for (const target of [
+        ['--to', `${subject.dir}.back`],
+        ['--in-place', subject.dir, '--instance-stopped'],
+      ]) {
+        const { findings } = await jsonOf<Result>(
+          ['restore', 'latest', ...target, '--store', subject.store, '--disk-reserve', '0'],
+          { under },
+        );
+        const [denied] = findings.filter(({ code }) => code === 'owner_not_set');
+        assert.equal(denied?.count, 2);
+        const tool = statSync(join(target[1] ?? '', 'tool'));
+        assert.deepEqual([tool.uid, tool.mode & 0o7777], [0, 0o755]);
+        assert.equal(readFileSync(join(target[1] ?? '', 'one'), 'utf8'), 'one');
+      }
+    },
+  );
+});
+
 function idsOf(path: string): { uid: number; gid: number } {
   const { uid, gid } = statSync(path);
   return { uid, gid };
@@ -264,6 +294,11 @@ describe('the end of a restore', { concurrency: 2 }, () => {
     assert.match(
       ended.stdout,
       /1\. stop the server, set WORKING_DIR='[^\n]*\/it'\\''s back', and start it/,
+      outcomeText(ended),
+    );
+    assert.match(
+      ended.stdout,
+      / protect it here: lightkeeper up --dir '.*' --graph rag\n/,
       outcomeText(ended),
     );
   });
