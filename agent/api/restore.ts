@@ -15,7 +15,7 @@ import { InstanceProbe } from '../instance/probe.ts';
 import { type InPlaceRestored, restoreInPlace } from '../restore/in-place.ts';
 import { nextSteps, serverFindings } from '../restore/next-steps.ts';
 import { restoreToDirectory } from '../restore/to-directory.ts';
-import { resolveSnapshot } from '../snapshots/resolve.ts';
+import { passedOver, resolveSnapshot } from '../snapshots/resolve.ts';
 import { checkRestoreTarget, isFromDirectory } from '../snapshots/source-directory.ts';
 import { writtenBy } from '../snapshots/views.ts';
 import type { Store } from '../store/store.ts';
@@ -42,6 +42,7 @@ export async function restoreSnapshot(
     });
   }
   if (request.target.case === 'inPlace') checkRestoreTarget(snapshot, request.target.value, request.graphId);
+  const newer = request.snapshotId === 'latest-valid' ? await passedOver(store, snapshot) : [];
   const { inPlace, ...written } = await run(store, snapshot, request, context);
   const result = create(RestoreResultSchema, {
     snapshotId: idOf(snapshot),
@@ -51,7 +52,11 @@ export async function restoreSnapshot(
     durationMs: BigInt(Math.round(monotonic() - began)),
     verified: !request.dryRun,
     dryRun: request.dryRun,
-    findings: [...written.findings, ...serverFindings(snapshot, await lastServer(store, snapshot, context))],
+    findings: [
+      ...written.findings,
+      ...newer,
+      ...serverFindings(snapshot, await lastServer(store, snapshot, context)),
+    ],
     graphId: snapshot.manifest.graphId,
     ...writtenBy(snapshot),
     nextSteps: stepsAfter(snapshot, request, context),

@@ -16,7 +16,7 @@ import {
 } from 'node:fs';
 import { join } from 'node:path';
 import { it } from 'node:test';
-import { hasFields, Place, suite, there } from '../support/cli-place.ts';
+import { hasFields, listOf, Place, suite, there } from '../support/cli-place.ts';
 import { BUILT, runToEnd } from '../support/program.ts';
 
 const RESTORED = {
@@ -236,6 +236,25 @@ suite('restore', () => {
     assert.equal(there(place.path('to')), false);
     await place.json(restoring(place, torn, 'to', '--allow-torn'));
     assert.match(readFileSync(place.path('to/restless'), 'utf8'), /^[0-9]*$/);
+  });
+
+  it('of latest-valid names the newer snapshots that it passed over', async () => {
+    const place = new Place();
+    const good = await place.snapshot({ a: 'good' });
+    const ungraded = await place.snapshot({ a: 'not checked' }, '--no-grade');
+    const result = await place.json(restoring(place, 'latest-valid', 'to'));
+    assert.equal(result.snapshotId, good.snapshotId);
+    const passed = listOf(result, 'findings').filter(({ code }) => code === 'passed_over');
+    assert.deepEqual(
+      passed.map(({ object }) => object),
+      [ungraded.snapshotId],
+    );
+    assert.match(String(passed[0]?.message), /UNGRADED/);
+    const named = await place.json(restoring(place, String(good.snapshotId), 'to2'));
+    assert.equal(
+      listOf(named, 'findings').some(({ code }) => code === 'passed_over'),
+      false,
+    );
   });
 
   it('of latest skips a newer torn snapshot', async () => {
