@@ -22,19 +22,22 @@ function defaultStore(env: NodeJS.ProcessEnv): string {
 /** Values of the options that most commands share. */
 export interface CommonOptions {
   readonly store?: string;
+  readonly state?: string;
   readonly graph?: string;
   readonly json?: boolean;
 }
 
 /** Returns the path of the store that a command uses. */
-export function storePath({ store }: CommonOptions): string {
-  return store === undefined ? defaultStore(process.env) : resolve(store);
+export function storePath({ store, state }: CommonOptions): string {
+  if (store !== undefined) return resolve(store);
+  return state === undefined ? defaultStore(process.env) : join(resolve(state), 'store');
 }
 
-/** Adds `--store`, `--graph` and `--json` to a command. */
+/** Adds `--store`, `--state`, `--graph` and `--json` to a command. */
 export function addCommonOptions(command: Command): Command {
   return command
     .option('--store <dir>', 'folder of the store (default: STATE/store)')
+    .option('--state <dir>', 'state folder of an agent, in place of --store: the store in it')
     .option('--graph <id>', 'graph id; needed if the store holds several graphs')
     .option('--json', 'print exactly one JSON document');
 }

@@ -19,6 +19,7 @@ export interface FindingText {
 const OBJECT_KINDS: Readonly<Record<string, ObjectKind_Value>> = {
   config_damaged: ObjectKind_Value.STORE,
   emptied: ObjectKind_Value.RECORDS,
+  graph_moved: ObjectKind_Value.PATH,
   graph_emptied: ObjectKind_Value.RECORDS,
   graph_shrunk: ObjectKind_Value.RECORDS,
   hook_failed: ObjectKind_Value.HOOK,
@@ -28,7 +29,10 @@ const OBJECT_KINDS: Readonly<Record<string, ObjectKind_Value>> = {
   instance_unusable: ObjectKind_Value.INSTANCE,
   no_graph: ObjectKind_Value.PATH,
   not_graded: ObjectKind_Value.SNAPSHOT,
+  older_server: ObjectKind_Value.SNAPSHOT,
+  other_embedding_model: ObjectKind_Value.INSTANCE,
   other_directory: ObjectKind_Value.INSTANCE,
+  owner_changed: ObjectKind_Value.PATH,
   outside_storage: ObjectKind_Value.INSTANCE,
   pack_damaged: ObjectKind_Value.PACK,
   pack_missing: ObjectKind_Value.PACK,
@@ -39,10 +43,12 @@ const OBJECT_KINDS: Readonly<Record<string, ObjectKind_Value>> = {
   restore_rolled_forward: ObjectKind_Value.PATH,
   root_metadata_kept: ObjectKind_Value.PATH,
   same_device: ObjectKind_Value.STORE,
+  server_unknown: ObjectKind_Value.SNAPSHOT,
   snapshot_damaged: ObjectKind_Value.SNAPSHOT,
   stray_file: ObjectKind_Value.STORE,
   watch_given_up: ObjectKind_Value.PATH,
   workspaces_unchecked: ObjectKind_Value.PATH,
+  workspace_not_guarded: ObjectKind_Value.PATH,
 };
 
 /** Makes a finding. `code` is a word of docs/errors.md, `object` the file or thing that it concerns. */

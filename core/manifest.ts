@@ -13,6 +13,7 @@ import {
 import { FileType_Value } from '../gen/lightkeeper/v1/types_pb.ts';
 import { PIECE_ENTRIES_MAX } from './boundaries.ts';
 import { LightkeeperError } from './errors.ts';
+import { isGraphId } from './graph-id.ts';
 import { LIST_DEPTH_MAX, NODE_REF_BYTES } from './list.ts';
 import { type BytePath, checkPath, pathFromBytes } from './path.ts';
 import { MINT_ID_BYTES } from './position.ts';
@@ -30,28 +31,6 @@ export const MANIFEST_FINDINGS_MAX = 1000;
 const YEAR_9999_SECONDS = 253_402_300_799n;
 const DIGEST_BYTES = 32;
 const STORE_ID_BYTES = 16;
-const GRAPH_ID = /^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$/;
-
-/** Throws INVALID_ARGUMENT for a name that is not a graph id. */
-export function checkGraphId(graphId: string): void {
-  if (GRAPH_ID.test(graphId)) return;
-  throw new LightkeeperError(
-    'INVALID_ARGUMENT',
-    `Cannot use "${graphId}" as a graph id: it has other characters`,
-    {
-      hint: 'use letters, digits, ".", "_" and "-", at most 128, the first a letter or digit',
-    },
-  );
-}
-
-/** Returns the graph id for a directory's name: every other character becomes "-". */
-export function graphIdOf(directoryName: string): string {
-  const id = directoryName
-    .replace(/[^A-Za-z0-9._-]/g, '-')
-    .replace(/^[^A-Za-z0-9]+/, '')
-    .slice(0, 128);
-  return id === '' ? 'graph' : id;
-}
 
 /** Returns the snapshot id for the digest of a manifest. */
 export function snapshotIdOf(digest: Uint8Array): string {
@@ -83,7 +62,7 @@ export function parseManifest(bytes: Uint8Array): Manifest {
       hint: 'use the version of Lightkeeper that wrote it',
     });
   }
-  if (manifest.format !== MANIFEST_FORMAT || !GRAPH_ID.test(manifest.graphId)) {
+  if (manifest.format !== MANIFEST_FORMAT || !isGraphId(manifest.graphId)) {
     throw new LightkeeperError('DAMAGED', 'Cannot read a manifest: it names no graph');
   }
   const digestLengths = manifest.parentDigest.length === 0 || manifest.parentDigest.length === 32;
@@ -126,7 +105,7 @@ export function parsePosition(bytes: Uint8Array): PositionEntry {
   }
   const { graphId, epoch, digest, parentDigest } = entry;
   const digests = digest.length === DIGEST_BYTES && [0, DIGEST_BYTES].includes(parentDigest.length);
-  if (!GRAPH_ID.test(graphId) || epoch?.mintId.length !== MINT_ID_BYTES || !digests) {
+  if (!isGraphId(graphId) || epoch?.mintId.length !== MINT_ID_BYTES || !digests) {
     throw new LightkeeperError('DAMAGED', 'Cannot read a position: it is incomplete');
   }
   return entry;

@@ -1,6 +1,6 @@
 import { type Client, createClient, createRouterTransport } from '@connectrpc/connect';
 import { ioCode, LightkeeperError } from '../../core/errors.ts';
-import { checkGraphId } from '../../core/manifest.ts';
+import { checkGraphId } from '../../core/graph-id.ts';
 import { AgentService } from '../../gen/lightkeeper/v1/agent_pb.ts';
 import { Grader } from '../grade/grader.ts';
 import { type Holder, readHolder } from '../store/owner.ts';

@@ -8,12 +8,16 @@ import {
   RestoreResultSchema,
   type RestoreSnapshotRequest,
 } from '../../gen/lightkeeper/v1/agent_pb.ts';
-import { Grade_Value } from '../../gen/lightkeeper/v1/types_pb.ts';
+import { Grade_Value, type Instance } from '../../gen/lightkeeper/v1/types_pb.ts';
 import { monotonic } from '../../host/clock.ts';
 import { type GuardedDirectory, guardsOf } from '../graph/guarded-directory.ts';
+import { InstanceProbe } from '../instance/probe.ts';
 import { type InPlaceRestored, restoreInPlace } from '../restore/in-place.ts';
+import { nextSteps, serverFindings } from '../restore/next-steps.ts';
 import { restoreToDirectory } from '../restore/to-directory.ts';
-import { resolveSnapshot } from '../snapshots/resolve.ts';
+import { passedOver, resolveSnapshot } from '../snapshots/resolve.ts';
+import { checkRestoreTarget, isFromDirectory } from '../snapshots/source-directory.ts';
+import { writtenBy } from '../snapshots/views.ts';
 import type { Store } from '../store/store.ts';
 
 /** The context of a restore beside its request. */
@@ -37,6 +41,8 @@ export async function restoreSnapshot(
       hint: 'restore "latest", or add --allow-torn to get the files as they were read',
     });
   }
+  if (request.target.case === 'inPlace') checkRestoreTarget(snapshot, request.target.value, request.graphId);
+  const newer = request.snapshotId === 'latest-valid' ? await passedOver(store, snapshot) : [];
   const { inPlace, ...written } = await run(store, snapshot, request, context);
   const result = create(RestoreResultSchema, {
     snapshotId: idOf(snapshot),
@@ -46,10 +52,60 @@ export async function restoreSnapshot(
     durationMs: BigInt(Math.round(monotonic() - began)),
     verified: !request.dryRun,
     dryRun: request.dryRun,
-    findings: [...written.findings],
+    findings: [
+      ...written.findings,
+      ...newer,
+      ...serverFindings(snapshot, await lastServer(store, snapshot, context)),
+    ],
+    graphId: snapshot.manifest.graphId,
+    ...writtenBy(snapshot),
+    nextSteps: stepsAfter(snapshot, request, context),
   });
   if (inPlace !== undefined) result.inPlace = inPlace;
   return result;
+}
+
+/** Returns the steps that remain; none after a dry run or a restore of a part. */
+function stepsAfter(
+  snapshot: StoredSnapshot,
+  { target, evidence, dryRun, paths }: RestoreSnapshotRequest,
+  { guarded }: RestoreContext,
+): string[] {
+  if (dryRun || paths.length > 0 || target.case === undefined) return [];
+  const isInPlace = target.case === 'inPlace';
+  const url = evidence.case === 'instanceUrl' ? evidence.value : (guardUrls(guarded, target.value)[0] ?? '');
+  const dir = target.value;
+  return nextSteps({ snapshot, dir, isInPlace, isFromHere: isFromDirectory(snapshot, dir), url });
+}
+
+function guardUrls(guarded: readonly GuardedDirectory[], dir: Uint8Array): string[] {
+  return guardsOf(guarded, dir).flatMap(({ settings: { instance } }) =>
+    instance === undefined ? [] : [instance.url],
+  );
+}
+
+/** Most snapshots that are searched for what is known of the server. */
+const SEARCHED_MAX = 500;
+
+/** Returns what is known of the graph's server: its own reply to an agent, or what the newest snapshot recorded. */
+async function lastServer(
+  store: Store,
+  { manifest: { graphId } }: StoredSnapshot,
+  { guarded, signal }: RestoreContext,
+): Promise<Instance | undefined> {
+  for (const { settings } of guarded) {
+    if (settings.graphId !== graphId || settings.instance === undefined) continue;
+    const reply = await new InstanceProbe(settings.instance).describe(signal);
+    if (reply !== undefined && reply.coreVersion !== '') return reply;
+  }
+  let searched = 0;
+  for await (const [, state] of store.index.records({ graphId })) {
+    const instance = state.manifest?.source?.instance;
+    if (instance !== undefined && instance.coreVersion !== '') return instance;
+    searched += 1;
+    if (searched >= SEARCHED_MAX) return undefined;
+  }
+  return undefined;
 }
 
 async function run(
@@ -58,16 +114,22 @@ async function run(
   request: RestoreSnapshotRequest,
   { guarded, onProgress, signal }: RestoreContext,
 ): Promise<InPlaceRestored> {
-  const { dryRun, diskReserveBytes: reserveBytes, target, evidence, paths } = request;
+  const { dryRun, target, evidence, paths } = request;
+  const guards = target.case === undefined ? [] : guardsOf(guarded, target.value);
+  const reserveBytes = request.diskReserveBytes ?? guards[0]?.common.reserveBytes;
   const base = { snapshot, dryRun, reserveBytes, onProgress, ...(signal === undefined ? {} : { signal }) };
   if (target.case !== 'inPlace') {
     const to = target.value ?? new Uint8Array();
     return { ...(await restoreToDirectory(store, { ...base, to, paths })), inPlace: undefined };
   }
   const dir = target.value;
-  const own = guardsOf(guarded, dir).flatMap(({ settings }) => settings.exclude);
-  const exclude = [...request.exclude, ...own];
-  const replace = () => restoreInPlace(store, { ...base, dir, evidence, exclude });
+  const exclude = [...request.exclude, ...guards.flatMap(({ settings }) => settings.exclude)];
+  const otherFlags = [
+    ...(request.graphId === '' ? [] : [`--graph ${request.graphId}`]),
+    ...(request.allowTorn ? ['--allow-torn'] : []),
+  ];
+  const order = { ...base, dir, evidence, exclude, guardUrls: guardUrls(guarded, dir), otherFlags };
+  const replace = () => restoreInPlace(store, order);
   // A capture meanwhile would read a directory between two states.
   return store.readOnly || dryRun ? await replace() : await store.exclusively(replace);
 }

@@ -1,7 +1,6 @@
-import { basename } from 'node:path';
 import { create } from '@bufbuild/protobuf';
 import type { ServiceImpl } from '@connectrpc/connect';
-import { checkGraphId, graphIdOf } from '../../core/manifest.ts';
+import { checkGraphId, defaultGraphId } from '../../core/graph-id.ts';
 import type { OnProgress } from '../../core/progress.ts';
 import {
   type AgentService,
@@ -16,6 +15,7 @@ import {
   VerifyResultSchema,
   type VerifyStoreRequest,
 } from '../../gen/lightkeeper/v1/agent_pb.ts';
+import { realPathOf } from '../../host/real-path.ts';
 import type { CaptureRequest } from '../capture/capture.ts';
 import { GRAPH_DEFAULTS } from '../config/settings.ts';
 import { exportDocument } from '../diff/document-export.ts';
@@ -109,23 +109,22 @@ async function createSnapshot(
   call: LongCall,
 ): Promise<Snapshot> {
   const dir = Buffer.from(request.dir);
-  const graphId = request.graphId === '' ? graphIdOf(basename(dir.toString())) : request.graphId;
-  checkGraphId(graphId);
-  const guard = guardsOf(guarded?.() ?? [], dir).find(({ settings }) => settings.graphId === graphId);
-  const { quietMs, settleTimeoutMs, exclude, tags, description, diskReserveBytes } = request;
+  const [guard] = guardsOf(guarded?.() ?? [], dir);
+  const { quietMs, settleTimeoutMs, exclude, tags, description, diskReserveBytes, split } = request;
+  const ofGuard = guard?.settings ?? GRAPH_DEFAULTS;
   const { snapshot } = await takeSnapshot(taker, {
-    graphId,
+    ...requestedGraph(request, guard),
     dir,
     ...instanceOf(request, guard),
-    hooks: guard?.settings.hooks,
-    workspaces: guard?.workspaces ?? (request.split ? () => new Set(workspacesIn(dir)) : undefined),
-    quietMs: quietMs === undefined ? GRAPH_DEFAULTS.quietMs : Number(quietMs),
+    hooks: ofGuard.hooks,
+    workspaces: guard?.workspaces ?? (split ? () => new Set(workspacesIn(dir)) : undefined),
+    quietMs: quietMs === undefined ? ofGuard.quietMs : Number(quietMs),
     settleTimeoutMs: settleTimeoutMs === 0n ? SETTLE_TIMEOUT_MS : Number(settleTimeoutMs),
-    exclude,
+    exclude: [...new Set([...exclude, ...ofGuard.exclude])],
     tags,
     description,
-    reserveBytes: diskReserveBytes,
-    lossShare: request.noGrade ? undefined : (guard?.settings.lossShare ?? GRAPH_DEFAULTS.lossShare),
+    reserveBytes: diskReserveBytes ?? guard?.common.reserveBytes,
+    lossShare: request.noGrade ? undefined : ofGuard.lossShare,
     ...call,
   });
   return snapshot;
@@ -146,6 +145,19 @@ function instanceOf(
     default:
       return guarded;
   }
+}
+
+/** Returns the graph that a request names, else that of the guard, else the default one of the directory. */
+function requestedGraph(
+  { graphId, derivedGraphId, dir }: CreateSnapshotRequest,
+  guard: GuardedDirectory | undefined,
+): { graphId: string; isIdGiven: boolean } {
+  const isIdGiven = graphId !== '' && !derivedGraphId;
+  if (!isIdGiven && guard !== undefined)
+    return { graphId: guard.settings.graphId, isIdGiven: guard.settings.isIdGiven };
+  if (graphId === '') return { graphId: defaultGraphId(realPathOf(dir)), isIdGiven };
+  checkGraphId(graphId);
+  return { graphId, isIdGiven };
 }
 
 async function restore(

@@ -13,6 +13,7 @@ import { checkReserve } from '../../host/disk-reserve.ts';
 import type { CaptureHooks } from '../instance/hooks.ts';
 import type { InstanceWatch } from '../instance/instance-watch.ts';
 import type { InstanceSettings } from '../instance/probe.ts';
+import { checkSource, type GraphSource } from '../snapshots/source-directory.ts';
 import { packChangeTimes } from '../store/index/change-times.ts';
 import type { IndexBatch } from '../store/index/store-index.ts';
 import type { Store } from '../store/store.ts';
@@ -28,7 +29,7 @@ import {
   type ReadDirectory,
   storeFileList,
 } from './manifest-builder.ts';
-import { loadParent, missingManifest, type ParentSnapshot } from './parent.ts';
+import { hasRestoredTime, loadParent, missingManifest, type ParentSnapshot } from './parent.ts';
 import type { Cut, Quiesce } from './quiesce.ts';
 import { type Settled, waitUntilQuiet } from './settle.ts';
 
@@ -46,10 +47,7 @@ const PATIENCE_MS = 8000;
 const RETRY_WAIT_MIN_MS = 25;
 
 /** A request to capture one directory. Commands, the API and the watcher all make this. */
-export interface CaptureRequest {
-  readonly graphId: string;
-  /** Absolute path. */
-  readonly dir: Uint8Array;
+export interface CaptureRequest extends GraphSource {
   /** Least milliseconds without a change before the read; 0 for no wait. */
   readonly quietMs: number;
   /** Milliseconds to wait for the quiet window before the directory is captured as it is. */
@@ -181,6 +179,8 @@ class Capture {
   #waitedMs = 0;
   /** Whether all units of the newest snapshot are known to be stored. */
   #trusted = true;
+  /** Finding of a graph that came from another directory before; undefined if it did not. */
+  #moved: Finding | undefined;
   /** Files that earlier attempts have read. */
   readonly #read = new Map<BytePath, { entry: Entry; content: ListRoot }>();
 
@@ -201,6 +201,7 @@ class Capture {
   async run(): Promise<CaptureResult> {
     const { graphId } = this.#request;
     const parent = await loadParent(this.#store, graphId, this.#request.dir);
+    this.#moved = checkSource(parent?.snapshot, this.#request);
     if (parent !== undefined) this.#trusted = await this.#store.isComplete(graphId, parent.snapshot.digest);
     const { quiesce } = this.#directory;
     let { settled } = this.#directory;
@@ -242,13 +243,20 @@ class Capture {
   ): Promise<Attempt | undefined> {
     const contents = new Map<BytePath, ListRoot>();
     const toRead: FileToRead[] = [];
-    let same = parent !== undefined && this.#trusted && before.entries.length === parent.count;
+    let same =
+      parent !== undefined &&
+      this.#trusted &&
+      this.#moved === undefined &&
+      before.entries.length === parent.count;
     const match = this.#trusted ? await parent?.matcher() : undefined;
     const links = new Set<string>();
+    const fullTimes = new Map<BytePath, bigint>();
     const differing: Entry[] = [];
     for (const entry of before.entries) {
       const old = await match?.(entry);
       if (old === undefined || !old.unchanged) same = false;
+      if (old !== undefined && hasRestoredTime(entry, old.stored))
+        fullTimes.set(entry.path, old.stored.mtimeNs);
       if (entry.type !== 'file' || isSecondName(links, entry)) continue;
       if (old?.sameContent === true && old.stored.content !== undefined) {
         contents.set(entry.path, old.stored.content);
@@ -261,14 +269,14 @@ class Capture {
     }
     if (same) return undefined;
     const read = await this.#readAll(toRead, { before, contents, takeChanged: isLast });
-    return { ...read, differing };
+    return { ...read, differing, fullTimes };
   }
 
   /** Reads files into `contents` and scans the directory again. */
   async #readAll(
     files: readonly FileToRead[],
     options: { before: Scan; contents: Map<BytePath, ListRoot>; takeChanged: boolean },
-  ): Promise<Omit<Attempt, 'differing'>> {
+  ): Promise<Omit<Attempt, 'differing' | 'fullTimes'>> {
     const { before, contents, takeChanged } = options;
     const bytes = files.reduce((sum, { entry }) => sum + entry.size, 0);
     await checkReserve({
@@ -343,6 +351,7 @@ class Capture {
   ): Promise<CaptureResult> {
     const { quiesce } = this.#directory;
     const findings = [...attempt.scan.findings, ...quiesce.findings, ...attempt.findings];
+    if (this.#moved !== undefined) findings.unshift(this.#moved);
     const isChanged = cut.cutMethod === CutMethod_Value.CHANGED;
     const { atRest } = cut;
     if (isChanged) findings.push(changedCutFinding(attempt.changed));
@@ -362,7 +371,9 @@ class Capture {
       instance: quiesce.instance,
       findings,
     });
-    if (!isChanged && parent !== undefined && sameFiles(parent.snapshot.manifest, manifest)) {
+    // A graph that has moved gets a point, so that the history says where it is now.
+    const isSame = parent !== undefined && sameFiles(parent.snapshot.manifest, manifest);
+    if (isSame && !isChanged && this.#moved === undefined) {
       // Units that were missing or damaged have been stored again, or only change times differ.
       if (this.#trusted) await this.#transaction.abandon();
       else await this.#transaction.finishRepack(missingManifest(this.#store, parent.snapshot));

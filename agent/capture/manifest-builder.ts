@@ -25,6 +25,7 @@ import {
   type Finding,
   type Instance,
 } from '../../gen/lightkeeper/v1/types_pb.ts';
+import { realPathOf } from '../../host/real-path.ts';
 import { version } from '../../host/version.ts';
 import type { Transaction } from '../store/transaction.ts';
 import { storableTime } from '../watch/names.ts';
@@ -38,6 +39,8 @@ export interface ReadDirectory {
   readonly contents: ReadonlyMap<BytePath, ListRoot>;
   /** Names that could not be read or no longer exist. */
   readonly dropped: ReadonlySet<BytePath>;
+  /** Modification times of the newest snapshot, of names whose own were cut by a restore. */
+  readonly fullTimes: ReadonlyMap<BytePath, bigint>;
 }
 
 /** The stored list of files of a snapshot. */
@@ -53,7 +56,7 @@ export interface StoredFileList {
 /** Stores the list of a directory's files as pieces. */
 export async function storeFileList(
   transaction: Transaction,
-  { scan, contents, dropped }: ReadDirectory,
+  { scan, contents, dropped, fullTimes }: ReadDirectory,
 ): Promise<StoredFileList> {
   const list = new ListBuilder((piece) => transaction.addPiece(UnitKind_Value.LIST, piece), 1);
   const totals = { files: 0, directories: 0, symlinks: 0, rawBytes: 0n, units: 0n };
@@ -70,7 +73,8 @@ export async function storeFileList(
   };
   for (const entry of scan.entries) {
     if (dropped.has(entry.path)) continue;
-    const file = fileEntry(entry, contents.get(entry.path), firstNames);
+    const mtimeNs = fullTimes.get(entry.path) ?? entry.mtimeNs;
+    const file = fileEntry({ ...entry, mtimeNs }, contents.get(entry.path), firstNames);
     if (file === undefined) {
       findings.push(unreadableLinkFinding(entry.path));
       continue;
@@ -113,7 +117,8 @@ export function buildManifest(parts: ManifestParts): Manifest {
   const { head, parent, findings, list, instance } = parts;
   const { cutMethod, atRest } = parts.cut;
   const parentMs = parent === undefined ? undefined : capturedMs(parent.manifest);
-  const source = { host: hostname(), dir: parts.dir, agentVersion: version };
+  const { dir } = parts;
+  const source = { host: hostname(), dir, realDir: realPathOf(dir), agentVersion: version };
   return create(ManifestSchema, {
     format: MANIFEST_FORMAT,
     graphId: parts.graphId,

@@ -2,11 +2,13 @@ import { toBinary } from '@bufbuild/protobuf';
 import { spanOf } from '../../core/list.ts';
 import { pathFromBytes } from '../../core/path.ts';
 import type { StoredSnapshot } from '../../core/snapshot.ts';
-import { sameBytes, sha256 } from '../../core/unit.ts';
+import { sha256 } from '../../core/unit.ts';
 import { type FileEntry, ManifestSchema } from '../../gen/lightkeeper/store/v1/manifest_pb.ts';
 import { UnitKind_Value } from '../../gen/lightkeeper/store/v1/pack_pb.ts';
 import { FileType_Value } from '../../gen/lightkeeper/v1/types_pb.ts';
+import { isRestoredTime } from '../restore/tree-writer.ts';
 import { newestSnapshot } from '../snapshots/resolve.ts';
+import { isFromDirectory } from '../snapshots/source-directory.ts';
 import { ChangeTimes } from '../store/index/change-times.ts';
 import type { Store } from '../store/store.ts';
 import { storableTime } from '../watch/names.ts';
@@ -55,13 +57,14 @@ export async function loadParent(
 
 async function matcher(
   store: Store,
-  { manifest, digest }: StoredSnapshot,
+  snapshot: StoredSnapshot,
   dir: Uint8Array,
 ): Promise<(entry: Entry) => Promise<EntryMatch | undefined>> {
+  const { manifest, digest } = snapshot;
   const files = store.files(manifest.files)[Symbol.asyncIterator]();
   const times = new ChangeTimes(store, manifest.graphId, digest);
   // Times of files in different directories cannot be compared.
-  const sameDir = sameBytes(manifest.source?.dir ?? new Uint8Array(), dir);
+  const sameDir = isFromDirectory(snapshot, dir);
   let next = await files.next();
   let place = 0;
   return async (entry) => {
@@ -74,12 +77,22 @@ async function matcher(
   };
 }
 
+// A restore cuts times, which alone is no change.
+/** Reports whether a name has the modification time of a restored copy, which is not the stored one. */
+export function hasRestoredTime({ mtimeNs }: Entry, stored: FileEntry): boolean {
+  return mtimeNs !== stored.mtimeNs && isRestoredTime(mtimeNs, stored.mtimeNs);
+}
+
+function isSameTime(entry: Entry, stored: FileEntry): boolean {
+  return storableTime(entry.mtimeNs) === stored.mtimeNs || hasRestoredTime(entry, stored);
+}
+
 function compare(entry: Entry, stored: FileEntry, ctimeNs: bigint | undefined): EntryMatch {
   const metadata =
     entry.mode === stored.mode &&
     entry.uid === stored.uid &&
     entry.gid === stored.gid &&
-    storableTime(entry.mtimeNs) === stored.mtimeNs;
+    isSameTime(entry, stored);
   if (entry.type !== 'file') {
     const type = entry.type === 'dir' ? FileType_Value.DIRECTORY : FileType_Value.SYMLINK;
     const target = entry.target === pathFromBytes(stored.target);
@@ -95,7 +108,7 @@ function compare(entry: Entry, stored: FileEntry, ctimeNs: bigint | undefined): 
   const sameContent =
     stored.type === FileType_Value.REGULAR &&
     BigInt(entry.size) === stored.size &&
-    storableTime(entry.mtimeNs) === stored.mtimeNs &&
+    isSameTime(entry, stored) &&
     entry.ctimeNs === ctimeNs;
   return { stored, sameContent, unchanged: sameContent && metadata };
 }

@@ -12,14 +12,14 @@ export function reportConflicts(
   const dirs = new Map<string, BuiltGraph>();
   for (const graph of graphs) {
     const { settings, path, idOrigin, dir } = graph;
-    if (idOrigin !== undefined) {
+    const twin = dir === undefined ? undefined : claim(dirs, realPath(dir.value), graph);
+    // Two paths of one directory have one derived id, which needs no word of its own.
+    if (idOrigin !== undefined && (twin === undefined || settings.isIdGiven)) {
       const same = claim(ids, settings.graphId, graph);
       const at = { origin: idOrigin, path: `${path}.id` };
       if (same !== undefined) report.problem(at, `"${settings.graphId}" is the id of ${same.path} too`);
     }
-    if (dir === undefined) continue;
-    const twin = claim(dirs, realPath(dir.value), graph);
-    if (twin === undefined) continue;
+    if (dir === undefined || twin === undefined) continue;
     report.problem({ origin: dir.origin, path: `${path}.dir` }, `it is the directory of ${twin.path} too`);
   }
   for (const [real, { dir, path }] of dirs) {

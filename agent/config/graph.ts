@@ -1,6 +1,5 @@
-import { basename } from 'node:path';
 import { create } from '@bufbuild/protobuf';
-import { graphIdOf } from '../../core/manifest.ts';
+import { defaultGraphId } from '../../core/graph-id.ts';
 import { isEmptyPolicy } from '../../core/retention.ts';
 import { type RetentionPolicy, RetentionPolicySchema } from '../../gen/lightkeeper/v1/agent_pb.ts';
 import { type Fields, type Reading, readMap } from '../../host/config/keys.ts';
@@ -27,6 +26,8 @@ export interface GraphSources {
   readonly reading: Reading;
   readonly effective: EffectiveSettings;
   readonly readText: (path: string, bytesMax: number) => string;
+  /** Returns a path without links, as far as it exists. */
+  readonly realPath: (path: string) => string;
 }
 
 /** The settings of a graph, with the origins of those that may conflict with another graph. */
@@ -55,10 +56,16 @@ export function buildGraph(node: Mapping, path: string, sources: GraphSources): 
   }
   const place = dir?.value ?? '';
   const shown = <T>(value: T) => value;
-  const graphId = effective.take(at('id'), fields.id, graphIdOf(basename(place)), shown);
+  const graphId = effective.take(
+    at('id'),
+    fields.id,
+    defaultGraphId(Buffer.from(sources.realPath(place))),
+    shown,
+  );
   const allowPartial = effective.take(at('allow_partial'), fields.allow_partial, false, shown);
   const settings: GraphSettings = {
     graphId,
+    isIdGiven: fields.id !== undefined,
     dir: Buffer.from(place),
     exclude: effective.take(at('exclude'), fields.exclude, GRAPH_DEFAULTS.exclude, shown),
     quietMs: effective.take(at('quiet'), fields.quiet, GRAPH_DEFAULTS.quietMs, formatDuration),

@@ -71,7 +71,7 @@ export async function readSettings(
   const { graphs: graphsNode, top } = withoutGraphs(all);
   const { log, ...agent } = buildAgent(top, environment, { reading, effective, machine });
   const graphs: BuiltGraph[] = [];
-  const sources = { environment, reading, effective, readText: machine.readText };
+  const sources = { environment, reading, effective, readText: machine.readText, realPath: machine.realPath };
   // Which graphs an unreadable file names is unknown.
   const nodes = given === undefined ? [] : graphNodes(graphsNode, environment, graphFlags, reading);
   for (const [i, node] of nodes.entries()) {

@@ -1,5 +1,5 @@
 import { LightkeeperError } from '../../core/errors.ts';
-import { checkGraphId } from '../../core/manifest.ts';
+import { checkGraphId } from '../../core/graph-id.ts';
 import { flagsOfKeys, type SettingFlag } from '../../host/config/flags.ts';
 import type { SettingsJsonSchema } from '../../host/config/json-schema.ts';
 import { type Keys, key, settingsJsonSchema, type ValueType } from '../../host/config/keys.ts';

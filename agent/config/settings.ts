@@ -7,6 +7,8 @@ import type { InstanceSettings } from '../instance/probe.ts';
 /** One graph that an agent guards. */
 export interface GraphSettings {
   readonly graphId: string;
+  /** Whether the id was given, not derived from the name of the directory. */
+  readonly isIdGiven: boolean;
   /** Absolute path of the directory, in bytes. */
   readonly dir: Uint8Array;
   /** Patterns of names that are not captured. */

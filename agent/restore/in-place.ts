@@ -3,14 +3,16 @@ import { lstatSync, realpathSync } from 'node:fs';
 import { lstat, mkdir, readdir, readFile } from 'node:fs/promises';
 import { create } from '@bufbuild/protobuf';
 import { ioError, LightkeeperError, normalise, systemCode } from '../../core/errors.ts';
-import { warning } from '../../core/finding.ts';
+import { finding, warning } from '../../core/finding.ts';
 import { type BytePath, bytesText, pathFromBytes, pathText } from '../../core/path.ts';
-import { idOf } from '../../core/snapshot.ts';
+import { shellQuote } from '../../core/shell.ts';
+import { idOf, type StoredSnapshot } from '../../core/snapshot.ts';
 import { type InPlace, InPlaceSchema } from '../../gen/lightkeeper/v1/agent_pb.ts';
-import type { Finding } from '../../gen/lightkeeper/v1/types_pb.ts';
+import { type Finding, Severity_Value } from '../../gen/lightkeeper/v1/types_pb.ts';
 import { effect, removeFile, removeTree, syncDir } from '../../host/disk.ts';
 import { checkReserve } from '../../host/disk-reserve.ts';
 import { type DownEvidence, whyNotDown, whyNotDownSince } from '../instance/liveness.ts';
+import { whyServing } from '../instance/serving.ts';
 import type { Store } from '../store/store.ts';
 import { OWN_FOLDER } from '../watch/names.ts';
 import { isWithin, type Scan, scan } from '../watch/scan.ts';
@@ -24,7 +26,15 @@ import {
   rootMetadata,
   writeJournal,
 } from './journal.ts';
-import { isMovable, recoverUnderLock, rollBack, rollForward, withDirectoryLock } from './journal-recovery.ts';
+import {
+  type MovableNames,
+  movableNames,
+  recoverUnderLock,
+  rollBack,
+  rollForward,
+  withDirectoryLock,
+} from './journal-recovery.ts';
+import type { Owner } from './owner-setter.ts';
 import { countTotals, type RestoreBase, writeOrder } from './plan.ts';
 import { type Restored, restoreToDirectory } from './to-directory.ts';
 import { type Totals, writeTree } from './tree-writer.ts';
@@ -39,6 +49,10 @@ export interface InPlaceOrder extends RestoreBase {
   readonly dir: Uint8Array;
   /** Patterns of names at its top that stay, beside those that always stay. */
   readonly exclude: readonly string[];
+  /** URLs at which agents ask the instance of the directory. */
+  readonly guardUrls: readonly string[];
+  /** Flags that the same command needs when it is run again. */
+  readonly otherFlags: readonly string[];
 }
 
 /** Result of a restore in place. */
@@ -64,7 +78,7 @@ export async function restoreInPlace(store: Store, order: InPlaceOrder): Promise
     const preparation = { real, totals, movable, root };
     if (order.dryRun) return await reportPlan(store, order, preparation);
     const options = scanOptions(store, order);
-    const alive = await whyNotDown(real, order.evidence, options);
+    const alive = (await whyAnyServes(order.guardUrls)) ?? (await whyNotDown(real, order.evidence, options));
     if (alive !== undefined) throw notDownError(store, order, alive);
     return await withDirectoryLock(real, () => new Replacement(store, order, preparation).run());
   } finally {
@@ -72,10 +86,24 @@ export async function restoreInPlace(store: Store, order: InPlaceOrder): Promise
   }
 }
 
-// Without a directory nothing is overwritten, and no instance can run in it.
+// Without a directory there is nothing that could have changed or is held, but a server that still runs would write
+// its own state over the restored files.
 /** Restores to a directory that does not exist. */
-function restoreAbsent(store: Store, order: InPlaceOrder): Promise<Restored> {
-  return restoreToDirectory(store, { ...order, to: order.dir, paths: [] });
+async function restoreAbsent(store: Store, order: InPlaceOrder): Promise<Restored> {
+  const { guardUrls, evidence, dryRun } = order;
+  const urls = evidence.case === 'instanceUrl' ? [evidence.value, ...guardUrls] : guardUrls;
+  const alive = dryRun ? undefined : await whyAnyServes(urls);
+  if (alive !== undefined) throw notDownError(store, order, alive);
+  return await restoreToDirectory(store, { ...order, to: order.dir, paths: [] });
+}
+
+/** Returns which of some URLs replies, as a sentence; undefined if none does. */
+async function whyAnyServes(urls: readonly string[]): Promise<string | undefined> {
+  for (const url of new Set(urls)) {
+    const serves = await whyServing(url);
+    if (serves !== undefined) return serves;
+  }
+  return undefined;
 }
 
 function scanOptions(store: Store, { exclude, signal }: InPlaceOrder) {
@@ -88,17 +116,13 @@ function refusedError(order: InPlaceOrder, state: string, hint: string): Lightke
   });
 }
 
-/** Quotes a word for a shell. */
-function shellQuote(word: string): string {
-  return /^[\w@%+=:,./-]+$/.test(word) ? word : `'${word.replaceAll("'", "'\\''")}'`;
-}
-
 function notDownError(store: Store, order: InPlaceOrder, state: string): LightkeeperError {
   const words = [
     'lightkeeper restore --in-place',
     shellQuote(bytesText(order.dir)),
     `--snapshot ${idOf(order.snapshot)} --store`,
     shellQuote(store.root),
+    ...order.otherFlags,
     ...(order.evidence.case === 'instanceUrl'
       ? ['--instance-url', shellQuote(order.evidence.value)]
       : ['--instance-stopped']),
@@ -134,29 +158,28 @@ function realDirectory(order: InPlaceOrder, store: string): Buffer | undefined {
   return real;
 }
 
-/** Returns a test for names that may move. Refuses a directory with the store or a mount below such a name. */
-async function movableFilter(
-  order: InPlaceOrder,
-  real: Buffer,
-  store: string,
-): Promise<(name: BytePath) => boolean> {
-  const movable = isMovable(order.exclude);
+/** Returns tests for names that may move. Refuses a directory with the store or a mount below such a name. */
+async function movableFilter(order: InPlaceOrder, real: Buffer, store: string): Promise<MovableNames> {
+  const movable = movableNames(order.exclude);
   const below = (path: BytePath): string[] => {
     const prefix = `${pathFromBytes(real)}/`.replace(/^\/\/$/, '/');
     return path.startsWith(prefix) ? path.slice(prefix.length).split('/') : [];
   };
   const [storeTop, ...further] = below(realpathSync.native(store, { encoding: 'buffer' }).toString('latin1'));
-  if (storeTop !== undefined && further.length > 0 && movable(storeTop)) {
+  if (storeTop !== undefined && further.length > 0 && movable.out(storeTop)) {
     const hint = 'move the store to another disk, or restore to another directory with --to';
     throw refusedError(order, `the store lies in its folder "${pathText(storeTop)}"`, hint);
   }
   for (const mount of await readMountPoints()) {
     const [top] = below(mount);
-    if (top === undefined || top === storeTop || (top !== OWN_FOLDER && !movable(top))) continue;
+    if (top === undefined || top === storeTop || (top !== OWN_FOLDER && !movable.out(top))) continue;
     const state = `another disk is mounted in it, at "${pathText(mount)}"`;
     throw refusedError(order, state, 'unmount it, or leave it as it is with --exclude');
   }
-  return (name) => name !== storeTop && movable(name);
+  return {
+    in: (name) => name !== storeTop && movable.in(name),
+    out: (name) => name !== storeTop && movable.out(name),
+  };
 }
 
 async function readMountPoints(): Promise<BytePath[]> {
@@ -177,7 +200,7 @@ async function readMountPoints(): Promise<BytePath[]> {
 interface Preparation {
   readonly real: Buffer;
   readonly totals: Totals;
-  readonly movable: (name: BytePath) => boolean;
+  readonly movable: MovableNames;
   /** Metadata of the directory before anything was created in it. */
   readonly root: RootMetadata;
 }
@@ -218,12 +241,12 @@ function planMoves(
   const own = new Set(coming);
   // A workspace that the snapshot does not have is a graph of its own.
   const others = new Set(workspacesIn(real).filter((name) => !own.has(name)));
-  const moves = (name: BytePath) => movable(name) && !others.has(name);
+  const moves = (name: BytePath) => movable.out(name) && !others.has(name);
   return {
     out: there.filter(moves),
-    in: coming.filter(movable),
+    in: coming.filter(movable.in),
     kept: there.filter((name) => name !== OWN_FOLDER && !moves(name)),
-    skipped: coming.filter((name) => !movable(name)),
+    skipped: coming.filter((name) => !movable.in(name)),
   };
 }
 
@@ -287,11 +310,12 @@ class Replacement {
     let written: Restored;
     try {
       await checkSpace(this.#order, this.#preparation, before);
-      written = await this.#fillStage(stage);
+      const present = pending.length === 0 ? this.#preparation.root : before.root;
+      written = await this.#fillStage(stage, present);
       await this.#checkStillDown(before);
       const staged = await sortedNames(stage);
       plan = planMoves(real, staged, await sortedNames(real), movable);
-      journal = this.#newJournal(plan, pending.length === 0 ? this.#preparation.root : before.root);
+      journal = this.#newJournal(plan, present);
       await writeJournal(real, journal);
     } catch (error) {
       // Nothing has moved, so a journal that may not be durable is removed.
@@ -326,17 +350,22 @@ class Replacement {
     await syncDir('inplace:stage', own);
   }
 
-  async #fillStage(stage: Buffer): Promise<Restored> {
-    const written = await writeTree(this.#store, writeOrder(this.#order, this.#preparation.totals, stage));
+  async #fillStage(stage: Buffer, present: RootMetadata): Promise<Restored> {
+    const owner = presentOwner(this.#order.snapshot, present);
+    const order = { ...writeOrder(this.#order, this.#preparation.totals, stage), owner };
+    const { findings, ...written } = await writeTree(this.#store, order);
     await syncDir('inplace:stage:sync', stage);
-    return written;
+    const changed = Object.keys(owner).length > 0 ? [ownerFinding(this.#order, present)] : [];
+    return { ...written, findings: [...findings, ...changed] };
   }
 
   // Staging may have taken long enough for the instance to be started again.
   /** Refuses to go on if the instance may run again. */
   async #checkStillDown(before: Scan): Promise<void> {
     const options = scanOptions(this.#store, this.#order);
-    const alive = await whyNotDownSince(this.#preparation.real, before, this.#order.evidence, options);
+    const alive =
+      (await whyAnyServes(this.#order.guardUrls)) ??
+      (await whyNotDownSince(this.#preparation.real, before, this.#order.evidence, options));
     if (alive !== undefined) throw notDownError(this.#store, this.#order, alive);
     this.#order.signal?.throwIfAborted();
   }
@@ -349,7 +378,7 @@ class Replacement {
       out: plan.out,
       in: plan.in,
       before: rootMetadata(before),
-      after: rootMetadata(snapshot.manifest.root ?? before),
+      after: { ...rootMetadata(snapshot.manifest.root ?? before), ...presentOwner(snapshot, before) },
     };
   }
 
@@ -372,6 +401,23 @@ class Replacement {
     });
     throw fail(`${message}; it has been undone, and the directory holds its old state`, hint);
   }
+}
+
+// The user of the instance's container may have changed since, and the server must be able to write the files.
+/** Returns what the directory's owner and group are now, where they differ from those at the capture. */
+function presentOwner({ manifest: { root } }: StoredSnapshot, { uid, gid }: RootMetadata): Owner {
+  if (root === undefined || process.getuid?.() !== 0) return {};
+  return { ...(root.uid === uid ? {} : { uid }), ...(root.gid === gid ? {} : { gid }) };
+}
+
+function ownerFinding({ dir, snapshot }: InPlaceOrder, present: RootMetadata): Finding {
+  const { uid = 0, gid = 0 } = snapshot.manifest.root ?? {};
+  return finding('owner_changed', Severity_Value.INFO, bytesText(dir), {
+    message:
+      `the directory belonged to ${uid}:${gid} when the snapshot was taken, and belongs to ` +
+      `${present.uid}:${present.gid} now: the restored files belong to its present owner`,
+    hint: `give them back with chown -R ${uid}:${gid} if the server runs as that user`,
+  });
 }
 
 function skippedNames({ skipped }: MovePlan): Finding[] {

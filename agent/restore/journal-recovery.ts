@@ -8,7 +8,7 @@ import { effect, exists, makeDir, parentFolder, removeTree, renameFile, syncDir 
 import { lockFolder } from '../../host/folder-lock.ts';
 import { withTextPath } from '../../host/text-path.ts';
 import { whyHeld } from '../instance/liveness.ts';
-import { below, isTransient, OWN_FOLDER } from '../watch/names.ts';
+import { below, isTemporary, isTransient, OWN_FOLDER } from '../watch/names.ts';
 import { scan } from '../watch/scan.ts';
 import {
   hasJournal,
@@ -19,6 +19,7 @@ import {
   restorePaths,
   unrecoverable,
 } from './journal.ts';
+import { isOwnerDenied } from './owner-setter.ts';
 import { utimesText } from './tree-writer.ts';
 
 /** Matches folders of replaced states, and of files that were in the way of a recovery. */
@@ -84,12 +85,17 @@ async function matchOwner(dir: Uint8Array, path: Buffer, mode?: number): Promise
   const foreign = process.getuid?.() === 0 && (stat.uid !== uid || stat.gid !== gid);
   const change = (run: () => Promise<void>) => effect({ label: 'inplace:own', op: 'other', path }, run);
   try {
-    if (foreign) await change(() => lchown(path, uid, gid));
+    if (foreign) await change(() => lchown(path, uid, gid)).catch(throwUnlessDenied);
     if (mode !== undefined && (stat.mode & 0o7777) !== mode && stat.uid === process.getuid?.())
       await change(() => chmod(path, mode));
   } catch (error) {
     throw ioError('set the owner of', path, error);
   }
+}
+
+// Root may lack the right to change owners. The files are then root's, which only other users notice.
+function throwUnlessDenied(error: unknown): void {
+  if (!isOwnerDenied(error)) throw error;
 }
 
 // Must run before the directory is read.
@@ -377,8 +383,21 @@ export async function dropOldStates(
   });
 }
 
-/** Returns a test for names at the top of a directory that a restore in place may move. */
-export function isMovable(exclude: readonly string[]): (name: BytePath) => boolean {
+/** Tests for names at the top of a directory. */
+export interface MovableNames {
+  /** Reports whether a restore in place may move a name of the snapshot in. */
+  readonly in: (name: BytePath) => boolean;
+  /** Reports whether a restore in place may move a present name out. */
+  readonly out: (name: BytePath) => boolean;
+}
+
+// A temporary file is no part of a snapshot. One that is still there when the instance is down was left behind.
+/** Returns tests for the names that a restore in place may move. */
+export function movableNames(exclude: readonly string[]): MovableNames {
   const matchers = exclude.map(pathMatcher);
-  return (name) => name !== OWN_FOLDER && !isTransient(name) && !matchers.some((matches) => matches(name));
+  const isOurs = (name: BytePath) => name !== OWN_FOLDER && !matchers.some((matches) => matches(name));
+  return {
+    in: (name) => isOurs(name) && !isTransient(name),
+    out: (name) => isOurs(name) && (!isTransient(name) || isTemporary(name)),
+  };
 }

@@ -5,7 +5,7 @@ import { ioError, LightkeeperError, systemCode } from '../../core/errors.ts';
 import { type BytePath, bytesText, pathFromText, pathProblem, pathText } from '../../core/path.ts';
 import type { FileEntry } from '../../gen/lightkeeper/store/v1/manifest_pb.ts';
 import { createFile, removeFile, renameFile, syncDir, syncFile, writeAt } from '../../host/disk.ts';
-import { below, isTransient, OWN_FOLDER } from '../watch/names.ts';
+import { below, isTemporary, isTransient, OWN_FOLDER } from '../watch/names.ts';
 
 // A longer journal is not read, so it is not written either.
 /** Longest journal, in bytes. */
@@ -206,14 +206,15 @@ function journalProblem(journal: Record<string, unknown>): string | undefined {
     if (mode < 0 || mode > 0o7777 || !inRange(uid) || !inRange(gid))
       return 'the metadata of the directory is malformed';
   }
-  return namesProblem(journal.out) ?? namesProblem(journal.in);
+  return namesProblem(journal.out, isTemporary) ?? namesProblem(journal.in, () => false);
 }
 
 function matches(value: unknown, pattern: RegExp): boolean {
   return typeof value === 'string' && pattern.test(value);
 }
 
-function namesProblem(names: unknown): string | undefined {
+/** Returns what is wrong with a list of names. `isLeftover` accepts temporary files, which can only move out. */
+function namesProblem(names: unknown, isLeftover: (path: BytePath) => boolean): string | undefined {
   if (!Array.isArray(names)) return 'it has no list of names';
   const seen = new Set<unknown>();
   for (const text of names as unknown[]) {
@@ -221,7 +222,8 @@ function namesProblem(names: unknown): string | undefined {
     const problem = pathProblem(path);
     if (problem !== undefined || path.includes('/'))
       return `it names "${String(text)}", which leads elsewhere`;
-    if (path === OWN_FOLDER || isTransient(path)) return `it names "${String(text)}", which is never moved`;
+    if (path === OWN_FOLDER || (isTransient(path) && !isLeftover(path)))
+      return `it names "${String(text)}", which is never moved`;
     if (seen.has(text)) return `it names "${String(text)}" twice`;
     seen.add(text);
   }

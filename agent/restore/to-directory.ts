@@ -18,6 +18,7 @@ import {
 import { checkReserve } from '../../host/disk-reserve.ts';
 import type { Store } from '../store/store.ts';
 import { below, INCOMPLETE_MARK } from '../watch/names.ts';
+import { OwnerSetter } from './owner-setter.ts';
 import { countTotals, type RestoreBase, writeOrder } from './plan.ts';
 import { completeFolder, type Totals, writeTree } from './tree-writer.ts';
 
@@ -100,10 +101,12 @@ async function createDirectory(store: Store, order: RestoreOrder, totals: Totals
     await effect({ label: 'restore:stage', op: 'mkdir', path: stage }, () => mkdir(stage, 0o700));
     const written = await writeTree(store, writeOrder(order, totals, stage, order.paths));
     const { root } = order.snapshot.manifest;
-    if (root !== undefined) await completeFolder(stage, root);
+    const owners = new OwnerSetter();
+    if (root !== undefined) await completeFolder(stage, root, owners);
     await publishFolder(stage, to);
     const leftovers = leftoverFindings(name, await readdir(parent));
-    return { ...written, findings: [...written.findings, ...leftovers] };
+    const denied = written.findings.some(({ code }) => code === 'owner_not_set') ? [] : owners.findings();
+    return { ...written, findings: [...written.findings, ...denied, ...leftovers] };
   } catch (error) {
     await removeTree('restore:abandon', stage);
     throw error;

@@ -14,6 +14,7 @@ import type { Store } from '../store/store.ts';
 import { below } from '../watch/names.ts';
 import type { Slot, WorkerGroup } from '../workers/worker-group.ts';
 import type { RestoreTargets } from '../workers/write-task.ts';
+import { type Owner, OwnerSetter } from './owner-setter.ts';
 
 /** Units that are located together and written frame by frame. */
 const WINDOW_UNITS = 8192;
@@ -36,6 +37,7 @@ export interface WriteOrder {
   readonly base: Buffer;
   readonly wants: (path: BytePath) => boolean;
   readonly totals: Totals;
+  readonly owner?: Owner;
   readonly signal?: AbortSignal;
   readonly onProgress?: (phase: string, doneBytes: number, totalBytes: number) => void;
 }
@@ -74,6 +76,7 @@ interface UnitWrite {
 class TreeWriter {
   readonly #store: Store;
   readonly #order: WriteOrder;
+  readonly #owners: OwnerSetter;
   readonly #base: Buffer;
   readonly #workers: WorkerGroup;
   readonly #findings: Finding[] = [];
@@ -92,6 +95,7 @@ class TreeWriter {
   constructor(store: Store, order: WriteOrder) {
     this.#store = store;
     this.#order = order;
+    this.#owners = new OwnerSetter(order.owner);
     this.#base = order.base;
     this.#workers = store.workers.open(order.totals.bytes, { gentle: false });
   }
@@ -291,8 +295,8 @@ class TreeWriter {
   async #completeFile(file: OpenFile): Promise<void> {
     const { handle, entry } = file;
     // The owner comes first: a change of owner clears set-user-id bits.
-    await this.#setOwner(entry);
-    await handle.chmod(entry.mode);
+    const mode = await this.#setOwner(entry);
+    await handle.chmod(mode);
     const seconds = utimesText(entry);
     await handle.utimes(seconds, seconds);
     if (!this.#syncAtEnd) {
@@ -302,9 +306,9 @@ class TreeWriter {
     this.#open.delete(file);
   }
 
-  async #setOwner(entry: FileEntry): Promise<void> {
-    if (process.getuid?.() !== 0) return;
-    await lchown(below(this.#base, pathFromBytes(entry.path)), entry.uid, entry.gid);
+  async #setOwner(entry: FileEntry): Promise<number> {
+    const path = pathFromBytes(entry.path);
+    return await this.#owners.set(path, entry, (uid, gid) => lchown(below(this.#base, path), uid, gid));
   }
 
   async #finish(): Promise<void> {
@@ -312,7 +316,8 @@ class TreeWriter {
     const symlinks = this.#links.filter(({ type }) => type === FileType_Value.SYMLINK);
     const hardLinks = this.#links.filter(({ type }) => type !== FileType_Value.SYMLINK);
     for (const entry of [...hardLinks, ...symlinks]) await this.#createLink(entry);
-    for (const entry of this.#folders.reverse()) await completeFolder(this.#base, entry);
+    for (const entry of this.#folders.reverse()) await completeFolder(this.#base, entry, this.#owners);
+    this.#findings.push(...this.#owners.findings());
     if (this.#syncAtEnd) await syncFilesystem('restore:sync-all', this.#base);
   }
 
@@ -348,12 +353,12 @@ class TreeWriter {
 }
 
 /** Sets owner, mode and times of `base` or a folder below it, and syncs them. */
-export async function completeFolder(base: Buffer, entry: FileEntry): Promise<void> {
+export async function completeFolder(base: Buffer, entry: FileEntry, owners: OwnerSetter): Promise<void> {
   const target = entry.path.length === 0 ? base : below(base, pathFromBytes(entry.path));
   const folder = await open(target, constants.O_RDONLY | constants.O_DIRECTORY);
   try {
-    if (process.getuid?.() === 0) await folder.chown(entry.uid, entry.gid);
-    await folder.chmod(entry.mode);
+    const path = pathFromBytes(entry.path);
+    await folder.chmod(await owners.set(path, entry, (uid, gid) => folder.chown(uid, gid)));
     const seconds = utimesText(entry);
     await folder.utimes(seconds, seconds);
     await effect({ label: 'restore:sync-folder', op: 'sync', path: target }, () => folder.sync());
@@ -362,12 +367,26 @@ export async function completeFolder(base: Buffer, entry: FileEntry): Promise<vo
   }
 }
 
+const MICROSECOND_NS = 1000n;
+const SECOND_NS = 1_000_000_000n;
+
+/** Returns a time in nanoseconds, cut to a multiple of `unitNs`. */
+function cutTime(ns: bigint, unitNs: bigint): bigint {
+  const rest = ns % unitNs;
+  return ns - (rest < 0n ? rest + unitNs : rest);
+}
+
+/** Reports whether a restored file has this modification time, where the snapshot has `storedNs`. */
+// A restore sets microseconds, and some filesystems keep whole seconds.
+export function isRestoredTime(mtimeNs: bigint, storedNs: bigint): boolean {
+  return [MICROSECOND_NS, SECOND_NS].some((unitNs) => mtimeNs === cutTime(storedNs, unitNs));
+}
+
 // It is text because Node takes a negative number for "now". Node cuts what follows the microsecond, so half of
 // one is added: a binary fraction is often a little short.
 /** Formats a time as seconds for Node's `utimes`, to the microsecond. */
 export function utimesText({ mtimeNs }: { readonly mtimeNs: bigint }): string {
-  const floor = mtimeNs < 0n && mtimeNs % 1000n !== 0n ? 1n : 0n;
-  const micros = Number(mtimeNs / 1000n - floor);
+  const micros = Number(cutTime(mtimeNs, MICROSECOND_NS) / MICROSECOND_NS);
   return String((micros + (micros < 0 ? -0.5 : 0.5)) / 1e6);
 }
 

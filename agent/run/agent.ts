@@ -1,7 +1,8 @@
 import { setMaxListeners } from 'node:events';
 import { normalise } from '../../core/errors.ts';
-import { checkGraphId } from '../../core/manifest.ts';
-import { type BytePath, pathText } from '../../core/path.ts';
+import { warning } from '../../core/finding.ts';
+import { checkGraphId, workspaceId } from '../../core/graph-id.ts';
+import { type BytePath, bytesText, pathText } from '../../core/path.ts';
 import type { Snapshot } from '../../gen/lightkeeper/v1/agent_pb.ts';
 import type { Finding } from '../../gen/lightkeeper/v1/types_pb.ts';
 import { monotonic, waited } from '../../host/clock.ts';
@@ -17,10 +18,11 @@ import type { InstanceSettings } from '../instance/probe.ts';
 import { workspaceFolders } from '../instance/served-directory.ts';
 import { loadZstd } from '../pack/zstd.ts';
 import { storeStats } from '../snapshots/queries.ts';
+import { newestSnapshot } from '../snapshots/resolve.ts';
 import { sweepStore } from '../snapshots/retention.ts';
+import { checkSource } from '../snapshots/source-directory.ts';
 import { Store } from '../store/store.ts';
 import { below } from '../watch/names.ts';
-import { workspaceId } from '../watch/workspaces.ts';
 import { type ProbeResult, probeRoutes } from './probes.ts';
 import { serveStore } from './socket.ts';
 
@@ -62,6 +64,7 @@ export async function runAgent(
   loadZstd();
   const store = await Store.open(settings.store, { create: true });
   try {
+    for (const graph of settings.graphs) checkSource(await newestSnapshot(store, graph.graphId), graph);
     await new Agent(store, settings, events).run(signal);
   } finally {
     await store.close();
@@ -75,6 +78,8 @@ class Agent {
   readonly #taker: SnapshotTaker;
   readonly #graphs = new Map<string, Graph>();
   readonly #running = new Set<Promise<void>>();
+  /** Workspaces whose ids are taken. */
+  readonly #unguarded = new Set<string>();
   #countedMs = Number.NEGATIVE_INFINITY;
   /** Time of the next sweep, on the monotonic clock. */
   #sweepMs = monotonic() + PRUNE_EVERY_MS;
@@ -144,11 +149,28 @@ class Agent {
   #guardWorkspaces(parent: GraphSettings, found: readonly BytePath[], signal: AbortSignal): void {
     for (const workspace of found) {
       const graphId = workspaceId(parent.graphId, workspace);
-      if (this.#graphs.has(graphId) || this.#graphs.size >= WORKSPACES_MAX || signal.aborted) continue;
       const dir = below(parent.dir, workspace);
+      const taken = this.#graphs.get(graphId);
+      if (taken !== undefined) {
+        if (!dir.equals(taken.settings.dir)) this.#warnOfTakenId(taken.settings, dir);
+        continue;
+      }
+      if (this.#graphs.size >= WORKSPACES_MAX || signal.aborted) continue;
       const instance = workspaceInstance(parent, workspace);
       this.#guard({ ...parent, graphId, dir, instance, split: false }, signal);
     }
+  }
+
+  /** Warns once that a workspace is not guarded, as another directory has its id. */
+  #warnOfTakenId({ graphId, dir: other }: GraphSettings, dir: Buffer): void {
+    const object = bytesText(dir);
+    if (this.#unguarded.has(object)) return;
+    this.#unguarded.add(object);
+    const text = {
+      message: `this workspace is not guarded: "${graphId}", its id, is that of ${bytesText(other)}`,
+      hint: 'give the graphs other ids with --graph',
+    };
+    this.#events.warned(graphId, warning('workspace_not_guarded', object, text));
   }
 
   #report(snapshot: Snapshot, retries: number): void {

@@ -102,7 +102,8 @@ function unusableReason(snapshot: StoredSnapshot): string {
 
 /** Returns the only graph of a store. NOT_FOUND if it has none, INVALID_ARGUMENT if it has several. */
 export async function onlyGraph(store: Store): Promise<string> {
-  const [first, second] = await store.index.graphs();
+  const graphs = await store.index.graphs();
+  const [first, second] = graphs;
   if (first === undefined) {
     throw new LightkeeperError('NOT_FOUND', `Cannot find a snapshot in "${store.root}": it has no snapshot`, {
       hint: 'take one with lightkeeper snapshot',
@@ -111,13 +112,19 @@ export async function onlyGraph(store: Store): Promise<string> {
   if (second !== undefined) {
     throw new LightkeeperError(
       'INVALID_ARGUMENT',
-      `Cannot choose a snapshot in "${store.root}": it has several graphs`,
-      {
-        hint: 'name the graph with --graph',
-      },
+      `Cannot choose a snapshot in "${store.root}": it has several graphs: ${graphNames(graphs)}`,
+      { hint: `name one with --graph, for instance --graph ${first}` },
     );
   }
   return first;
+}
+
+/** Most graphs that an error names. */
+const GRAPHS_NAMED_MAX = 20;
+
+function graphNames(graphs: readonly string[]): string {
+  const more = graphs.length - GRAPHS_NAMED_MAX;
+  return graphs.slice(0, GRAPHS_NAMED_MAX).join(', ') + (more > 0 ? ` and ${more} more` : '');
 }
 
 /** Returns the error of a snapshot that does not exist. */

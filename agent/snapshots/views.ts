@@ -51,6 +51,15 @@ function alarmViews(stored: StoredSnapshot): Alarm[] {
   });
 }
 
+/** Returns what is known of the server that wrote a snapshot, and the counts of its graph. */
+export function writtenBy({ manifest, graded }: StoredSnapshot) {
+  const instance = manifest.source?.instance;
+  return {
+    ...(instance === undefined ? {} : { instance: { ...instance, version: instance.coreVersion } }),
+    ...(graded?.stats === undefined ? {} : { stats: graded.stats }),
+  };
+}
+
 /** Returns the fields that the full view and the summary of a snapshot share. */
 function commonView(stored: StoredSnapshot) {
   const { manifest, measured } = stored;
@@ -68,6 +77,7 @@ function commonView(stored: StoredSnapshot) {
     storedBytes: measured?.storedBytes ?? 0n,
     tags: { ...stored.tags },
     pinned: stored.pinned,
+    ...writtenBy(stored),
   };
 }
 
@@ -95,9 +105,7 @@ export function snapshotView(
     summary: graded?.summary ?? '',
     acknowledged: stored.acknowledged?.reason ?? '',
   });
-  if (graded?.stats !== undefined) snapshot.stats = graded.stats;
   if (capturedAt !== undefined) snapshot.capturedAt = capturedAt;
-  if (source?.instance !== undefined) snapshot.instance = source.instance;
   if (more.confirmedAtMs !== undefined) snapshot.confirmedAt = timestampFromMs(more.confirmedAtMs);
   return snapshot;
 }

@@ -77,7 +77,9 @@ export class Store {
     const read = await readConfig(root);
     if (read === undefined && options.create !== true) {
       throw new LightkeeperError('NOT_FOUND', `Cannot open the store "${root}": there is none`, {
-        hint: 'check --store; a snapshot or "up" creates a new store',
+        hint: (await isStateFolder(root))
+          ? `it is a state folder: name it with --state, or the store in it with --store ${join(root, 'store')}`
+          : 'check --store; a snapshot or "up" creates a new store',
       });
     }
     if (read === undefined) await refuseForeignFolder(root);
@@ -366,6 +368,12 @@ function configFindings(bad: readonly string[]): Finding[] {
       hint: 'run lightkeeper repair',
     }),
   );
+}
+
+/** Reports whether a folder is the state folder of an agent, with a store in it. */
+async function isStateFolder(folder: string): Promise<boolean> {
+  // A damaged config there is not what was asked for.
+  return (await readConfig(join(folder, 'store')).catch(() => undefined)) !== undefined;
 }
 
 /** Throws if a store cannot be created at `root`: it is no folder, or it holds other files. */

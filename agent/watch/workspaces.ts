@@ -1,7 +1,7 @@
 import { readdirSync } from 'node:fs';
-import { basename } from 'node:path';
-import { graphIdOf } from '../../core/manifest.ts';
+import { defaultGraphId, workspaceId } from '../../core/graph-id.ts';
 import type { BytePath } from '../../core/path.ts';
+import { realPathOf } from '../../host/real-path.ts';
 import { below } from './names.ts';
 
 /** Pattern of the files that LightRAG writes into a working directory and each workspace below it. */
@@ -51,15 +51,10 @@ export interface GraphPlace {
 
 /** Lists the graph of a directory and each workspace below it, which is the graph `ID.W`. */
 export function splitGraph({ graphId, dir }: GraphPlace): GraphPlace[] {
-  const id = graphId === '' ? graphIdOf(basename(Buffer.from(dir).toString())) : graphId;
+  const id = graphId === '' ? defaultGraphId(realPathOf(dir)) : graphId;
   const workspaces = workspacesIn(dir).map((workspace) => ({
     graphId: workspaceId(id, workspace),
     dir: below(dir, workspace),
   }));
   return [{ graphId: id, dir }, ...workspaces];
-}
-
-/** Returns the graph id of a workspace. */
-export function workspaceId(graphId: string, workspace: BytePath): string {
-  return graphIdOf(`${graphId}.${Buffer.from(workspace, 'latin1').toString()}`);
 }

@@ -12,6 +12,7 @@ import { FileType_Value, Grade_Value } from '../../gen/lightkeeper/v1/types_pb.t
 import { durationText, sizeText } from '../../host/quantity.ts';
 import { addCommonOptions, type CommonOptions, storePath } from '../options.ts';
 import { escapeControls, printFindings, printJson, printLine, printTable, timeText } from '../print.ts';
+import { serverText, unfinishedText } from '../server-text.ts';
 import { withStore } from '../store.ts';
 
 /** Adds `list`, `show` and `stats`, which read a store. */
@@ -45,7 +46,7 @@ async function list(options: CommonOptions): Promise<void> {
   if (options.json === true) return printJson(ListSnapshotsResponseSchema, all);
   if (all.snapshots.length === 0) return printLine('no snapshots');
   printTable([
-    ['SNAPSHOT', 'GRAPH', 'CAPTURED', 'GRADE', 'SIZE', 'NEW', 'STORED', ''],
+    ['SNAPSHOT', 'GRAPH', 'CAPTURED', 'GRADE', 'SIZE', 'NEW', 'STORED', 'SERVER', ''],
     ...all.snapshots.map(row),
   ]);
 }
@@ -55,6 +56,8 @@ function row(snapshot: SnapshotSummary): string[] {
   if (snapshot.pinned) labels.unshift('pinned');
   if (snapshot.alarming) labels.unshift('ALARM');
   if (snapshot.summary !== '') labels.push(snapshot.summary);
+  const unfinished = unfinishedText(snapshot.stats);
+  if (unfinished !== '') labels.push(`(${unfinished})`);
   return [
     snapshot.snapshotId.slice(0, 12),
     snapshot.graphId,
@@ -63,8 +66,16 @@ function row(snapshot: SnapshotSummary): string[] {
     sizeText(Number(snapshot.rawBytes)),
     sizeText(Number(snapshot.newBytes)),
     sizeText(Number(snapshot.storedBytes)),
+    escapeControls(serverColumn(snapshot)),
     escapeControls(labels.join(' ')),
   ];
+}
+
+/** Formats the version and the models of the server in few words. */
+function serverColumn({ instance }: SnapshotSummary): string {
+  const { version = '', embeddingModel = '', llmModel = '' } = instance ?? {};
+  const known = [version, embeddingModel, llmModel].filter((word) => word !== '');
+  return known.length === 0 ? '-' : known.join(', ');
 }
 
 async function show(snapshotId: string, options: CommonOptions): Promise<void> {
@@ -91,6 +102,7 @@ async function show(snapshotId: string, options: CommonOptions): Promise<void> {
     ['parent', snapshot.parentId === '' ? '-' : snapshot.parentId],
     ['captured', `${timeText(snapshot.capturedAt)} from ${escapeControls(snapshot.dir)} on ${snapshot.host}`],
     ['grade', gradeText(snapshot)],
+    ...serverRows(snapshot),
     ...graphRows(snapshot),
     ['size', `${snapshot.files} files, ${sizeText(Number(snapshot.rawBytes))} in ${snapshot.units} units`],
     [
@@ -117,13 +129,20 @@ function gradeText({ grade, alarms, acknowledged }: Snapshot): string {
   return `${Grade_Value[grade]}, with an alarm (${state})`;
 }
 
+function serverRows({ instance }: Snapshot): string[][] {
+  const text = serverText(instance);
+  return text === '' ? [] : [['written by', escapeControls(text)]];
+}
+
 function graphRows({ stats, summary }: Snapshot): string[][] {
   if (stats === undefined) return [];
   const { documents, chunks, entities, relations, vectors, dimension } = stats;
   const counts = `${documents} documents, ${chunks} chunks, ${entities} entities, ${relations} relations`;
+  const unfinished = unfinishedText(stats);
   const size = dimension === 0 ? '' : ` of ${dimension} dimensions`;
   return [
     ['graph content', `${counts}, ${vectors} vectors${size}`],
+    ...(unfinished === '' ? [] : [['unfinished', unfinished]]),
     ...(summary === '' ? [] : [['changes', summary]]),
   ];
 }

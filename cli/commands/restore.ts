@@ -13,6 +13,7 @@ import {
   storePath,
 } from '../options.ts';
 import { escapeControls, printFindings, printJson, printLine } from '../print.ts';
+import { serverText, unfinishedText } from '../server-text.ts';
 import { withStore } from '../store.ts';
 
 interface RestoreOptions extends CommonOptions {
@@ -33,7 +34,8 @@ export function addRestore(program: Command): void {
   addCommonOptions(
     program.command('restore').description('restore a snapshot to an absent or empty directory, or in place'),
   )
-    .option('--snapshot <id>', 'snapshot id, a prefix of one, latest or latest-valid (required)')
+    .argument('[snapshot]', 'snapshot id, a prefix of one, latest or latest-valid (required)')
+    .option('--snapshot <id>', 'the same')
     .option('--to <dir>', 'target directory, absent or empty')
     .option('--in-place <dir>', 'directory whose content is replaced (--to or --in-place is required)')
     .option('--instance-url <url>', 'with --in-place: URL of the instance, which must refuse connections')
@@ -50,8 +52,8 @@ export function addRestore(program: Command): void {
     .action(run);
 }
 
-async function run(options: RestoreOptions): Promise<void> {
-  const snapshotId = requireValue(options.snapshot, '--snapshot');
+async function run(word: string | undefined, options: RestoreOptions): Promise<void> {
+  const snapshotId = requestedSnapshot(word, options);
   const target = parseTarget(options);
   const result = await withStore(storePath(options), { reading: true }, (client) =>
     lastOf(
@@ -68,6 +70,15 @@ async function run(options: RestoreOptions): Promise<void> {
   );
   if (options.json === true) printJson(RestoreResultSchema, result);
   else printRestored(result);
+}
+
+/** Returns the snapshot that is named by the first argument or by `--snapshot`. */
+function requestedSnapshot(word: string | undefined, { snapshot }: RestoreOptions): string {
+  if (word === undefined || snapshot === undefined || word === snapshot)
+    return requireValue(word ?? snapshot, '--snapshot');
+  throw new LightkeeperError('INVALID_ARGUMENT', `Cannot restore both "${word}" and "${snapshot}"`, {
+    hint: 'name one snapshot',
+  });
 }
 
 /** Reads the target and, for `--in-place`, the evidence that the instance is down. Refuses contradictions. */
@@ -105,6 +116,17 @@ function printRestored(result: RestoreResult): void {
   }
   if (inPlace !== undefined) printInPlace(inPlace, dryRun);
   printFindings(result.findings);
+  if (!dryRun) printNext(result);
+}
+
+/** Prints what is known of the snapshot, and what remains to be done. */
+function printNext({ instance, stats, nextSteps }: RestoreResult): void {
+  const written = serverText(instance);
+  if (written !== '') printLine(`the snapshot was written by ${escapeControls(written)}`);
+  const unfinished = unfinishedText(stats);
+  if (unfinished !== '') printLine(`${unfinished} in the snapshot`);
+  if (nextSteps.length > 0) printLine('next:');
+  for (const [i, step] of nextSteps.entries()) printLine(`  ${i + 1}. ${escapeControls(step)}`);
 }
 
 /** Most names in a line. */
@@ -122,5 +144,4 @@ function printInPlace(inPlace: InPlace, dryRun: boolean): void {
   list('kept', inPlace.keptNames, kept);
   if (oldState === '') return;
   printLine(`the old state is in ${escapeControls(oldState)} until the next usable snapshot`);
-  printLine('start the instance now');
 }

@@ -74,6 +74,7 @@ async function run(options: SnapshotOptions): Promise<void> {
     noGrade: !options.grade,
     split,
     ...instanceFields(options),
+    derivedGraphId: options.graph === undefined,
     ...(options.quiet === undefined ? {} : { quietMs: BigInt(options.quiet) }),
     ...(options.diskReserve === undefined ? {} : { diskReserveBytes: options.diskReserve }),
   };

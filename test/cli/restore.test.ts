@@ -16,7 +16,7 @@ import {
 } from 'node:fs';
 import { join } from 'node:path';
 import { it } from 'node:test';
-import { hasFields, Place, suite, there } from '../support/cli-place.ts';
+import { hasFields, listOf, Place, suite, there } from '../support/cli-place.ts';
 import { BUILT, runToEnd } from '../support/program.ts';
 
 const RESTORED = {
@@ -118,6 +118,20 @@ suite('restore', () => {
     assert.equal(there(place.path('no')), false);
   });
 
+  it('takes its snapshot as the first argument too', async () => {
+    const place = new Place();
+    const old = String((await place.snapshot({ a: 'old' })).snapshotId);
+    await place.snapshot({ a: 'new' });
+    await place.json(['restore', old, '--to', place.path('to')]);
+    assert.equal(readFileSync(place.path('to/a'), 'utf8'), 'old');
+    await place.json(['restore', 'latest', '--snapshot', 'latest', '--to', place.path('to2')]);
+    const none = ['restore', '--to', place.path('no'), '--store', place.store];
+    assert.match(String((await place.fails(none, 2)).message), /without --snapshot/);
+    const two = ['restore', old, '--snapshot', 'latest', '--to', place.path('no'), '--store', place.store];
+    assert.match(String((await place.fails(two, 2)).message), /both/);
+    assert.equal(there(place.path('no')), false);
+  });
+
   it('takes paths whose bytes are not UTF-8', async () => {
     const place = new Place();
     const flags = ['--quiet', '50ms', '--store', place.store, '--json'];
@@ -145,7 +159,11 @@ suite('restore', () => {
     const place = new Place();
     await place.snapshot({ a: 'one' }, '--graph', 'one');
     const two = await place.snapshot({ a: 'two' }, '--graph', 'two');
-    const { hint } = await place.fails([...restoring(place, 'latest', 'to'), '--store', place.store], 2);
+    const { message, hint } = await place.fails(
+      [...restoring(place, 'latest', 'to'), '--store', place.store],
+      2,
+    );
+    assert.match(String(message), /several graphs: one, two$/);
     assert.match(String(hint), /--graph/);
     await place.json(restoring(place, 'latest', 'to', '--graph', 'one'));
     assert.equal(readFileSync(place.path('to/a'), 'utf8'), 'one');
@@ -218,6 +236,25 @@ suite('restore', () => {
     assert.equal(there(place.path('to')), false);
     await place.json(restoring(place, torn, 'to', '--allow-torn'));
     assert.match(readFileSync(place.path('to/restless'), 'utf8'), /^[0-9]*$/);
+  });
+
+  it('of latest-valid names the newer snapshots that it passed over', async () => {
+    const place = new Place();
+    const good = await place.snapshot({ a: 'good' });
+    const ungraded = await place.snapshot({ a: 'not checked' }, '--no-grade');
+    const result = await place.json(restoring(place, 'latest-valid', 'to'));
+    assert.equal(result.snapshotId, good.snapshotId);
+    const passed = listOf(result, 'findings').filter(({ code }) => code === 'passed_over');
+    assert.deepEqual(
+      passed.map(({ object }) => object),
+      [ungraded.snapshotId],
+    );
+    assert.match(String(passed[0]?.message), /UNGRADED/);
+    const named = await place.json(restoring(place, String(good.snapshotId), 'to2'));
+    assert.equal(
+      listOf(named, 'findings').some(({ code }) => code === 'passed_over'),
+      false,
+    );
   });
 
   it('of latest skips a newer torn snapshot', async () => {

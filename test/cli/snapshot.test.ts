@@ -170,7 +170,7 @@ suite('snapshot', () => {
     const place = new Place();
     const odd = place.path('my graph (old)');
     mkdirSync(odd);
-    assert.equal((await place.json(['snapshot', '--dir', odd])).graphId, 'my-graph--old-');
+    assert.match(String((await place.json(['snapshot', '--dir', odd])).graphId), /^mygraphold-[0-9a-f]{8}$/);
     assert.equal((await place.json(['snapshot', '--dir', odd, '--graph', 'main'])).graphId, 'main');
     assert.equal((await place.json(['snapshot', '--dir', `${basename(place.dir)}/`])).graphId, 'rag');
   });

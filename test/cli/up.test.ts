@@ -87,6 +87,23 @@ suite('up', () => {
     await running.stop('SIGTERM');
     const { stdout } = await place.run(['list', '--store', join(state, 'store'), '--json']);
     assert.equal((JSON.parse(stdout) as { snapshots: Json[] }).snapshots[0]?.graphId, 'main');
+    // Commands of a store take the state folder too, whatever the variables say.
+    const env = { LIGHTKEEPER_STATE: place.path('other') };
+    for (const words of [
+      ['list'],
+      ['show', 'latest'],
+      ['stats'],
+      ['verify'],
+      ['restore', 'latest', '--to', place.path('to')],
+    ]) {
+      const ended = await place.run([...words, '--state', state], env);
+      assert.equal(ended.code, 0, `${words.join(' ')}: ${ended.stderr}`);
+    }
+    const wrong = await place.failsPlainly(['list', '--store', state], 1);
+    assert.match(
+      wrong,
+      /hint: it is a state folder: name it with --state, or .* --store \S+elsewhere\/store/,
+    );
   });
 
   it('refuses what cannot be protected and writes nothing', async () => {
@@ -197,7 +214,8 @@ suite('a store that a running agent holds', () => {
     mkdirSync(other);
     writeFileSync(join(other, 'b'), 'b');
     const taken = await place.json(['snapshot', '--dir', other, '--tag', 'by=hand']);
-    assert.equal(taken.graphId, 'second-graph');
+    const graphId = String(taken.graphId);
+    assert.match(graphId, /^secondgraph-[0-9a-f]{8}$/);
     const id = String(taken.snapshotId);
     assert.equal((await place.json(['pin', id])).pinned, true);
     assert.deepEqual((await place.json(['tag', id, 'x=y'])).tags, { by: 'hand', x: 'y' });
@@ -210,7 +228,7 @@ suite('a store that a running agent holds', () => {
     assert.equal((await ask(agent.url, '/readiness')).status, 200);
     const graphs = async () => listOf(await place.json(['list']), 'snapshots').map(({ graphId }) => graphId);
     const before = await graphs();
-    assert.deepEqual(before.toSorted(), ['rag', 'second-graph']);
+    assert.deepEqual(before.toSorted(), ['rag', graphId]);
     assert.equal((await agent.stop()).code, 0);
     assert.deepEqual(await graphs(), before);
     assert.deepEqual((await place.json(['verify', '--level', 'bytes'])).findings, []);

@@ -8,8 +8,6 @@ import { LIST_DEPTH_MAX, NODE_REF_BYTES } from '../../core/list.ts';
 import {
   capturedMs,
   captureTime,
-  checkGraphId,
-  graphIdOf,
   MANIFEST_FORMAT,
   parseFileList,
   parseManifest,
@@ -183,24 +181,7 @@ describe('a list of files', () => {
   });
 });
 
-// ----- names and times -----
-
-describe('a graph id', () => {
-  it('is letters, digits, dot, underscore and dash, at most 128', () => {
-    for (const id of ['a', 'A.b_c-9', '0', 'x'.repeat(128)]) assert.doesNotThrow(() => checkGraphId(id));
-    for (const id of ['', '.a', '-a', '_a', 'a b', 'a/b', 'ä', 'a\n', 'x'.repeat(129)])
-      assert.throws(() => checkGraphId(id), { code: 'INVALID_ARGUMENT', hint: /128/ }, id);
-  });
-
-  it('can be derived from every directory name', () => {
-    assert.equal(graphIdOf('rag_storage'), 'rag_storage');
-    assert.equal(graphIdOf('my graph (old)'), 'my-graph--old-');
-    assert.equal(graphIdOf('.hidden'), 'hidden');
-    fc.assert(
-      fc.property(fc.string({ unit: 'binary', maxLength: 300 }), (name) => checkGraphId(graphIdOf(name))),
-    );
-  });
-});
+// ----- ids and times -----
 
 describe('a snapshot', () => {
   it('has the first 32 hex digits of its digest as id', () => {

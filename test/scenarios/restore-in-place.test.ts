@@ -19,7 +19,7 @@ import {
 } from 'node:fs';
 import { createServer } from 'node:http';
 import { createServer as createTcp } from 'node:net';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import { after, describe, it, type TestContext } from 'node:test';
 import { withStore } from '../../agent/main.ts';
 import { withDirectoryLock } from '../../agent/restore/journal-recovery.ts';
@@ -91,7 +91,9 @@ class World {
   }
 
   words(...more: string[]): string[] {
-    const words = ['restore', '--snapshot', snapshotId, '--in-place', this.dir, '--store', this.store];
+    // The snapshot came from another directory.
+    const from = ['--graph', basename(source), '--store', this.store];
+    const words = ['restore', '--snapshot', snapshotId, '--in-place', this.dir, ...from];
     return [...words, '--disk-reserve', '0', ...more];
   }
 
@@ -146,7 +148,7 @@ async function restingWorld(t: TestContext): Promise<World> {
 
 const STOPPED = '--instance-stopped';
 const RUNBOOK =
-  /^hint: stop the instance \(docker compose stop .*systemctl stop .*\), then: lightkeeper restore --in-place \S+ --snapshot [0-9a-f]{32} --store \S+ --instance-(?:stopped|url \S+), then start it again \(docker compose start .*systemctl start /m;
+  /^hint: stop the instance \(docker compose stop .*systemctl stop .*\), then: lightkeeper restore --in-place \S+ --snapshot [0-9a-f]{32} --store \S+ --graph \S+ --instance-(?:stopped|url \S+), then start it again \(docker compose start .*systemctl start /m;
 
 function assertAlive(ended: Ended, error: RegExp): void {
   assertRefused(ended, { code: 4, error, hint: /stop the instance/ });
@@ -206,9 +208,10 @@ describe('restore --in-place', { concurrency: 3 }, () => {
       assert.deepEqual(notAs(wantedNew, one.dir, { rootTime: true }), []);
       assert.equal(statSync(one.dir).ino, ino, 'it may be a mount point');
       const { replaced, added, removed, kept, removedNames, keptNames, oldState } = result.inPlace as InPlace;
-      assert.deepEqual([replaced, added, removed, kept], [4, 3, 3, 2]);
-      assert.deepEqual(removedNames, ['away', 'gone.json', 'old\\xff']);
-      assert.deepEqual(keptNames, ['.lightrag_kv_lock', 'a.json.tmp.1.2.3']);
+      assert.deepEqual([replaced, added, removed, kept], [4, 3, 4, 1]);
+      assert.deepEqual(removedNames, ['a.json.tmp.1.2.3', 'away', 'gone.json', 'old\\xff']);
+      assert.deepEqual(keptNames, ['.lightrag_kv_lock']);
+      assert.ok(existsSync(join(oldState, 'a.json.tmp.1.2.3')), 'what a killed flush left is set aside');
       assert.deepEqual([result.to, result.verified, result.findings.length], [one.dir, true, 0]);
       assert.deepEqual(notAs({ ...wantedOld, mode: 0o700 }, oldState), [], 'the old state is whole');
       for (const name of keptNames) assert.ok(existsSync(join(one.dir, name)), name);
@@ -246,13 +249,13 @@ describe('restore --in-place', { concurrency: 3 }, () => {
       const before = lstatSync(one.dir, { bigint: true });
       const result = await one.restore('--dry-run', '--exclude', 'gone*');
       const { replaced, added, removed, kept, removedNames, oldState } = result.inPlace as InPlace;
-      assert.deepEqual([replaced, added, removed, kept, oldState], [4, 3, 2, 3, '']);
-      assert.deepEqual(removedNames, ['away', 'old\\xff']);
+      assert.deepEqual([replaced, added, removed, kept, oldState], [4, 3, 3, 2, '']);
+      assert.deepEqual(removedNames, ['a.json.tmp.1.2.3', 'away', 'old\\xff']);
       assert.deepEqual([result.dryRun, result.verified, result.files], [true, false, 8]);
       const after = lstatSync(one.dir, { bigint: true });
       assert.deepEqual([after.ctimeNs, after.mtimeNs], [before.ctimeNs, before.mtimeNs]);
       one.assertUntouched();
-      assert.match((await one.run('--dry-run')).stdout, /would restore .*\n.*3 removed.*\n.*gone\.json/);
+      assert.match((await one.run('--dry-run')).stdout, /would restore .*\n.*4 removed.*\n.*gone\.json/);
     });
 
     it('leaves excluded names alone', async (t) => {
@@ -324,15 +327,19 @@ describe('restore --in-place', { concurrency: 3 }, () => {
       assert.equal(writer.hasEnded, false, 'it has written all the time');
       killGroup(writer.child);
       await writer.ended;
-      writeFileSync(join(one.dir, 'vectors.bin.tmp.7.8.9'), 'half');
-      assertAlive(await one.run(STOPPED), /"vectors\.bin\.tmp\.7\.8\.9" is younger than a minute/);
+      const young = `vectors.bin.tmp.${process.pid}.8.9`;
+      writeFileSync(join(one.dir, young), 'half');
+      assertAlive(
+        await one.run(STOPPED),
+        new RegExp(`"${young.replaceAll('.', '\\.')}" is younger than a minute`),
+      );
       assert.deepEqual(readdirSync(one.dir).includes('.lightkeeper'), false);
     });
 
     it('refuses a store, a mount and what is no directory', async (t) => {
       const one = await world(t);
       const at = (dir: string, store = one.store) =>
-        runBuilt(['restore', '--snapshot', snapshotId, '--in-place', dir, '--store', store, STOPPED]);
+        runBuilt([...one.words(STOPPED), '--in-place', dir, '--store', store]);
       const refused = async (ended: ReturnType<typeof at>, error: RegExp, hint: RegExp) =>
         assertRefused(await ended, { code: 4, error, hint });
       await refused(at(one.store), /it is the store, or a part of it/, /--in-place/);
@@ -372,6 +379,7 @@ describe('restore --in-place', { concurrency: 3 }, () => {
       });
       const request = {
         snapshotId,
+        graphId: basename(source),
         target: { case: 'inPlace' as const, value: Buffer.from(one.dir) },
         evidence: { case: 'instanceStopped' as const, value: true },
         diskReserveBytes: 0n,
@@ -512,7 +520,9 @@ describe('restore --in-place', { concurrency: 3 }, () => {
           const lost = at === 'journal:end:1' ? one.dir : join(one.dir, '.lightkeeper/stage');
           rmSync(join(lost, 'vectors.bin'));
           const findings = await one.next();
-          assert.deepEqual(briefly(findings), [`restore_rolled_back ${one.dir}`]);
+          assert.deepEqual(briefly(findings.filter(({ code }) => code.startsWith('restore_'))), [
+            `restore_rolled_back ${one.dir}`,
+          ]);
           assert.match(findings[0]?.message ?? '', /"vectors\.bin" was no longer staged.*its old state/);
           assert.deepEqual(notAs(wantedOld, one.dir, { rootTime: true }), [], at);
           assert.deepEqual(ownNames(one.dir), []);

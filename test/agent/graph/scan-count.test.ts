@@ -93,6 +93,7 @@ function settingsOf(dir: string, store: string, quietMs: number): AgentSettings 
   const graph = {
     ...GRAPH_DEFAULTS,
     graphId: GRAPH,
+    isIdGiven: true,
     dir: Buffer.from(dir),
     quietMs,
     minIntervalMs: 0,

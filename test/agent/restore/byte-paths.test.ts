@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { withStore } from '../../../agent/main.ts';
 import { recoverJournal } from '../../../agent/restore/journal-recovery.ts';
@@ -61,6 +61,8 @@ function restoreTo(target: Buffer): Promise<RestoreResult> {
 function restoreInPlace(target: Buffer): Promise<RestoreResult> {
   const request = {
     snapshotId,
+    // It was captured from another directory.
+    graphId: basename(source),
     target: { case: 'inPlace' as const, value: target },
     evidence: { case: 'instanceStopped' as const, value: true },
     diskReserveBytes: 1n,

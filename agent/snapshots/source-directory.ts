@@ -1,0 +1,67 @@
+import { LightkeeperError } from '../../core/errors.ts';
+import { finding } from '../../core/finding.ts';
+import { bytesText } from '../../core/path.ts';
+import { idOf, type StoredSnapshot } from '../../core/snapshot.ts';
+import { type Finding, Severity_Value } from '../../gen/lightkeeper/v1/types_pb.ts';
+import { isSameDirectory, realPathOf } from '../../host/real-path.ts';
+
+/** A graph and the directory to be captured as it. */
+export interface GraphSource {
+  readonly graphId: string;
+  /** Absolute path. */
+  readonly dir: Uint8Array;
+  /** Whether the id was given for this directory, not derived from its name. */
+  readonly isIdGiven: boolean;
+}
+
+/** Returns the real path of the directory that a snapshot was captured from; undefined if it is not recorded. */
+export function sourceDirectory({ manifest }: StoredSnapshot): Uint8Array | undefined {
+  const { realDir, dir } = manifest.source ?? {};
+  const recorded = realDir === undefined || realDir.length === 0 ? dir : realDir;
+  return recorded === undefined || recorded.length === 0 ? undefined : recorded;
+}
+
+/** Reports whether a snapshot was captured from a directory, whatever path names it. */
+export function isFromDirectory(snapshot: StoredSnapshot, dir: Uint8Array): boolean {
+  const source = sourceDirectory(snapshot);
+  return source === undefined || isSameDirectory(source, dir);
+}
+
+/**
+ * Checks that a graph belongs to a directory: its newest snapshot came from there. Returns a finding if it came from
+ * another one and the id was given; REFUSED if the id was derived.
+ */
+// Two directories of one name would otherwise become one history, and a restore would mix them up.
+export function checkSource(
+  newest: StoredSnapshot | undefined,
+  { graphId, dir, isIdGiven }: GraphSource,
+): Finding | undefined {
+  if (newest === undefined || isFromDirectory(newest, dir)) return undefined;
+  const from = bytesText(sourceDirectory(newest) ?? new Uint8Array());
+  if (!isIdGiven) {
+    throw new LightkeeperError(
+      'REFUSED',
+      `Cannot capture "${bytesText(dir)}" as graph "${graphId}": the points of that graph came from "${from}"`,
+      {
+        hint: `if the directory has moved, go on with --graph ${graphId}; if it is another one, give it an id of its own with --graph ID`,
+      },
+    );
+  }
+  return finding('graph_moved', Severity_Value.INFO, bytesText(realPathOf(dir)), {
+    message: `the graph has moved: snapshot ${idOf(newest)} came from "${from}"`,
+    hint: 'if that is another graph, give this directory an id of its own with --graph',
+  });
+}
+
+/** Refuses to restore a snapshot in place of a directory that it was not captured from, unless the graph is named. */
+export function checkRestoreTarget(snapshot: StoredSnapshot, dir: Uint8Array, graphId: string): void {
+  if (graphId !== '' || isFromDirectory(snapshot, dir)) return;
+  const from = bytesText(sourceDirectory(snapshot) ?? new Uint8Array());
+  throw new LightkeeperError(
+    'REFUSED',
+    `Cannot restore snapshot "${idOf(snapshot)}" in place to "${bytesText(dir)}": it was captured from "${from}"`,
+    {
+      hint: `name the directory that it came from; if this one is meant, add --graph ${snapshot.manifest.graphId}`,
+    },
+  );
+}
