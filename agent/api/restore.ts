@@ -11,7 +11,7 @@ import {
 import { Grade_Value, type Instance } from '../../gen/lightkeeper/v1/types_pb.ts';
 import { monotonic } from '../../host/clock.ts';
 import { type GuardedDirectory, guardsOf } from '../graph/guarded-directory.ts';
-import { InstanceProbe } from '../instance/probe.ts';
+import { InstanceProbe, type InstanceSettings } from '../instance/probe.ts';
 import { type InPlaceRestored, restoreInPlace } from '../restore/in-place.ts';
 import { nextSteps, serverFindings } from '../restore/next-steps.ts';
 import { restoreToDirectory } from '../restore/to-directory.ts';
@@ -73,14 +73,16 @@ function stepsAfter(
 ): string[] {
   if (dryRun || paths.length > 0 || target.case === undefined) return [];
   const isInPlace = target.case === 'inPlace';
-  const url = evidence.case === 'instanceUrl' ? evidence.value : (guardUrls(guarded, target.value)[0] ?? '');
+  const [instance] = instancesOf(guarded, target.value);
+  const url = evidence.case === 'instanceUrl' ? evidence.value : (instance?.url ?? '');
   const dir = target.value;
   return nextSteps({ snapshot, dir, isInPlace, isFromHere: isFromDirectory(snapshot, dir), url });
 }
 
-function guardUrls(guarded: readonly GuardedDirectory[], dir: Uint8Array): string[] {
+/** Returns the instances of a directory, as agents query them. */
+function instancesOf(guarded: readonly GuardedDirectory[], dir: Uint8Array): InstanceSettings[] {
   return guardsOf(guarded, dir).flatMap(({ settings: { instance } }) =>
-    instance === undefined ? [] : [instance.url],
+    instance === undefined ? [] : [instance],
   );
 }
 
@@ -95,8 +97,8 @@ async function lastServer(
 ): Promise<Instance | undefined> {
   for (const { settings } of guarded) {
     if (settings.graphId !== graphId || settings.instance === undefined) continue;
-    const reply = await new InstanceProbe(settings.instance).describe(signal);
-    if (reply !== undefined && reply.coreVersion !== '') return reply;
+    const report = await new InstanceProbe(settings.instance, settings.dir).report({ signal });
+    if (report.kind === 'own' && report.instance.coreVersion !== '') return report.instance;
   }
   let searched = 0;
   for await (const [, state] of store.index.records({ graphId })) {
@@ -128,7 +130,7 @@ async function run(
     ...(request.graphId === '' ? [] : [`--graph ${request.graphId}`]),
     ...(request.allowTorn ? ['--allow-torn'] : []),
   ];
-  const order = { ...base, dir, evidence, exclude, guardUrls: guardUrls(guarded, dir), otherFlags };
+  const order = { ...base, dir, evidence, exclude, instances: instancesOf(guarded, dir), otherFlags };
   const replace = () => restoreInPlace(store, order);
   // A capture meanwhile would read a directory between two states.
   return store.readOnly || dryRun ? await replace() : await store.exclusively(replace);

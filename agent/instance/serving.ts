@@ -1,4 +1,5 @@
 import { connect } from 'node:net';
+import { InstanceProbe, type InstanceSettings } from './probe.ts';
 
 /** Most milliseconds of a connection attempt, and of a response. */
 const CONNECT_TIMEOUT_MS = 3000;
@@ -6,6 +7,16 @@ const RESPONSE_TIMEOUT_MS = 5000;
 
 /** Statuses by which a proxy says that nothing serves behind it. */
 const NOTHING_BEHIND = new Set([502, 503, 504]);
+
+/** Returns a sign that the instance of a directory runs, as a sentence; undefined if there is none. */
+export async function whyInstanceServes(
+  settings: InstanceSettings,
+  dir: Uint8Array,
+): Promise<string | undefined> {
+  const report = await new InstanceProbe(settings, dir).report();
+  // What serves another directory or workspace says nothing about this one.
+  return report.kind === 'elsewhere' ? undefined : await whyServing(settings.url);
+}
 
 /** Returns a sign that something serves at a URL, as a sentence; undefined if there is none. */
 // A name that is not known, or a host that does not reply, is no such sign: the container may be stopped.

@@ -12,7 +12,8 @@ import { type Finding, Severity_Value } from '../../gen/lightkeeper/v1/types_pb.
 import { effect, removeFile, removeTree, syncDir } from '../../host/disk.ts';
 import { checkReserve } from '../../host/disk-reserve.ts';
 import { type DownEvidence, whyNotDown, whyNotDownSince } from '../instance/liveness.ts';
-import { whyServing } from '../instance/serving.ts';
+import type { InstanceSettings } from '../instance/probe.ts';
+import { whyInstanceServes, whyServing } from '../instance/serving.ts';
 import type { Store } from '../store/store.ts';
 import { OWN_FOLDER } from '../watch/names.ts';
 import { isWithin, type Scan, scan } from '../watch/scan.ts';
@@ -49,8 +50,8 @@ export interface InPlaceOrder extends RestoreBase {
   readonly dir: Uint8Array;
   /** Patterns of names at its top that stay, beside those that always stay. */
   readonly exclude: readonly string[];
-  /** URLs at which agents ask the instance of the directory. */
-  readonly guardUrls: readonly string[];
+  /** Instances of the directory, as agents query them. */
+  readonly instances: readonly InstanceSettings[];
   /** Flags that the same command needs when it is run again. */
   readonly otherFlags: readonly string[];
 }
@@ -78,7 +79,7 @@ export async function restoreInPlace(store: Store, order: InPlaceOrder): Promise
     const preparation = { real, totals, movable, root };
     if (order.dryRun) return await reportPlan(store, order, preparation);
     const options = scanOptions(store, order);
-    const alive = (await whyAnyServes(order.guardUrls)) ?? (await whyNotDown(real, order.evidence, options));
+    const alive = (await whyAnyServes(order)) ?? (await whyNotDown(real, order.evidence, options));
     if (alive !== undefined) throw notDownError(store, order, alive);
     return await withDirectoryLock(real, () => new Replacement(store, order, preparation).run());
   } finally {
@@ -90,17 +91,17 @@ export async function restoreInPlace(store: Store, order: InPlaceOrder): Promise
 // its own state over the restored files.
 /** Restores to a directory that does not exist. */
 async function restoreAbsent(store: Store, order: InPlaceOrder): Promise<Restored> {
-  const { guardUrls, evidence, dryRun } = order;
-  const urls = evidence.case === 'instanceUrl' ? [evidence.value, ...guardUrls] : guardUrls;
-  const alive = dryRun ? undefined : await whyAnyServes(urls);
+  const { evidence, dryRun } = order;
+  const url = evidence.case === 'instanceUrl' ? evidence.value : '';
+  const alive = dryRun ? undefined : ((await whyAnyServes(order)) ?? (await whyServing(url)));
   if (alive !== undefined) throw notDownError(store, order, alive);
   return await restoreToDirectory(store, { ...order, to: order.dir, paths: [] });
 }
 
-/** Returns which of some URLs replies, as a sentence; undefined if none does. */
-async function whyAnyServes(urls: readonly string[]): Promise<string | undefined> {
-  for (const url of new Set(urls)) {
-    const serves = await whyServing(url);
+/** Returns a sign that an instance that an agent queries runs, as a sentence; undefined if there is none. */
+async function whyAnyServes({ instances, dir }: InPlaceOrder): Promise<string | undefined> {
+  for (const instance of instances) {
+    const serves = await whyInstanceServes(instance, dir);
     if (serves !== undefined) return serves;
   }
   return undefined;
@@ -364,7 +365,7 @@ class Replacement {
   async #checkStillDown(before: Scan): Promise<void> {
     const options = scanOptions(this.#store, this.#order);
     const alive =
-      (await whyAnyServes(this.#order.guardUrls)) ??
+      (await whyAnyServes(this.#order)) ??
       (await whyNotDownSince(this.#preparation.real, before, this.#order.evidence, options));
     if (alive !== undefined) throw notDownError(this.#store, this.#order, alive);
     this.#order.signal?.throwIfAborted();

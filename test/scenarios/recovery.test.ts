@@ -217,6 +217,19 @@ describe('restore --in-place beside an agent with --instance-url', { concurrency
   });
 });
 
+describe('restore --in-place beside an agent whose instance serves another directory', () => {
+  it('takes the word of the operator', async (t) => {
+    const subject = await subjectIn(t, { one: 'one' });
+    const elsewhere = await tempFolder(t);
+    const facts = { ...health('1.5.7'), working_directory: elsewhere, busy: false };
+    const server = await instance(t, { health: facts });
+    const agent = agentOf(t, subject, '--instance-url', server.url);
+    await agent.says(/protected since/);
+    await restored(subject);
+    assert.equal((await agent.stop()).code, 0, agent.text);
+  });
+});
+
 describe('restore --in-place beside temporary files', { concurrency: 2 }, () => {
   it('sets those of dead processes aside at once, and refuses for a live one', async (t) => {
     const subject = await subjectIn(t, { one: 'one' });
