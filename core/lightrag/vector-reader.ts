@@ -214,6 +214,7 @@ export class VectorReader extends LayoutReader {
     const row = this.#row;
     const { vector } = row;
     const id = row.id.bytes ?? NONE;
+    let isNamed = true;
     const [entity, source, target] = [row.entity.bytes, row.source.bytes, row.target.bytes];
     const key = row.id.bytes ?? entity ?? Buffer.from(`row ${this.#rows}`);
     if (!this.#isMap || !(row.hasId || row.id.bytes !== undefined)) this.#facts.flaw('row_without_id', key);
@@ -225,9 +226,12 @@ export class VectorReader extends LayoutReader {
       if (!isRelationId(id.toString('latin1'), source, target))
         this.#facts.flaw('relation_id', pairName(source, target));
     } else if (this.#file !== 'chunks') {
+      isNamed = false;
       if (this.#isMap) this.#facts.flaw('row_without_name', key);
     } else if (row.id.bytes !== undefined) this.#facts.name('chunkVectors', id);
-    for (const chunk of separated(row.sources.bytes ?? NONE)) this.#facts.source?.(chunk);
+    else isNamed = false;
+    // The sources of a row without a name are not those of the name before it.
+    if (isNamed) for (const chunk of separated(row.sources.bytes ?? NONE)) this.#facts.source?.(chunk);
     if (vector !== undefined) this.#vectors.set(this.#rows, { id: Buffer.from(id), packed: vector });
     this.#rows += 1;
     if (this.#vectors.size <= COMPARED_MAX) return;
