@@ -5,6 +5,9 @@ import { type InstanceLine, instanceLine } from './report.ts';
 
 /** Milliseconds between two reports of an instance. */
 const REPORT_EVERY_MS = 5000;
+/** Milliseconds between two reports of an instance that serves none of the graphs that inherit it. */
+// There may be hundreds of workspaces below one directory.
+const REPORT_INHERITED_EVERY_MS = 60_000;
 /** Most milliseconds of a request for the first report, so that the log has it soon. */
 const FIRST_TIMEOUT_MS = 2500;
 /** Most milliseconds that a capture waits for the first report. */
@@ -36,7 +39,12 @@ export class InstanceWatch {
       await this.#query(signal).catch((error: unknown) => {
         if (!signal.aborted) throw error;
       });
-    } while (await waited(REPORT_EVERY_MS, signal));
+    } while (await waited(this.#everyMs(), signal));
+  }
+
+  #everyMs(): number {
+    const isOwn = this.#last?.kind === 'own';
+    return this.settings.isInherited === true && !isOwn ? REPORT_INHERITED_EVERY_MS : REPORT_EVERY_MS;
   }
 
   /**
