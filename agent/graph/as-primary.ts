@@ -1,18 +1,22 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { type LightkeeperError, normalise } from '../../core/errors.ts';
+import { warning } from '../../core/finding.ts';
 import { isRegradeDue, REGRADE_NEVER, scheduleRegrade } from '../../core/lightrag/regrade-schedule.ts';
-import { isUsableGrade } from '../../core/snapshot.ts';
 import { type Finding, Grade_Value } from '../../gen/lightkeeper/v1/types_pb.ts';
 import { monotonic, now, waited } from '../../host/clock.ts';
 import { InstanceProbe } from '../instance/probe.ts';
 import { hasJournal } from '../restore/journal.ts';
 import { dropOldStates, oldStates } from '../restore/journal-recovery.ts';
+import { resolveSnapshot, ungradedIds } from '../snapshots/resolve.ts';
 import { type Captured, type SeenScan, Watcher } from '../watch/watcher.ts';
 import type { Graph } from './graph.ts';
 import { takeSnapshot } from './take-snapshot.ts';
 
 /** Milliseconds between two records of an unchanged directory in the index, each of which is a write. */
 const CONFIRM_EVERY_MS = 5000;
+
+/** Milliseconds between two searches for snapshots that are not graded. */
+const UNGRADED_EVERY_MS = 10 * 60 * 1000;
 
 /** Milliseconds of patience with changes that go on, beside a usable snapshot and without one. */
 const PATIENCE_MS = 4000;
@@ -51,6 +55,10 @@ class PrimaryRun {
   /** Whether the newest snapshot is usable. */
   #isUsable = false;
   #regrade = REGRADE_NEVER;
+  /** Ids of older snapshots that are not graded, newest first. */
+  #ungraded: string[] = [];
+  /** Time of the monotonic clock at which they are listed again, in milliseconds. */
+  #ungradedDueMs = 0;
 
   constructor(graph: Graph, signal: AbortSignal) {
     this.#graph = graph;
@@ -124,7 +132,7 @@ class PrimaryRun {
       ...options,
     });
     this.#graph.succeed();
-    this.#isUsable = isUsableGrade(snapshot.grade);
+    this.#isUsable = snapshot.usable;
     this.#hasUnusable = !this.#isUsable && snapshot.grade !== Grade_Value.UNGRADED;
     this.#regrade = scheduleRegrade(this.#regrade, { ...snapshot, nowMs: monotonic() });
     if (this.#isUsable && replaced.length > 0) await this.#dropReplaced(replaced);
@@ -164,6 +172,28 @@ class PrimaryRun {
     index.local.putConfirmedAt(batch, settings.graphId, this.#confirmedMs);
     await batch.write();
     if (this.#isUsable) telemetry.confirm(this.#confirmedMs);
+    await this.#gradeOlder();
+  }
+
+  /** Grades one older snapshot that is not graded, if there is one. */
+  // A directory at rest leaves time for it. One at a time, so that a change is captured soon.
+  async #gradeOlder(): Promise<void> {
+    const { settings, taker, events } = this.#graph;
+    if (monotonic() >= this.#ungradedDueMs) {
+      this.#ungradedDueMs = monotonic() + UNGRADED_EVERY_MS;
+      this.#ungraded = await ungradedIds(taker.store, settings.graphId);
+    }
+    const id = this.#ungraded.pop();
+    if (id === undefined) return;
+    try {
+      const snapshot = await resolveSnapshot(taker.store, id, settings.graphId);
+      await taker.grader.gradeAgain(snapshot, settings.lossShare, this.#signal);
+    } catch (error) {
+      this.#signal.throwIfAborted();
+      const { code, message, hint } = normalise(error);
+      // It may have been pruned since it was listed.
+      if (code !== 'NOT_FOUND') events.warned(settings.graphId, warning('not_graded', id, { message, hint }));
+    }
   }
 
   /** Takes the last snapshot, after a possible last flush of the instance. */

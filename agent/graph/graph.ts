@@ -91,7 +91,9 @@ export class Graph implements GuardedDirectory {
     this.telemetry = new Telemetry(settings.graphId, metrics);
     const { graphId, dir, instance } = settings;
     if (instance !== undefined)
-      this.watch = new InstanceWatch(instance, dir, (line) => events.instance(graphId, line));
+      this.watch = new InstanceWatch(instance, dir, {
+        onChange: (line) => events.instance(graphId, line),
+      });
     this.#onWorkspaces = onWorkspaces;
   }
 

@@ -3,8 +3,18 @@ import { waited } from '../../host/clock.ts';
 import { InstanceProbe, type InstanceReport, type InstanceSettings, RESPONSE_TIMEOUT_MS } from './probe.ts';
 import { type InstanceLine, instanceLine } from './report.ts';
 
-/** Milliseconds between two reports of an instance. */
-const REPORT_EVERY_MS = 5000;
+/** Times of a watch, in milliseconds. */
+export interface WatchTimes {
+  /** Time between two reports. */
+  readonly everyMs: number;
+  /** Time limit of a request. */
+  readonly timeoutMs: number;
+}
+
+const TIMES: WatchTimes = { everyMs: 5000, timeoutMs: RESPONSE_TIMEOUT_MS };
+/** Milliseconds between two reports of an instance that serves none of the graphs that inherit it. */
+// There may be hundreds of workspaces below one directory.
+const REPORT_INHERITED_EVERY_MS = 60_000;
 /** Most milliseconds of a request for the first report, so that the log has it soon. */
 const FIRST_TIMEOUT_MS = 2500;
 /** Most milliseconds that a capture waits for the first report. */
@@ -13,21 +23,30 @@ const FIRST_REPORT_MS = 1000;
 // A busy server may be late once.
 const LATE_MAX = 2;
 
+/** Options of a watch. */
+export interface WatchOptions {
+  /** Receives a line at the first report and at each change. */
+  readonly onChange: (line: InstanceLine) => void;
+  readonly times?: WatchTimes;
+}
+
 /** Watches the instance of a graph and reports every change of what is known of it. */
 export class InstanceWatch {
   readonly settings: InstanceSettings;
   readonly #probe: InstanceProbe;
   readonly #onChange: (line: InstanceLine) => void;
+  readonly #times: WatchTimes;
   #last: InstanceReport | undefined;
   #first: Promise<InstanceReport> | undefined;
   /** Last line that was reported; empty before the first. */
   #reported = '';
   #late = 0;
 
-  constructor(settings: InstanceSettings, dir: Uint8Array, onChange: (line: InstanceLine) => void) {
+  constructor(settings: InstanceSettings, dir: Uint8Array, options: WatchOptions) {
     this.settings = settings;
     this.#probe = new InstanceProbe(settings, dir);
-    this.#onChange = onChange;
+    this.#onChange = options.onChange;
+    this.#times = options.times ?? TIMES;
   }
 
   /** Queries the instance at intervals until the signal aborts. */
@@ -36,7 +55,12 @@ export class InstanceWatch {
       await this.#query(signal).catch((error: unknown) => {
         if (!signal.aborted) throw error;
       });
-    } while (await waited(REPORT_EVERY_MS, signal));
+    } while (await waited(this.#everyMs(), signal));
+  }
+
+  #everyMs(): number {
+    const isOwn = this.#last?.kind === 'own';
+    return this.settings.isInherited === true && !isOwn ? REPORT_INHERITED_EVERY_MS : this.#times.everyMs;
   }
 
   /**
@@ -54,7 +78,7 @@ export class InstanceWatch {
 
   async #query(signal: AbortSignal | undefined): Promise<InstanceReport> {
     const isFirst = this.#last === undefined;
-    const timeoutMs = isFirst ? FIRST_TIMEOUT_MS : RESPONSE_TIMEOUT_MS;
+    const timeoutMs = Math.min(this.#times.timeoutMs, isFirst ? FIRST_TIMEOUT_MS : Number.POSITIVE_INFINITY);
     const report = this.#probe.report({ timeoutMs, signal });
     this.#first ??= report;
     return this.#learn(await report);

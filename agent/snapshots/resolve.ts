@@ -4,6 +4,7 @@ import { SNAPSHOT_ID_DIGITS } from '../../core/manifest.ts';
 import {
   gradeOf,
   idOf,
+  isChangedCut,
   isDamaged,
   isEmptied,
   isStored,
@@ -67,6 +68,19 @@ async function latest(store: Store, name: string, graphId: string): Promise<Stor
     `Cannot find a usable snapshot of graph "${graph}": ${ungraded} of its snapshots ${ungraded === 1 ? 'is' : 'are'} not graded`,
     { hint: 'take one without --no-grade, which grades an unchanged directory too, or name one by its id' },
   );
+}
+
+/** Most snapshots without a grade that are listed at once. */
+const UNGRADED_MAX = 1000;
+
+/** Returns the ids of the snapshots of a graph that were never graded, newest first. */
+export async function ungradedIds(store: Store, graphId: string): Promise<string[]> {
+  const ids: string[] = [];
+  for await (const [, state] of store.index.records({ graphId })) {
+    if (isStored(state) && state.graded === undefined && !isChangedCut(state.manifest)) ids.push(idOf(state));
+    if (ids.length === UNGRADED_MAX) break;
+  }
+  return ids;
 }
 
 /** Most snapshots that are reported as passed over. */

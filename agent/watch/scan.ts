@@ -164,10 +164,10 @@ class Scanner {
     if (path === OWN_FOLDER || this.#workspaces.has(path)) return false;
     // Excluded names do not count as changes, as a log may grow all the time. Temporary files do, whatever is excluded:
     // they mean a flush.
-    const isExcluded = !isTransient(path) && this.#exclude.some((matches) => matches(path));
-    if (isExcluded) return false;
+    const isOfFlush = isTransient(path);
+    if (!isOfFlush && this.#exclude.some((matches) => matches(path))) return false;
     if (stat.ctimeNs > this.newestNs) this.newestNs = stat.ctimeNs;
-    if (isTransient(path)) {
+    if (isOfFlush) {
       this.#addTransient(path, stat);
       return false;
     }

@@ -137,11 +137,9 @@ export class Watcher {
       const found = await scan(this.#dir, { ...this.#options.scan(), signal: this.#signal });
       this.#hasScanned = true;
       const seen = this.#see(found, startedMs);
-      const result = {
-        isChanged: this.#isChanged(found),
-        isMinor: this.#isMinor(found),
-        tookMs: found.tookMs,
-      };
+      const isChanged = this.#isChanged(found);
+      const isMinor = isChanged && this.#isMinor(found);
+      const result = { isChanged, isMinor, tookMs: found.tookMs };
       let step = this.#schedule.scanned(result, monotonic());
       while (step.next !== 'scan') step = await this.#perform(step, seen);
       return step.atMs;

@@ -5,7 +5,7 @@ import { realPathOf } from '../../host/real-path.ts';
 import { below } from './names.ts';
 
 /** Pattern of the files that LightRAG writes into a working directory and each workspace below it. */
-const LIGHTRAG_FILE = /^(?:kv_store_.+\.json|vdb_.+\.json|graph_.+\.graphml)$/;
+const LIGHTRAG_FILE = /^(?:kv_store_.+\.json|vdb_.+\.json|graph_.+\.graphml|faiss_index_.+)$/;
 
 /** Most names of a subfolder that are checked. */
 // A workspace has about twelve.

@@ -52,7 +52,7 @@ export function isGraphFile(path: string): boolean {
 }
 
 /** Pattern of a file of a graph in a direct subfolder, and of the subfolder. */
-const WORKSPACE_FILE = /^([^/]+)\/(?:kv_store_.+\.json|vdb_.+\.json|graph_.+\.graphml)$/;
+const WORKSPACE_FILE = /^([^/]+)\/(?:kv_store_.+\.json|vdb_.+\.json|graph_.+\.graphml|faiss_index_.+)$/;
 
 /** Returns the workspace in which a path is a file of a graph; undefined if it is none. */
 export function workspaceOf(path: string): string | undefined {
