@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { it } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { generate } from '../../../demo/generate.ts';
 import type { Snapshot } from '../../support/case.ts';
 import { tempFolder, until } from '../../support/place.ts';
@@ -20,6 +21,13 @@ it('an agent at rest grades older points that are not graded', async (t) => {
     const { snapshots } = await jsonOf<{ snapshots: Snapshot[] }>(['list', '--store', store]);
     return snapshots.map(({ grade }) => grade);
   };
-  await until('all points are graded', async () => !(await grades()).includes('UNGRADED'), 60_000);
+  await until(
+    'all points are graded',
+    async () => {
+      await sleep(1000);
+      return !(await grades()).includes('UNGRADED');
+    },
+    60_000,
+  );
   assert.deepEqual(await grades(), ['VALID', 'VALID', 'VALID']);
 });
