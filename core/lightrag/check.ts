@@ -28,6 +28,10 @@ import { layoutFinding, missingFileText, mixedDimensions, unfinishedFinding } fr
 /** Most names that are stored with the facts of one file. */
 const NAMES_MAX = 500;
 
+/** Tables of rows that a server finds by an id made from their name. Relations have one for each order of their ends. */
+const ROWS_BY_ID: ReadonlySet<TableName> = new Set(['chunkVectors', 'entityVectors']);
+const DUPLICATES: ReadonlySet<string> = new Set(['duplicate_id', 'duplicate_row']);
+
 /** What earlier states of the graph showed. */
 export interface CheckContext {
   /** Paths of the files in the newest usable state; undefined if there is none. */
@@ -239,9 +243,10 @@ export class GraphCheck {
     for (const table of UNIQUE) {
       const path = GRAPH_FILES[fileOf(table)];
       const repeated = this.#whole.has(path) ? this.#tables[table].repeated : [];
-      const { duplicate_id: flaw } = FLAWS;
+      const code = ROWS_BY_ID.has(table) ? 'duplicate_row' : 'duplicate_id';
+      const flaw = FLAWS[code];
       if (repeated.length > 0 && flaw !== undefined)
-        add({ ...flaw, code: 'duplicate_id', path, table }, Float64Array.from(repeated));
+        add({ ...flaw, code, path, table }, Float64Array.from(repeated));
     }
     return lacks;
   }
@@ -251,7 +256,7 @@ export class GraphCheck {
   #reuseNames(lack: Lack): boolean {
     if (lack.text.table === undefined) return true;
     const names = new Map(this.#known.get(lack.path)?.names.map((one) => [one.number, one]));
-    if (lack.text.code === 'duplicate_id' || lack.first.some((number) => !names.has(number))) return false;
+    if (DUPLICATES.has(lack.text.code) || lack.first.some((number) => !names.has(number))) return false;
     for (const number of lack.first) lack.reuse(names.get(number));
     return true;
   }
@@ -272,7 +277,7 @@ export class GraphCheck {
   findings(): CheckFinding[] {
     const lacks = (this.#lacks ?? []).flatMap((lack) => {
       // Two names with the same number are no duplicate.
-      if (lack.text.code === 'duplicate_id' && lack.isCollision) return [];
+      if (DUPLICATES.has(lack.text.code) && lack.isCollision) return [];
       return [{ finding: lack.finding(), numbers: lack.numbers, stands: lack.stands }];
     });
     const flaws = [...this.#flaws.values()].flatMap(({ file, code, count, keys }) => {

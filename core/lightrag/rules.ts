@@ -289,6 +289,14 @@ export const FLAWS: Readonly<Record<string, Flaw>> = {
     state: 'the length of the matrix does not match the number of rows',
     hint: RESTORE,
   },
+  // Of two rows with one id a server finds only one.
+  duplicate_row: { class: 'load', state: 'rows have the id of another row', hint: RESTORE },
+  // Every search finds the wrong rows.
+  matrix_moved: {
+    class: 'load',
+    state: 'rows of the matrix belong to other rows of the file',
+    hint: RESTORE,
+  },
   // Old custom graphs hold a pair in both orders; of equal ids a server uses the last.
   duplicate_id: {
     class: 'leftover',

@@ -8,6 +8,9 @@ import { dimensionOf, MatrixRows } from './matrix.ts';
 /** Most rows whose `vector` is compared with the matrix, evenly spaced in a larger file. */
 const COMPARED_MAX = 128;
 const COSINE_MIN = 0.99;
+/** Least number and share of compared rows that differ from the matrix if its rows have moved. */
+const MOVED_MIN = 2;
+const MOVED_SHARE = 0.25;
 const HALF_BYTES = 2;
 const BACKSLASH = 0x5c;
 const NONE: Buffer = Buffer.alloc(0);
@@ -60,6 +63,9 @@ export class VectorReader extends LayoutReader {
   /** Deflated `vector` of every `#step`-th row. */
   #vectors = new Map<number, { id: Buffer; packed: Buffer }>();
   #step = 1;
+  /** Number of compared rows, and of those that differ. */
+  #compared = 0;
+  #differing = 0;
   #matrix: MatrixRows | undefined;
   #matrixAt = 0;
   #hasData = false;
@@ -86,6 +92,7 @@ export class VectorReader extends LayoutReader {
       throw new LayoutError('malformed', 0, `it has no ${missing}`);
     if (this.#matrix.rowsOf(this.#dimension) !== this.#rows)
       this.#facts.flaw('matrix_length', Buffer.from('matrix'));
+    this.#checkOrder();
     this.#facts.vectors(this.#rows, this.#dimension, this.#matrix.isCanonical ? this.#matrixAt : 0);
   }
 
@@ -250,8 +257,18 @@ export class VectorReader extends LayoutReader {
       return;
     }
     const vector = this.#vectors.get(number);
-    if (vector !== undefined && !agrees(vector.packed, floats))
-      this.#facts.flaw('vector_mismatch', vector.id);
+    if (vector === undefined) return;
+    this.#compared += 1;
+    if (agrees(vector.packed, floats)) return;
+    this.#differing += 1;
+    this.#facts.flaw('vector_mismatch', vector.id);
+  }
+
+  /** Reports a matrix whose rows belong to other rows of `data`. */
+  // One odd vector changes no search, while moved rows make every search find the wrong ones.
+  #checkOrder(): void {
+    if (this.#differing >= MOVED_MIN && this.#differing > this.#compared * MOVED_SHARE)
+      this.#facts.flaw('matrix_moved', Buffer.from('matrix'));
   }
 }
 

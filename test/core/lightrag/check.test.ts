@@ -210,7 +210,7 @@ const DAMAGES: readonly [what: string, files: () => Files, wanted: string[]][] =
   [
     'a row that is there twice',
     () => vectors(VDB_CHUNKS, ({ data }) => Object.assign(data[1] ?? {}, { __id__: data[0]?.__id__ })),
-    ['!chunk_without_vector', 'duplicate_id'],
+    ['!chunk_without_vector', '!duplicate_row'],
   ],
   [
     'a matrix that is too short',
@@ -235,6 +235,11 @@ const DAMAGES: readonly [what: string, files: () => Files, wanted: string[]][] =
   [
     'a matrix of rows that moved',
     () => withMatrix(VDB_CHUNKS, (matrix) => Buffer.concat([matrix.subarray(64), matrix.subarray(0, 64)])),
+    ['!matrix_moved', 'vector_mismatch'],
+  ],
+  [
+    'one row with the vector of another',
+    () => vectors(VDB_CHUNKS, ({ data }) => Object.assign(data[1] ?? {}, { vector: data[0]?.vector })),
     ['vector_mismatch'],
   ],
   [
