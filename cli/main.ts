@@ -46,6 +46,7 @@ async function addCommands(program: Command, word: string | undefined): Promise<
   if (wants('snapshot')) (await import('./commands/snapshot.ts')).addSnapshot(program);
   if (wants('list', 'show', 'stats')) (await import('./commands/list.ts')).addList(program);
   if (wants('diff')) (await import('./commands/diff.ts')).addDiff(program);
+  if (wants('dump')) (await import('./commands/dump.ts')).addDump(program);
   if (wants('export')) (await import('./commands/export.ts')).addExport(program);
   if (wants('validate')) (await import('./commands/validate.ts')).addValidate(program);
   if (wants('restore')) (await import('./commands/restore.ts')).addRestore(program);

@@ -35,11 +35,15 @@ export function storePath({ store, state }: CommonOptions): string {
 
 /** Adds `--store`, `--state`, `--graph` and `--json` to a command. */
 export function addCommonOptions(command: Command): Command {
+  return addStoreOptions(command).option('--json', 'print exactly one JSON document');
+}
+
+/** Adds the options that name a store and a graph. */
+export function addStoreOptions(command: Command): Command {
   return command
     .option('--store <dir>', 'folder of the store (default: STATE/store)')
     .option('--state <dir>', 'state folder of an agent, in place of --store: the store in it')
-    .option('--graph <id>', 'graph id; needed if the store holds several graphs')
-    .option('--json', 'print exactly one JSON document');
+    .option('--graph <id>', 'graph id; needed if the store holds several graphs');
 }
 
 /** Returns the option `--disk-reserve`. */
@@ -100,6 +104,15 @@ export function pathArgument(path: string): Uint8Array {
   const bytes = argumentBytes(path).toString('latin1');
   // One character per byte, as a name need not be UTF-8.
   return Buffer.from(resolve(workingFolder().toString('latin1'), bytes), 'latin1');
+}
+
+/** Returns the bytes of a path in a snapshot, which may have `\xNN` for bytes. */
+export function snapshotPathArgument(path: string): Uint8Array {
+  const bytes = argumentBytes(path).toString('latin1');
+  const plain = bytes.replace(/\\x([0-9a-f]{2})/g, (_, digits: string) =>
+    String.fromCharCode(Number.parseInt(digits, 16)),
+  );
+  return Buffer.from(plain, 'latin1');
 }
 
 // Node decodes arguments and the working folder as UTF-8 and puts this character for other bytes.

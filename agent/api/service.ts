@@ -1,6 +1,7 @@
 import { create } from '@bufbuild/protobuf';
 import type { ServiceImpl } from '@connectrpc/connect';
 import { checkGraphId, defaultGraphId } from '../../core/graph-id.ts';
+import { pathFromBytes } from '../../core/path.ts';
 import type { OnProgress } from '../../core/progress.ts';
 import {
   type AgentService,
@@ -27,6 +28,7 @@ import { type SnapshotTaker, takeSnapshot } from '../graph/take-snapshot.ts';
 import { parseInstanceUrl } from '../instance/url.ts';
 import { acknowledgeSnapshot, pinSnapshot, tagSnapshot } from '../snapshots/annotate.ts';
 import { recordDamage } from '../snapshots/damage.ts';
+import { dumpFile } from '../snapshots/dump-file.ts';
 import { countSnapshots, getSnapshot, graphStatus, listSnapshots, storeStats } from '../snapshots/queries.ts';
 import { resolveSnapshot } from '../snapshots/resolve.ts';
 import { deleteSnapshot, pruneSnapshots } from '../snapshots/retention.ts';
@@ -90,6 +92,10 @@ export function agentService(parts: ServiceParts): ServiceImpl<typeof AgentServi
     exportDocument: async function* ({ snapshotId, graphId, documentId }, { signal }) {
       const snapshot = await resolveSnapshot(store, snapshotId, graphId);
       yield* exportDocument(store, { snapshot, documentId, signal });
+    },
+    dumpFile: async function* ({ snapshotId, graphId, path }) {
+      const snapshot = await resolveSnapshot(store, snapshotId, graphId);
+      for await (const data of dumpFile(store, snapshot, pathFromBytes(path))) yield { data };
     },
     getStats: ({ graphId }) => storeStats(store, graphId),
     getStatus: () => getStatus(parts),

@@ -14,7 +14,7 @@ import type { Store } from '../store/store.ts';
 const CHUNK_BYTES_MIN = 256 * 1024;
 
 /** Yields the bytes of a stored file, with every unit's hash checked. */
-async function* readBytes(store: Store, content: ListRoot | undefined): AsyncIterable<Buffer> {
+export async function* readBytes(store: Store, content: ListRoot | undefined): AsyncIterable<Buffer> {
   let parts: Buffer[] = [];
   let length = 0;
   for await (const refs of store.units(content)) {

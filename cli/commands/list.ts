@@ -1,6 +1,7 @@
 import { create } from '@bufbuild/protobuf';
 import { timestampMs } from '@bufbuild/protobuf/wkt';
 import type { Command } from 'commander';
+import { LightkeeperError } from '../../core/errors.ts';
 import {
   GetSnapshotResponseSchema,
   GetStatsResponseSchema,
@@ -9,15 +10,37 @@ import {
   type SnapshotSummary,
 } from '../../gen/lightkeeper/v1/agent_pb.ts';
 import { FileType_Value, Grade_Value } from '../../gen/lightkeeper/v1/types_pb.ts';
+import { now } from '../../host/clock.ts';
 import { durationText, sizeText } from '../../host/quantity.ts';
-import { addCommonOptions, type CommonOptions, storePath } from '../options.ts';
+import {
+  addCommonOptions,
+  type CommonOptions,
+  collectValue,
+  countArgument,
+  durationArgument,
+  storePath,
+  tagMap,
+} from '../options.ts';
 import { escapeControls, printFindings, printJson, printLine, printTable, timeText } from '../print.ts';
 import { serverText, unfinishedText } from '../server-text.ts';
 import { withStore } from '../store.ts';
 
 /** Adds `list`, `show` and `stats`, which read a store. */
 export function addList(program: Command): void {
-  addCommonOptions(program.command('list').description('list the snapshots, the newest first')).action(list);
+  addCommonOptions(program.command('list').description('list the snapshots, the newest first'))
+    .option('--last <n>', 'only the newest n', countArgument)
+    .option(
+      '--grade <grade>',
+      'only those with this grade: valid, degraded, torn, invalid or ungraded',
+      gradeArgument,
+    )
+    .option('--tag <key=value>', 'only those with this tag; may be given several times', collectValue)
+    .option(
+      '--since <time>',
+      'only those captured since then: 2h, 30d, or a time such as 2026-11-30T10:00:00Z',
+      sinceArgument,
+    )
+    .action(list);
   addCommonOptions(
     program
       .command('show')
@@ -29,7 +52,42 @@ export function addList(program: Command): void {
   );
 }
 
-async function list(options: CommonOptions): Promise<void> {
+interface ListOptions extends CommonOptions {
+  readonly last?: number;
+  readonly grade?: Grade_Value;
+  readonly tag?: string[];
+  /** Milliseconds since 1970. */
+  readonly since?: number;
+}
+
+function gradeArgument(text: string): Grade_Value {
+  const grade = Grade_Value[text.toUpperCase() as keyof typeof Grade_Value];
+  if (grade !== undefined && grade !== Grade_Value.UNSPECIFIED) return grade;
+  throw new LightkeeperError('INVALID_ARGUMENT', `Cannot use "${text}" as a grade`, {
+    hint: 'give valid, degraded, torn, invalid or ungraded',
+  });
+}
+
+/** Parses a time, or a duration before now. Returns milliseconds since 1970. */
+function sinceArgument(text: string): number {
+  const time = /^\d{4}-\d\d-\d\d/.test(text) ? Date.parse(text) : Number.NaN;
+  return Number.isNaN(time) ? now() - durationArgument(text) : time;
+}
+
+/** Returns a test for the snapshots that the options select. */
+function selects({ grade, tag, since }: ListOptions): (snapshot: SnapshotSummary) => boolean {
+  const tags = Object.entries(tagMap(tag));
+  return (snapshot) =>
+    (grade === undefined || snapshot.grade === grade) &&
+    (since === undefined || capturedMs(snapshot) >= since) &&
+    tags.every(([key, value]) => snapshot.tags[key] === value);
+}
+
+function capturedMs({ capturedAt }: SnapshotSummary): number {
+  return capturedAt === undefined ? 0 : timestampMs(capturedAt);
+}
+
+async function list(options: ListOptions): Promise<void> {
   const all = create(ListSnapshotsResponseSchema);
   await withStore(storePath(options), { reading: true }, async (client) => {
     for (let pageToken = ''; ; ) {
@@ -40,9 +98,8 @@ async function list(options: CommonOptions): Promise<void> {
     }
   });
   // Pages are ordered by graph, with torn snapshots last.
-  const capturedMs = ({ capturedAt }: SnapshotSummary) =>
-    capturedAt === undefined ? 0 : timestampMs(capturedAt);
   all.snapshots.sort((a, b) => capturedMs(b) - capturedMs(a));
+  all.snapshots = all.snapshots.filter(selects(options)).slice(0, options.last);
   if (options.json === true) return printJson(ListSnapshotsResponseSchema, all);
   if (all.snapshots.length === 0) return printLine('no snapshots');
   printTable([
