@@ -133,12 +133,15 @@ suite('up', () => {
     const place = new Place();
     place.write('kv_store_full_docs.json', '{}');
     for (const folder of ['one', 'plain']) mkdirSync(join(place.dir, folder));
-    place.write('one/kv_store_full_docs.json', '{"1": 1}');
+    place.write('one/kv_store_full_docs.json', '{"1": {"content": "1"}}');
     place.write('plain/notes', 'no graph');
     const agent = await place.up();
     await agent.running.says(/protecting .* as graph "rag\.one"/);
     mkdirSync(place.path('two'));
-    writeFileSync(place.path('two/graph_chunk_entity_relation.graphml'), '<graphml/>');
+    writeFileSync(
+      place.path('two/graph_chunk_entity_relation.graphml'),
+      '<graphml><graph edgedefault="undirected"/></graphml>',
+    );
     renameSync(place.path('two'), join(place.dir, 'two'));
     await agent.running.says(/protecting .* as graph "rag\.two"/);
     await agent.running.says(/rag\.two: snapshot/);
