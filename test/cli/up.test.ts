@@ -133,7 +133,7 @@ suite('up', () => {
     const place = new Place();
     place.write('kv_store_full_docs.json', '{}');
     for (const folder of ['one', 'plain']) mkdirSync(join(place.dir, folder));
-    place.write('one/kv_store_full_docs.json', '{"1": {"content": "one"}}');
+    place.write('one/kv_store_full_docs.json', '{"1": {"content": "1"}}');
     place.write('plain/notes', 'no graph');
     const agent = await place.up();
     await agent.running.says(/protecting .* as graph "rag\.one"/);

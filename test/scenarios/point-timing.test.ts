@@ -138,8 +138,11 @@ describe('the next usable point', { concurrency: 2 }, () => {
       setInterval(() => fs.appendFileSync(name, 'x'.repeat(1000)), 50);`;
     const writer = spawn(process.execPath, ['-e', script, subject.dir], { stdio: 'ignore' });
     atEnd(t, () => writer.kill('SIGKILL'));
+    const isWriting = () => readdirSync(subject.dir).some((name) => name.includes('.tmp.'));
+    await until('the writer writes', isWriting);
     appendFileSync(join(subject.dir, 'kv_store_doc_status.json'), '\n');
-    await sleep(1500);
+    // The agent sees the writer alive while it waits for the end of the flush.
+    await sleep(3000);
     const exit = once(writer, 'exit');
     writer.kill('SIGKILL');
     await exit;

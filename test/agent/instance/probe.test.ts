@@ -44,7 +44,7 @@ async function begun(t: Scope): Promise<Subject> {
     served,
     ask: ({ dir: guarded = dir, ...settings } = {}) => {
       const all = { url: served.url, apiKey: '', allowPartial: false, ...settings };
-      return new InstanceProbe(all, Buffer.from(guarded)).report({ timeoutMs: 400 });
+      return new InstanceProbe(all, Buffer.from(guarded)).report({ timeoutMs: 1500 });
     },
   };
 }
