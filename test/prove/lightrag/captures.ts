@@ -18,6 +18,8 @@ const CAPTURES = 150;
 const INGEST_EACH_MS = 5000;
 const EMBEDDING_MS = 200;
 const COMMAND_PAUSE_MS = 6000;
+const WITHIN_MS = 20 * 60_000;
+const REFUSALS_MAX = 5;
 /** Of the attempts of an agent. */
 const USABLE_MIN = 0.9;
 /** Every so many-th usable point is also served by a server process. */
@@ -63,8 +65,10 @@ async function takeAll(
   const singly = takeSingly(dir, join(root, 'single/store'), part, () => isOver);
   singly.catch(() => {});
   const wanted = (part.count ?? CAPTURES) / 3;
-  for (let round = 0; ; round++) {
+  const end = performance.now() + WITHIN_MS;
+  for (let round = 0; performance.now() < end; round++) {
     await sleep(INGEST_EACH_MS);
+    if (ingest.refusals > REFUSALS_MAX) throw new Error('the server takes no more documents');
     // Failures come and go.
     if (round % 8 < 4) world.fake.failing.add(FAIL_KEY);
     else world.fake.failing.delete(FAIL_KEY);

@@ -27,6 +27,8 @@ export function fileOf(n: number): string {
 export class Ingest {
   /** All documents that were ever inserted, by file name. */
   readonly truth = new Map<string, Truth>();
+  /** Inserts in a row that the server refused. */
+  refusals = 0;
   readonly #api: LightRagApi;
   readonly #everyMs: number;
   readonly #done: Promise<void>;
@@ -45,7 +47,8 @@ export class Ingest {
       const began = performance.now();
       const document = documentOf(n);
       this.truth.set(fileOf(n), document);
-      await this.#api.insert(document.text, fileOf(n));
+      const { status } = await this.#api.insert(document.text, fileOf(n));
+      this.refusals = status === 200 ? 0 : this.refusals + 1;
       await this.#edit(n);
       await sleep(Math.max(0, this.#everyMs - (performance.now() - began)));
     }
@@ -58,7 +61,8 @@ export class Ingest {
       const found = (await this.#api.documents()).find(({ file_path }) => file_path === file);
       if (found !== undefined) await this.#api.remove([found.id]);
     } else if (n % RETRY_EACH === 0) {
-      await this.#api.reprocess();
+      // Beside an insert, 1.5.7 may wait for itself for good.
+      if ((await this.#api.pipeline()).busy.length === 0) await this.#api.reprocess();
     } else if (n % 2 === 0) {
       await this.#api.createEntity(`Hand Made ${n}`, { description: 'by hand', entity_type: 'artifact' });
     } else {
