@@ -1,6 +1,6 @@
 // What the built program says of a directory: by `validate`, and by an agent that guards it.
 import assert from 'node:assert/strict';
-import { existsSync } from 'node:fs';
+import { existsSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Finding } from '../case.ts';
@@ -10,6 +10,8 @@ import { filesMark } from './api.ts';
 
 /** Time after which nothing may be torn any more: what is at rest is judged as such after a minute. */
 const TORN_AT_MOST_MS = 65_000;
+/** Grades, the worst first. */
+const GRADES = ['INVALID', 'TORN', 'UNGRADED', 'DEGRADED', 'VALID'];
 const AGAIN_MS = 5_000;
 const POLL_MS = 500;
 const CACHE = 'kv_store_llm_response_cache.json';
@@ -18,7 +20,6 @@ const CACHE = 'kv_store_llm_response_cache.json';
 export interface Judged {
   readonly grade: string;
   readonly findings: readonly Finding[];
-  readonly stats?: Readonly<Record<string, string | number>>;
   /** How long it was torn before, in milliseconds; 0: it was not. */
   readonly tornMs: number;
 }
@@ -34,18 +35,27 @@ export function codesOf({ findings }: Pick<Judged, 'findings'>): string {
   return [...new Set(sorted.map(({ severity, code }) => `${severity[0]}:${code}`))].join(' ');
 }
 
-/** Runs `validate` on a directory as it is now. */
+/** Returns whether a directory has workspaces, which are graded on their own. */
+function hasWorkspaces(dir: string): boolean {
+  const folders = readdirSync(dir, { withFileTypes: true }).filter((entry) => entry.isDirectory());
+  return folders.some(({ name }) =>
+    readdirSync(join(dir, name)).some((file) => file.startsWith('kv_store_')),
+  );
+}
+
+/** Runs `validate` on a directory as it is now; of several workspaces the worst grade counts. */
 export async function validate(dir: string, options: { isStopped?: boolean } = {}): Promise<Judged> {
-  const words = [
-    'validate',
-    '--dir',
-    dir,
-    '--json',
+  const isSplit = hasWorkspaces(dir);
+  const flags = [
     ...(options.isStopped === true ? ['--instance-stopped'] : []),
+    ...(isSplit ? ['--split'] : []),
   ];
-  const ended = await lightkeeper(words);
+  const ended = await lightkeeper(['validate', '--dir', dir, '--json', ...flags]);
   assert.equal([0, 3].includes(ended.code ?? -1), true, outcomeText(ended));
-  return { ...(JSON.parse(ended.stdout) as Judged), tornMs: 0 };
+  const document: unknown = JSON.parse(ended.stdout);
+  const graphs = isSplit ? (document as { graphs: Judged[] }).graphs : [document as Judged];
+  const grade = GRADES.find((one) => graphs.some((graph) => graph.grade === one)) ?? 'UNGRADED';
+  return { grade, findings: graphs.flatMap(({ findings }) => findings), tornMs: 0 };
 }
 
 /** Runs `validate` until it says another word than TORN, for a minute. */

@@ -23,6 +23,14 @@ export function fileOf(n: number): string {
   return `document-${n}.txt`;
 }
 
+/** Returns whether a query finds what only this document says. */
+export async function finds(api: LightRagApi, { names, pairs }: Truth): Promise<boolean> {
+  const [name = ''] = names;
+  const { body } = await api.query(`Where was ${name}?`, 'local', { only_need_context: true });
+  const text = JSON.stringify(body);
+  return [name, ...pairs.flat()].every((one) => text.includes(one));
+}
+
 /** Ingests documents until it is stopped. */
 export class Ingest {
   /** All documents that were ever inserted, by file name. */
