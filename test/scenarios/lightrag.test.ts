@@ -29,7 +29,7 @@ function installed(): Promise<Installed> {
   return installing ?? assert.fail('not installed');
 }
 
-describe(`a directory of LightRAG ${CI_VERSION}`, { concurrency: 2, skip }, () => {
+describe(`a directory of LightRAG ${CI_VERSION}`, { concurrency: 3, skip }, () => {
   for (const name of SAMPLE) {
     test(`is usable in each state of "${name}"`, async (t) => {
       const scenario = SCENARIOS.find((one) => one.name === name) ?? assert.fail(name);
