@@ -46,13 +46,35 @@ async def open_as_server(folder):
     return rag
 
 
-async def documents_of(rag):
+def status_of(row):
+    return str(getattr(row.status, "value", row.status))
+
+
+async def rows_of(rag):
+    """Returns the states of all documents that are listed."""
     listed, _ = await rag.doc_status.get_docs_paginated(status_filter=None, page=1, page_size=200)
+    return dict(listed)
+
+
+async def processed_of(rag):
+    """Returns the records of the documents that are listed as processed."""
+    keys = [key for key, row in (await rows_of(rag)).items() if status_of(row) == "processed"]
+    return dict(zip(keys, await rag.doc_status.get_by_ids(keys)))
+
+
+async def documents_of(rag):
+    found = {key: status_of(row) for key, row in (await rows_of(rag)).items()}
     counts = await rag.doc_status.get_status_counts()
-    found = {name: str(getattr(row.status, "value", row.status)) for name, row in listed}
     if sum(counts.values()) < len(found):
         raise RuntimeError("the counts lack documents")
     return found
+
+
+async def listed_of(rag):
+    """Returns chunks that processed documents list and that are not there."""
+    rows = (await processed_of(rag)).values()
+    ids = [chunk for row in rows for chunk in row.get("chunks_list") or []]
+    return [key for key, row in zip(ids, await rag.text_chunks.get_by_ids(ids)) if not row]
 
 
 async def graph_of(rag):
@@ -60,7 +82,8 @@ async def graph_of(rag):
     labels = await graph.get_all_labels()
     known = await graph.get_knowledge_graph("*", max_depth=3, max_nodes=10000)
     edges = await graph.get_all_edges()
-    nodes = {str(node.id) for node in known.nodes} & set(map(str, labels))
+    # An end of an edge that has no node of its own comes into being without properties.
+    nodes = {str(node.id) for node in known.nodes if node.properties} & set(map(str, labels))
     return nodes, {tuple(sorted((str(edge["source"]), str(edge["target"])))) for edge in edges}
 
 
@@ -73,7 +96,9 @@ async def vectors_of(storage, names):
     client = await storage._get_client()
     places = {row["__id__"]: i for i, row in enumerate(client._NanoVectorDB__storage["data"])}
     matrix = client._NanoVectorDB__storage["matrix"]
-    return {row["id"]: (tuple(row[name] for name in names), matrix[places[row["id"]]]) for row in rows}
+    # Queries need the names of entities and relations; nobody reads the document of a chunk.
+    name = lambda row, key: row.get(key) if key == "full_doc_id" else row[key]
+    return {row["id"]: (tuple(name(row, key) for key in names), matrix[places[row["id"]]]) for row in rows}
 
 
 async def inventory(rag):
@@ -87,6 +112,7 @@ async def inventory(rag):
             broken.append(f"{name}: {type(error).__name__}: {error}"[:160])
 
     await ask("documents", documents_of(rag))
+    await ask("listed", listed_of(rag))
     await ask("graph", graph_of(rag))
     for name, names in NAMES.items():
         await ask(name, vectors_of(getattr(rag, name), names))
@@ -125,13 +151,14 @@ def lost(whole, found, texts):
     before = whole["found"]
     if "documents" in found:
         missing += [f"status {key}" for key, status in before["documents"].items() if found["documents"].get(key) != status]
+    missing += [f"listed {key}" for key in found.get("listed", ())]
     if "graph" in found:
         missing += [f"node {name}" for name in before["graph"][0] - found["graph"][0]]
         missing += [f"edge {pair}" for pair in before["graph"][1] - found["graph"][1]]
     for name in NAMES:
         for key, (names, row) in before[name].items() if name in found else ():
             now = found[name].get(key)
-            if now is None or now[0] != names:
+            if now is None or (now[0] != names and name != "chunks_vdb"):
                 missing.append(f"{name} {key}")
             elif not float(np.dot(row, now[1])) >= SAME:
                 missing.append(f"{name} {key}: another vector")
@@ -163,10 +190,11 @@ async def lacking(rag, truth):
     named = {names[0] for names, _ in found["entities_vdb"].values()}
     related = {tuple(sorted(names)) for names, _ in found["relationships_vdb"].values()}
     missing = []
-    for key, row in (await rag.doc_status.get_docs_by_status(library.processed())).items():
-        document = truth.get(row.file_path)
+    for key, row in (await processed_of(rag)).items():
+        file, ids = row["file_path"], row.get("chunks_list") or []
+        document = truth.get(file)
         if document is None:
-            missing.append(f"{row.file_path}: nobody inserted it")
+            missing.append(f"{file}: nobody inserted it")
             continue
         lost = [f"node {name}" for name in document["names"] if name not in nodes]
         lost += [f"vector of {name}" for name in document["names"] if name not in named]
@@ -176,14 +204,15 @@ async def lacking(rag, truth):
         text = await rag.full_docs.get_by_id(key)
         if text is None or text["content"].strip() != document["text"].strip():
             lost.append("text")
-        chunks = await rag.text_chunks.get_by_ids(row.chunks_list)
-        lost += [f"chunk {name}" for name, chunk in zip(row.chunks_list, chunks) if chunk is None]
-        lost += [f"vector of {name}" for name in row.chunks_list if name not in found["chunks_vdb"]]
-        for name, chunk in zip(row.chunks_list, chunks):
+        chunks = await rag.text_chunks.get_by_ids(ids)
+        lost += ["chunks"] if not ids else []
+        lost += [f"chunk {name}" for name, chunk in zip(ids, chunks) if chunk is None]
+        lost += [f"vector of {name}" for name in ids if name not in found["chunks_vdb"]]
+        for name, chunk in zip(ids, chunks):
             hits = await rag.chunks_vdb.query(chunk["content"], top_k=3) if chunk is not None else []
             if name not in [hit["id"] for hit in hits]:
                 lost.append(f"query for {name}")
-        missing += [f"{row.file_path}: {what}" for what in lost]
+        missing += [f"{file}: {what}" for what in lost]
     return missing
 
 

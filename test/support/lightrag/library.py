@@ -42,12 +42,6 @@ async def embed(texts, **_):
     return np.array([row["embedding"] for row in reply["data"]], dtype=np.float32)
 
 
-def processed():
-    from lightrag.base import DocStatus
-
-    return DocStatus.PROCESSED
-
-
 def accepted(function, values):
     known = inspect.signature(function).parameters
     return {name: value for name, value in values.items() if name in known}
