@@ -21,6 +21,16 @@ const BAD_ROWS = /^a row of (?:NaN|infinities|zeros)$/;
 /** What a server needs to delete a document, and nothing else. */
 const NAME_FILES = /^kv_store_full_(?:entities|relations)\.json/;
 const OLDER = 'an older state';
+/**
+ * Files that are older together with the one that promises what they lost: nothing in the directory tells that from a
+ * state that a server left. Only the point before knows.
+ */
+const ALONE_UNSEEN = new Set([
+  'kv_store_doc_status.json kv_store_full_docs.json',
+  'kv_store_doc_status.json kv_store_full_entities.json',
+  'kv_store_full_entities.json vdb_entities.json',
+  'kv_store_full_relations.json vdb_relationships.json',
+]);
 
 /** Files of one directory, and what they are instead of what they were. */
 interface DamageCase {
@@ -102,14 +112,15 @@ function counted({ kind }: DamageCase, verdict: Verdict): Verdict {
 
 function isHarm({ kind, files }: DamageCase, { refused, broken = [], lost = [] }: Verdict): boolean {
   if (refused !== undefined) return true;
-  if (BAD_ROWS.test(kind)) return broken.length > 0;
-  if (files.every((name) => NAME_FILES.test(name))) return broken.some((why) => !why.startsWith('delete:'));
-  return broken.length + lost.length > 0;
+  const isNamed = files.some((name) => NAME_FILES.test(name));
+  const failing = broken.filter((why) => !(isNamed && why.startsWith('delete:')));
+  return failing.length > 0 || (lost.length > 0 && !BAD_ROWS.test(kind));
 }
 
 function failureOf({ damage, verdict, judged }: Outcome): string | undefined {
   const isInvalid = judged.grade === 'INVALID';
   if (isHarm(damage, verdict) === isInvalid) return undefined;
+  if (damage.kind.startsWith(OLDER) && ALONE_UNSEEN.has(damage.files.join(' '))) return undefined;
   const what = `${damage.files.join(', ')}: ${damage.kind}`;
   return `${what}: the server ${verdictText(verdict)}, but ${judged.grade} ${codesOf(judged)}`;
 }
