@@ -9,7 +9,9 @@ const STARTS_PROCESSES = new Set(['demo/instance/main', 'host/lifecycle', 'host/
 const ALONE = ['cli/start-time'];
 /** What takes longest, the longest first: what starts last then ends about when all ends. */
 const LONGEST = [
+  'scenarios/lightrag',
   'crash',
+  'scenarios/lightrag-recovery',
   'scenarios/restore-in-place',
   'scenarios/file-sizes',
   'cli/up',

@@ -1,4 +1,4 @@
-// `npm run prove -- NAME [COUNT [SEED]]` runs one of the long proofs; without a name it lists them.
+// `npm run prove -- NAME [COUNT [SEED]]` runs one of the long proofs; without a name it lists them. Some take flags.
 import { execFileSync } from 'node:child_process';
 import { readdirSync, readFileSync } from 'node:fs';
 import { cpus, totalmem } from 'node:os';
@@ -6,7 +6,7 @@ import { basename, join } from 'node:path';
 
 /** A proof: logs what it does and how much of it, and throws if something does not hold. */
 interface Proof {
-  run(log: (line: string) => void): Promise<void>;
+  run(log: (line: string) => void, flags: readonly string[]): Promise<void>;
 }
 
 const names = readdirSync(import.meta.dirname)
@@ -34,14 +34,14 @@ function commit(): string {
   }
 }
 
-async function prove(name: string): Promise<void> {
+async function prove(name: string, flags: readonly string[]): Promise<void> {
   const proof = (await import(`./${name}.ts`)) as Proof;
   const started = performance.now();
   say(
     `proof "${name}" of ${commit()}, on Node ${process.version}, ${cpus().length} cores, ${Math.round(totalmem() / 2 ** 30)} GiB`,
   );
   try {
-    await proof.run(say);
+    await proof.run(say, flags);
     say(`0 failures, proven in ${Math.round((performance.now() - started) / 1000)} s`);
   } catch (error) {
     say(error instanceof Error ? (error.stack ?? String(error)) : String(error));
@@ -51,10 +51,13 @@ async function prove(name: string): Promise<void> {
   }
 }
 
-const [name, count, seed] = process.argv.slice(2);
+const [name, ...words] = process.argv.slice(2);
+const firstFlag = words.findIndex((word) => word.startsWith('-'));
+const [count, seed] = firstFlag === -1 ? words : words.slice(0, firstFlag);
+const flags = firstFlag === -1 ? [] : words.slice(firstFlag);
 if (count !== undefined) process.env.LIGHTKEEPER_COUNT = count;
 if (seed !== undefined) process.env.LIGHTKEEPER_SEED = seed;
-if (name !== undefined && names.includes(name)) await prove(name);
+if (name !== undefined && names.includes(name)) await prove(name, flags);
 else {
   say(`proofs: ${names.join(', ')}`);
   if (name !== undefined) {

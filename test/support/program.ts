@@ -16,6 +16,8 @@ export interface StartOptions {
   readonly timeoutMs?: number;
   /** An open file that the process has as its descriptor 3. */
   readonly fd3?: number;
+  /** Its standard input is a pipe, instead of nothing. */
+  readonly writesStdin?: boolean;
 }
 
 /** How a process ended. */
@@ -59,7 +61,12 @@ function spawnGroup(command: readonly string[], options: StartOptions): ChildPro
   const spawnOptions: SpawnOptions = {
     env: { ...env, ...options.env },
     detached: true,
-    stdio: ['ignore', 'pipe', 'pipe', ...(options.fd3 === undefined ? [] : [options.fd3])],
+    stdio: [
+      options.writesStdin === true ? 'pipe' : 'ignore',
+      'pipe',
+      'pipe',
+      ...(options.fd3 === undefined ? [] : [options.fd3]),
+    ],
   };
   if (options.cwd !== undefined) spawnOptions.cwd = options.cwd;
   return spawn(program, args, spawnOptions);
