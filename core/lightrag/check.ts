@@ -23,7 +23,13 @@ import { FLAWS, fileOf, GRAPH_FILES, type GraphFile, MAY_BE_EMPTY, TABLES_OF, UN
 import { NO_NUMBERS, without } from './sorted-numbers.ts';
 import type { StandingKeys } from './standing.ts';
 import { VectorReader, vectorFileOf } from './vector-reader.ts';
-import { layoutFinding, missingFileText, mixedDimensions, unfinishedFinding } from './wording.ts';
+import {
+  layoutFinding,
+  lostNamesFinding,
+  missingFileText,
+  mixedDimensions,
+  unfinishedFinding,
+} from './wording.ts';
 
 /** Most names that are stored with the facts of one file. */
 const NAMES_MAX = 500;
@@ -288,6 +294,7 @@ export class GraphCheck {
     const all = [...this.#broken, ...flaws, ...lacks];
     const faiss = faissFindings({ seen: this.#seen, whole: this.#whole, vectors: this.#vectors });
     all.push(...faiss.map(unlisted));
+    all.push(...(this.#promises?.lostNames() ?? []).map((file) => unlisted(lostNamesFinding(file))));
     const mixed = mixedDimensions(this.#dimensions);
     if (mixed !== undefined) all.push(unlisted(mixed));
     const unfinished = this.#unfinished;

@@ -165,6 +165,18 @@ export class PromiseCheck {
     });
   }
 
+  /** Returns the files of names that are empty or not there although there are processed documents with entities. */
+  // The instance answers 409 to their deletion.
+  lostNames(): GraphFile[] {
+    const { numbers, state } = this.#tables;
+    if (numbers('promised').length === 0) return [];
+    return KINDS.filter((kind) => {
+      const { file, documents } = NAME_FILES[kind];
+      const hasItems = numbers(kind === 'entities' ? 'nodes' : 'edges').length > 0;
+      return hasItems && state(file) !== 'unknown' && numbers(documents).length === 0;
+    }).map((kind) => NAME_FILES[kind].file);
+  }
+
   #isListing(file: GraphFile): boolean {
     return file === 'documents' || file === 'statuses' || file === 'chunks';
   }

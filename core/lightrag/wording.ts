@@ -1,5 +1,5 @@
 import { type Finding, Severity_Value } from '../../gen/lightkeeper/v1/types_pb.ts';
-import { errorFinding, finding } from '../finding.ts';
+import { errorFinding, finding, warning } from '../finding.ts';
 import type { LayoutError, LayoutFlaw } from './chunk-reader.ts';
 import type { LackText } from './lack.ts';
 import { GRAPH_FILES, type GraphFile } from './rules.ts';
@@ -31,6 +31,14 @@ export function missingFileText(file: GraphFile, state: string): LackText {
     state,
     hint: 'restore an earlier point that has it',
   };
+}
+
+/** Returns the finding of a file of names that says nothing of any document. */
+export function lostNamesFinding(file: GraphFile): Finding {
+  return warning('names_lost', GRAPH_FILES[file], {
+    message: 'it lists no names, though documents have been processed: the instance cannot delete them',
+    hint: 'restore the file from an earlier point, if they are to be deleted',
+  });
 }
 
 /** Returns the finding of vector files that were made by different models; undefined if all have one dimension. */

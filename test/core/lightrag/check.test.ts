@@ -461,10 +461,11 @@ describe('the check of a LightRAG directory', () => {
 
   it('goes by the sources of relations where no file lists the names of documents', () => {
     const files = without(ENTITY_NAMES, RELATION_NAMES);
-    assert.deepEqual(codes(check(files).findings), []);
+    assert.deepEqual(codes(check(files).findings), ['names_lost']);
     const lost = withMatrix(VDB_RELATIONS, (matrix, vdb) => dropRow(vdb, matrix, 0)).get(VDB_RELATIONS);
     assert.deepEqual(codes(check(files.set(VDB_RELATIONS, lost as Buffer)).findings), [
       '!edge_without_vector',
+      'names_lost',
     ]);
   });
 
