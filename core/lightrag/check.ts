@@ -14,7 +14,7 @@ import {
   faissMetaOf,
 } from './faiss.ts';
 import { graphReader } from './graph-facts.ts';
-import { otherRecords, RECORD_FILES } from './kv-files.ts';
+import { LENIENT_FILES, otherRecords, RECORD_FILES } from './kv-files.ts';
 import { KEYS_MAX, keyText, Lack, type LackText } from './lack.ts';
 import { NameTable, NumberPool, nameNumber } from './name-table.ts';
 import { type FileState, PromiseCheck } from './promise.ts';
@@ -34,9 +34,13 @@ import {
 /** Most names that are stored with the facts of one file. */
 const NAMES_MAX = 500;
 
-/** Tables of rows that a server finds by an id made from their name. Relations have one for each order of their ends. */
-const ROWS_BY_ID: ReadonlySet<TableName> = new Set(['chunkVectors', 'entityVectors']);
-const DUPLICATES: ReadonlySet<string> = new Set(['duplicate_id', 'duplicate_row']);
+/** Codes of names that occur twice, where a server loses something. Relations have a row for each order of their ends. */
+const DUPLICATE_CODES: Readonly<Partial<Record<TableName, string>>> = {
+  chunkVectors: 'duplicate_row',
+  entityVectors: 'duplicate_row',
+  edges: 'duplicate_edge',
+};
+const DUPLICATES: ReadonlySet<string> = new Set(['duplicate_id', ...Object.values(DUPLICATE_CODES)]);
 
 /** What earlier states of the graph showed. */
 export interface CheckContext {
@@ -91,7 +95,9 @@ function readerOf(path: string, facts: FactSink, options: { rowsOnly?: boolean }
   if (path.endsWith('.graphml')) return graphReader(facts, path === GRAPH_FILES.graph);
   const [, records = ''] = /^kv_store_(.+)\.json$/.exec(path) ?? [];
   const known = Object.hasOwn(RECORD_FILES, records) ? RECORD_FILES[records] : undefined;
-  if (known !== undefined) return new RecordReader(known(facts));
+  const anyRecords = LENIENT_FILES.has(records);
+  if (known !== undefined || anyRecords)
+    return new RecordReader(known?.(facts) ?? otherRecords(facts), { anyRecords });
   if (faissIndexOf(path) !== undefined) return new FaissIndexReader(facts);
   const namespace = faissMetaOf(path);
   if (namespace !== undefined) return new FaissMetaReader(facts, namespace);
@@ -249,7 +255,7 @@ export class GraphCheck {
     for (const table of UNIQUE) {
       const path = GRAPH_FILES[fileOf(table)];
       const repeated = this.#whole.has(path) ? this.#tables[table].repeated : [];
-      const code = ROWS_BY_ID.has(table) ? 'duplicate_row' : 'duplicate_id';
+      const code = DUPLICATE_CODES[table] ?? 'duplicate_id';
       const flaw = FLAWS[code];
       if (repeated.length > 0 && flaw !== undefined)
         add({ ...flaw, code, path, table }, Float64Array.from(repeated));

@@ -1,32 +1,40 @@
-import { type FactSink, pairParts, type TableName } from './facts.ts';
+import { TextSlot } from './chunk-reader.ts';
+import { type FactSink, pairParts } from './facts.ts';
 import type { RecordEvents } from './record-reader.ts';
+
+const NONE: Buffer = Buffer.alloc(0);
 
 /** Ignores everything; subclasses report what their file defines. */
 class Records implements RecordEvents {
   protected readonly facts: FactSink;
   readonly fields: ReadonlySet<string> = new Set();
+  readonly marks: ReadonlySet<string> = new Set();
 
   constructor(facts: FactSink) {
     this.facts = facts;
   }
 
   begin(_: Buffer): void {}
+  mark(_: string): void {}
   value(_field: string, _bytes: Buffer): void {}
   item(_field: string, _bytes: Buffer): void {}
   pair(_field: string, _length: number, _a: Buffer, _b: Buffer): void {}
   end(): void {}
 }
 
-class Ids extends Records {
-  readonly #table: TableName;
+/** Field of a document or chunk without which a server takes the record for absent. */
+const CONTENT: ReadonlySet<string> = new Set(['content']);
 
-  constructor(facts: FactSink, table: TableName) {
-    super(facts);
-    this.#table = table;
-  }
+class Documents extends Records {
+  override readonly marks = CONTENT;
+  readonly #id = new TextSlot();
 
   override begin(id: Buffer): void {
-    this.facts.name(this.#table, id);
+    this.#id.set(id);
+  }
+
+  override mark(): void {
+    this.facts.name('documents', this.#id.bytes ?? NONE);
   }
 }
 
@@ -36,8 +44,18 @@ const STATUS_WORDS: ReadonlySet<string> = new Set([
   ...['ready', 'handling'],
 ]);
 
+/** Fields that a server needs to read a status at all. */
+const STATUS_FIELDS: ReadonlySet<string> = new Set([
+  'content_summary',
+  'content_length',
+  'created_at',
+  'updated_at',
+]);
+
 class Statuses extends Records {
   override readonly fields = new Set(['status', 'chunks_count', 'chunks_list']);
+  override readonly marks = STATUS_FIELDS;
+  readonly #marked = new Set<string>();
   #id: Buffer = Buffer.alloc(0);
   #status: string | undefined;
   #count: number | undefined;
@@ -48,6 +66,11 @@ class Statuses extends Records {
     this.#status = undefined;
     this.#count = undefined;
     this.#chunks = [];
+    this.#marked.clear();
+  }
+
+  override mark(field: string): void {
+    this.#marked.add(field);
   }
 
   override value(field: string, bytes: Buffer): void {
@@ -64,7 +87,8 @@ class Statuses extends Records {
     const { facts } = this;
     const isProcessed = this.#status === 'processed';
     facts.name('statuses', this.#id);
-    if (this.#status === undefined) facts.flaw('status_missing', this.#id);
+    if (this.#status === undefined || this.#marked.size < STATUS_FIELDS.size)
+      facts.flaw('status_missing', this.#id);
     else if (!STATUS_WORDS.has(this.#status)) facts.flaw('status_unknown', this.#id);
     if (isProcessed) facts.name('processed', this.#id);
     for (const chunk of this.#chunks) facts.name(isProcessed ? 'promised' : 'openChunks', chunk);
@@ -82,13 +106,30 @@ function countOf(bytes: Buffer): number | undefined {
 
 class Chunks extends Records {
   override readonly fields = new Set(['full_doc_id']);
+  override readonly marks = CONTENT;
+  readonly #id = new TextSlot();
+  readonly #document = new TextSlot();
+  #hasContent = false;
 
   override begin(id: Buffer): void {
-    this.facts.name('chunks', id);
+    this.#id.set(id);
+    this.#document.clear();
+    this.#hasContent = false;
+  }
+
+  override mark(): void {
+    this.#hasContent = true;
   }
 
   override value(field: string, bytes: Buffer): void {
-    if (field === 'full_doc_id') this.facts.name('chunkDocuments', bytes);
+    if (field === 'full_doc_id') this.#document.set(bytes);
+  }
+
+  override end(): void {
+    if (!this.#hasContent) return;
+    this.facts.name('chunks', this.#id.bytes ?? NONE);
+    const document = this.#document.bytes;
+    if (document !== undefined) this.facts.name('chunkDocuments', document);
   }
 }
 
@@ -118,12 +159,21 @@ class FullRelations extends Records {
 
 /** Reader of each file of records that the checks compare, by the middle of its name. */
 export const RECORD_FILES: Readonly<Record<string, (facts: FactSink) => RecordEvents>> = {
-  full_docs: (facts) => new Ids(facts, 'documents'),
+  full_docs: (facts) => new Documents(facts),
   doc_status: (facts) => new Statuses(facts),
   text_chunks: (facts) => new Chunks(facts),
   full_entities: (facts) => new FullEntities(facts),
   full_relations: (facts) => new FullRelations(facts),
 };
+
+/** Files of which the records may be any JSON: a server reads each of them only when it needs it. */
+export const LENIENT_FILES: ReadonlySet<string> = new Set([
+  'full_entities',
+  'full_relations',
+  'entity_chunks',
+  'relation_chunks',
+  'llm_response_cache',
+]);
 
 /** Makes the events of any other file of records, of which only the layout is checked. */
 export function otherRecords(facts: FactSink): RecordEvents {

@@ -7,7 +7,11 @@ const NONE: Buffer = Buffer.alloc(0);
 export interface RecordEvents {
   /** Names of the fields whose values are reported. */
   readonly fields: ReadonlySet<string>;
+  /** Names of the fields whose presence is reported, whatever their value. */
+  readonly marks: ReadonlySet<string>;
   begin(id: Buffer): void;
+  /** Receives the presence of a field. */
+  mark(field: string): void;
   /** Receives a text or number directly in the record. */
   value(field: string, bytes: Buffer): void;
   /** Receives a text in a list directly in the record. */
@@ -21,13 +25,14 @@ export interface RecordEvents {
 const FALSE = /^(?:null|false|-?0(?:\.0+)?(?:[eE][-+]?[0-9]+)?)$/;
 
 /**
- * Reads a file of `{id: {field: value}}` with any fields, and skips deeper values. With `any` the file may be any
- * JSON. A byte-order mark may precede it.
+ * Reads a file of `{id: {field: value}}` with any fields, and skips deeper values. With `anyRecords` the records may
+ * be any JSON, with `any` the file may. A byte-order mark may precede it.
  */
 // LightRAG reads `load_json(file) or {}`: what is false in Python counts as an absent file.
 export class RecordReader extends LayoutReader {
   readonly #events: RecordEvents;
   readonly #any: boolean;
+  readonly #anyRecords: boolean;
   #depth = 0;
   /** Whether the value at each depth is a list. */
   readonly #lists: boolean[] = [];
@@ -38,10 +43,14 @@ export class RecordReader extends LayoutReader {
   /** The file's only value where that is not a map and false in Python. */
   #nothing: string | undefined;
 
-  constructor(events: RecordEvents, { any = false } = {}) {
+  constructor(
+    events: RecordEvents,
+    { any = false, anyRecords = any }: { readonly any?: boolean; readonly anyRecords?: boolean } = {},
+  ) {
     super({ byteOrderMark: true });
     this.#events = events;
     this.#any = any;
+    this.#anyRecords = anyRecords;
   }
 
   skipRecords(bytes: number): boolean {
@@ -100,6 +109,7 @@ export class RecordReader extends LayoutReader {
   #begin(field: string): void {
     this.#field = field;
     this.#isWanted = this.#events.fields.has(field);
+    if (this.#events.marks.has(field)) this.#events.mark(field);
   }
 
   #value(bytes: Buffer, escaped: boolean): void {
@@ -117,6 +127,8 @@ export class RecordReader extends LayoutReader {
   }
 
   #other(): void {
-    if (!this.#any) throw new LayoutError('malformed', 0, 'it is not a map of records');
+    // The file itself must be a map even where its records need not be.
+    const isAccepted = this.#depth === 0 || this.#lists[0] === true ? this.#any : this.#anyRecords;
+    if (!isAccepted) throw new LayoutError('malformed', 0, 'it is not a map of records');
   }
 }

@@ -277,7 +277,11 @@ export type Flaw = Wording & { readonly class: RuleClass };
 /** Flaws of single records, by their code. */
 export const FLAWS: Readonly<Record<string, Flaw>> = {
   // A server raises on it at its start.
-  status_missing: { class: 'load', state: 'documents have a record without a status', hint: RESTORE },
+  status_missing: {
+    class: 'load',
+    state: 'documents have a record without a status, summary, length or time',
+    hint: RESTORE,
+  },
   // Every listing of documents ends with HTTP 500.
   status_unknown: { class: 'load', state: 'documents have a status that no server knows', hint: RESTORE },
   // Searches that meet them end with HTTP 500, and flushes fail.
@@ -289,6 +293,8 @@ export const FLAWS: Readonly<Record<string, Flaw>> = {
     state: 'the length of the matrix does not match the number of rows',
     hint: RESTORE,
   },
+  // networkx then reads a graph of another kind, on which every call for edges fails.
+  duplicate_edge: { class: 'load', state: 'pairs have more than one edge', hint: RESTORE },
   // Of two rows with one id a server finds only one.
   duplicate_row: { class: 'load', state: 'rows have the id of another row', hint: RESTORE },
   // Every search finds the wrong rows.

@@ -18,7 +18,14 @@ import {
   type Scratch,
   scratch,
 } from './store-calls.ts';
-import { annotate, checkAnnotated, checkPositions, checkRebuilt, checkSaid } from './store-checks.ts';
+import {
+  acknowledgedAs,
+  annotate,
+  checkAnnotated,
+  checkPositions,
+  checkRebuilt,
+  checkSaid,
+} from './store-checks.ts';
 
 const ACKNOWLEDGE = 'acknowledge';
 const ANOTHER = 'another reason';
@@ -170,7 +177,7 @@ export async function runHeld(held: Held, { call, label, nth, code }: HeldCase):
     await restoresTo(keeper, further, readTree(held.next), held.folder.fresh('restored'));
     await checkPositions(keeper);
     const said = new Map(held.said);
-    if (call.name === ACKNOWLEDGE) said.set(held.second, { ...said.get(held.second), acknowledged: ANOTHER });
+    if (call.name === ACKNOWLEDGE) said.set(held.second, acknowledgedAs(said.get(held.second), ANOTHER));
     await checkSaid(keeper, { said });
     await checkRebuilt(keeper, new Set());
     const ids = (await keeper.list()).map(({ snapshotId }) => snapshotId);

@@ -21,7 +21,7 @@ import {
   saidOf,
   scratch,
 } from './store-calls.ts';
-import { checkAnnotated, checkPositions, checkRebuilt, checkSaid } from './store-checks.ts';
+import { acknowledgedAs, checkAnnotated, checkPositions, checkRebuilt, checkSaid } from './store-checks.ts';
 
 /** Batches of the index that are synced. One that is missing here is taken as not synced, which is stricter. */
 const SYNCED = new Set(
@@ -148,7 +148,7 @@ export async function record(seed: number): Promise<Recording> {
     for (const version of [0, 1, 2]) await take(version);
     const [first = '', second = '', third = ''] = [...published.keys()];
     const reason = 'the documents were moved';
-    await annotate(third, { acknowledged: reason }, () => keeper.acknowledge(third, reason));
+    await annotate(third, acknowledgedAs(said.get(third), reason), () => keeper.acknowledge(third, reason));
     await annotate(third, { tags: { release: '1' } }, () => keeper.tag(third, 'release=1'));
     await annotate(third, { pinned: true }, () => keeper.pin(third));
     checkAnnotated(said);

@@ -21,20 +21,36 @@ export function checkAnnotated(said: Portrait['snapshots']): void {
   assert.ok([...said.values()].some(isAnnotated), 'a snapshot has annotations of all kinds');
 }
 
+/** What a store holds about a snapshot whose alarms were acknowledged. */
+export function acknowledgedAs(said: Said | undefined, reason: string): Said {
+  const alarms = ((said?.alarms ?? []) as readonly object[]).map((alarm) => ({
+    ...alarm,
+    acknowledged: true,
+    reason,
+  }));
+  return { ...said, acknowledged: reason, alarms };
+}
+
 /** What a store must hold about its snapshots, as far as they are still there. */
 interface Expected {
+  /** Snapshots of which a check may have found damage, which the store then remembers. */
+  readonly mayBeDamaged?: (id: string) => boolean;
   readonly said: Portrait['snapshots'];
   /** What it may hold about some of them instead. */
   readonly saidAfter?: ReadonlyMap<string, Said>;
 }
 
 /** Checks that grades, acknowledgements and all else that was recorded about snapshots is still there. */
-export async function checkSaid(keeper: StoreCalls, { said, saidAfter }: Expected): Promise<void> {
+export async function checkSaid(
+  keeper: StoreCalls,
+  { said, saidAfter, mayBeDamaged = () => false }: Expected,
+): Promise<void> {
   for (const [id, is] of (await portrait(keeper)).snapshots) {
     const was = said.get(id);
     if (was === undefined || (saidAfter?.has(id) === true && isDeepStrictEqual(is, saidAfter.get(id))))
       continue;
-    assert.deepEqual(is, was, `the store holds the same about snapshot ${id}`);
+    const damage = mayBeDamaged(id) && is.damaged === true ? { damaged: true, usable: false } : {};
+    assert.deepEqual(is, { ...was, ...damage }, `the store holds the same about snapshot ${id}`);
   }
 }
 

@@ -295,7 +295,7 @@ describe('facts from a file delta', () => {
     const path = 'kv_store_full_docs.json';
     const was = readAll(path, readFileSync(join(place, path), 'latin1')) ?? assert.fail('it does not read');
     const delta = new FileDelta(path, was);
-    delta.reader.feed(Buffer.from('{"somebody": {}}'));
+    delta.reader.feed(Buffer.from('{"somebody": {"content": "x"}}'));
     delta.beginNewState();
     delta.reader.feed(Buffer.from('{}'));
     assert.equal(delta.finish(), undefined);

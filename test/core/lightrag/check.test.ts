@@ -163,6 +163,32 @@ const DAMAGES: readonly [what: string, files: () => Files, wanted: string[]][] =
     ['!document_without_status'],
   ],
   [
+    'a status without its time',
+    () => records(STATUS, (all, [id = '']) => delete all[id]?.created_at),
+    ['!status_missing'],
+  ],
+  [
+    'a chunk without content',
+    () => records(CHUNKS, (all, [id = '']) => Object.assign(all, { [id]: {} })),
+    ['!promised_chunk_missing', 'vector_without_chunk'],
+  ],
+  [
+    'a document without content',
+    () => records(DOCUMENTS, (all, [id = '']) => Object.assign(all, { [id]: {} })),
+    ['!processed_without_document'],
+  ],
+  [
+    'an edge that is there twice',
+    () => changed(GRAPH, (bytes) => bytes.toString().replace(/<edge [\s\S]*?<\/edge>/, '$&$&')),
+    ['!duplicate_edge'],
+  ],
+  ['a record of null', () => changed(CHUNKS, () => '{"a": null}'), ['!malformed_file']],
+  [
+    'a cache that is a list',
+    () => changed('kv_store_llm_response_cache.json', () => '[1]'),
+    ['!malformed_file'],
+  ],
+  [
     'a status without a word',
     () => records(STATUS, (all, [id = '']) => delete all[id]?.status),
     ['!status_missing'],
@@ -298,6 +324,15 @@ const LEFTOVERS: readonly [what: string, files: () => Files, wanted: string[]][]
       changed(GRAPH, (bytes) => bytes.toString().replaceAll(/>doc-[0-9a-f]+-chunk-\d+/g, '>manual_creation')),
     [],
   ],
+  [
+    'records of null in lists and caches',
+    () => {
+      const files = changed('kv_store_llm_response_cache.json', () => '{"a": null, "b": [1]}');
+      const names = JSON.parse(String(WHOLE.get(ENTITY_NAMES))) as Records;
+      return files.set(ENTITY_NAMES, Buffer.from(JSON.stringify({ ...names, 'doc-x': null })));
+    },
+    [],
+  ],
   ['an entity removed by hand', () => withoutEntity(), []],
   [
     'entities whose chunks are not listed',
@@ -356,7 +391,7 @@ function renamedChunk(name: string, document?: string): Files {
 }
 
 function addedStatus(status: Record<string, unknown>): Files {
-  return records(STATUS, (all) => Object.assign(all, { 'dup-1': status }));
+  return records(STATUS, (all) => Object.assign(all, { 'dup-1': { ...Object.values(all)[0], ...status } }));
 }
 
 /** Takes an entity out of the graph and the vectors, with its edges, as a deletion by hand does. */

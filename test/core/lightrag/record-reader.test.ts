@@ -4,11 +4,13 @@ import { RecordReader } from '../../../core/lightrag/record-reader.ts';
 import { feedIn, flawOf } from '../../support/chunks.ts';
 
 /** Returns the ids and fields that a reader reports of a text, or how the text fails, whatever the chunks. */
-function reported(text: string, options?: { any: boolean }): string | string[] {
+function reported(text: string, options?: { any?: boolean; anyRecords?: boolean }): string | string[] {
   const reports = [1, 3, 1 << 20].map((step) => {
     const told: string[] = [];
     const events = {
       fields: new Set(['wanted']),
+      marks: new Set(['marked']),
+      mark: (field: string) => void told.push(`${field} is there`),
       begin: (id: Buffer) => void told.push(`${id}`),
       value: (field: string, bytes: Buffer) => void told.push(`${field}=${bytes}`),
       item: (field: string, bytes: Buffer) => void told.push(`${field}+${bytes}`),
@@ -22,6 +24,20 @@ function reported(text: string, options?: { any: boolean }): string | string[] {
 }
 
 describe('a reader of records', () => {
+  it('reports the presence of a field, whatever its value', () => {
+    const long = 'x'.repeat(70_000);
+    for (const value of ['null', '{}', `"${long}"`, '1'])
+      assert.deepEqual(reported(`{"a": {"marked": ${value}}, "b": {}}`), ['a', 'marked is there', 'b']);
+  });
+
+  it('takes records of any kind where a server does, in a map only', () => {
+    const lenient = { anyRecords: true };
+    assert.deepEqual(reported('{"a": null, "b": [1], "c": "d"}', lenient), ['a', 'b', 'c']);
+    for (const text of ['[1]', '5', '"text"', '["a", {}]'])
+      assert.equal(reported(text, lenient), 'malformed', text);
+    assert.equal(reported('{"a": null}'), 'malformed');
+  });
+
   it('reports what the instance treats as a missing file as empty', () => {
     const nothing = [
       '',
