@@ -342,12 +342,34 @@ async function checkRepair(
   if (!inFrame(victim, damage)) assert.deepEqual(lost, [], 'all units could be saved');
   // The index still knows what manifests, positions and annotations said, whatever became of their packs.
   const said = await portrait(keeper);
-  if (damage.index !== true) assert.deepEqual(said, victim.said, 'the store holds the same');
+  if (damage.index !== true)
+    assert.deepEqual(withoutDamage(said), withoutDamage(victim.said), 'the store holds the same');
+  const remembered = [...said.snapshots].filter(([, { damaged }]) => damaged === true).map(([id]) => id);
+  assert.deepEqual(
+    remembered.sort(),
+    lost.filter((id) => said.snapshots.has(id)).sort(),
+    'damage is remembered',
+  );
   // What was only in the index has to be in packs again.
   rmSync(join(keeper.store, 'index'), { recursive: true });
   assert.deepEqual(await portrait(keeper), said, 'the store holds the same after its index is made again');
   for (const id of lost) assert.ok(before.has(id), `repair loses ${id}`);
   await checkRestores(victim, keeper, damage, new Set(lost));
+}
+
+/** Returns what a store holds, without what checks recorded about damage. */
+export function withoutDamage({ snapshots, annotations }: Portrait): Portrait {
+  return {
+    snapshots: new Map(
+      [...snapshots].map(([id, { damaged: _damaged, usable: _usable, ...said }]) => [id, said]),
+    ),
+    annotations: new Map(
+      [...annotations].map(([id, all]) => [
+        id,
+        all.filter((one) => !Object.hasOwn(one as object, 'damaged')),
+      ]),
+    ),
+  };
 }
 
 /** Whether units themselves are damaged, and not only what is around them. */

@@ -3,7 +3,7 @@ import { cpSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, describe, it } from 'node:test';
 import { UnitKind_Value } from '../../../../gen/lightkeeper/store/v1/pack_pb.ts';
-import { makeVictim } from '../../../prove/damage.ts';
+import { makeVictim, withoutDamage } from '../../../prove/damage.ts';
 import { callsInProcess, portrait } from '../../../prove/store-calls.ts';
 
 const victim = await makeVictim(1);
@@ -22,9 +22,11 @@ async function assertRescued(damage: (store: string) => void): Promise<void> {
   cpSync(victim.store, calls.store, { recursive: true, preserveTimestamps: true });
   damage(calls.store);
   await calls.repair();
-  assert.deepEqual(await portrait(calls), victim.said, 'after the repair');
+  // Those packs also hold lists of files: a snapshot without them is damaged, and that is recorded.
+  const before = withoutDamage(victim.said);
+  assert.deepEqual(withoutDamage(await portrait(calls)), before, 'after the repair');
   rmSync(join(calls.store, 'index'), { recursive: true });
-  assert.deepEqual(await portrait(calls), victim.said, 'after the index was made again');
+  assert.deepEqual(withoutDamage(await portrait(calls)), before, 'after the index was made again');
   rmSync(calls.store, { recursive: true });
 }
 
