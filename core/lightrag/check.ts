@@ -14,7 +14,7 @@ import {
   faissMetaOf,
 } from './faiss.ts';
 import { graphReader } from './graph-facts.ts';
-import { LENIENT_FILES, otherRecords, RECORD_FILES } from './kv-files.ts';
+import { otherRecords, RECORD_FILES, RECORD_KINDS } from './kv-files.ts';
 import { KEYS_MAX, keyText, Lack, type LackText } from './lack.ts';
 import { NameTable, NumberPool, nameNumber } from './name-table.ts';
 import { type FileState, PromiseCheck } from './promise.ts';
@@ -95,9 +95,9 @@ function readerOf(path: string, facts: FactSink, options: { rowsOnly?: boolean }
   if (path.endsWith('.graphml')) return graphReader(facts, path === GRAPH_FILES.graph);
   const [, records = ''] = /^kv_store_(.+)\.json$/.exec(path) ?? [];
   const known = Object.hasOwn(RECORD_FILES, records) ? RECORD_FILES[records] : undefined;
-  const anyRecords = LENIENT_FILES.has(records);
-  if (known !== undefined || anyRecords)
-    return new RecordReader(known?.(facts) ?? otherRecords(facts), { anyRecords });
+  const kinds = Object.hasOwn(RECORD_KINDS, records) ? RECORD_KINDS[records] : undefined;
+  if (known !== undefined || kinds !== undefined)
+    return new RecordReader(known?.(facts) ?? otherRecords(facts), { records: kinds ?? 'maps' });
   if (faissIndexOf(path) !== undefined) return new FaissIndexReader(facts);
   const namespace = faissMetaOf(path);
   if (namespace !== undefined) return new FaissMetaReader(facts, namespace);

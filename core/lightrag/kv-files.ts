@@ -1,6 +1,6 @@
 import { TextSlot } from './chunk-reader.ts';
 import { type FactSink, pairParts } from './facts.ts';
-import type { RecordEvents } from './record-reader.ts';
+import type { RecordEvents, RecordKinds } from './record-reader.ts';
 
 const NONE: Buffer = Buffer.alloc(0);
 
@@ -166,14 +166,15 @@ export const RECORD_FILES: Readonly<Record<string, (facts: FactSink) => RecordEv
   full_relations: (facts) => new FullRelations(facts),
 };
 
-/** Files of which the records may be any JSON: a server reads each of them only when it needs it. */
-export const LENIENT_FILES: ReadonlySet<string> = new Set([
-  'full_entities',
-  'full_relations',
-  'entity_chunks',
-  'relation_chunks',
-  'llm_response_cache',
-]);
+/** What the records of a file may be, where not all must be maps. A server reads each of these when it needs it. */
+// It completes the lists of names at its start, and passes over those that are null.
+export const RECORD_KINDS: Readonly<Record<string, RecordKinds>> = {
+  full_entities: 'optional',
+  full_relations: 'optional',
+  entity_chunks: 'any',
+  relation_chunks: 'any',
+  llm_response_cache: 'any',
+};
 
 /** Makes the events of any other file of records, of which only the layout is checked. */
 export function otherRecords(facts: FactSink): RecordEvents {

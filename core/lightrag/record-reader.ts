@@ -21,18 +21,21 @@ export interface RecordEvents {
   end(): void;
 }
 
+/** What the records of a file may be. */
+export type RecordKinds = 'maps' | 'optional' | 'any';
+
 /** Texts and numbers that are false in Python. */
 const FALSE = /^(?:null|false|-?0(?:\.0+)?(?:[eE][-+]?[0-9]+)?)$/;
 
 /**
- * Reads a file of `{id: {field: value}}` with any fields, and skips deeper values. With `anyRecords` the records may
- * be any JSON, with `any` the file may. A byte-order mark may precede it.
+ * Reads a file of `{id: {field: value}}` with any fields, and skips deeper values. With `records` "any" the records may
+ * be any JSON, with "optional" also null. With `any` the file may be any JSON. A byte-order mark may precede it.
  */
 // LightRAG reads `load_json(file) or {}`: what is false in Python counts as an absent file.
 export class RecordReader extends LayoutReader {
   readonly #events: RecordEvents;
   readonly #any: boolean;
-  readonly #anyRecords: boolean;
+  readonly #records: RecordKinds;
   #depth = 0;
   /** Whether the value at each depth is a list. */
   readonly #lists: boolean[] = [];
@@ -45,12 +48,15 @@ export class RecordReader extends LayoutReader {
 
   constructor(
     events: RecordEvents,
-    { any = false, anyRecords = any }: { readonly any?: boolean; readonly anyRecords?: boolean } = {},
+    {
+      any = false,
+      records = any ? 'any' : 'maps',
+    }: { readonly any?: boolean; readonly records?: RecordKinds } = {},
   ) {
     super({ byteOrderMark: true });
     this.#events = events;
     this.#any = any;
-    this.#anyRecords = anyRecords;
+    this.#records = records;
   }
 
   skipRecords(bytes: number): boolean {
@@ -93,7 +99,7 @@ export class RecordReader extends LayoutReader {
 
   bare(text: string): void {
     if (this.#depth === 0 && FALSE.test(text)) this.#nothing = text;
-    else if (this.#depth < 2) this.#other();
+    else if (this.#depth < 2) this.#other(text);
     else if (this.#depth === 2 && this.#isWanted) this.#value(Buffer.from(text, 'latin1'), false);
   }
 
@@ -126,9 +132,11 @@ export class RecordReader extends LayoutReader {
     }
   }
 
-  #other(): void {
+  #other(text = ''): void {
     // The file itself must be a map even where its records need not be.
-    const isAccepted = this.#depth === 0 || this.#lists[0] === true ? this.#any : this.#anyRecords;
+    const isRecord = this.#depth > 0 && this.#lists[0] !== true;
+    const isOptional = this.#records === 'optional' && text === 'null';
+    const isAccepted = isRecord ? this.#records === 'any' || isOptional : this.#any;
     if (!isAccepted) throw new LayoutError('malformed', 0, 'it is not a map of records');
   }
 }

@@ -295,6 +295,8 @@ export const FLAWS: Readonly<Record<string, Flaw>> = {
   },
   // networkx then reads a graph of another kind, on which every call for edges fails.
   duplicate_edge: { class: 'load', state: 'pairs have more than one edge', hint: RESTORE },
+  // The file loads, and every later flush of it fails.
+  lone_surrogate: { class: 'load', state: 'rows have a text that is no Unicode', hint: RESTORE },
   // Of two rows with one id a server finds only one.
   duplicate_row: { class: 'load', state: 'rows have the id of another row', hint: RESTORE },
   // Every search finds the wrong rows.

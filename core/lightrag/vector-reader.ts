@@ -12,6 +12,8 @@ const COSINE_MIN = 0.99;
 const MOVED_MIN = 2;
 const MOVED_SHARE = 0.25;
 const HALF_BYTES = 2;
+/** Start of the escape of half a surrogate pair. */
+const SURROGATE_ESCAPE = '\\ud';
 const BACKSLASH = 0x5c;
 const NONE: Buffer = Buffer.alloc(0);
 
@@ -130,6 +132,8 @@ export class VectorReader extends LayoutReader {
     if (this.#depth === 1 && this.#top === 'matrix') this.#feedMatrix(bytes, 0);
     else if (this.#depth === 3 && this.#top === 'data' && this.#isMap) this.#take(bytes, escaped);
     else this.#other();
+    if (escaped && hasLoneSurrogate(bytes))
+      this.#facts.flaw('lone_surrogate', Buffer.from(`row ${this.#rows}`));
   }
 
   piece(bytes: Buffer): void {
@@ -270,6 +274,16 @@ export class VectorReader extends LayoutReader {
     if (this.#differing >= MOVED_MIN && this.#differing > this.#compared * MOVED_SHARE)
       this.#facts.flaw('matrix_moved', Buffer.from('matrix'));
   }
+}
+
+/** Reports whether a text with escapes has half of a surrogate pair. Python reads it, and cannot write it as UTF-8. */
+function hasLoneSurrogate(bytes: Buffer): boolean {
+  if (!bytes.includes(SURROGATE_ESCAPE) && !bytes.includes('\\uD')) return false;
+  // Escaped backslashes are taken out first: what follows one is no escape.
+  const escapes = bytes.toString('latin1').replaceAll('\\\\', '');
+  return /\\u(?:d[89ab][0-9a-f]{2}(?!\\ud[c-f])|(?<!\\ud[89ab][0-9a-f]{2}\\u)d[c-f][0-9a-f]{2})/i.test(
+    escapes,
+  );
 }
 
 /** Returns base64 with escapes as text. An escaped control character, which Python ignores, becomes another such. */

@@ -264,6 +264,11 @@ const DAMAGES: readonly [what: string, files: () => Files, wanted: string[]][] =
     ['!matrix_moved', 'vector_mismatch'],
   ],
   [
+    'half of a surrogate pair in a text',
+    () => changed(VDB_CHUNKS, (bytes) => bytes.toString().replace('"content": "', '"content": "\\\\\\ud83d')),
+    ['!lone_surrogate'],
+  ],
+  [
     'one row with the vector of another',
     () => vectors(VDB_CHUNKS, ({ data }) => Object.assign(data[1] ?? {}, { vector: data[0]?.vector })),
     ['vector_mismatch'],
@@ -322,6 +327,14 @@ const LEFTOVERS: readonly [what: string, files: () => Files, wanted: string[]][]
     'edges and nodes with any source',
     () =>
       changed(GRAPH, (bytes) => bytes.toString().replaceAll(/>doc-[0-9a-f]+-chunk-\d+/g, '>manual_creation')),
+    [],
+  ],
+  [
+    'a surrogate pair and an escaped backslash in a text',
+    () =>
+      changed(VDB_CHUNKS, (bytes) =>
+        bytes.toString().replace('"content": "', '"content": "\\\\ud800 \\ud83d\\ude00 '),
+      ),
     [],
   ],
   [

@@ -1,10 +1,10 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { RecordReader } from '../../../core/lightrag/record-reader.ts';
+import { type RecordKinds, RecordReader } from '../../../core/lightrag/record-reader.ts';
 import { feedIn, flawOf } from '../../support/chunks.ts';
 
 /** Returns the ids and fields that a reader reports of a text, or how the text fails, whatever the chunks. */
-function reported(text: string, options?: { any?: boolean; anyRecords?: boolean }): string | string[] {
+function reported(text: string, options?: { any?: boolean; records?: RecordKinds }): string | string[] {
   const reports = [1, 3, 1 << 20].map((step) => {
     const told: string[] = [];
     const events = {
@@ -31,11 +31,15 @@ describe('a reader of records', () => {
   });
 
   it('takes records of any kind where a server does, in a map only', () => {
-    const lenient = { anyRecords: true };
+    const lenient = { records: 'any' } as const;
     assert.deepEqual(reported('{"a": null, "b": [1], "c": "d"}', lenient), ['a', 'b', 'c']);
     for (const text of ['[1]', '5', '"text"', '["a", {}]'])
       assert.equal(reported(text, lenient), 'malformed', text);
     assert.equal(reported('{"a": null}'), 'malformed');
+    const optional = { records: 'optional' } as const;
+    assert.deepEqual(reported('{"a": null, "b": {}}', optional), ['a', 'b']);
+    for (const record of ['[1]', '5', '"null"', 'true'])
+      assert.equal(reported(`{"a": ${record}}`, optional), 'malformed', record);
   });
 
   it('reports what the instance treats as a missing file as empty', () => {
