@@ -15,9 +15,9 @@ const DOCUMENTS = 2;
 // Both are shorter than a flush, and the window than the pause between two files of it.
 const HURRY_MS = 200;
 const HURRY_QUIET_MS = 20;
-/** Graph id of the hasty snapshots. */
-// Its own id: no quiet window has been learned for it.
-const HURRIED = 'hurried';
+/** Start of the graph ids of hasty snapshots. */
+// Each has an id of its own, for which no quiet window has been learned.
+const HURRIED = 'hurried-';
 /** Milliseconds within which a settled change must become a snapshot. */
 const WAIT_MS = 20_000;
 
@@ -209,11 +209,11 @@ async function printDiff(store: string, log: SnapshotLog): Promise<void> {
   say(`   new among them: ${diff.entities?.added.slice(0, 3).join(', ')}`);
 }
 
-async function snapshotNow(store: string, dir: string): Promise<Snapshot> {
+async function snapshotNow(store: string, dir: string, graphId: string): Promise<Snapshot> {
   return await withStore(store, {}, async (client) => {
     const request = {
       dir: Buffer.from(dir),
-      graphId: HURRIED,
+      graphId,
       settleTimeoutMs: BigInt(HURRY_MS),
       quietMs: BigInt(HURRY_QUIET_MS),
     };
@@ -245,8 +245,8 @@ async function deleteAndCapture(
     flushing = false;
   });
   let torn: Snapshot | undefined;
-  while (flushing && torn === undefined) {
-    const taken = await snapshotNow(store, dir);
+  for (let n = 1; flushing && torn === undefined; n++) {
+    const taken = await snapshotNow(store, dir, `${HURRIED}${n}`);
     const byContent = taken.grade === Grade_Value.TORN && taken.cutMethod === CutMethod_Value.SETTLED;
     if (byContent) torn = taken;
   }
