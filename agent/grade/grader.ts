@@ -2,7 +2,7 @@ import { clone, create, fromBinary, toBinary } from '@bufbuild/protobuf';
 import { timestampFromMs, timestampMs } from '@bufbuild/protobuf/wkt';
 import { must } from '../../core/assert.ts';
 import { LightkeeperError } from '../../core/errors.ts';
-import { type CheckFinding, unsplitFinding, workspaceOf } from '../../core/lightrag/check.ts';
+import { unsplitFinding, workspaceOf } from '../../core/lightrag/check.ts';
 import { FACTS_VERSION, parseFactsUnit } from '../../core/lightrag/facts-codec.ts';
 import { judge, mayStand, UNCHANGED_MS } from '../../core/lightrag/grade.ts';
 import { emptiedAlarms, type Lost, lossAlarms } from '../../core/lightrag/loss.ts';
@@ -38,7 +38,7 @@ import { newestChangeMs } from '../store/index/change-times.ts';
 import type { Store } from '../store/store.ts';
 import { Transaction } from '../store/transaction.ts';
 import type { EncodedFacts } from '../workers/grade-task.ts';
-import { checkIncrementally, contentDigest, FactsCache } from './incremental-check.ts';
+import { type CheckResult, checkIncrementally, contentDigest, FactsCache } from './incremental-check.ts';
 
 /** Most findings stored with a grade; the rest is counted. */
 const FINDINGS_MAX = 200;
@@ -220,43 +220,20 @@ export class Grader {
     const began = monotonic();
     const graded = create(GradedSchema);
     const sightings = advanceSightings(options.sightings, options);
-    let facts: readonly EncodedFacts[] = [];
-    let found: CheckFinding[] = [];
-    let lost: Lost | undefined;
-    const endRead = this.#store.beginRead();
-    let files: GraphContent[];
-    let unsplit: Finding | undefined;
-    try {
-      const inWorkspaces = new Set<string>();
-      files = await graphContents(this.#store, snapshot.manifest, (path) => {
-        if (workspaceOf(path) !== undefined) inWorkspaces.add(path);
-      });
-      unsplit = unsplitFinding(inWorkspaces);
-      if (files.length > 0) {
-        const base = snapshot.graded === undefined ? (usable ?? last) : snapshot;
-        const request = {
-          snapshot,
-          files,
-          usable,
-          base,
-          cache: this.#cache,
-          standing: standingKeys(sightings),
-        };
-        const check = () => checkIncrementally(this.#store, request, options.signal);
-        const result = await noticingDamage(this.#store, snapshot, () => this.#oneAtATime(check));
-        ({ files: facts, lost } = result);
-        graded.summary = result.summary;
-        graded.stats = fromBinary(GraphStatsSchema, result.stats);
-        found = result.findings.map(({ finding, numbers, stands }) => ({
-          finding: fromBinary(FindingSchema, finding),
-          numbers,
-          stands,
-        }));
-      } else if (usable?.graded?.stats !== undefined) graded.stats = create(GraphStatsSchema);
-    } finally {
-      // The commit below may wait for a removal of packs, which waits for readers.
-      endRead();
-    }
+    // Damage is recorded after the read: a commit may wait for a removal of packs, which waits for readers.
+    const { files, unsplit, result } = await noticingDamage(this.#store, snapshot, () =>
+      this.#readGraph(snapshot, { last, usable }, { sightings, signal: options.signal }),
+    );
+    const found = (result?.findings ?? []).map(({ finding, numbers, stands }) => ({
+      finding: fromBinary(FindingSchema, finding),
+      numbers,
+      stands,
+    }));
+    if (result !== undefined) {
+      graded.summary = result.summary;
+      graded.stats = fromBinary(GraphStatsSchema, result.stats);
+    } else if (usable?.graded?.stats !== undefined) graded.stats = create(GraphStatsSchema);
+    const lost = result?.lost;
     this.#compareWith(usable, { snapshot, graded, lossShare: options.lossShare, lost });
     const { manifest } = snapshot;
     const judged = judge(found, manifest.findings, { ...options, sightings });
@@ -270,7 +247,31 @@ export class Grader {
     graded.durationMs = BigInt(Math.max(1, Math.round(monotonic() - began)));
     return options.dryRun === true
       ? { ...snapshot, graded }
-      : await this.#commit(snapshot, graded, { files, facts });
+      : await this.#commit(snapshot, graded, { files, facts: result?.files ?? [] });
+  }
+
+  /** Reads and checks the graph in a snapshot. The result is undefined if it holds none. */
+  async #readGraph(
+    snapshot: StoredSnapshot,
+    { last, usable }: History,
+    { sightings, signal }: Pick<GradeOptions, 'sightings' | 'signal'>,
+  ): Promise<{ files: GraphContent[]; unsplit: Finding | undefined; result: CheckResult | undefined }> {
+    const endRead = this.#store.beginRead();
+    try {
+      const inWorkspaces = new Set<string>();
+      const files = await graphContents(this.#store, snapshot.manifest, (path) => {
+        if (workspaceOf(path) !== undefined) inWorkspaces.add(path);
+      });
+      const unsplit = unsplitFinding(inWorkspaces);
+      if (files.length === 0) return { files, unsplit, result: undefined };
+      const base = snapshot.graded === undefined ? (usable ?? last) : snapshot;
+      const standing = standingKeys(sightings);
+      const request = { snapshot, files, usable, base, cache: this.#cache, standing };
+      const result = await this.#oneAtATime(() => checkIncrementally(this.#store, request, signal));
+      return { files, unsplit, result };
+    } finally {
+      endRead();
+    }
   }
 
   /** Sets what changed since the newest usable snapshot, and the alarms. */
