@@ -167,8 +167,12 @@ class IncrementalCheck {
   async run(): Promise<CheckResult> {
     const { files, usable, standing } = this.#request;
     await this.#run({ step: 'begin' });
-    await this.#checkFiles();
-    const before = usable && (await this.#baseFiles(usable)).map(({ path }) => path);
+    const { base } = this.#request;
+    const baseFiles = base === undefined ? [] : await this.#baseFiles(base);
+    await this.#checkFiles(baseFiles);
+    // The facts of the newest usable snapshot are the ones that are usually built on.
+    const usableFiles = usable === base ? baseFiles : usable && (await this.#baseFiles(usable));
+    const before = usable && usableFiles?.map(({ path }) => path);
     for (;;) {
       const { readAgain } = await this.#run({ step: 'compare', before, standing });
       if (readAgain.length === 0) break;
@@ -190,9 +194,8 @@ class IncrementalCheck {
   }
 
   /** Loads the facts of unchanged files and reads the others. */
-  async #checkFiles(): Promise<void> {
-    const { files, base } = this.#request;
-    const baseFiles = base === undefined ? [] : await this.#baseFiles(base);
+  async #checkFiles(baseFiles: readonly GraphContent[]): Promise<void> {
+    const { files } = this.#request;
     for (const { path, content } of files) {
       const file = this.#index.get(path);
       const loaded = file === undefined ? undefined : await this.#loadFacts(file, content);

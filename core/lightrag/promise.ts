@@ -55,6 +55,8 @@ export class PromiseCheck {
   #stage: 'names' | 'sources' | 'done' = 'names';
   /** Names that open documents list. */
   readonly #openNames: Record<Kind, number[]> = { entities: [], relations: [] };
+  /** Names that `promised` has returned: the names of open documents are complete by then. */
+  readonly #promised = new Map<Kind, Float64Array>();
   /** Lacking names of which the sources are needed, by the table that defines them. */
   #sought = new Map<TableName, Float64Array>();
   /** Source chunks of those names. */
@@ -107,9 +109,12 @@ export class PromiseCheck {
 
   /** Returns the names that processed documents list and no open document does. */
   promised(kind: Kind): Float64Array {
-    const { names } = NAME_FILES[kind];
-    if (this.#areAllOpen(kind)) return NO_NUMBERS;
-    return without(this.#tables.numbers(names), setOf(this.#openNames[kind]));
+    const known = this.#promised.get(kind);
+    if (known !== undefined) return known;
+    const names = this.#tables.numbers(NAME_FILES[kind].names);
+    const promised = this.#areAllOpen(kind) ? NO_NUMBERS : without(names, setOf(this.#openNames[kind]));
+    this.#promised.set(kind, promised);
+    return promised;
   }
 
   /** Returns the violated rules. */
@@ -158,7 +163,7 @@ export class PromiseCheck {
       const [isNeeded, why] = needed[file] ?? [false, ''];
       if (isNeeded) return [{ file, state: `it is not there, though ${why}` }];
       // Statuses and texts come before everything else, so that no operation leaves vectors of chunks alone.
-      if (isUnlisted && holds('chunkVectors') && file !== 'chunkVectors' && this.#isListing(file))
+      if (isUnlisted && holds('chunkVectors') && this.#isListing(file))
         return [{ file, state: 'it is not there, though chunks have vectors' }];
       const wasThere = before?.has(GRAPH_FILES[file]) === true && !(isCleared && areVectorsGone);
       return wasThere ? [{ file, state: 'it is not there; the last usable point had it' }] : [];

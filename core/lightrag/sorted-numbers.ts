@@ -1,10 +1,10 @@
-// Sets of numbers as sorted arrays without repetition. No function changes its arguments.
+// Sets of numbers as sorted arrays without repetition. No function changes its arguments; a result may be one of them.
 
 export const NO_NUMBERS: Float64Array = new Float64Array(0);
 
 /** Returns the numbers that are in `numbers` and not in `others`. */
 export function without(numbers: Float64Array, others: Float64Array): Float64Array {
-  return select(numbers, others, false);
+  return others.length === 0 ? numbers : select(numbers, others, false);
 }
 
 /** Returns the numbers that are in both sets. */
