@@ -15,6 +15,7 @@ import { InstanceProbe, type InstanceSettings } from '../instance/probe.ts';
 import { type InPlaceRestored, restoreInPlace } from '../restore/in-place.ts';
 import { nextSteps, serverFindings } from '../restore/next-steps.ts';
 import { restoreToDirectory } from '../restore/to-directory.ts';
+import { noticingDamage } from '../snapshots/damage.ts';
 import { passedOver, resolveSnapshot } from '../snapshots/resolve.ts';
 import { checkRestoreTarget, isFromDirectory } from '../snapshots/source-directory.ts';
 import { writtenBy } from '../snapshots/views.ts';
@@ -43,7 +44,9 @@ export async function restoreSnapshot(
   }
   if (request.target.case === 'inPlace') checkRestoreTarget(snapshot, request.target.value, request.graphId);
   const newer = request.snapshotId === 'latest-valid' ? await passedOver(store, snapshot) : [];
-  const { inPlace, ...written } = await run(store, snapshot, request, context);
+  const { inPlace, ...written } = await noticingDamage(store, snapshot, () =>
+    run(store, snapshot, request, context),
+  );
   const result = create(RestoreResultSchema, {
     snapshotId: idOf(snapshot),
     to: bytesText(request.target.value ?? new Uint8Array()),

@@ -27,7 +27,7 @@ import { type GuardedDirectory, guardsOf } from '../graph/guarded-directory.ts';
 import { type SnapshotTaker, takeSnapshot } from '../graph/take-snapshot.ts';
 import { parseInstanceUrl } from '../instance/url.ts';
 import { acknowledgeSnapshot, pinSnapshot, tagSnapshot } from '../snapshots/annotate.ts';
-import { recordDamage } from '../snapshots/damage.ts';
+import { recordDamage, streamNoticingDamage } from '../snapshots/damage.ts';
 import { dumpFile } from '../snapshots/dump-file.ts';
 import { countSnapshots, getSnapshot, graphStatus, listSnapshots, storeStats } from '../snapshots/queries.ts';
 import { resolveSnapshot } from '../snapshots/resolve.ts';
@@ -91,11 +91,14 @@ export function agentService(parts: ServiceParts): ServiceImpl<typeof AgentServi
     },
     exportDocument: async function* ({ snapshotId, graphId, documentId }, { signal }) {
       const snapshot = await resolveSnapshot(store, snapshotId, graphId);
-      yield* exportDocument(store, { snapshot, documentId, signal });
+      yield* streamNoticingDamage(store, snapshot, () =>
+        exportDocument(store, { snapshot, documentId, signal }),
+      );
     },
     dumpFile: async function* ({ snapshotId, graphId, path }) {
       const snapshot = await resolveSnapshot(store, snapshotId, graphId);
-      for await (const data of dumpFile(store, snapshot, pathFromBytes(path))) yield { data };
+      const file = () => dumpFile(store, snapshot, pathFromBytes(path));
+      for await (const data of streamNoticingDamage(store, snapshot, file)) yield { data };
     },
     getStats: ({ graphId }) => storeStats(store, graphId),
     getStatus: () => getStatus(parts),

@@ -1,5 +1,6 @@
 import { create } from '@bufbuild/protobuf';
 import { normalise } from '../../core/errors.ts';
+import { LayoutError } from '../../core/lightrag/chunk-reader.ts';
 import { idOf, isDamaged, type StoredSnapshot } from '../../core/snapshot.ts';
 import { DamagedSchema } from '../../gen/lightkeeper/store/v1/annotation_pb.ts';
 import { type Finding, Severity_Value } from '../../gen/lightkeeper/v1/types_pb.ts';
@@ -46,11 +47,31 @@ export async function noticingDamage<T>(
   try {
     return await read();
   } catch (error) {
-    const { code, message } = normalise(error);
-    if (code === 'DAMAGED' && !store.readOnly && !isDamaged(snapshot))
-      await commitDamage(store, [{ snapshot, reason: message }]);
+    await noteDamage(store, snapshot, error);
     throw error;
   }
+}
+
+/** Yields what a read of a snapshot yields. Records damage that the read meets, and rejects with it. */
+export async function* streamNoticingDamage<T>(
+  store: Store,
+  snapshot: StoredSnapshot,
+  read: () => AsyncIterable<T>,
+): AsyncGenerator<T> {
+  try {
+    yield* read();
+  } catch (error) {
+    await noteDamage(store, snapshot, error);
+    throw error;
+  }
+}
+
+async function noteDamage(store: Store, snapshot: StoredSnapshot, error: unknown): Promise<void> {
+  const { code, message } = normalise(error);
+  // A file that was captured malformed is whole as far as the store goes.
+  const isMalformed = error instanceof Error && [error, error.cause].some((e) => e instanceof LayoutError);
+  if (code !== 'DAMAGED' || isMalformed || store.readOnly || isDamaged(snapshot)) return;
+  await commitDamage(store, [{ snapshot, reason: message }]);
 }
 
 async function commitDamage(

@@ -385,6 +385,35 @@ suite('a damaged point', () => {
   });
 });
 
+suite('a read that meets damage', () => {
+  for (const [name, read] of [
+    ['restore', (id: string, place: Place) => ['restore', id, '--to', place.path('to')]],
+    ['dump', (id: string) => ['dump', id, 'large']],
+  ] as const) {
+    it(`by ${name} makes its point not usable, in a free store and through an agent`, async () => {
+      for (const isGuarded of [false, true]) {
+        const place = await graphPlace();
+        const first = await graded(place);
+        writeFileSync(
+          join(place.dir, 'large'),
+          Buffer.from(Array.from({ length: 30_000 }, (_, i) => (i * i) % 251)),
+        );
+        const { snapshotId } = await graded(place);
+        const pack = newestDataPack(place.store);
+        const flipped = readFileSync(pack);
+        flipped[flipped.length >> 1] = (flipped[flipped.length >> 1] ?? 0) ^ 1;
+        writeFileSync(pack, flipped);
+        const agent = isGuarded ? await place.up() : undefined;
+        const ended = await place.run([...read(String(snapshotId), place), '--store', place.store]);
+        assert.equal(ended.code, 1, ended.stderr);
+        const { snapshot } = await place.json(['show', 'latest-valid']);
+        assert.equal((snapshot as Json).snapshotId, first.snapshotId);
+        await agent?.stop();
+      }
+    });
+  }
+});
+
 suite('the last usable point', () => {
   it('cannot be deleted; a broken one can', async () => {
     const place = await graphPlace();
