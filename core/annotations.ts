@@ -4,6 +4,7 @@ import type {
   Annotation,
   Damaged,
   Deleted,
+  Forked,
   Graded,
   Measured,
   Pinned,
@@ -25,6 +26,7 @@ interface FactTypes {
   readonly graded: Graded;
   readonly acknowledged: Acknowledged;
   readonly damaged: Damaged;
+  readonly forked: Forked;
 }
 
 /**
@@ -39,6 +41,7 @@ export const FACT_SOURCES: Readonly<Record<FactKind, 'own' | 'any'>> = {
   graded: 'own',
   acknowledged: 'any',
   damaged: 'own',
+  forked: 'own',
 };
 
 /**
@@ -85,6 +88,7 @@ export function factsOf({ annotations }: SnapshotRecord, storeId: Uint8Array): F
     graded: [],
     acknowledged: [],
     damaged: [],
+    forked: [],
   };
   for (const { fact, storeId: source } of annotations) {
     if (fact.case === undefined) continue;

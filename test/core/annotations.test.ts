@@ -5,7 +5,11 @@ import fc from 'fast-check';
 import { addAnnotation, FACT_SOURCES, factsOf, isCurrent } from '../../core/annotations.ts';
 import { emptyRecord, snapshotState } from '../../core/snapshot.ts';
 import { type SnapshotRecord, SnapshotRecordSchema } from '../../gen/lightkeeper/index/v1/index_pb.ts';
-import { type Annotation, AnnotationSchema } from '../../gen/lightkeeper/store/v1/annotation_pb.ts';
+import {
+  type Annotation,
+  AnnotationSchema,
+  ForkState_Value,
+} from '../../gen/lightkeeper/store/v1/annotation_pb.ts';
 
 const DIGEST = Uint8Array.from({ length: 32 }, (_, i) => i);
 const OWN = new Uint8Array(16).fill(1);
@@ -88,6 +92,7 @@ describe('the facts of a snapshot in one store', () => {
     graded: { case: 'graded', value: {} },
     acknowledged: { case: 'acknowledged', value: { reason: 'x' } },
     damaged: { case: 'damaged', value: { damaged: true } },
+    forked: { case: 'forked', value: { state: ForkState_Value.KEPT } },
   };
 
   it('are its own for what a store learns, and those of all stores for what people set', () => {

@@ -4,8 +4,8 @@
 // @generated from file lightkeeper/store/v1/annotation.proto (package lightkeeper.store.v1, syntax proto3)
 /* eslint-disable */
 
-import type { GenFile, GenMessage } from "@bufbuild/protobuf/codegenv2";
-import { fileDesc, messageDesc } from "@bufbuild/protobuf/codegenv2";
+import type { GenEnum, GenFile, GenMessage } from "@bufbuild/protobuf/codegenv2";
+import { enumDesc, fileDesc, messageDesc } from "@bufbuild/protobuf/codegenv2";
 import type { Timestamp } from "@bufbuild/protobuf/wkt";
 import { file_google_protobuf_timestamp } from "@bufbuild/protobuf/wkt";
 import type { Finding, Grade_Value, GraphStats, Standing } from "../../v1/types_pb.ts";
@@ -16,7 +16,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file lightkeeper/store/v1/annotation.proto.
  */
 export const file_lightkeeper_store_v1_annotation: GenFile = /*@__PURE__*/
-  fileDesc("CiVsaWdodGtlZXBlci9zdG9yZS92MS9hbm5vdGF0aW9uLnByb3RvEhRsaWdodGtlZXBlci5zdG9yZS52MSLTAwoKQW5ub3RhdGlvbhIQCghzdG9yZV9pZBgBIAEoDBIPCgdjb3VudGVyGAIgASgEEg4KBmRpZ2VzdBgDIAEoDBImCgJhdBgEIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASMgoIbWVhc3VyZWQYBSABKAsyHi5saWdodGtlZXBlci5zdG9yZS52MS5NZWFzdXJlZEgAEi4KBnRhZ2dlZBgGIAEoCzIcLmxpZ2h0a2VlcGVyLnN0b3JlLnYxLlRhZ2dlZEgAEi4KBnBpbm5lZBgHIAEoCzIcLmxpZ2h0a2VlcGVyLnN0b3JlLnYxLlBpbm5lZEgAEjAKB2RlbGV0ZWQYCCABKAsyHS5saWdodGtlZXBlci5zdG9yZS52MS5EZWxldGVkSAASLgoGZ3JhZGVkGAkgASgLMhwubGlnaHRrZWVwZXIuc3RvcmUudjEuR3JhZGVkSAASOgoMYWNrbm93bGVkZ2VkGAogASgLMiIubGlnaHRrZWVwZXIuc3RvcmUudjEuQWNrbm93bGVkZ2VkSAASMAoHZGFtYWdlZBgLIAEoCzIdLmxpZ2h0a2VlcGVyLnN0b3JlLnYxLkRhbWFnZWRIAEIGCgRmYWN0IlsKCE1lYXN1cmVkEhMKC2R1cmF0aW9uX21zGAEgASgEEhQKDHN0b3JlZF9ieXRlcxgCIAEoBhIRCgluZXdfYnl0ZXMYAyABKAQSEQoJbmV3X3VuaXRzGAQgASgNImsKBlRhZ2dlZBI0CgR0YWdzGAEgAygLMiYubGlnaHRrZWVwZXIuc3RvcmUudjEuVGFnZ2VkLlRhZ3NFbnRyeRorCglUYWdzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ASIYCgZQaW5uZWQSDgoGcGlubmVkGAEgASgIIhkKB0RlbGV0ZWQSDgoGcmVhc29uGAEgASgJIt0CCgZHcmFkZWQSKgoFZ3JhZGUYASABKA4yGy5saWdodGtlZXBlci52MS5HcmFkZS5WYWx1ZRIpCghmaW5kaW5ncxgCIAMoCzIXLmxpZ2h0a2VlcGVyLnYxLkZpbmRpbmcSGAoQZmluZGluZ3Nfb21pdHRlZBgDIAEoDRIpCgVzdGF0cxgEIAEoCzIaLmxpZ2h0a2VlcGVyLnYxLkdyYXBoU3RhdHMSEwoLZHVyYXRpb25fbXMYBSABKAQSDwoHc3VtbWFyeRgGIAEoCRInCgZhbGFybXMYByADKAsyFy5saWdodGtlZXBlci52MS5GaW5kaW5nEjEKCXNpZ2h0aW5ncxgIIAMoCzIeLmxpZ2h0a2VlcGVyLnN0b3JlLnYxLlNpZ2h0aW5nEg0KBWluZGV4GAkgASgMEiYKAmF0GAogASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCJvCghTaWdodGluZxILCgNrZXkYASABKAwSKgoIc3RhbmRpbmcYAiABKAsyGC5saWdodGtlZXBlci52MS5TdGFuZGluZxIMCgRjb2RlGAMgASgJEgwKBGZpbGUYBCABKAkSDgoGaGFzaGVzGAUgASgMIh4KDEFja25vd2xlZGdlZBIOCgZyZWFzb24YASABKAkiKgoHRGFtYWdlZBIPCgdkYW1hZ2VkGAEgASgIEg4KBnJlYXNvbhgCIAEoCWIGcHJvdG8z", [file_google_protobuf_timestamp, file_lightkeeper_v1_types]);
+  fileDesc("CiVsaWdodGtlZXBlci9zdG9yZS92MS9hbm5vdGF0aW9uLnByb3RvEhRsaWdodGtlZXBlci5zdG9yZS52MSKDBAoKQW5ub3RhdGlvbhIQCghzdG9yZV9pZBgBIAEoDBIPCgdjb3VudGVyGAIgASgEEg4KBmRpZ2VzdBgDIAEoDBImCgJhdBgEIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASMgoIbWVhc3VyZWQYBSABKAsyHi5saWdodGtlZXBlci5zdG9yZS52MS5NZWFzdXJlZEgAEi4KBnRhZ2dlZBgGIAEoCzIcLmxpZ2h0a2VlcGVyLnN0b3JlLnYxLlRhZ2dlZEgAEi4KBnBpbm5lZBgHIAEoCzIcLmxpZ2h0a2VlcGVyLnN0b3JlLnYxLlBpbm5lZEgAEjAKB2RlbGV0ZWQYCCABKAsyHS5saWdodGtlZXBlci5zdG9yZS52MS5EZWxldGVkSAASLgoGZ3JhZGVkGAkgASgLMhwubGlnaHRrZWVwZXIuc3RvcmUudjEuR3JhZGVkSAASOgoMYWNrbm93bGVkZ2VkGAogASgLMiIubGlnaHRrZWVwZXIuc3RvcmUudjEuQWNrbm93bGVkZ2VkSAASMAoHZGFtYWdlZBgLIAEoCzIdLmxpZ2h0a2VlcGVyLnN0b3JlLnYxLkRhbWFnZWRIABIuCgZmb3JrZWQYDCABKAsyHC5saWdodGtlZXBlci5zdG9yZS52MS5Gb3JrZWRIAEIGCgRmYWN0IlsKCE1lYXN1cmVkEhMKC2R1cmF0aW9uX21zGAEgASgEEhQKDHN0b3JlZF9ieXRlcxgCIAEoBhIRCgluZXdfYnl0ZXMYAyABKAQSEQoJbmV3X3VuaXRzGAQgASgNImsKBlRhZ2dlZBI0CgR0YWdzGAEgAygLMiYubGlnaHRrZWVwZXIuc3RvcmUudjEuVGFnZ2VkLlRhZ3NFbnRyeRorCglUYWdzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ASIYCgZQaW5uZWQSDgoGcGlubmVkGAEgASgIIhkKB0RlbGV0ZWQSDgoGcmVhc29uGAEgASgJIt0CCgZHcmFkZWQSKgoFZ3JhZGUYASABKA4yGy5saWdodGtlZXBlci52MS5HcmFkZS5WYWx1ZRIpCghmaW5kaW5ncxgCIAMoCzIXLmxpZ2h0a2VlcGVyLnYxLkZpbmRpbmcSGAoQZmluZGluZ3Nfb21pdHRlZBgDIAEoDRIpCgVzdGF0cxgEIAEoCzIaLmxpZ2h0a2VlcGVyLnYxLkdyYXBoU3RhdHMSEwoLZHVyYXRpb25fbXMYBSABKAQSDwoHc3VtbWFyeRgGIAEoCRInCgZhbGFybXMYByADKAsyFy5saWdodGtlZXBlci52MS5GaW5kaW5nEjEKCXNpZ2h0aW5ncxgIIAMoCzIeLmxpZ2h0a2VlcGVyLnN0b3JlLnYxLlNpZ2h0aW5nEg0KBWluZGV4GAkgASgMEiYKAmF0GAogASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCJvCghTaWdodGluZxILCgNrZXkYASABKAwSKgoIc3RhbmRpbmcYAiABKAsyGC5saWdodGtlZXBlci52MS5TdGFuZGluZxIMCgRjb2RlGAMgASgJEgwKBGZpbGUYBCABKAkSDgoGaGFzaGVzGAUgASgMIh4KDEFja25vd2xlZGdlZBIOCgZyZWFzb24YASABKAkiKgoHRGFtYWdlZBIPCgdkYW1hZ2VkGAEgASgIEg4KBnJlYXNvbhgCIAEoCSI9CglGb3JrU3RhdGUiMAoFVmFsdWUSDwoLVU5TUEVDSUZJRUQQABIICgRLRVBUEAESDAoIQUNDRVBURUQQAiJ8CgZGb3JrZWQSNAoFc3RhdGUYASABKA4yJS5saWdodGtlZXBlci5zdG9yZS52MS5Gb3JrU3RhdGUuVmFsdWUSFwoPYW5jZXN0b3JfZGlnZXN0GAIgASgMEhMKC2hlYWRfZGlnZXN0GAMgASgMEg4KBnJlYXNvbhgEIAEoCWIGcHJvdG8z", [file_google_protobuf_timestamp, file_lightkeeper_v1_types]);
 
 /**
  * One fact about a snapshot. Of each kind and store the annotation with the highest counter holds; counters of two
@@ -98,6 +98,12 @@ export type Annotation = Message<"lightkeeper.store.v1.Annotation"> & {
      */
     value: Damaged;
     case: "damaged";
+  } | {
+    /**
+     * @generated from field: lightkeeper.store.v1.Forked forked = 12;
+     */
+    value: Forked;
+    case: "forked";
   } | { case: undefined; value?: undefined };
 };
 
@@ -373,4 +379,87 @@ export type Damaged = Message<"lightkeeper.store.v1.Damaged"> & {
  */
 export const DamagedSchema: GenMessage<Damaged> = /*@__PURE__*/
   messageDesc(file_lightkeeper_store_v1_annotation, 8);
+
+/**
+ * @generated from message lightkeeper.store.v1.ForkState
+ */
+export type ForkState = Message<"lightkeeper.store.v1.ForkState"> & {
+};
+
+/**
+ * Describes the message lightkeeper.store.v1.ForkState.
+ * Use `create(ForkStateSchema)` to create a new message.
+ */
+export const ForkStateSchema: GenMessage<ForkState> = /*@__PURE__*/
+  messageDesc(file_lightkeeper_store_v1_annotation, 9);
+
+/**
+ * @generated from enum lightkeeper.store.v1.ForkState.Value
+ */
+export enum ForkState_Value {
+  /**
+   * @generated from enum value: UNSPECIFIED = 0;
+   */
+  UNSPECIFIED = 0,
+
+  /**
+   * Retention never removes the snapshot.
+   *
+   * @generated from enum value: KEPT = 1;
+   */
+  KEPT = 1,
+
+  /**
+   * An operator accepted the fork: retention treats the snapshot like any other. It never becomes the head.
+   *
+   * @generated from enum value: ACCEPTED = 2;
+   */
+  ACCEPTED = 2,
+}
+
+/**
+ * Describes the enum lightkeeper.store.v1.ForkState.Value.
+ */
+export const ForkState_ValueSchema: GenEnum<ForkState_Value> = /*@__PURE__*/
+  enumDesc(file_lightkeeper_store_v1_annotation, 9, 0);
+
+/**
+ * The snapshot is on a fork: an old primary captured it, and it never reached the present one.
+ *
+ * @generated from message lightkeeper.store.v1.Forked
+ */
+export type Forked = Message<"lightkeeper.store.v1.Forked"> & {
+  /**
+   * @generated from field: lightkeeper.store.v1.ForkState.Value state = 1;
+   */
+  state: ForkState_Value;
+
+  /**
+   * Newest snapshot that the fork shares with the line of the head; empty if there is none.
+   *
+   * @generated from field: bytes ancestor_digest = 2;
+   */
+  ancestorDigest: Uint8Array;
+
+  /**
+   * Newest snapshot of the fork, which names the fork.
+   *
+   * @generated from field: bytes head_digest = 3;
+   */
+  headDigest: Uint8Array;
+
+  /**
+   * Reason that the operator gave for accepting it; empty before that.
+   *
+   * @generated from field: string reason = 4;
+   */
+  reason: string;
+};
+
+/**
+ * Describes the message lightkeeper.store.v1.Forked.
+ * Use `create(ForkedSchema)` to create a new message.
+ */
+export const ForkedSchema: GenMessage<Forked> = /*@__PURE__*/
+  messageDesc(file_lightkeeper_store_v1_annotation, 10);
 
