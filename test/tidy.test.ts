@@ -163,6 +163,7 @@ const BUNDLED = [
   '@bufbuild/protobuf',
   '@connectrpc/connect',
   '@connectrpc/connect-node',
+  '@grpc/grpc-js',
   'chokidar',
   'commander',
   'pino',

@@ -2,12 +2,12 @@ import { type Client, createClient, createRouterTransport } from '@connectrpc/co
 import { ioCode, LightkeeperError } from '../../core/errors.ts';
 import { checkGraphId } from '../../core/graph-id.ts';
 import { AgentService } from '../../gen/lightkeeper/v1/agent_pb.ts';
+import { fromConnect, isConnectionLost, serverErrors } from '../../host/rpc-errors.ts';
 import { Grader } from '../grade/grader.ts';
 import { type Holder, readHolder } from '../store/owner.ts';
 import { Store } from '../store/store.ts';
 import { recoverConfig } from '../store/upkeep/repair.ts';
 import { checkDirectory } from '../watch/scan.ts';
-import { fromConnect, isConnectionLost, serverErrors } from './errors.ts';
 import { agentService } from './service.ts';
 
 /** A client of AgentService, in this process or over the socket of the agent that has the store open. */

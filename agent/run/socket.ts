@@ -1,7 +1,7 @@
 import type { ConnectRouter } from '@connectrpc/connect';
 import { AgentService } from '../../gen/lightkeeper/v1/agent_pb.ts';
+import { serverErrors } from '../../host/rpc-errors.ts';
 import { serveSocket, socketPath } from '../../host/socket.ts';
-import { serverErrors } from '../api/errors.ts';
 import { agentService, type ServiceParts } from '../api/service.ts';
 import type { Store } from '../store/store.ts';
 

@@ -1,11 +1,11 @@
 import assert from 'node:assert/strict';
 import { cpSync, rmSync } from 'node:fs';
 import { type AgentClient, inProcessClient } from '../../agent/api/client.ts';
-import { fromConnect } from '../../agent/api/errors.ts';
 import { Store } from '../../agent/store/store.ts';
 import { lastOf } from '../../cli/await-result.ts';
 import type { Finding } from '../../gen/lightkeeper/v1/types_pb.ts';
 import { watchEffects } from '../../host/disk.ts';
+import { fromConnect } from '../../host/rpc-errors.ts';
 import { readTree, type Tree } from '../support/tree.ts';
 import { makeGraphs, makeTree, SHRUNK_VERSION } from './random-tree.ts';
 import {

@@ -1,7 +1,7 @@
 import { create } from '@bufbuild/protobuf';
 import { Code, ConnectError, type Interceptor } from '@connectrpc/connect';
-import { type ErrorCode, LightkeeperError, normalise } from '../../core/errors.ts';
-import { ErrorDetailSchema } from '../../gen/lightkeeper/v1/agent_pb.ts';
+import { type ErrorCode, LightkeeperError, normalise } from '../core/errors.ts';
+import { ErrorDetailSchema } from '../gen/lightkeeper/v1/agent_pb.ts';
 
 const CODES: Readonly<Record<ErrorCode, Code>> = {
   INVALID_ARGUMENT: Code.InvalidArgument,
@@ -12,10 +12,11 @@ const CODES: Readonly<Record<ErrorCode, Code>> = {
   TOO_NEW: Code.FailedPrecondition,
   TOO_OLD: Code.FailedPrecondition,
   UNIMPLEMENTED: Code.Unimplemented,
-  IO: Code.Unavailable,
   CANCELLED: Code.Canceled,
   DEADLINE: Code.DeadlineExceeded,
+  // Without a detail, the first code of a kind is assumed.
   UNAVAILABLE: Code.Unavailable,
+  IO: Code.Unavailable,
   INTERNAL: Code.Internal,
 };
 

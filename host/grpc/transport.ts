@@ -1,0 +1,174 @@
+import {
+  create,
+  type DescMessage,
+  type DescMethodStreaming,
+  type DescMethodUnary,
+  type Message,
+  type MessageInitShape,
+} from '@bufbuild/protobuf';
+import { Code, ConnectError, type Transport } from '@connectrpc/connect';
+import { Client, type ClientDuplexStream, credentials, Metadata } from '@grpc/grpc-js';
+import { codecOf, type MessageCodecs } from './codec.ts';
+import { drained, MESSAGE_BYTES_MAX } from './server.ts';
+import { fromStatus } from './status.ts';
+
+/** How a server is dialled. */
+export interface DialOptions {
+  readonly codecs?: MessageCodecs;
+  /** Bytes that the server may send before they are read; undefined is the default of grpc-js. */
+  // Only a client has this window, so that bulk flows from server to client.
+  readonly windowBytes?: number;
+}
+
+/** A connection to a gRPC server, for `createClient`. */
+export interface GrpcConnection extends Transport {
+  /** Ends the connection and its calls. */
+  close(): void;
+}
+
+const KEEPALIVE_MS = 10_000;
+const KEEPALIVE_TIMEOUT_MS = 5000;
+
+/** Dials a server by its URL (`http://host:port`) when the first call is made. INVALID_ARGUMENT for another URL. */
+export function dialGrpc(url: string, { codecs = new Map(), windowBytes }: DialOptions = {}): GrpcConnection {
+  const { hostname, port } = new URL(url);
+  const client = new Client(`${hostname}:${port}`, credentials.createInsecure(), {
+    'grpc.max_receive_message_length': MESSAGE_BYTES_MAX,
+    'grpc.max_send_message_length': MESSAGE_BYTES_MAX,
+    'grpc.keepalive_time_ms': KEEPALIVE_MS,
+    'grpc.keepalive_timeout_ms': KEEPALIVE_TIMEOUT_MS,
+    // The caller decides when to dial again.
+    'grpc.enable_retries': 0,
+    // Two connections to one address must not share a socket.
+    'grpc.use_local_subchannel_pool': 1,
+    ...(windowBytes === undefined ? {} : { 'grpc-node.flow_control_window': windowBytes }),
+  });
+  return {
+    unary: (method, signal, timeoutMs, header, input) =>
+      unary({ client, codecs, method, signal, timeoutMs, header: new Headers(header) }, input),
+    stream: (method, signal, timeoutMs, header, input) =>
+      Promise.resolve(
+        stream({ client, codecs, method, signal, timeoutMs, header: new Headers(header) }, input),
+      ),
+    close: () => client.close(),
+  };
+}
+
+interface CallOf<Method> {
+  readonly client: Client;
+  readonly codecs: MessageCodecs;
+  readonly method: Method;
+  readonly signal: AbortSignal | undefined;
+  readonly timeoutMs: number | undefined;
+  readonly header: Headers;
+}
+
+type AnyMethod = DescMethodUnary | DescMethodStreaming;
+
+function pathOf({ parent, name }: AnyMethod): string {
+  return `/${parent.typeName}/${name}`;
+}
+
+function callOptions(timeoutMs: number | undefined): { deadline?: Date } {
+  // grpc-js takes a wall-clock time and turns it into a duration at once.
+  return timeoutMs === undefined ? {} : { deadline: new Date(Date.now() + timeoutMs) };
+}
+
+function metadataOf(header: Headers): Metadata {
+  const metadata = new Metadata();
+  for (const [name, value] of header) metadata.set(name, value);
+  return metadata;
+}
+
+async function unary<I extends DescMessage, O extends DescMessage>(
+  { client, codecs, method, signal, timeoutMs, header }: CallOf<DescMethodUnary<I, O>>,
+  input: MessageInitShape<I>,
+) {
+  const [request, reply] = [codecOf(method.input, codecs), codecOf(method.output, codecs)];
+  const message = await new Promise<Message>((resolve, reject) => {
+    const call = client.makeUnaryRequest(
+      pathOf(method),
+      request.serialize as (value: Message) => Buffer,
+      reply.deserialize as (bytes: Buffer) => Message,
+      create(method.input, input) as Message,
+      metadataOf(header),
+      callOptions(timeoutMs),
+      (error, value) => {
+        if (error !== null) reject(fromStatus(error));
+        else if (value === undefined) reject(new ConnectError('there is no reply', Code.Internal));
+        else resolve(value);
+      },
+    );
+    onAbort(signal, () => call.cancel());
+  });
+  return {
+    stream: false as const,
+    service: method.parent,
+    method,
+    header: new Headers(),
+    trailer: new Headers(),
+    message: message as never,
+  };
+}
+
+function stream<I extends DescMessage, O extends DescMessage>(
+  { client, codecs, method, signal, timeoutMs, header }: CallOf<DescMethodStreaming<I, O>>,
+  input: AsyncIterable<MessageInitShape<I>>,
+) {
+  const [request, reply] = [codecOf(method.input, codecs), codecOf(method.output, codecs)];
+  const call = client.makeBidiStreamRequest(
+    pathOf(method),
+    request.serialize as (value: Message) => Buffer,
+    reply.deserialize as (bytes: Buffer) => Message,
+    metadataOf(header),
+    callOptions(timeoutMs),
+  );
+  const ended = new AbortController();
+  onAbort(signal, () => call.cancel());
+  call.once('close', () => ended.abort());
+  // The reader of the replies gets the error; without a listener it would end the process.
+  call.on('error', () => ended.abort());
+  sendAll(call, mapInput(method.input, input), ended.signal)
+    .then(() => call.end())
+    .catch((error: unknown) => {
+      if (!ended.signal.aborted) call.destroy(ConnectError.from(error));
+    });
+  return {
+    stream: true as const,
+    service: method.parent,
+    method,
+    header: new Headers(),
+    trailer: new Headers(),
+    message: repliesOf(call) as AsyncIterable<never>,
+  };
+}
+
+async function* mapInput<I extends DescMessage>(desc: I, input: AsyncIterable<MessageInitShape<I>>) {
+  for await (const message of input) yield create(desc, message) as Message;
+}
+
+async function sendAll(
+  call: ClientDuplexStream<Message, Message>,
+  messages: AsyncIterable<Message>,
+  signal: AbortSignal,
+): Promise<void> {
+  for await (const message of messages) {
+    signal.throwIfAborted();
+    if (!call.write(message)) await drained(call, signal);
+  }
+}
+
+async function* repliesOf(call: ClientDuplexStream<Message, Message>): AsyncGenerator<Message> {
+  try {
+    for await (const reply of call.iterator({ destroyOnReturn: false })) yield reply as Message;
+  } catch (error) {
+    throw fromStatus(error);
+  } finally {
+    call.cancel();
+  }
+}
+
+function onAbort(signal: AbortSignal | undefined, run: () => void): void {
+  if (signal?.aborted === true) run();
+  else signal?.addEventListener('abort', run, { once: true });
+}
