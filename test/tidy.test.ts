@@ -141,7 +141,7 @@ const TABLE: Readonly<Record<string, Allowed>> = {
     node: ['node:buffer', 'node:crypto', 'node:zlib'],
   },
   host: {
-    own: ['host/', 'core/errors.ts', 'core/assert.ts', 'core/backoff.ts'],
+    own: ['gen/', 'host/', 'core/errors.ts', 'core/assert.ts', 'core/backoff.ts'],
     libraries: 'any',
     node: 'any',
   },
