@@ -110,6 +110,7 @@ const DEFAULT_HINTS: Readonly<Record<ErrorCode, string>> = {
   CANCELLED: 'run it again: nothing unfinished was stored',
   DEADLINE: 'run it again with a longer time limit',
   UNAVAILABLE: 'check that the other process runs and can be reached',
+  PEER_INVALID: 'check the version and the store of the other agent; run lightkeeper verify there',
   INTERNAL: 'this is a fault in Lightkeeper: run it with LIGHTKEEPER_DEBUG=1 and report the output',
 };
 

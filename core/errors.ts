@@ -29,6 +29,8 @@ export type ErrorCode =
   | 'DEADLINE'
   /** The other side cannot be reached. */
   | 'UNAVAILABLE'
+  /** What another agent sent breaks a rule of the protocol. */
+  | 'PEER_INVALID'
   /** A fault in Lightkeeper itself. */
   | 'INTERNAL';
 

@@ -17,6 +17,7 @@ const CODES: Readonly<Record<ErrorCode, Code>> = {
   // Without a detail, the first code of a kind is assumed.
   UNAVAILABLE: Code.Unavailable,
   IO: Code.Unavailable,
+  PEER_INVALID: Code.InvalidArgument,
   INTERNAL: Code.Internal,
 };
 

@@ -15,6 +15,7 @@ import { DirectoryPackStore } from '../pack/directory-pack-store.ts';
 import { type DecodedFrame, decodeVerified, FrameCache } from '../pack/frame.ts';
 import type { PackReference } from '../pack/pack-store.ts';
 import { WorkerPool } from '../workers/worker-pool.ts';
+import { StoreChanges } from './changes.ts';
 import { newConfig, readConfig, writeConfig } from './config.ts';
 import { StoreHealth } from './health.ts';
 import { reconcile, stampShards } from './index/reconcile.ts';
@@ -41,6 +42,7 @@ export class Store {
   readonly config: StoreConfig;
   readonly packs: DirectoryPackStore;
   readonly health = new StoreHealth();
+  readonly changes = new StoreChanges();
   /** Threads for all jobs on this store. */
   readonly workers: WorkerPool;
   readonly readOnly: boolean;
@@ -210,6 +212,7 @@ export class Store {
       return await run();
     } finally {
       done();
+      this.changes.announce();
     }
   }
 

@@ -297,6 +297,7 @@ export class Transaction {
     await index.raiseCounter(last, counter);
     await index.commit('index:annotate', last);
     await this.#markRecovered(number);
+    this.#store.changes.addFacts(facts.map(({ digest }) => digest));
     return records;
   }
 

@@ -9,7 +9,13 @@ export interface MessageCodec<Message> {
 
 /** Codecs that replace the default, by the full name of the message. */
 // Bulk messages need one: the default copies every byte more often than the stream has time for.
-export type MessageCodecs = ReadonlyMap<string, MessageCodec<never>>;
+export type MessageCodecs = ReadonlyMap<string, SomeCodec>;
+
+/** A codec of a message type that the map does not know. */
+export interface SomeCodec {
+  readonly serialize: (message: never) => Buffer;
+  readonly deserialize: (bytes: Buffer) => unknown;
+}
 
 /** Returns the codec of a message type. */
 export function codecOf<Desc extends DescMessage>(

@@ -1,0 +1,121 @@
+import type { HeldPosition } from '../../core/following/schedule.ts';
+import type { Lag } from '../../gen/lightkeeper/v1/peer_pb.ts';
+import { monotonic } from '../../host/clock.ts';
+import type { TargetSettings } from './targets.ts';
+
+/** Time over which the throughput is averaged, in milliseconds. */
+const RATE_WINDOW_MS = 5000;
+
+/** One follower of one graph, connected or not. */
+export interface Follower {
+  readonly name: string;
+  readonly graphId: string;
+  readonly target: TargetSettings | undefined;
+  readonly address: string;
+  /** Store of the follower, in hex. */
+  readonly storeId: string;
+  readonly version: string;
+  isConnected: boolean;
+  /** Newest snapshot that it acknowledged. */
+  held: HeldPosition | undefined;
+  /** Monotonic time of its last acknowledgement, in milliseconds; undefined before the first. */
+  acknowledgedMs: number | undefined;
+  /** Bytes of frames that were sent to it. */
+  sentBytes: number;
+  /** Frames that were sent to it. */
+  sentFrames: number;
+  lag: Lag | undefined;
+  lastError: string;
+  /** Asks it for units; undefined while it is not connected. */
+  requestUnits: ((ids: readonly Buffer[]) => Promise<Buffer[]>) | undefined;
+}
+
+/** The followers of all graphs of an agent. */
+export class Followers {
+  readonly #followers = new Map<string, Follower>();
+  readonly #rates = new Map<string, { readonly atMs: number; readonly bytes: number }[]>();
+  readonly #waiting = new Set<() => void>();
+
+  /** Adds a follower that connects, in place of its earlier entry, and returns it. */
+  connect(follower: Omit<Follower, 'isConnected' | 'sentBytes' | 'sentFrames' | 'lastError'>): Follower {
+    const before = this.#followers.get(keyOf(follower));
+    const connected = {
+      ...follower,
+      isConnected: true,
+      held: follower.held ?? before?.held,
+      sentBytes: before?.sentBytes ?? 0,
+      sentFrames: before?.sentFrames ?? 0,
+      lastError: '',
+    };
+    this.#followers.set(keyOf(follower), connected);
+    this.announce();
+    return connected;
+  }
+
+  /** Marks a follower as gone, unless it has connected again. */
+  disconnect(follower: Follower, reason: string): void {
+    follower.isConnected = false;
+    follower.requestUnits = undefined;
+    follower.lastError = reason;
+    this.announce();
+  }
+
+  /** Records frames as sent to a follower. */
+  sent(follower: Follower, bytes: number): void {
+    follower.sentBytes += bytes;
+    follower.sentFrames += 1;
+    const rates = this.#rates.get(keyOf(follower)) ?? [];
+    this.#rates.set(keyOf(follower), rates);
+    rates.push({ atMs: monotonic(), bytes });
+    dropOld(rates);
+  }
+
+  /** Returns the bytes per second that were sent to a follower in the last seconds. */
+  throughput(follower: Follower): number {
+    const rates = this.#rates.get(keyOf(follower)) ?? [];
+    dropOld(rates);
+    return (rates.reduce((sum, { bytes }) => sum + bytes, 0) * 1000) / RATE_WINDOW_MS;
+  }
+
+  /** Records what a follower holds. */
+  acknowledge(follower: Follower, held: HeldPosition): void {
+    follower.held = held;
+    follower.acknowledgedMs = monotonic();
+    this.announce();
+  }
+
+  /** Returns the followers of a graph, or of all graphs. */
+  list(graphId?: string): Follower[] {
+    const all = [...this.#followers.values()];
+    return graphId === undefined ? all : all.filter((follower) => follower.graphId === graphId);
+  }
+
+  /** Wakes those who wait for a change. */
+  announce(): void {
+    for (const wake of this.#waiting) wake();
+    this.#waiting.clear();
+  }
+
+  /** Resolves at the next change of any follower, or when the signal aborts. */
+  async changed(signal: AbortSignal): Promise<void> {
+    if (signal.aborted) return;
+    await new Promise<void>((resolve) => {
+      const done = () => {
+        this.#waiting.delete(done);
+        signal.removeEventListener('abort', done);
+        resolve();
+      };
+      this.#waiting.add(done);
+      signal.addEventListener('abort', done, { once: true });
+    });
+  }
+}
+
+function keyOf({ graphId, name }: Pick<Follower, 'graphId' | 'name'>): string {
+  return `${graphId}\n${name}`;
+}
+
+function dropOld(rates: { readonly atMs: number }[]): void {
+  const fromMs = monotonic() - RATE_WINDOW_MS;
+  while (rates[0] !== undefined && rates[0].atMs < fromMs) rates.shift();
+}
