@@ -256,7 +256,10 @@ export class Transaction {
     const number = await this.#enter(pack, batch);
     await index.raiseCounter(batch, counter);
     index.putRecord(batch, recordKey(manifest, record.digest), record);
-    if (manifest.sequence > 0n) index.putHead(batch, position);
+    if (manifest.sequence > 0n) {
+      index.putPosition(batch, position);
+      index.putHead(batch, position);
+    }
     more?.(batch, record.digest);
     await index.commit('index:commit', batch);
     await this.#markRecovered(number);

@@ -164,11 +164,18 @@ async function enterRecords(
 ): Promise<void> {
   for (const info of frames) {
     if (!RECORD_KINDS.has(info.kind)) continue;
-    for (const bytes of await readFrameUnits(store.packs, packId, info)) {
+    const units = await readFrameUnits(store.packs, packId, info);
+    if (info.kind === UnitKind_Value.POSITION) {
+      // There may be many, and none depends on another.
+      const batch = store.index.batch();
+      await enterPositions(store, batch, units.map(parsePosition));
+      await store.index.write('index:record', batch);
+      continue;
+    }
+    for (const bytes of units) {
       // Written one by one, because each may depend on the one before it.
       const batch = store.index.batch();
       if (info.kind === UnitKind_Value.MANIFEST) await enterManifest(store, batch, bytes);
-      else if (info.kind === UnitKind_Value.POSITION) await enterPosition(store, batch, parsePosition(bytes));
       else await enterAnnotation(store, batch, parseAnnotation(bytes));
       await store.index.write('index:record', batch);
     }
@@ -193,17 +200,25 @@ export async function enterManifest(
   store.index.removeStrayAnnotations(batch, digest);
   store.index.putRecord(batch, at, record);
   // The position is also stored beside its manifest, but that copy may be damaged.
-  if (manifest.sequence > 0n) await enterPosition(store, batch, positionEntry(manifest, digest));
+  if (manifest.sequence > 0n) await enterPositions(store, batch, [positionEntry(manifest, digest)]);
 }
 
-/** Moves the head of a graph to a position if it is beyond the head. */
-export async function enterPosition(
+/** Enters positions into the logs of their graphs. Moves the head of a graph to one beyond it. */
+export async function enterPositions(
   store: IndexedStore,
   batch: IndexBatch,
-  entry: PositionEntry,
+  entries: readonly PositionEntry[],
 ): Promise<void> {
-  const head = await store.index.head(entry.graphId);
-  if (head === undefined || isBeyond(entry, head)) store.index.putHead(batch, entry);
+  const heads = new Map<string, PositionEntry | undefined>();
+  for (const entry of entries) {
+    const { graphId } = entry;
+    store.index.putPosition(batch, entry);
+    if (!heads.has(graphId)) heads.set(graphId, await store.index.head(graphId));
+    const head = heads.get(graphId);
+    if (head !== undefined && !isBeyond(entry, head)) continue;
+    heads.set(graphId, entry);
+    store.index.putHead(batch, entry);
+  }
 }
 
 /** Adds an annotation to the record of its snapshot. Returns that record. */

@@ -15,12 +15,18 @@ import { type FrameInfo, UnitKind_Value } from '../../../gen/lightkeeper/store/v
 import { type CheckedBatch, CheckedLevel, type Db, isDamage, writeBatch } from './checked-level.ts';
 import { after, graphOfKey, key, u32, u64 } from './keys.ts';
 import { LocalState } from './local-state.ts';
+import { PositionLog, type PositionRange } from './position-log.ts';
 import { type UnitLocation, UnitLocations } from './unit-locations.ts';
 
 const CACHE_BYTES = 8 * 1024 * 1024;
 /** Bytes of the write buffer. */
 // Its content is written again at the next open: a larger one makes that slower, a smaller one a large capture.
 const WRITE_BUFFER_BYTES = 4 * 1024 * 1024;
+
+/** Version of the index. One of another version is rebuilt from the packs. */
+// 2: the position log.
+const INDEX_VERSION = 2;
+const VERSION_KEY = key('m', 'version');
 
 /** A batch of writes that become durable together. */
 export type IndexBatch = CheckedBatch;
@@ -48,6 +54,8 @@ export class StoreIndex {
   readonly #units: UnitLocations;
   /** What this machine observed, which is not in the packs. */
   readonly local: LocalState;
+  /** Positions of all graphs. */
+  readonly #positions: PositionLog;
 
   private constructor(db: CheckedLevel, storeId: Uint8Array, start: { isEmpty: boolean; nextPack: number }) {
     this.#db = db;
@@ -55,9 +63,10 @@ export class StoreIndex {
     this.#nextPack = start.nextPack;
     this.#units = new UnitLocations(db, start);
     this.local = new LocalState(db);
+    this.#positions = new PositionLog(db);
   }
 
-  /** Opens or creates an index. IN_USE if another process has it open, DAMAGED if LevelDB cannot read it. */
+  /** Opens or creates an index. IN_USE if another process has it open, DAMAGED if it must be rebuilt. */
   static async open(path: string, storeId: Uint8Array): Promise<StoreIndex> {
     const db: Db = new Level(path, {
       keyEncoding: 'buffer',
@@ -83,7 +92,8 @@ export class StoreIndex {
       const checked = new CheckedLevel(db);
       const [last] = await checked.keyList({ gte: key('p'), lt: after(key('p')), reverse: true, limit: 1 });
       const nextPack = last === undefined ? 0 : last.readUInt32BE(1) + 1;
-      const isEmpty = (await checked.keyList({ limit: 1 })).length === 0;
+      const isEmpty = await holdsVersionAlone(checked);
+      await checkVersion(checked, isEmpty);
       return new StoreIndex(checked, storeId, { isEmpty, nextPack });
     } catch (error) {
       await db.close();
@@ -107,7 +117,7 @@ export class StoreIndex {
 
   /** Reports whether nothing has been entered yet. */
   async isEmpty(): Promise<boolean> {
-    return (await this.#db.keyList({ limit: 1 })).length === 0;
+    return await holdsVersionAlone(this.#db);
   }
 
   /** Begins a batch, which `write` or `commit` writes. */
@@ -309,6 +319,30 @@ export class StoreIndex {
     batch.put(key('h', entry.graphId), Buffer.from(toBinary(PositionEntrySchema, entry)));
   }
 
+  // ----- positions -----
+
+  /** Enters a position into the log of its graph. It stays when its snapshot is deleted. */
+  putPosition(batch: IndexBatch, entry: PositionEntry): void {
+    this.#positions.put(batch, entry);
+  }
+
+  /** Yields the positions of a graph, also those of deleted snapshots, the oldest first. */
+  positions(graphId: string, range: PositionRange = {}): AsyncIterable<PositionEntry> {
+    return this.#positions.entries(graphId, range);
+  }
+
+  /** Returns the position of the snapshot with this digest; undefined if the log of the graph lacks it. */
+  async position(graphId: string, digest: Uint8Array): Promise<PositionEntry | undefined> {
+    return await this.#positions.find(graphId, digest);
+  }
+
+  /** Returns the ids of the graphs that have a position, sorted. */
+  async positionGraphs(): Promise<string[]> {
+    return await this.#positions.graphs();
+  }
+
+  // ----- annotations -----
+
   /** Returns the annotations of a snapshot whose manifest is not in the index. */
   async strayAnnotations(digest: Uint8Array): Promise<SnapshotRecord | undefined> {
     const value = await this.#db.get(key('a', digest));
@@ -338,4 +372,19 @@ export class StoreIndex {
   async raiseCounter(batch: IndexBatch, counter: bigint): Promise<void> {
     if (counter > (await this.counter())) batch.put(key('m', 'counter'), u64(counter));
   }
+}
+
+/** Reports whether nothing but its version has been entered into an index. */
+async function holdsVersionAlone(db: CheckedLevel): Promise<boolean> {
+  const keys = await db.keyList({ limit: 2 });
+  return keys.every((at) => at.equals(VERSION_KEY));
+}
+
+/** Writes the version into a new index. DAMAGED if the index has another version. */
+async function checkVersion(db: CheckedLevel, isEmpty: boolean): Promise<void> {
+  const version = (await db.get(VERSION_KEY))?.readUInt32BE(0);
+  if (version === INDEX_VERSION) return;
+  if (!isEmpty || version !== undefined)
+    throw new LightkeeperError('DAMAGED', `Cannot read the index: it has version ${version ?? 1}`);
+  await writeBatch('index:version', db.batch().put(VERSION_KEY, u32(INDEX_VERSION)));
 }

@@ -24,9 +24,9 @@ export async function rescueRecords(store: Store, bad: ReadonlySet<number>): Pro
   }
   for await (const { annotations: strays } of store.index.strays())
     for (const annotation of strays) annotations.push(toBinary(AnnotationSchema, annotation));
-  for (const graphId of await store.index.graphs()) {
-    const head = await store.index.head(graphId);
-    if (head !== undefined) positions.push(toBinary(PositionEntrySchema, head));
+  for (const graphId of await store.index.positionGraphs()) {
+    for await (const entry of store.index.positions(graphId))
+      positions.push(toBinary(PositionEntrySchema, entry));
   }
   await Transaction.run(store, (transaction) =>
     transaction.finishRepack([
