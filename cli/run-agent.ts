@@ -8,12 +8,20 @@ import { escapeControls, printLine } from './print.ts';
 /** Longest time for the last lines to be read, in milliseconds. */
 const LAST_LINES_MS = 2000;
 
+/** How an agent runs, beside its settings. */
+export interface RunOptions {
+  readonly output: 'print' | 'log';
+  /** Whether to go on with graphs that other stores captured. */
+  readonly takeOver: boolean;
+}
+
 /** Runs an agent with these settings until SIGINT or SIGTERM. `up` prints for people, `agent` logs. */
 export async function runUntilStopped(
-  { settings, log: logSettings, warnings, error }: ReadSettings,
-  output: 'print' | 'log',
+  { settings: given, log: logSettings, warnings, error }: ReadSettings,
+  { output, takeOver }: RunOptions,
 ): Promise<void> {
-  if (settings === undefined) throw error;
+  if (given === undefined) throw error;
+  const settings = { ...given, graphs: given.graphs.map((graph) => ({ ...graph, takeOver })) };
   // A reader that has gone, or a full disk, does not end an agent.
   for (const stream of [process.stdout, process.stderr]) ignoreWriteErrors(stream);
   const { runAgent } = await import('../agent/main.ts');

@@ -6,7 +6,7 @@ import {
 } from '../gen/lightkeeper/store/v1/manifest_pb.ts';
 import { type Epoch, type Position, PositionSchema } from '../gen/lightkeeper/v1/types_pb.ts';
 import { must } from './assert.ts';
-import { hex } from './unit.ts';
+import { hex, sameBytes } from './unit.ts';
 
 /** Bytes of a mint id. */
 export const MINT_ID_BYTES = 16;
@@ -18,8 +18,8 @@ export function epochOf({ epoch }: { readonly epoch?: Epoch | undefined }): Epoc
 
 /** Returns the entry of the position log for a manifest. */
 export function positionEntry(manifest: Manifest, digest: Uint8Array): PositionEntry {
-  const { graphId, sequence, parentDigest } = manifest;
-  const entry = { graphId, epoch: epochOf(manifest), sequence, digest, parentDigest };
+  const { graphId, sequence, parentDigest, storeId } = manifest;
+  const entry = { graphId, epoch: epochOf(manifest), sequence, digest, parentDigest, storeId };
   return create(PositionEntrySchema, entry);
 }
 
@@ -28,6 +28,12 @@ export function positionView(manifest: Manifest, digest: Uint8Array): Position {
   const { number, mintId } = epochOf(manifest);
   const { sequence } = manifest;
   return create(PositionSchema, { epoch: number, mintId: hex(mintId), sequence, digest: hex(digest) });
+}
+
+/** Reports whether a position came from another store than `storeId`. */
+// Entries of earlier builds name no store: they were captured here.
+export function isForeign(entry: PositionEntry, storeId: Uint8Array): boolean {
+  return entry.storeId.length > 0 && !sameBytes(entry.storeId, storeId);
 }
 
 /** Reports whether a position lies after `head` in the history of their graph. */

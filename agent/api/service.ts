@@ -123,6 +123,7 @@ async function createSnapshot(
   const ofGuard = guard?.settings ?? GRAPH_DEFAULTS;
   const { snapshot } = await takeSnapshot(taker, {
     ...requestedGraph(request, guard),
+    takeOver: request.takeOver || guard?.settings.takeOver === true,
     dir,
     ...instanceOf(request, guard),
     hooks: ofGuard.hooks,

@@ -2,18 +2,19 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { must } from '../../core/assert.ts';
 import { LightkeeperError } from '../../core/errors.ts';
 import type { BytePath } from '../../core/path.ts';
+import { epochOf } from '../../core/position.ts';
 import type { OnProgress } from '../../core/progress.ts';
 import { learnNothing, learnPauses, quietWindowMs } from '../../core/quiet.ts';
 import type { StoredSnapshot } from '../../core/snapshot.ts';
 import type { ListRoot } from '../../gen/lightkeeper/store/v1/manifest_pb.ts';
 import { UnitKind_Value } from '../../gen/lightkeeper/store/v1/pack_pb.ts';
-import { CutMethod_Value, type Finding } from '../../gen/lightkeeper/v1/types_pb.ts';
+import { CutMethod_Value, type Epoch, type Finding } from '../../gen/lightkeeper/v1/types_pb.ts';
 import { monotonic, now } from '../../host/clock.ts';
 import { checkReserve } from '../../host/disk-reserve.ts';
 import type { CaptureHooks } from '../instance/hooks.ts';
 import type { InstanceWatch } from '../instance/instance-watch.ts';
 import type { InstanceSettings } from '../instance/probe.ts';
-import { checkSource, type GraphSource } from '../snapshots/source-directory.ts';
+import { type CapturePermit, checkCapture, type GraphSource } from '../snapshots/source-directory.ts';
 import { packChangeTimes } from '../store/index/change-times.ts';
 import type { IndexBatch } from '../store/index/store-index.ts';
 import type { Store } from '../store/store.ts';
@@ -26,6 +27,7 @@ import {
   buildManifest,
   changedCutFinding,
   isSecondName,
+  mintEpoch,
   type ReadDirectory,
   storeFileList,
 } from './manifest-builder.ts';
@@ -179,8 +181,7 @@ class Capture {
   #waitedMs = 0;
   /** Whether all units of the newest snapshot are known to be stored. */
   #trusted = true;
-  /** Finding of a graph that came from another directory before; undefined if it did not. */
-  #moved: Finding | undefined;
+  #permit: CapturePermit = { moved: undefined, takesOver: false };
   /** Files that earlier attempts have read. */
   readonly #read = new Map<BytePath, { entry: Entry; content: ListRoot }>();
 
@@ -201,7 +202,7 @@ class Capture {
   async run(): Promise<CaptureResult> {
     const { graphId } = this.#request;
     const parent = await loadParent(this.#store, graphId, this.#request.dir);
-    this.#moved = checkSource(parent?.snapshot, this.#request);
+    this.#permit = await checkCapture(this.#store, this.#request);
     if (parent !== undefined) this.#trusted = await this.#store.isComplete(graphId, parent.snapshot.digest);
     const { quiesce } = this.#directory;
     let { settled } = this.#directory;
@@ -246,7 +247,7 @@ class Capture {
     let same =
       parent !== undefined &&
       this.#trusted &&
-      this.#moved === undefined &&
+      this.#permit.moved === undefined &&
       before.entries.length === parent.count;
     const match = this.#trusted ? await parent?.matcher() : undefined;
     const links = new Set<string>();
@@ -343,6 +344,14 @@ class Capture {
     index.local.putCompleteDigest(batch, graphId, digest);
   }
 
+  /** Returns the epoch that a take-over begins; undefined if the snapshot stays in that of the head. */
+  async #newEpoch(): Promise<Pick<Epoch, 'number' | 'mintId'> | undefined> {
+    if (!this.#permit.takesOver) return undefined;
+    for await (const newest of this.#store.index.positions(this.#request.graphId, { reverse: true }))
+      return mintEpoch(epochOf(newest).number + 1n);
+    return undefined;
+  }
+
   /** Commits an attempt as a snapshot, unless it equals the newest one after all. */
   async #commit(
     attempt: Attempt,
@@ -351,7 +360,8 @@ class Capture {
   ): Promise<CaptureResult> {
     const { quiesce } = this.#directory;
     const findings = [...attempt.scan.findings, ...quiesce.findings, ...attempt.findings];
-    if (this.#moved !== undefined) findings.unshift(this.#moved);
+    const { moved } = this.#permit;
+    if (moved !== undefined) findings.unshift(moved);
     const isChanged = cut.cutMethod === CutMethod_Value.CHANGED;
     const { atRest } = cut;
     if (isChanged) findings.push(changedCutFinding(attempt.changed));
@@ -366,14 +376,16 @@ class Capture {
       root: attempt.scan.root,
       list,
       cut,
+      storeId: this.#store.config.storeId,
       head: await this.#store.index.head(graphId),
+      epoch: isChanged ? undefined : await this.#newEpoch(),
       parent: parent?.snapshot,
       instance: quiesce.instance,
       findings,
     });
-    // A graph that has moved gets a point, so that the history says where it is now.
+    // A graph that has moved or was taken over gets a point, so that the history says where it is now.
     const isSame = parent !== undefined && sameFiles(parent.snapshot.manifest, manifest);
-    if (isSame && !isChanged && this.#moved === undefined) {
+    if (isSame && !isChanged && moved === undefined) {
       // Units that were missing or damaged have been stored again, or only change times differ.
       if (this.#trusted) await this.#transaction.abandon();
       else await this.#transaction.finishRepack(missingManifest(this.#store, parent.snapshot));

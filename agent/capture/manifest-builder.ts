@@ -21,6 +21,7 @@ import {
 import { UnitKind_Value } from '../../gen/lightkeeper/store/v1/pack_pb.ts';
 import {
   CutMethod_Value,
+  type Epoch,
   FileType_Value,
   type Finding,
   type Instance,
@@ -105,11 +106,20 @@ export interface ManifestParts {
   readonly root: Entry;
   readonly list: StoredFileList;
   readonly cut: Cut;
+  /** Store that the snapshot is captured into, 16 bytes. */
+  readonly storeId: Uint8Array;
+  /** The epoch that the snapshot begins; undefined for that of the head. */
+  readonly epoch: Pick<Epoch, 'number' | 'mintId'> | undefined;
   /** The newest position of the graph; undefined before its first snapshot. */
   readonly head: PositionEntry | undefined;
   readonly parent: StoredSnapshot | undefined;
   readonly instance: Instance | undefined;
   readonly findings: readonly Finding[];
+}
+
+/** Mints an epoch. */
+export function mintEpoch(number: bigint): Pick<Epoch, 'number' | 'mintId'> {
+  return { number, mintId: randomBytes(MINT_ID_BYTES) };
 }
 
 /** Builds the manifest of a captured directory. */
@@ -122,7 +132,8 @@ export function buildManifest(parts: ManifestParts): Manifest {
   return create(ManifestSchema, {
     format: MANIFEST_FORMAT,
     graphId: parts.graphId,
-    epoch: head?.epoch ?? { number: 1n, mintId: randomBytes(MINT_ID_BYTES) },
+    storeId: parts.storeId,
+    epoch: parts.epoch ?? head?.epoch ?? mintEpoch(1n),
     // A side snapshot has no place in the history.
     sequence: cutMethod === CutMethod_Value.CHANGED ? 0n : (head?.sequence ?? 0n) + 1n,
     parentDigest: head?.digest ?? new Uint8Array(),

@@ -26,6 +26,8 @@ export interface GraphSettings {
   readonly workspaceInstances: ReadonlyMap<string, InstanceSettings>;
   readonly hooks: CaptureHooks | undefined;
   readonly retention: RetentionPolicy;
+  /** Whether to go on with the graph if another store captured it; a flag of the start, not a setting. */
+  readonly takeOver?: boolean;
 }
 
 /** Settings of an agent. */

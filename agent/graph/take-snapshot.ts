@@ -15,8 +15,7 @@ import { learnFromGrade } from '../capture/quiet-window.ts';
 import type { Grader } from '../grade/grader.ts';
 import { recoverJournal } from '../restore/journal-recovery.ts';
 import { tagSnapshot } from '../snapshots/annotate.ts';
-import { newestSnapshot } from '../snapshots/resolve.ts';
-import { checkSource } from '../snapshots/source-directory.ts';
+import { checkCapture } from '../snapshots/source-directory.ts';
 import { allFindings, snapshotView } from '../snapshots/views.ts';
 import type { Store } from '../store/store.ts';
 import type { Scan } from '../watch/scan.ts';
@@ -50,7 +49,7 @@ export interface TakenSnapshot {
 /** Captures a directory and grades the snapshot. Returns the graded snapshot. */
 export async function takeSnapshot(taker: SnapshotTaker, request: SnapshotRequest): Promise<TakenSnapshot> {
   // The capture checks it again: another one may add the first snapshot of the graph meanwhile.
-  checkSource(await newestSnapshot(taker.store, request.graphId), request);
+  await checkCapture(taker.store, request);
   const captured = await captureSettled(taker, request);
   const tagged = captured.unchanged
     ? await addTags(taker.store, captured.snapshot, request)

@@ -18,9 +18,8 @@ import type { InstanceSettings } from '../instance/probe.ts';
 import { workspaceFolders } from '../instance/served-directory.ts';
 import { loadZstd } from '../pack/zstd.ts';
 import { storeStats } from '../snapshots/queries.ts';
-import { newestSnapshot } from '../snapshots/resolve.ts';
 import { sweepStore } from '../snapshots/retention.ts';
-import { checkSource } from '../snapshots/source-directory.ts';
+import { checkCapture } from '../snapshots/source-directory.ts';
 import { Store } from '../store/store.ts';
 import { below } from '../watch/names.ts';
 import { type ProbeResult, probeRoutes } from './probes.ts';
@@ -64,7 +63,7 @@ export async function runAgent(
   loadZstd();
   const store = await Store.open(settings.store, { create: true });
   try {
-    for (const graph of settings.graphs) checkSource(await newestSnapshot(store, graph.graphId), graph);
+    for (const graph of settings.graphs) await checkCapture(store, graph);
     await new Agent(store, settings, events).run(signal);
   } finally {
     await store.close();

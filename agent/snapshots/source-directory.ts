@@ -1,9 +1,12 @@
 import { LightkeeperError } from '../../core/errors.ts';
 import { finding } from '../../core/finding.ts';
 import { bytesText } from '../../core/path.ts';
+import { isForeign } from '../../core/position.ts';
 import { idOf, type StoredSnapshot } from '../../core/snapshot.ts';
 import { type Finding, Severity_Value } from '../../gen/lightkeeper/v1/types_pb.ts';
 import { isSameDirectory, realPathOf } from '../../host/real-path.ts';
+import type { Store } from '../store/store.ts';
+import { newestSnapshot } from './resolve.ts';
 
 /** A graph and the directory to be captured as it. */
 export interface GraphSource {
@@ -12,6 +15,45 @@ export interface GraphSource {
   readonly dir: Uint8Array;
   /** Whether the id was given for this directory, not derived from its name. */
   readonly isIdGiven: boolean;
+  /** Whether to go on with a graph that another store captured. */
+  readonly takeOver?: boolean | undefined;
+}
+
+/** What is allowed to a capture. */
+export interface CapturePermit {
+  /** Finding of a graph that came from another directory or store before; undefined if it did not. */
+  readonly moved: Finding | undefined;
+  /** Whether the head of the graph came from another store: the snapshot begins an epoch. */
+  readonly takesOver: boolean;
+}
+
+/** Checks that this store may capture a directory as a graph. REFUSED for a followed graph or another directory's. */
+export async function checkCapture(store: Store, source: GraphSource): Promise<CapturePermit> {
+  const { graphId, dir, takeOver } = source;
+  const newest = await newestSnapshot(store, graphId);
+  const head = await store.index.head(graphId);
+  if (head === undefined || !isForeign(head, store.config.storeId))
+    return { moved: checkSource(newest, source), takesOver: false };
+  if (takeOver !== true) {
+    throw new LightkeeperError(
+      'REFUSED',
+      `Cannot capture "${bytesText(dir)}" as graph "${graphId}": the store follows that graph, another store captures it`,
+      {
+        hint: 'stop the instance and the agent there; then add --take-over to go on with the graph here',
+      },
+    );
+  }
+  const moved = finding('graph_moved', Severity_Value.INFO, bytesText(realPathOf(dir)), {
+    message: `this store has taken the graph over: ${originText(newest)}`,
+    hint: 'points that the other store captures from now on are a fork',
+  });
+  return { moved, takesOver: true };
+}
+
+function originText(newest: StoredSnapshot | undefined): string {
+  if (newest === undefined) return 'another store captured it before';
+  const from = bytesText(sourceDirectory(newest) ?? new Uint8Array());
+  return `snapshot ${idOf(newest)} came from "${from}" on ${newest.manifest.source?.host ?? ''}`;
 }
 
 /** Returns the real path of the directory that a snapshot was captured from; undefined if it is not recorded. */
@@ -32,7 +74,7 @@ export function isFromDirectory(snapshot: StoredSnapshot, dir: Uint8Array): bool
  * another one and the id was given; REFUSED if the id was derived.
  */
 // Two directories of one name would otherwise become one history, and a restore would mix them up.
-export function checkSource(
+function checkSource(
   newest: StoredSnapshot | undefined,
   { graphId, dir, isIdGiven }: GraphSource,
 ): Finding | undefined {

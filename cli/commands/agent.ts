@@ -5,7 +5,7 @@ import { escapeControls, printError, printLine, printTable } from '../print.ts';
 import { addSettingFlags, flagsOf } from '../settings.ts';
 
 /** Flags of these commands that are not settings. */
-const OWN_FLAGS = ['--config', '--json'];
+const OWN_FLAGS = ['--config', '--json', '--take-over'];
 
 // The flags of the settings load the agent, which takes time.
 /** Adds `agent`, which protects graphs; with `whole` also the flags of all settings. */
@@ -15,6 +15,7 @@ export async function addAgent(program: Command, whole: boolean): Promise<void> 
     .description('protect graphs, with settings from a file, environment variables and flags')
     .argument('[command...]')
     .option('--config <file>', 'settings file (YAML)')
+    .option('--take-over', 'go on with graphs that another store captured')
     .action(runAgentCommand);
   if (whole) await addFlags(command);
 }
@@ -74,7 +75,7 @@ async function runAgentCommand(
     );
   }
   const { runUntilStopped } = await import('../run-agent.ts');
-  await runUntilStopped(await read(values, command), 'log');
+  await runUntilStopped(await read(values, command), { output: 'log', takeOver: values.takeOver === true });
 }
 
 async function checkConfig(values: OptionValues, command: Command): Promise<void> {

@@ -33,6 +33,7 @@ interface SnapshotOptions extends CommonOptions {
   readonly instanceUrl?: string;
   readonly apiKeyFile?: string;
   readonly instanceStopped?: boolean;
+  readonly takeOver?: boolean;
 }
 
 /** Adds `snapshot`, which takes one snapshot now. */
@@ -57,6 +58,7 @@ export function addSnapshot(program: Command): void {
     .option('--instance-url <url>', 'URL of the instance: the capture waits until it is idle')
     .option('--api-key-file <file>', 'file with the API key of the instance (default: LIGHTRAG_API_KEY)')
     .option('--instance-stopped', 'confirm that the instance is stopped')
+    .option('--take-over', 'go on with a graph that another store captured')
     .action(run);
 }
 
@@ -75,6 +77,7 @@ async function run(options: SnapshotOptions): Promise<void> {
     split,
     ...instanceFields(options),
     derivedGraphId: options.graph === undefined,
+    takeOver: options.takeOver === true,
     ...(options.quiet === undefined ? {} : { quietMs: BigInt(options.quiet) }),
     ...(options.diskReserve === undefined ? {} : { diskReserveBytes: options.diskReserve }),
   };

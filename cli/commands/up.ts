@@ -23,6 +23,7 @@ export function addUp(program: Command): void {
     .option('--allow-partial', 'protect the files of an instance that stores a part of the graph elsewhere')
     .option('--no-split', 'protect workspaces in subfolders as a part of this graph')
     .option('--disk-reserve <size>', 'free space that must remain; 0 turns the check off')
+    .option('--take-over', 'go on with a graph that another store captured')
     .option('--log-format <format>', 'log to standard error, as text or json')
     .option('--log-level <level>', 'lowest level that is logged: debug, info, warn or error')
     .action(run);
@@ -30,8 +31,11 @@ export function addUp(program: Command): void {
 
 async function run(flags: OptionValues, command: Command): Promise<void> {
   const { readSettings } = await import('../../agent/main.ts');
-  const read = await readSettings({ flags: flagsOf(flags, command), env: process.env });
+  const read = await readSettings({ flags: flagsOf(flags, command, ['--take-over']), env: process.env });
   // A named format is for a log collector, so the lines for people are left out.
   const { runUntilStopped } = await import('../run-agent.ts');
-  await runUntilStopped(read, read.log.isFormatGiven ? 'log' : 'print');
+  await runUntilStopped(read, {
+    output: read.log.isFormatGiven ? 'log' : 'print',
+    takeOver: flags.takeOver === true,
+  });
 }
