@@ -120,10 +120,10 @@ function isSamePath(a: string | Buffer, b: string | Buffer): boolean {
   return Buffer.from(a).equals(Buffer.from(b));
 }
 
-/** Creates a file; fails if it exists. */
+/** Creates a file, to write and to read; fails if it exists. */
 export async function createFile(label: string, path: string | Buffer): Promise<FileHandle> {
   try {
-    return await effect({ label, op: 'create', path }, () => open(path, 'wx', 0o600));
+    return await effect({ label, op: 'create', path }, () => open(path, 'wx+', 0o600));
   } catch (error) {
     throw ioError('create', path, error);
   }

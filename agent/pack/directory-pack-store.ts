@@ -1,7 +1,7 @@
 import { randomBytes } from 'node:crypto';
 import { constants, statSync } from 'node:fs';
 import { copyFile, type FileHandle, link, lstat, open, readdir } from 'node:fs/promises';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import { ioError, LightkeeperError, systemCode } from '../../core/errors.ts';
 import {
   createFile,
@@ -16,6 +16,8 @@ import {
 import type { PackHead, PackReference, PackSink, PrunablePackStore } from './pack-store.ts';
 
 const PACK_NAME = /^[0-9a-f]{64}\.pack$/;
+/** Begin of the names of received packs that are not published. */
+const RECEIVED_PREFIX = 'received-';
 /** Most packs whose files stay open for readers. */
 const OPEN_FILES_MAX = 32;
 
@@ -30,6 +32,36 @@ async function linkOrCopy(from: string, to: string): Promise<void> {
     const copy = await open(to, 'r');
     await copy.sync().finally(() => copy.close());
   }
+}
+
+/** Reports whether a name in the folder of unpublished packs is that of a received one. */
+export function isLeftover(name: string): boolean {
+  return name.startsWith(RECEIVED_PREFIX) && name.endsWith('.pack');
+}
+
+async function readAll(
+  file: FileHandle,
+  path: string,
+  { offset, length }: { offset: number; length: number },
+): Promise<Buffer> {
+  const bytes = Buffer.allocUnsafe(length);
+  let done = 0;
+  while (done < length) {
+    const { bytesRead } = await file.read(bytes, done, length - done, offset + done).catch((error) => {
+      throw ioError('read', path, error);
+    });
+    if (bytesRead === 0) {
+      throw new LightkeeperError(
+        'DAMAGED',
+        `Cannot read pack "${basename(path, '.pack')}": it is truncated`,
+        {
+          hint: 'run lightkeeper verify, then lightkeeper repair',
+        },
+      );
+    }
+    done += bytesRead;
+  }
+  return bytes;
 }
 
 async function sameFile(a: string, b: string): Promise<boolean> {
@@ -59,10 +91,37 @@ export class DirectoryPackStore implements PrunablePackStore {
     return join(this.#root, 'packs', shard);
   }
 
-  async create(label: string): Promise<PackSink> {
-    const path = join(this.#root, 'tmp', `${randomBytes(12).toString('hex')}.pack`);
-    const file = await createFile(label, path);
-    let length = 0;
+  async create(label: string, { received = false } = {}): Promise<PackSink> {
+    const name = `${received ? RECEIVED_PREFIX : ''}${randomBytes(12).toString('hex')}.pack`;
+    const path = join(this.#root, 'tmp', name);
+    return this.#sink(path, await createFile(label, path), 0);
+  }
+
+  /** Lists the received packs that no process has published. */
+  async leftovers(): Promise<{ name: string; reference: PackReference }[]> {
+    const folder = join(this.#root, 'tmp');
+    const names = (await this.#names(folder)).filter(isLeftover).sort();
+    return names.map((name) => ({ name, reference: { file: join(folder, name) } }));
+  }
+
+  /** Goes on with a leftover pack after its first `length` bytes. Cuts off the others. */
+  async resume(label: string, name: string, length: number): Promise<PackSink> {
+    const path = join(this.#root, 'tmp', name);
+    const file = await open(path, 'r+').catch((error: unknown) => {
+      throw ioError('open', path, error);
+    });
+    const sink = this.#sink(path, file, length);
+    try {
+      await effect({ label, op: 'other', path }, () => file.truncate(length));
+    } catch (error) {
+      await sink.release();
+      throw ioError('cut', path, error);
+    }
+    return sink;
+  }
+
+  #sink(path: string, file: FileHandle, start: number): PackSink {
+    let length = start;
     return {
       append: async (effectLabel, bytes) => {
         const at = length;
@@ -73,6 +132,10 @@ export class DirectoryPackStore implements PrunablePackStore {
         await syncFile(effectLabel, path, file);
         await file.close();
         return await this.#publish(packId, path, length);
+      },
+      read: (offset, wanted) => readAll(file, path, { offset, length: wanted }),
+      release: async () => {
+        await file.close().catch(() => {});
       },
       discard: async () => {
         // What cannot be closed or removed now is removed when the store is next opened.
@@ -98,21 +161,7 @@ export class DirectoryPackStore implements PrunablePackStore {
   }
 
   async get(packId: string, offset: number, length: number): Promise<Buffer> {
-    const file = await this.#handle(packId);
-    const bytes = Buffer.allocUnsafe(length);
-    let done = 0;
-    while (done < length) {
-      const { bytesRead } = await file.read(bytes, done, length - done, offset + done).catch((error) => {
-        throw ioError('read', this.#path(packId), error);
-      });
-      if (bytesRead === 0) {
-        throw new LightkeeperError('DAMAGED', `Cannot read pack "${packId}": it is truncated`, {
-          hint: 'run lightkeeper verify, then lightkeeper repair',
-        });
-      }
-      done += bytesRead;
-    }
-    return bytes;
+    return await readAll(await this.#handle(packId), this.#path(packId), { offset, length });
   }
 
   async #handle(packId: string): Promise<FileHandle> {

@@ -24,11 +24,14 @@ export class MemoryPackStore implements PrunablePackStore {
       this.#countChange(packId);
       return Promise.resolve(existing?.byteLength !== bytes.length);
     };
+    const read = (offset: number, length: number) =>
+      Promise.resolve(Buffer.from(Buffer.concat(parts).subarray(offset, offset + length)));
     const discard = () => {
       parts.length = 0;
       return Promise.resolve();
     };
-    return Promise.resolve({ append, publish, discard });
+    // Nothing outlives this process, so what is left is dropped.
+    return Promise.resolve({ append, publish, read, release: discard, discard });
   }
 
   get(packId: string, offset: number, length: number): Promise<Buffer> {

@@ -26,6 +26,10 @@ export interface PackSink {
    * loss.
    */
   publish(label: string, packId: string): Promise<boolean>;
+  /** Returns bytes [offset, offset + length) of what was appended. */
+  read(offset: number, length: number): Promise<Buffer>;
+  /** Leaves the pack as it is, for the next owner of the store. Never rejects. */
+  release(): Promise<void>;
   /** Drops the pack. Never rejects. */
   // The next owner of the store removes what cannot be removed now.
   discard(): Promise<void>;
@@ -34,8 +38,8 @@ export interface PackSink {
 /** A store of immutable packs, each named by its SHA-256 (64 hex digits). */
 // One contract suite runs on every implementation.
 export interface PackStore extends FrameSource {
-  /** Begins a new pack. */
-  create(label: string): Promise<PackSink>;
+  /** Begins a new pack. The next owner of the store finishes a `received` one that is not published. */
+  create(label: string, options?: { received?: boolean }): Promise<PackSink>;
   /** Lists names and sizes, in order, of one shard ("00" to "ff") or of all. */
   list(shard?: string): AsyncIterable<{ packId: string; size: number }>;
   /** Returns a value that changes when the names in a shard change; undefined if that would be expensive. */

@@ -7,7 +7,7 @@ import {
   PackKind_Value,
   type UnitKind_Value,
 } from '../../gen/lightkeeper/store/v1/pack_pb.ts';
-import { encodePackEnd, encodePackHeader, packHash } from './format.ts';
+import { encodePackEnd, encodePackHeader, packHash, type WrittenPart } from './format.ts';
 import type { PackSink, PackStore } from './pack-store.ts';
 
 /** A published pack. */
@@ -28,22 +28,45 @@ export interface FrameDescription {
   readonly codec: Codec_Value;
 }
 
+/** Where the frames of a pack come from: this store's own captures, or a peer. */
+export type PackOrigin = 'store' | 'peer';
+
+/** The part of an unfinished pack whose frames were proven. */
+export interface ProvenPart extends WrittenPart {
+  readonly frames: readonly FrameInfo[];
+}
+
+interface WriterOptions {
+  readonly origin: PackOrigin;
+  readonly written?: ProvenPart;
+}
+
 /** Writes one pack: the header, then frames as they are appended, then the footer. */
 export class PackWriter {
   readonly #kind: PackKind_Value;
   readonly #sink: PackSink;
-  readonly #hash: Hash = packHash();
-  readonly #frames: FrameInfo[] = [];
-  #length = 0;
+  readonly #origin: PackOrigin;
+  readonly #hash: Hash;
+  readonly #frames: FrameInfo[];
+  #length: number;
 
-  private constructor(kind: PackKind_Value, sink: PackSink) {
+  private constructor(kind: PackKind_Value, sink: PackSink, { origin, written }: WriterOptions) {
     this.#kind = kind;
     this.#sink = sink;
+    this.#origin = origin;
+    this.#hash = written?.hash ?? packHash();
+    this.#frames = [...(written?.frames ?? [])];
+    this.#length = written?.length ?? 0;
   }
 
   /** Creates a pack of the store `storeId` and writes its header. */
-  static async begin(packs: PackStore, kind: PackKind_Value, storeId: Uint8Array): Promise<PackWriter> {
-    const writer = new PackWriter(kind, await packs.create('store:pack:create'));
+  static async begin(
+    packs: PackStore,
+    kind: PackKind_Value,
+    { storeId, origin = 'store' }: { readonly storeId: Uint8Array; readonly origin?: PackOrigin },
+  ): Promise<PackWriter> {
+    const sink = await packs.create(`${origin}:pack:create`, { received: origin === 'peer' });
+    const writer = new PackWriter(kind, sink, { origin });
     try {
       await writer.#append(encodePackHeader(kind, storeId));
     } catch (error) {
@@ -51,6 +74,11 @@ export class PackWriter {
       throw error;
     }
     return writer;
+  }
+
+  /** Goes on with a received pack, of which a part was proven. */
+  static resume(kind: PackKind_Value, sink: PackSink, written: ProvenPart): PackWriter {
+    return new PackWriter(kind, sink, { origin: 'peer', written });
   }
 
   /** Bytes written so far. */
@@ -61,11 +89,11 @@ export class PackWriter {
   async #append(bytes: Uint8Array): Promise<void> {
     this.#length += bytes.length;
     this.#hash.update(bytes);
-    await this.#sink.append(`store:${this.#label}:write`, bytes);
+    await this.#sink.append(`${this.#label}:write`, bytes);
   }
 
   get #label(): string {
-    return this.#kind === PackKind_Value.META ? 'meta' : 'data';
+    return `${this.#origin}:${this.#kind === PackKind_Value.META ? 'meta' : 'data'}`;
   }
 
   /** Appends a proven frame. `bytes` may be reused when this returns. */
@@ -94,8 +122,8 @@ export class PackWriter {
     });
     const size = this.#length + end.length;
     try {
-      await this.#sink.append(`store:${this.#label}:end`, end);
-      await this.#sink.publish(`store:${this.#label}:sync`, packId.toString('hex'));
+      await this.#sink.append(`${this.#label}:end`, end);
+      await this.#sink.publish(`${this.#label}:sync`, packId.toString('hex'));
     } catch (error) {
       // On a full disk an abandoned file would take the space of the next attempt.
       await this.discard();
@@ -104,13 +132,24 @@ export class PackWriter {
     return { packId, kind: this.#kind, size, frames: this.#frames };
   }
 
+  /** Returns bytes [offset, offset + length) of the pack so far. */
+  async read(offset: number, length: number): Promise<Buffer> {
+    return await this.#sink.read(offset, length);
+  }
+
+  /** Leaves the pack as it is, for the next owner of the store. Never rejects. */
+  async release(): Promise<void> {
+    await this.#sink.release();
+  }
+
   /** Drops the pack. Never rejects. */
   async discard(): Promise<void> {
     await this.#sink.discard();
   }
 }
 
-function frameInfo(frame: FrameDescription, offset: number, length: number): FrameInfo {
+/** Describes a frame at an offset for the footer of its pack. */
+export function frameInfo(frame: FrameDescription, offset: number, length: number): FrameInfo {
   return create(FrameInfoSchema, {
     offset,
     length,

@@ -54,9 +54,11 @@ export class StoreHealth {
   readonly #packs = new Map<number, PackState>();
   readonly #shards = new Map<string, ShardState>();
   #isStale = false;
+  #losses = 0;
 
   /** Applies an event to a pack. */
   pack(pack: number, event: PackEvent): void {
+    if (event !== 'recover' && event !== 'spare') this.#losses += 1;
     const state = PACK_TRANSITIONS[this.packState(pack)][event];
     if (state === 'whole') this.#packs.delete(pack);
     else this.#packs.set(pack, state);
@@ -105,6 +107,12 @@ export class StoreHealth {
     return [...this.#shards].flatMap(([shard, state]) => (state === 'written' ? [shard] : []));
   }
 
+  /** Number of times that units may have become unavailable. */
+  // What was found complete before the last of them must be looked up again.
+  get losses(): number {
+    return this.#losses;
+  }
+
   /** Whether the index may lack packs: a change failed after it may have published one. */
   get isStale(): boolean {
     return this.#isStale;
@@ -134,6 +142,7 @@ export class StoreHealth {
   // For an index that is rebuilt: it numbers the packs again, and reconciling it finds what is wrong.
   reset(): void {
     this.#packs.clear();
+    this.#losses += 1;
     for (const shard of [...this.#shards.keys()]) this.shard(shard, 'find-whole');
   }
 }

@@ -106,7 +106,7 @@ export class MetaWriter {
 
   /** Appends a frame. */
   async append(frame: EncodedFrame): Promise<void> {
-    this.#writer ??= await PackWriter.begin(this.#packs, PackKind_Value.META, this.#storeId);
+    this.#writer ??= await PackWriter.begin(this.#packs, PackKind_Value.META, { storeId: this.#storeId });
     await this.#writer.append(frame.bytes, frame);
   }
 

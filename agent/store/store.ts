@@ -11,7 +11,7 @@ import type { FileEntry, ListRoot } from '../../gen/lightkeeper/store/v1/manifes
 import { type StoreConfig, UnitKind_Value } from '../../gen/lightkeeper/store/v1/pack_pb.ts';
 import type { Finding } from '../../gen/lightkeeper/v1/types_pb.ts';
 import { makeDir, removeTree } from '../../host/disk.ts';
-import { DirectoryPackStore } from '../pack/directory-pack-store.ts';
+import { DirectoryPackStore, isLeftover } from '../pack/directory-pack-store.ts';
 import { type DecodedFrame, decodeVerified, FrameCache } from '../pack/frame.ts';
 import type { PackReference } from '../pack/pack-store.ts';
 import { WorkerPool } from '../workers/worker-pool.ts';
@@ -23,6 +23,8 @@ import { breakSeal, sealIndex } from './index/seal.ts';
 import { StoreIndex } from './index/store-index.ts';
 import type { UnitLocation } from './index/unit-locations.ts';
 import { Ownership } from './owner.ts';
+import { finishLeftovers } from './receive/leftover-packs.ts';
+import { Reception } from './receive/reception.ts';
 
 /** Size of the cache of decoded frames, in bytes. */
 const FRAME_CACHE_BYTES = 12 * 1024 * 1024;
@@ -42,6 +44,8 @@ export class Store {
   readonly config: StoreConfig;
   readonly packs: DirectoryPackStore;
   readonly health = new StoreHealth();
+  /** Packs that were received from peers. */
+  readonly reception = new Reception();
   readonly changes = new StoreChanges();
   /** Threads for all jobs on this store. */
   readonly workers: WorkerPool;
@@ -107,14 +111,16 @@ export class Store {
     if (owner !== undefined) {
       if (read !== undefined && read.bad.length === 0 && read.missing.length > 0)
         await writeConfig(root, config);
-      await removeTree('store:tmp:clear', join(root, 'tmp'));
       await makeDir('store:tmp:create', join(root, 'tmp'));
+      await clearTemporary(join(root, 'tmp'));
       await makeDir('store:packs:create', join(root, 'packs'));
     }
+    const adopted = owner === undefined ? [] : await finishLeftovers(packs, config.storeId);
     const indexPath = owner === undefined ? await temporaryIndex() : join(root, INDEX_FOLDER);
     if (owner !== undefined) await breakSeal(indexPath);
     const index = await openIndex(indexPath, config.storeId, owner !== undefined);
     const store = new Store({ root, config, packs, index, indexPath, owner });
+    store.reception.adopt(adopted);
     try {
       await reconcile(store).catch(async (error: unknown) => {
         if (!index.damaged || owner === undefined) throw error;
@@ -141,6 +147,7 @@ export class Store {
   async close(): Promise<void> {
     await Promise.allSettled([...this.#readers, this.#writing]);
     await this.workers.close();
+    await this.reception.release();
     try {
       if (!this.readOnly) await stampShards(this);
     } finally {
@@ -337,6 +344,12 @@ export function missingUnit(id: Uint8Array): LightkeeperError {
   return new LightkeeperError('DAMAGED', `Cannot read unit ${hex(id).slice(0, 16)}…: no pack contains it`, {
     hint: 'run lightkeeper verify to see which snapshots need it, then lightkeeper repair',
   });
+}
+
+/** Removes what a killed process left in the folder of unpublished packs, except received ones. */
+async function clearTemporary(folder: string): Promise<void> {
+  for (const name of await readdir(folder))
+    if (!isLeftover(name)) await removeTree('store:tmp:clear', join(folder, name));
 }
 
 /** Creates a folder for the index of a store that is open read-only. */

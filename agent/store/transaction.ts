@@ -21,6 +21,7 @@ import {
 import { PackKind_Value, UnitKind_Value } from '../../gen/lightkeeper/store/v1/pack_pb.ts';
 import { PACK_BYTES } from '../pack/format.ts';
 import { PackWriter, type PublishedPack } from '../pack/writer.ts';
+import { enterPublishedPack, markRecovered } from './enter-pack.ts';
 import { recordKey } from './index/keys.ts';
 import { enterAnnotation } from './index/reconcile.ts';
 import type { IndexBatch } from './index/store-index.ts';
@@ -110,7 +111,7 @@ export class Transaction {
 
   async #append(frame: EncodedFrame): Promise<void> {
     if (this.#failure !== undefined) throw this.#failure;
-    this.#data ??= await PackWriter.begin(this.#store.packs, PackKind_Value.DATA, this.#store.config.storeId);
+    this.#data ??= await PackWriter.begin(this.#store.packs, PackKind_Value.DATA, this.#store.config);
     await this.#data.append(frame.bytes, frame);
     this.newUnits += frame.lengths.length;
     for (const length of frame.lengths) this.newBytes += length;
@@ -137,7 +138,7 @@ export class Transaction {
     const batch = this.#store.index.batch();
     const number = await this.#enter(pack, batch);
     await this.#store.index.write('index:pack', batch);
-    await this.#markRecovered(number);
+    await markRecovered(this.#store, number);
     for (const frame of pack.frames) {
       const ids = Buffer.from(frame.unitIds);
       for (let at = 0; at < ids.length; at += UNIT_ID_BYTES) {
@@ -147,20 +148,9 @@ export class Transaction {
   }
 
   /** Enters a pack into the index; its own record goes into the batch `last`. Returns the number of the pack. */
-  // Until `last` is written, `reconcile` enters the pack again with all its content: so `last` must contain
-  // everything that the pack adds to other entries.
   async #enter(pack: PublishedPack, last: IndexBatch): Promise<number> {
-    const { packId, kind, frames } = pack;
-    this.written.add(packId.toString('hex'));
-    this.#store.health.shard(packId.toString('hex', 0, 1), 'write');
-    return await this.#store.index.enterPack({ packId, kind, size: BigInt(pack.size) }, frames, last);
-  }
-
-  /** Marks a pack that was missing or damaged as recovered, because it has just been written. */
-  async #markRecovered(pack: number): Promise<void> {
-    if (!this.#store.health.isLost(pack)) return;
-    this.#store.health.pack(pack, 'recover');
-    await this.#store.index.setLost(pack, false);
+    this.written.add(pack.packId.toString('hex'));
+    return await enterPublishedPack(this.#store, pack, last);
   }
 
   // ----- list pieces -----
@@ -262,7 +252,7 @@ export class Transaction {
     }
     more?.(batch, record.digest);
     await index.commit('index:commit', batch);
-    await this.#markRecovered(number);
+    await markRecovered(this.#store, number);
   }
 
   async #publishMeta(): Promise<PublishedPack> {
@@ -299,7 +289,7 @@ export class Transaction {
     const number = await this.#enter(pack, last);
     await index.raiseCounter(last, counter);
     await index.commit('index:annotate', last);
-    await this.#markRecovered(number);
+    await markRecovered(this.#store, number);
     this.#store.changes.addFacts(facts.map(({ digest }) => digest));
     return records;
   }
@@ -314,7 +304,7 @@ export class Transaction {
     const batch = this.#store.index.batch();
     const number = await this.#enter(pack, batch);
     await this.#store.index.write('index:pack', batch);
-    await this.#markRecovered(number);
+    await markRecovered(this.#store, number);
   }
 
   /** Discards what has not been published. */

@@ -6,14 +6,20 @@ import {
   type CutTaskResults,
 } from './cut-task.ts';
 import { GradeRunner, type GradeTask, type GradeTaskResults } from './grade-task.ts';
+import { type ProveFrameTask, type ProveTaskResults, runProveFrame } from './prove-task.ts';
 import { runVerifyPack, type VerifyPackTask, type VerifyTaskResults } from './verify-task.ts';
 import { WorkBuffers } from './work-buffers.ts';
 import { runWriteUnits, type WriteTaskResults, type WriteUnitsTask } from './write-task.ts';
 
 /** A piece of work for one worker. */
-export type Task = CutTask | WriteUnitsTask | VerifyPackTask | GradeTask;
+export type Task = CutTask | WriteUnitsTask | VerifyPackTask | ProveFrameTask | GradeTask;
 
-export interface TaskResults extends CutTaskResults, WriteTaskResults, VerifyTaskResults, GradeTaskResults {}
+export interface TaskResults
+  extends CutTaskResults,
+    WriteTaskResults,
+    VerifyTaskResults,
+    ProveTaskResults,
+    GradeTaskResults {}
 
 export type TaskResult<T extends Task> = TaskResults[T['op']];
 
@@ -56,6 +62,8 @@ export class TaskRunner {
         return runWriteUnits(task, this.#buffers);
       case 'verify-pack':
         return runVerifyPack(task);
+      case 'prove-frame':
+        return runProveFrame(task, this.#buffers);
       case 'grade':
         return this.#grade.run(task.step);
     }

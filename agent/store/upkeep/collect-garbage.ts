@@ -67,7 +67,7 @@ export async function planCollection(
   }
   const packs: PackUsage[] = [];
   for await (const [pack, record] of store.index.packs()) {
-    if (store.health.isLost(pack)) continue;
+    if (store.health.isLost(pack) || store.reception.isReserved(hex(record.packId))) continue;
     const { units, rawBytes } = reachable.live.count(pack);
     packs.push({
       pack,
