@@ -27,7 +27,12 @@ export interface Snapshot {
   readonly snapshotId: string;
   readonly graphId: string;
   readonly parentId: string;
-  readonly position: { readonly sequence: string; readonly digest: string };
+  readonly position: {
+    readonly epoch: string;
+    readonly mintId: string;
+    readonly sequence: string;
+    readonly digest: string;
+  };
   readonly grade: string;
   readonly cutMethod: string;
   readonly capturedAt: string;
