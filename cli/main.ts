@@ -19,7 +19,6 @@ const UNBUILT_COMMANDS = [
   'switchover',
   'failover',
   'plan',
-  'forks',
   'pause',
   'resume',
   'drill',
@@ -54,6 +53,7 @@ async function addCommands(program: Command, word: string | undefined): Promise<
   if (wants('verify', 'repair')) (await import('./commands/verify.ts')).addVerify(program);
   if (wants('prune', 'delete', 'pin', 'unpin', 'tag', 'ack', 'findings'))
     (await import('./commands/retention.ts')).addRetention(program);
+  if (wants('forks')) (await import('./commands/forks.ts')).addForks(program);
   if (wants('version')) (await import('./commands/version.ts')).addVersion(program);
 }
 

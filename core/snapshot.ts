@@ -1,6 +1,13 @@
 import { create } from '@bufbuild/protobuf';
 import { type SnapshotRecord, SnapshotRecordSchema } from '../gen/lightkeeper/index/v1/index_pb.ts';
-import type { Acknowledged, Damaged, Graded, Measured } from '../gen/lightkeeper/store/v1/annotation_pb.ts';
+import {
+  type Acknowledged,
+  type Damaged,
+  type Forked,
+  ForkState_Value,
+  type Graded,
+  type Measured,
+} from '../gen/lightkeeper/store/v1/annotation_pb.ts';
 import type { Manifest } from '../gen/lightkeeper/store/v1/manifest_pb.ts';
 import { CutMethod_Value, type Finding, Grade_Value } from '../gen/lightkeeper/v1/types_pb.ts';
 import { factsOf } from './annotations.ts';
@@ -24,6 +31,8 @@ export interface SnapshotState {
   readonly acknowledged: Acknowledged | undefined;
   /** What the newest check of its bytes found; undefined before the first that found damage. */
   readonly damaged: Damaged | undefined;
+  /** The fork that it belongs to; undefined on the line of the head. */
+  readonly forked: Forked | undefined;
 }
 
 /** A snapshot that can be shown and restored. */
@@ -47,6 +56,7 @@ export function snapshotState(record: SnapshotRecord, storeId: Uint8Array): Snap
     graded: facts.graded[0],
     acknowledged: facts.acknowledged[0],
     damaged: facts.damaged[0],
+    forked: facts.forked[0],
   };
 }
 
@@ -63,6 +73,16 @@ export function isStored(state: SnapshotState): state is StoredSnapshot {
 /** Returns the id of a snapshot. */
 export function idOf({ digest }: Pick<SnapshotState, 'digest'>): string {
   return snapshotIdOf(digest);
+}
+
+/** Reports whether a record is of a stored snapshot on the line of the head, or of a side snapshot. */
+export function isOnLine(state: SnapshotState): state is StoredSnapshot {
+  return isStored(state) && state.forked === undefined;
+}
+
+/** Reports whether a snapshot is on a fork that no operator has accepted. */
+export function isProtectedFork({ forked }: SnapshotState): boolean {
+  return forked !== undefined && forked.state !== ForkState_Value.ACCEPTED;
 }
 
 /** Reports whether files changed during every attempt to read them: the snapshot is then a side snapshot. */

@@ -29,6 +29,7 @@ import { parseInstanceUrl } from '../instance/url.ts';
 import { acknowledgeSnapshot, pinSnapshot, tagSnapshot } from '../snapshots/annotate.ts';
 import { recordDamage, streamNoticingDamage } from '../snapshots/damage.ts';
 import { dumpFile } from '../snapshots/dump-file.ts';
+import { acceptFork, dropFork, listForks } from '../snapshots/forks.ts';
 import { countSnapshots, getSnapshot, graphStatus, listSnapshots, storeStats } from '../snapshots/queries.ts';
 import { resolveSnapshot } from '../snapshots/resolve.ts';
 import { deleteSnapshot, pruneSnapshots } from '../snapshots/retention.ts';
@@ -84,6 +85,9 @@ export function agentService(parts: ServiceParts): ServiceImpl<typeof AgentServi
           signal,
         }),
       ),
+    listForks: ({ graphId }) => listForks(store, graphId),
+    acceptFork: (request) => acceptFork(store, request),
+    dropFork: (request) => dropFork(store, request),
     diffSnapshots: async ({ fromSnapshotId, toSnapshotId, graphId }, { signal }) => {
       const from = await resolveSnapshot(store, fromSnapshotId, graphId);
       const to = await resolveSnapshot(store, toSnapshotId, graphId);

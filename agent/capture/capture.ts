@@ -6,7 +6,7 @@ import { epochOf } from '../../core/position.ts';
 import type { OnProgress } from '../../core/progress.ts';
 import { learnNothing, learnPauses, quietWindowMs } from '../../core/quiet.ts';
 import type { StoredSnapshot } from '../../core/snapshot.ts';
-import type { ListRoot } from '../../gen/lightkeeper/store/v1/manifest_pb.ts';
+import type { ListRoot, PositionEntry } from '../../gen/lightkeeper/store/v1/manifest_pb.ts';
 import { UnitKind_Value } from '../../gen/lightkeeper/store/v1/pack_pb.ts';
 import { CutMethod_Value, type Epoch, type Finding } from '../../gen/lightkeeper/v1/types_pb.ts';
 import { monotonic, now } from '../../host/clock.ts';
@@ -344,9 +344,10 @@ class Capture {
     index.local.putCompleteDigest(batch, graphId, digest);
   }
 
-  /** Returns the epoch that a take-over begins; undefined if the snapshot stays in that of the head. */
-  async #newEpoch(): Promise<Pick<Epoch, 'number' | 'mintId'> | undefined> {
-    if (!this.#permit.takesOver) return undefined;
+  /** Returns the epoch that a snapshot begins; undefined if it stays in that of the head, or is the very first. */
+  // Without a head, all positions of the graph are on forks.
+  async #newEpoch(head: PositionEntry | undefined): Promise<Pick<Epoch, 'number' | 'mintId'> | undefined> {
+    if (head !== undefined && !this.#permit.takesOver) return undefined;
     for await (const newest of this.#store.index.positions(this.#request.graphId, { reverse: true }))
       return mintEpoch(epochOf(newest).number + 1n);
     return undefined;
@@ -368,6 +369,7 @@ class Capture {
     const list = await storeFileList(this.#transaction, attempt);
     findings.push(...list.findings);
     const { graphId, dir, description, tags } = this.#request;
+    const head = await this.#store.index.head(graphId);
     const manifest = buildManifest({
       graphId,
       dir,
@@ -377,8 +379,8 @@ class Capture {
       list,
       cut,
       storeId: this.#store.config.storeId,
-      head: await this.#store.index.head(graphId),
-      epoch: isChanged ? undefined : await this.#newEpoch(),
+      head,
+      epoch: isChanged ? undefined : await this.#newEpoch(head),
       parent: parent?.snapshot,
       instance: quiesce.instance,
       findings,

@@ -345,6 +345,8 @@ export class Grader {
     let searched = 0;
     for await (const [, other] of this.#store.index.records({ graphId })) {
       if (!isStored(other) || other.manifest.sequence >= snapshot.manifest.sequence) continue;
+      // What is on a fork only precedes other points of forks.
+      if (other.forked !== undefined && snapshot.forked === undefined) continue;
       if (other.graded !== undefined) last ??= other;
       if (isUsable(other)) return { last, usable: other };
       searched += 1;

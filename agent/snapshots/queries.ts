@@ -1,7 +1,7 @@
 import { create } from '@bufbuild/protobuf';
 import { timestampFromMs } from '@bufbuild/protobuf/wkt';
 import { capturedMs } from '../../core/manifest.ts';
-import { idOf, isStored, isUsable, type StoredSnapshot } from '../../core/snapshot.ts';
+import { idOf, isOnLine, isStored, isUsable, type StoredSnapshot } from '../../core/snapshot.ts';
 import { sameBytes } from '../../core/unit.ts';
 import {
   type GetSnapshotRequest,
@@ -130,6 +130,6 @@ export async function countSnapshots(store: Store, graphId: string): Promise<num
 
 async function newestUsable(store: Store, graphId: string): Promise<StoredSnapshot | undefined> {
   for await (const [, snapshot] of store.index.records({ graphId }))
-    if (isStored(snapshot) && isUsable(snapshot)) return snapshot;
+    if (isOnLine(snapshot) && isUsable(snapshot)) return snapshot;
   return undefined;
 }

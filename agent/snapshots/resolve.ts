@@ -7,6 +7,7 @@ import {
   isChangedCut,
   isDamaged,
   isEmptied,
+  isOnLine,
   isStored,
   isUsable,
   type StoredSnapshot,
@@ -58,7 +59,7 @@ async function latest(store: Store, name: string, graphId: string): Promise<Stor
     name === 'latest' ? (snapshot: StoredSnapshot) => gradeOf(snapshot) !== Grade_Value.TORN : isUsable;
   let ungraded = 0;
   for await (const [, snapshot] of store.index.records({ graphId: graph })) {
-    if (!isStored(snapshot)) continue;
+    if (!isOnLine(snapshot)) continue;
     if (fits(snapshot)) return snapshot;
     if (gradeOf(snapshot) === Grade_Value.UNGRADED) ungraded += 1;
   }
@@ -77,7 +78,7 @@ const UNGRADED_MAX = 1000;
 export async function ungradedIds(store: Store, graphId: string): Promise<string[]> {
   const ids: string[] = [];
   for await (const [, state] of store.index.records({ graphId })) {
-    if (isStored(state) && state.graded === undefined && !isChangedCut(state.manifest)) ids.push(idOf(state));
+    if (isOnLine(state) && state.graded === undefined && !isChangedCut(state.manifest)) ids.push(idOf(state));
     if (ids.length === UNGRADED_MAX) break;
   }
   return ids;
@@ -90,7 +91,7 @@ const PASSED_OVER_MAX = 20;
 export async function passedOver(store: Store, usable: StoredSnapshot): Promise<Finding[]> {
   const findings: Finding[] = [];
   for await (const [, other] of store.index.records({ graphId: usable.manifest.graphId })) {
-    if (!isStored(other)) continue;
+    if (!isOnLine(other)) continue;
     if (other.manifest.sequence <= usable.manifest.sequence || findings.length === PASSED_OVER_MAX) break;
     findings.push(
       warning('passed_over', idOf(other), {
@@ -149,8 +150,8 @@ export function notFound(name: string, graphId: string): LightkeeperError {
   });
 }
 
-/** Returns the newest snapshot of a graph, side snapshots left out; undefined if there is none. */
+/** Returns the newest snapshot of a graph, side snapshots and forks left out; undefined if there is none. */
 export async function newestSnapshot(store: Store, graphId: string): Promise<StoredSnapshot | undefined> {
-  for await (const [, state] of store.index.records({ graphId })) if (isStored(state)) return state;
+  for await (const [, state] of store.index.records({ graphId })) if (isOnLine(state)) return state;
   return undefined;
 }

@@ -2,12 +2,20 @@ import { create } from '@bufbuild/protobuf';
 import { LightkeeperError } from '../../core/errors.ts';
 import { capturedMs } from '../../core/manifest.ts';
 import type { OnProgress } from '../../core/progress.ts';
-import { applyRetention, type Candidate, isEmptyPolicy, type RetentionPlan } from '../../core/retention.ts';
+import {
+  applyRetention,
+  type Candidate,
+  type Decision,
+  isEmptyPolicy,
+  type RetentionPlan,
+} from '../../core/retention.ts';
 import {
   gradeOf,
   idOf,
   isAlarming,
   isChangedCut,
+  isOnLine,
+  isProtectedFork,
   isStored,
   isUsable,
   isUsableGrade,
@@ -104,7 +112,12 @@ export async function deleteSnapshot(
         hint: `run lightkeeper unpin ${snapshotId.slice(0, 8)} first`,
       });
     }
-    if (!(await hasAnother(store, snapshot))) {
+    if (isProtectedFork(snapshot)) {
+      throw new LightkeeperError('REFUSED', `Cannot delete snapshot "${snapshotId}": it is on a fork`, {
+        hint: 'see lightkeeper forks list; accept the fork or drop it as a whole',
+      });
+    }
+    if (snapshot.forked === undefined && !(await hasAnother(store, snapshot))) {
       const what = isUsable(snapshot) ? 'last usable point' : 'last point that may be usable';
       throw new LightkeeperError(
         'REFUSED',
@@ -131,14 +144,20 @@ async function planGraph(
 ): Promise<{ plan: RetentionPlan; removals: Removal[] }> {
   const digests = new Map<string, Uint8Array>();
   const candidates: Candidate[] = [];
+  const forks: Decision[] = [];
   for (const side of [false, true]) {
     for await (const [, snapshot] of store.index.records({ graphId, side })) {
       if (!isStored(snapshot)) continue;
+      if (isProtectedFork(snapshot)) {
+        forks.push({ snapshotId: idOf(snapshot), reasons: ['fork'] });
+        continue;
+      }
       digests.set(idOf(snapshot), snapshot.digest);
       candidates.push(candidate(snapshot));
     }
   }
   const plan = applyRetention(candidates, policy, now());
+  plan.keep.push(...forks);
   const removals = plan.remove.flatMap(({ snapshotId, reasons }) => {
     const digest = digests.get(snapshotId);
     return digest === undefined ? [] : [{ digest, reason: `prune: ${reasons.join(', ')}` }];
@@ -152,7 +171,7 @@ async function hasAnother(store: Store, snapshot: StoredSnapshot): Promise<boole
   const own = worths.indexOf(worthOf(snapshot));
   if (own === 0) return true;
   for await (const [, other] of store.index.records({ graphId: snapshot.manifest.graphId })) {
-    if (!isStored(other) || idOf(other) === idOf(snapshot)) continue;
+    if (!isOnLine(other) || idOf(other) === idOf(snapshot)) continue;
     if (worths.indexOf(worthOf(other)) >= own) return true;
   }
   return false;

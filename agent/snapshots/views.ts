@@ -77,6 +77,7 @@ function commonView(stored: StoredSnapshot) {
     storedBytes: measured?.storedBytes ?? 0n,
     tags: { ...stored.tags },
     pinned: stored.pinned,
+    fork: stored.forked === undefined ? '' : snapshotIdOf(stored.forked.headDigest),
     ...writtenBy(stored),
   };
 }

@@ -111,6 +111,7 @@ async function list(options: ListOptions): Promise<void> {
 function row(snapshot: SnapshotSummary): string[] {
   const labels = Object.entries(snapshot.tags).map(([name, value]) => `${name}=${value}`);
   if (snapshot.pinned) labels.unshift('pinned');
+  if (snapshot.fork !== '') labels.unshift(`fork ${snapshot.fork.slice(0, 12)}`);
   if (snapshot.alarming) labels.unshift('ALARM');
   if (snapshot.summary !== '') labels.push(snapshot.summary);
   const unfinished = unfinishedText(snapshot.stats);

@@ -16,7 +16,7 @@ up --dir .|demo --keep|agent --config f.yaml|gate --agent http://127.0.0.1:9701|
 snapshot --dir .|list|show latest|restore --snapshot latest --to x|verify|validate --dir .|diff a b
 prune --keep-last 1|repair|delete latest|pin latest|unpin latest|tag latest a=b|findings accept|ack 1
 export --document 1|dump latest a|stats|status|graphs|agents|targets list|replicate|checkpoint create|schedule
-switchover|failover --dry-run|plan show|forks list|pause|resume|drill|operations list|events|audit
+switchover|failover --dry-run|plan show|pause|resume|drill|operations list|events|audit
 keys create|ca init|token create|config check|config schema|version`
   .trim()
   .split(/[|\n]/)

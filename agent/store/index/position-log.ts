@@ -28,12 +28,12 @@ export class PositionLog {
   put(batch: CheckedBatch, entry: PositionEntry): void {
     const at = entryKey(entry);
     batch.put(at, Buffer.from(toBinary(PositionEntrySchema, entry)));
-    batch.put(key('O', entry.graphId, '\0', entry.digest), at);
+    batch.put(key('O', entry.digest), at);
   }
 
-  /** Returns the position of the snapshot with this digest; undefined if the log of the graph lacks it. */
-  async find(graphId: string, digest: Uint8Array): Promise<PositionEntry | undefined> {
-    const at = await this.#db.get(key('O', graphId, '\0', digest));
+  /** Returns the position of the snapshot with this digest; undefined if no log has it. */
+  async find(digest: Uint8Array): Promise<PositionEntry | undefined> {
+    const at = await this.#db.get(key('O', digest));
     const value = at === undefined ? undefined : await this.#db.get(at);
     return value === undefined ? undefined : fromBinary(PositionEntrySchema, value);
   }

@@ -1,4 +1,4 @@
-import { addAnnotation } from '../../../core/annotations.ts';
+import { addAnnotation, factsOf } from '../../../core/annotations.ts';
 import { LightkeeperError, normalise } from '../../../core/errors.ts';
 import { errorFinding } from '../../../core/finding.ts';
 import { parseAnnotation, parseManifest, parsePosition, snapshotIdOf } from '../../../core/manifest.ts';
@@ -203,7 +203,7 @@ export async function enterManifest(
   if (manifest.sequence > 0n) await enterPositions(store, batch, [positionEntry(manifest, digest)]);
 }
 
-/** Enters positions into the logs of their graphs. Moves the head of a graph to one beyond it. */
+/** Enters positions into the logs of their graphs. Moves the head of a graph to one beyond it that is on no fork. */
 export async function enterPositions(
   store: IndexedStore,
   batch: IndexBatch,
@@ -216,9 +216,34 @@ export async function enterPositions(
     if (!heads.has(graphId)) heads.set(graphId, await store.index.head(graphId));
     const head = heads.get(graphId);
     if (head !== undefined && !isBeyond(entry, head)) continue;
+    if (await isForked(store, entry.digest)) continue;
     heads.set(graphId, entry);
     store.index.putHead(batch, entry);
   }
+}
+
+/** Reports whether a snapshot is on a fork. It may have been deleted since. */
+async function isForked(store: IndexedStore, digest: Uint8Array): Promise<boolean> {
+  const [at] = await store.index.recordsByPrefix(snapshotIdOf(digest));
+  const state = at === undefined ? undefined : await store.index.record(at);
+  if (state !== undefined) return state.forked !== undefined;
+  const stray = await store.index.strayAnnotations(digest);
+  return stray !== undefined && factsOf(stray, store.config.storeId).forked.length > 0;
+}
+
+/** Moves the head of a graph back if it is the snapshot with this digest, which is on a fork. */
+async function retreatHead(store: IndexedStore, batch: IndexBatch, digest: Uint8Array): Promise<void> {
+  const position = await store.index.positionOf(digest);
+  if (position === undefined) return;
+  const { graphId } = position;
+  const head = await store.index.head(graphId);
+  if (head === undefined || !sameBytes(head.digest, digest)) return;
+  for await (const entry of store.index.positions(graphId, { reverse: true })) {
+    if (sameBytes(entry.digest, digest) || (await isForked(store, entry.digest))) continue;
+    store.index.putHead(batch, entry);
+    return;
+  }
+  store.index.removeHead(batch, graphId);
 }
 
 /** Adds an annotation to the record of its snapshot. Returns that record. */
@@ -227,9 +252,9 @@ export async function enterAnnotation(
   batch: IndexBatch,
   annotation: Annotation,
 ): Promise<SnapshotRecord> {
-  if (sameBytes(annotation.storeId, store.config.storeId)) {
-    await store.index.raiseCounter(batch, annotation.counter);
-  }
+  const isOwn = sameBytes(annotation.storeId, store.config.storeId);
+  if (isOwn) await store.index.raiseCounter(batch, annotation.counter);
+  if (isOwn && annotation.fact.case === 'forked') await retreatHead(store, batch, annotation.digest);
   const [at] = await store.index.recordsByPrefix(snapshotIdOf(annotation.digest));
   const state = at === undefined ? undefined : await store.index.record(at);
   if (at !== undefined && state !== undefined) {

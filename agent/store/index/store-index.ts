@@ -309,7 +309,7 @@ export class StoreIndex {
     return found.sort();
   }
 
-  /** Returns the newest position of a graph, including positions of deleted snapshots. */
+  /** Returns the newest position of a graph that is on no fork, including positions of deleted snapshots. */
   async head(graphId: string): Promise<PositionEntry | undefined> {
     const value = await this.#db.get(key('h', graphId));
     return value === undefined ? undefined : fromBinary(PositionEntrySchema, value);
@@ -317,6 +317,10 @@ export class StoreIndex {
 
   putHead(batch: IndexBatch, entry: PositionEntry): void {
     batch.put(key('h', entry.graphId), Buffer.from(toBinary(PositionEntrySchema, entry)));
+  }
+
+  removeHead(batch: IndexBatch, graphId: string): void {
+    batch.del(key('h', graphId));
   }
 
   // ----- positions -----
@@ -333,7 +337,13 @@ export class StoreIndex {
 
   /** Returns the position of the snapshot with this digest; undefined if the log of the graph lacks it. */
   async position(graphId: string, digest: Uint8Array): Promise<PositionEntry | undefined> {
-    return await this.#positions.find(graphId, digest);
+    const entry = await this.#positions.find(digest);
+    return entry?.graphId === graphId ? entry : undefined;
+  }
+
+  /** Returns the position of the snapshot with this digest in the log of any graph; undefined if none has it. */
+  async positionOf(digest: Uint8Array): Promise<PositionEntry | undefined> {
+    return await this.#positions.find(digest);
   }
 
   /** Returns the ids of the graphs that have a position, sorted. */

@@ -206,7 +206,8 @@ class PackRewriter {
   }
 
   /** Reports whether an annotation is live: the newest of its kind, or a deletion of a snapshot in the index. */
-  // Without the deletion, an index rebuilt from a pack with the manifest would contain the snapshot again.
+  // Without the deletion, an index rebuilt from a pack with the manifest would contain the snapshot again. Without the
+  // mark of a fork, the position of a deleted snapshot would be the head again.
   async #isLiveAnnotation(bytes: Uint8Array): Promise<boolean> {
     const annotation = parseAnnotation(bytes);
     const { case: kind } = annotation.fact;
@@ -214,6 +215,10 @@ class PackRewriter {
     if (kind === undefined) return true;
     const [at] = await this.#store.index.recordsByPrefix(snapshotIdOf(annotation.digest));
     const state = at === undefined ? undefined : await this.#store.index.record(at);
+    if (kind === 'forked') {
+      const record = state?.record ?? (await this.#store.index.strayAnnotations(annotation.digest));
+      return record !== undefined && isCurrent(record, annotation);
+    }
     if (state === undefined) return false;
     if (kind === 'deleted') return true;
     return !state.deleted && isCurrent(state.record, annotation);
