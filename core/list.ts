@@ -125,5 +125,11 @@ export function filesPieceEnds(entries: number, path: Uint8Array): boolean {
 
 /** Returns the sum of the spans of a list; 0 without a list. */
 export function spanOf(root: ListRoot | undefined): number {
-  return root === undefined ? 0 : readNodeRefs(root.entries).reduce((sum, { span }) => sum + span, 0);
+  if (root === undefined) return 0;
+  const { entries } = root;
+  const view = Buffer.from(entries.buffer, entries.byteOffset, entries.byteLength);
+  let sum = 0;
+  for (let at = UNIT_ID_BYTES; at + 8 <= view.length; at += NODE_REF_BYTES)
+    sum += view.readUInt32LE(at) + view.readUInt32LE(at + 4) * 2 ** 32;
+  return sum;
 }

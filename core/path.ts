@@ -8,6 +8,12 @@ export const PATH_BYTES_MAX = 4096;
 /** Longest name between two slashes, in bytes. */
 export const NAME_BYTES_MAX = 255;
 
+/** Folder in a protected directory for Lightkeeper's own files. */
+export const OWN_FOLDER = '.lightkeeper';
+
+/** Name of the file that marks a directory whose restore has not ended. */
+export const INCOMPLETE_MARK = '.lightkeeper-incomplete';
+
 /** A path as a string with one character per byte (latin1). Convert with `pathBytes` and `pathFromBytes`. */
 // Any file name fits, two paths compare bytewise, and they are small.
 export type BytePath = string;
@@ -41,6 +47,14 @@ export function checkPath(path: BytePath): void {
   if (problem !== undefined) {
     throw new LightkeeperError('DAMAGED', `Cannot use the path "${pathText(path)}": ${problem}`);
   }
+}
+
+/** Throws DAMAGED for a path that cannot be that of a captured name. */
+export function checkCapturedPath(path: BytePath): void {
+  checkPath(path);
+  const [first] = path.split('/', 1);
+  if (first === OWN_FOLDER || first === INCOMPLETE_MARK)
+    throw new LightkeeperError('DAMAGED', `Cannot use the path "${pathText(path)}": it is Lightkeeper's own`);
 }
 
 /** Reports whether the bytes of a path are UTF-8. */

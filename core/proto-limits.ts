@@ -6,15 +6,45 @@ export const KNOWN_FIELDS = { readUnknownFields: false } as const;
 // Two bytes of a message can become an object of two hundred.
 export function checkCount(bytes: Uint8Array, field: number, most: number): void {
   let count = 0;
+  for (const found of fieldsOf(bytes)) {
+    if (found.field === field && ++count > most)
+      throw new Error(`field ${field} occurs more than ${most} times`);
+  }
+}
+
+/** Throws if the messages in a field hold another field more than `most` times in all. Builds no objects. */
+export function checkNestedCount(bytes: Uint8Array, [outer, inner]: readonly number[], most: number): void {
+  let count = 0;
+  for (const { field, wireType, start, end } of fieldsOf(bytes)) {
+    if (field !== outer || wireType !== LENGTH_DELIMITED) continue;
+    for (const nested of fieldsOf(bytes.subarray(start, end))) {
+      if (nested.field === inner && ++count > most)
+        throw new Error(`field ${outer}.${inner} occurs more than ${most} times`);
+    }
+  }
+}
+
+const LENGTH_DELIMITED = 2;
+
+interface Field {
+  readonly field: number;
+  readonly wireType: number;
+  /** Place of its value. */
+  readonly start: number;
+  readonly end: number;
+}
+
+/** Yields the fields of a message. Ends at what is no field, which fails when the message is parsed. */
+function* fieldsOf(bytes: Uint8Array): Generator<Field> {
   for (let at = 0; at < bytes.length; ) {
     const tag = varint(bytes, at);
     if (tag === undefined) return;
-    if (tag.value >>> 3 === field && ++count > most)
-      throw new Error(`field ${field} occurs more than ${most} times`);
-    const next = after(bytes, tag.next, tag.value & 7);
-    // What is no message fails when it is parsed.
-    if (next === undefined) return;
-    at = next;
+    const wireType = tag.value & 7;
+    const end = after(bytes, tag.next, wireType);
+    if (end === undefined) return;
+    const length = wireType === LENGTH_DELIMITED ? varint(bytes, tag.next) : undefined;
+    yield { field: tag.value >>> 3, wireType, start: length?.next ?? tag.next, end };
+    at = end;
   }
 }
 

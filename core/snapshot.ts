@@ -92,7 +92,10 @@ export function isChangedCut({ cutMethod }: Manifest): boolean {
 
 /** Returns how far a snapshot can be trusted. */
 export function gradeOf({ manifest, graded }: StoredSnapshot): Grade_Value {
-  return isChangedCut(manifest) ? Grade_Value.TORN : (graded?.grade ?? Grade_Value.UNGRADED);
+  if (isChangedCut(manifest)) return Grade_Value.TORN;
+  const grade = graded?.grade ?? Grade_Value.UNGRADED;
+  // A newer version may have written one that this one does not know.
+  return Grade_Value[grade] === undefined ? Grade_Value.UNSPECIFIED : grade;
 }
 
 /** Reports whether a grade means that the graph is whole. */

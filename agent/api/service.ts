@@ -1,5 +1,6 @@
 import { create } from '@bufbuild/protobuf';
 import type { ServiceImpl } from '@connectrpc/connect';
+import { LightkeeperError } from '../../core/errors.ts';
 import { checkGraphId, defaultGraphId } from '../../core/graph-id.ts';
 import { pathFromBytes } from '../../core/path.ts';
 import type { OnProgress } from '../../core/progress.ts';
@@ -46,6 +47,9 @@ import { versionInfo } from './version.ts';
 
 /** Milliseconds that a snapshot waits for its directory to settle. */
 const SETTLE_TIMEOUT_MS = 30_000;
+
+/** Most bytes of the description of a snapshot. */
+const DESCRIPTION_BYTES_MAX = 1 << 20;
 
 /** The parts of an agent that the handlers use. */
 export interface ServiceParts {
@@ -121,6 +125,11 @@ async function createSnapshot(
   request: CreateSnapshotRequest,
   call: LongCall,
 ): Promise<Snapshot> {
+  if (Buffer.byteLength(request.description) > DESCRIPTION_BYTES_MAX) {
+    throw new LightkeeperError('INVALID_ARGUMENT', 'Cannot take a snapshot: its description is too long', {
+      hint: `use at most ${DESCRIPTION_BYTES_MAX} bytes`,
+    });
+  }
   const dir = Buffer.from(request.dir);
   const [guard] = guardsOf(guarded?.() ?? [], dir);
   const { quietMs, settleTimeoutMs, exclude, tags, description, diskReserveBytes, split } = request;

@@ -24,6 +24,7 @@ import {
   type Epoch,
   FileType_Value,
   type Finding,
+  FindingSchema,
   type Instance,
 } from '../../gen/lightkeeper/v1/types_pb.ts';
 import { realPathOf } from '../../host/real-path.ts';
@@ -32,6 +33,9 @@ import type { Transaction } from '../store/transaction.ts';
 import { storableTime } from '../watch/names.ts';
 import type { Entry, Scan } from '../watch/scan.ts';
 import type { Cut } from './quiesce.ts';
+
+/** Most bytes of the findings in a manifest. */
+const FINDINGS_BYTES_MAX = 4 << 20;
 
 /** A directory as it was read. */
 export interface ReadDirectory {
@@ -129,6 +133,7 @@ export function buildManifest(parts: ManifestParts): Manifest {
   const parentMs = parent === undefined ? undefined : capturedMs(parent.manifest);
   const { dir } = parts;
   const source = { host: hostname(), dir, realDir: realPathOf(dir), agentVersion: version };
+  const listed = listedFindings(findings);
   return create(ManifestSchema, {
     format: MANIFEST_FORMAT,
     graphId: parts.graphId,
@@ -144,9 +149,18 @@ export function buildManifest(parts: ManifestParts): Manifest {
     totals: list.totals,
     root: create(FileEntrySchema, entryMetadata(parts.root, FileType_Value.DIRECTORY)),
     source: create(SourceSchema, instance === undefined ? source : { ...source, instance }),
-    findings: findings.slice(0, MANIFEST_FINDINGS_MAX),
-    findingsOmitted: Math.max(0, findings.length - MANIFEST_FINDINGS_MAX),
+    findings: listed,
+    findingsOmitted: findings.length - listed.length,
     description: parts.description,
+  });
+}
+
+/** Returns the findings that a manifest lists: the first ones, up to a number and a size. */
+function listedFindings(findings: readonly Finding[]): Finding[] {
+  let bytes = 0;
+  return findings.slice(0, MANIFEST_FINDINGS_MAX).filter((finding) => {
+    bytes += toBinary(FindingSchema, finding).length;
+    return bytes <= FINDINGS_BYTES_MAX;
   });
 }
 

@@ -1,7 +1,7 @@
-import { toBinary } from '@bufbuild/protobuf';
 import { must } from '../../core/assert.ts';
+import { encodeAnnotation } from '../../core/manifest.ts';
 import { unitId } from '../../core/unit.ts';
-import { type Annotation, AnnotationSchema } from '../../gen/lightkeeper/store/v1/annotation_pb.ts';
+import type { Annotation } from '../../gen/lightkeeper/store/v1/annotation_pb.ts';
 import { PackKind_Value, UnitKind_Value } from '../../gen/lightkeeper/store/v1/pack_pb.ts';
 import {
   allocateDecodeBuffer,
@@ -44,7 +44,7 @@ export function encodeProvenFrame(
 
 /** Encodes an annotation as an uncompressed frame, whose length does not depend on the values of numbers. */
 export function annotationFrame(annotation: Annotation): EncodedFrame {
-  return encodeProvenFrame(UnitKind_Value.ANNOTATION, [toBinary(AnnotationSchema, annotation)], {
+  return encodeProvenFrame(UnitKind_Value.ANNOTATION, [encodeAnnotation(annotation)], {
     raw: true,
   });
 }

@@ -2,6 +2,7 @@ import { create, toBinary } from '@bufbuild/protobuf';
 import { timestampFromMs } from '@bufbuild/protobuf/wkt';
 import { addAnnotation, type Fact } from '../../core/annotations.ts';
 import { must } from '../../core/assert.ts';
+import { encodeAnnotation } from '../../core/manifest.ts';
 import { positionEntry } from '../../core/position.ts';
 import { emptyRecord, type StoredSnapshot, snapshotState } from '../../core/snapshot.ts';
 import { sameBytes, sha256, UNIT_ID_BYTES, unitId } from '../../core/unit.ts';
@@ -273,10 +274,7 @@ export class Transaction {
       counter += 1n;
       return create(AnnotationSchema, { storeId, counter, digest, at, fact });
     });
-    await this.#meta.appendRecords(
-      UnitKind_Value.ANNOTATION,
-      annotations.map((annotation) => toBinary(AnnotationSchema, annotation)),
-    );
+    await this.#meta.appendRecords(UnitKind_Value.ANNOTATION, annotations.map(encodeAnnotation));
     const pack = await this.#publishMeta();
     const index = this.#store.index;
     const last = index.batch();

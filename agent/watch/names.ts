@@ -8,11 +8,7 @@ const TEMPORARY = /\.tmp\.[0-9]+\.[0-9]+\.[0-9]+$/;
 /** Age in milliseconds below which a temporary file means that a flush is under way. */
 export const FLUSH_AGE_MAX_MS = 60_000;
 
-/** Folder in a protected directory for Lightkeeper's own files. */
-export const OWN_FOLDER = '.lightkeeper';
-
-/** Name of the file that marks a directory whose restore has not ended. */
-export const INCOMPLETE_MARK = '.lightkeeper-incomplete';
+export { INCOMPLETE_MARK, OWN_FOLDER } from '../../core/path.ts';
 
 /** Reports whether a name is one of LightRAG's temporary files. */
 export function isTemporary(path: BytePath): boolean {

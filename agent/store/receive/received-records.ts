@@ -1,6 +1,6 @@
 import { toBinary } from '@bufbuild/protobuf';
 import { FACT_SOURCES, type FactKind } from '../../../core/annotations.ts';
-import { parseAnnotation, parseManifest, parsePosition } from '../../../core/manifest.ts';
+import { COUNTER_END, parseAnnotation, parseManifest, parsePosition } from '../../../core/manifest.ts';
 import { isBeyond, positionEntry } from '../../../core/position.ts';
 import { sameBytes, sha256 } from '../../../core/unit.ts';
 import type { SnapshotRecord } from '../../../gen/lightkeeper/index/v1/index_pb.ts';
@@ -12,8 +12,6 @@ import {
 } from '../../../gen/lightkeeper/store/v1/manifest_pb.ts';
 import { peerInvalid } from './check-frame.ts';
 
-/** Counters and sequences lie below this. */
-const NUMBER_END = 2n ** 63n;
 /** Most annotations and positions of one call. */
 const RECORDS_MAX = 100_000;
 
@@ -93,7 +91,7 @@ export function receiveAnnotations(annotations: readonly Uint8Array[]): Received
     const { fact, counter } = one.value;
     if (fact.case === undefined || !travels(fact.case))
       throw peerInvalid('an annotation', `one of kind ${fact.case ?? 'unknown'} does not travel`);
-    if (counter < 1n || counter >= NUMBER_END)
+    if (counter < 1n || counter >= COUNTER_END)
       throw peerInvalid('an annotation', `its counter is ${counter}`);
     return one;
   });
