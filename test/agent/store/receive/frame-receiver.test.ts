@@ -257,7 +257,7 @@ describe('a receiver', () => {
           { ...sent, annotations: [annotation(tagged, { storeId: to.config.storeId })] },
         ],
         [/counter/, { ...sent, annotations: [annotation(tagged, { counter: 0n })] }],
-        [/counter/, { ...sent, annotations: [annotation(tagged, { counter: 2n ** 63n })] }],
+        [/an annotation/, { ...sent, annotations: [annotation(tagged, { counter: 2n ** 63n })] }],
         [/not about its snapshot/, { ...sent, annotations: [annotation(tagged, { digest: second.digest })] }],
       ];
       for (const fact of [
