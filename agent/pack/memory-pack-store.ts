@@ -24,8 +24,11 @@ export class MemoryPackStore implements PrunablePackStore {
       this.#countChange(packId);
       return Promise.resolve(existing?.byteLength !== bytes.length);
     };
-    const read = (offset: number, length: number) =>
-      Promise.resolve(Buffer.from(Buffer.concat(parts).subarray(offset, offset + length)));
+    const read = (offset: number, length: number) => {
+      const bytes = Buffer.concat(parts).subarray(offset, offset + length);
+      if (bytes.length === length) return Promise.resolve(Buffer.from(bytes));
+      return Promise.reject(new LightkeeperError('DAMAGED', 'Cannot read a new pack: it is truncated'));
+    };
     const discard = () => {
       parts.length = 0;
       return Promise.resolve();

@@ -167,6 +167,18 @@ const READING: Readonly<Record<string, Run>> = {
     await assert.rejects(packs.get(packId, 11, 1), hasCode('DAMAGED'));
   },
 
+  'returns what was appended to a pack before it is published': async ({ packs }) => {
+    const bytes = randomBytes(60);
+    for (const received of [false, true]) {
+      const sink = await packs.create('test:create', { received });
+      await sink.append('test:write', bytes.subarray(0, 40));
+      await sink.append('test:write', bytes.subarray(40));
+      assert.deepEqual(await sink.read(35, 10), bytes.subarray(35, 45));
+      await assert.rejects(sink.read(55, 6), hasCode('DAMAGED'));
+      await sink.discard();
+    }
+  },
+
   'reports a missing pack as not found, until it is published': async ({ packs }) => {
     const bytes = randomBytes(40);
     await assert.rejects(packs.get(idOf(bytes), 0, 1), hasCode('NOT_FOUND'));
