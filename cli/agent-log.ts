@@ -19,7 +19,13 @@ export function loggedEvents(log: Log): AgentEvents {
   const since = new Map<string, string>();
   const failing = new Map<string, string>();
   return {
-    started: ({ store, port, socket }) => log.info('serving', { store, http: `127.0.0.1:${port}`, socket }),
+    started: ({ store, http, grpc, socket }) =>
+      log.info('serving', {
+        store,
+        http: served(http),
+        ...(grpc === undefined ? {} : { grpc: served(grpc) }),
+        socket,
+      }),
     guarding: (graph, dir) => log.info('protecting', { graph, dir: Buffer.from(dir).toString() }),
     snapshot: (snapshot) => {
       const { graphId: graph, unchanged, capturedAt } = snapshot;
@@ -46,6 +52,8 @@ export function loggedEvents(log: Log): AgentEvents {
     warned: (graph, finding) => log.warn(finding.message, { graph, ...findingFields(finding) }),
     instance: (graph, { message, hint, isWell }) =>
       (isWell ? log.info : log.warn)(message, { graph, ...(hint === '' ? {} : { hint }) }),
+    certificate: ({ message, hint, isWell }) =>
+      (isWell ? log.info : log.warn)(message, hint === '' ? {} : { hint }),
     settled: (findings) => {
       for (const finding of findings) {
         const write = finding.severity === Severity_Value.INFO ? log.info : log.warn;
@@ -58,6 +66,11 @@ export function loggedEvents(log: Log): AgentEvents {
       failing.set(graph, error.message);
     },
   };
+}
+
+/** Returns the address of a URL; that of TLS keeps its scheme. */
+function served(url: string): string {
+  return url.replace(/^http:\/\//, '');
 }
 
 function snapshotFields(snapshot: Snapshot): LogFields {

@@ -16,11 +16,10 @@ export function printedEvents(): AgentEvents {
   const failing = new Map<string, string>();
   const graphPrefix = (graphId: string) => (dirs.size > 1 ? `${graphId}: ` : '');
   return {
-    started: ({ store, port, socket }) => {
+    started: ({ store, http, grpc, socket }) => {
       printLine(`snapshots are stored in ${escapeControls(store)}`);
-      printLine(
-        `metrics and probes: http://127.0.0.1:${port}/metrics /health /readiness /liveness · socket: ${socket}`,
-      );
+      printLine(`metrics and probes: ${http}/metrics /health /readiness /liveness · socket: ${socket}`);
+      if (grpc !== undefined) printLine(`calls of other agents: ${grpc}`);
     },
     guarding: (graphId, dir) => {
       dirs.set(graphId, escapeControls(Buffer.from(dir).toString()));
@@ -52,6 +51,10 @@ export function printedEvents(): AgentEvents {
     },
     instance: (graphId, { message, hint, isWell }) => {
       printLine(`${isWell ? '' : 'warning: '}${graphPrefix(graphId)}${escapeControls(message)}`);
+      if (hint !== '') printLine(`hint: ${escapeControls(hint)}`);
+    },
+    certificate: ({ message, hint, isWell }) => {
+      printLine(`${isWell ? '' : 'warning: '}${escapeControls(message)}`);
       if (hint !== '') printLine(`hint: ${escapeControls(hint)}`);
     },
     settled: (findings) => printFindings(findings),

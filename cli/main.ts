@@ -9,11 +9,9 @@ import { printError } from './print.ts';
 const UNBUILT_COMMANDS = [
   'gate',
   'controller',
-  'status',
   'graphs',
   'agents',
   'targets',
-  'replicate',
   'checkpoint',
   'schedule',
   'switchover',
@@ -26,7 +24,6 @@ const UNBUILT_COMMANDS = [
   'events',
   'audit',
   'keys',
-  'ca',
   'token',
 ] as const;
 
@@ -53,6 +50,8 @@ async function addCommands(program: Command, word: string | undefined): Promise<
   if (wants('verify', 'repair')) (await import('./commands/verify.ts')).addVerify(program);
   if (wants('prune', 'delete', 'pin', 'unpin', 'tag', 'ack', 'findings'))
     (await import('./commands/retention.ts')).addRetention(program);
+  if (wants('status', 'replicate')) (await import('./commands/status.ts')).addStatus(program);
+  if (wants('ca')) (await import('./commands/ca.ts')).addCa(program);
   if (wants('forks')) (await import('./commands/forks.ts')).addForks(program);
   if (wants('version')) (await import('./commands/version.ts')).addVersion(program);
 }

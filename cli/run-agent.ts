@@ -26,8 +26,10 @@ export async function runUntilStopped(
   for (const stream of [process.stdout, process.stderr]) ignoreWriteErrors(stream);
   const { runAgent } = await import('../agent/main.ts');
   if (output === 'print') {
-    const signal = abortOnStopSignals(() =>
-      printLine('stopping: taking a last snapshot if the directory has changed'),
+    // A terminal that closes must not cost the last snapshot.
+    const signal = abortOnStopSignals(
+      () => printLine('stopping: taking a last snapshot if the directory has changed'),
+      ['SIGINT', 'SIGTERM', 'SIGHUP'],
     );
     for (const warning of warnings) printLine(`warning: ${escapeControls(warning)}`);
     await runAgent(settings, printedEvents(), signal);
@@ -38,6 +40,7 @@ export async function runUntilStopped(
     const signal = abortOnStopSignals(() =>
       log.info('stopping: taking a last snapshot if the directory has changed'),
     );
+    process.on('SIGHUP', () => log.info('certificates are read again; other settings need a restart'));
     for (const warning of warnings) log.warn(warning);
     await runAgent(settings, loggedEvents(log), signal);
     log.info('stopped');

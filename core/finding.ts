@@ -43,6 +43,8 @@ const OBJECT_KINDS: Readonly<Record<string, ObjectKind_Value>> = {
   restore_rolled_forward: ObjectKind_Value.PATH,
   root_metadata_kept: ObjectKind_Value.PATH,
   same_device: ObjectKind_Value.STORE,
+  fork_kept: ObjectKind_Value.SNAPSHOT,
+  source_incomplete: ObjectKind_Value.SNAPSHOT,
   server_unknown: ObjectKind_Value.SNAPSHOT,
   snapshot_damaged: ObjectKind_Value.SNAPSHOT,
   stray_file: ObjectKind_Value.STORE,

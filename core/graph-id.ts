@@ -50,3 +50,8 @@ function hashedId(name: BytePath): string {
   const stem = legal === '' ? 'graph' : legal.slice(0, STEM_CHARACTERS_MAX);
   return `${stem}-${hex(sha256(pathBytes(name))).slice(0, HASH_DIGITS)}`;
 }
+
+/** Reports whether a graph id is that of a workspace below a graph. */
+export function isWorkspaceOf(graphId: string, parentId: string): boolean {
+  return graphId.startsWith(`${parentId}.`);
+}

@@ -128,6 +128,7 @@ async function protectInstance(dir: string, store: string, instance: StandIn): P
     '--graph': 'demo',
     '--store': store,
     '--http': '127.0.0.1:0',
+    '--grpc': '127.0.0.1:0',
     '--disk-reserve': '0',
     '--instance-url': instance.url,
   };
@@ -143,6 +144,7 @@ async function protectInstance(dir: string, store: string, instance: StandIn): P
       waiting: () => {},
       warned: () => {},
       instance: () => {},
+      certificate: () => {},
       settled: () => {},
       failed: (_, error) => {
         failure = error;

@@ -1,6 +1,15 @@
-import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
-import type { AddressInfo } from 'node:net';
-import { ioError, LightkeeperError, normalise, systemCode } from '../core/errors.ts';
+import {
+  createServer,
+  type IncomingMessage,
+  type RequestListener,
+  type Server,
+  type ServerResponse,
+} from 'node:http';
+import { createServer as createSecureServer } from 'node:https';
+import { normalise } from '../core/errors.ts';
+import { isAnswered } from './host-header.ts';
+import { type ListenAddress, listen } from './listen.ts';
+import type { TlsSource } from './tls.ts';
 
 /** What a route returns. */
 export interface HttpReply {
@@ -11,15 +20,6 @@ export interface HttpReply {
 
 /** Returns the reply to a request with this query. */
 export type HttpRoute = (query: URLSearchParams) => HttpReply | Promise<HttpReply>;
-
-/** Address of a listener. */
-export interface ListenAddress {
-  readonly host: string;
-  /** 0 is any free port. */
-  readonly port: number;
-  /** Whether any free port is used if this one is taken. */
-  readonly fallback: boolean;
-}
 
 /** A listener that serves. */
 export interface HttpListener {
@@ -33,59 +33,65 @@ const REQUEST_TIMEOUT_MS = 10_000;
 // No route reads a body, so a large one is refused before it is received.
 /** Largest body of a request, in bytes. */
 const BODY_BYTES_MAX = 64 * 1024;
-const LOOPBACK_HOST = /^(?:localhost|127(?:\.\d{1,3}){3}|\[::1\])(?::\d+)?$/i;
+/** Most connections at once. */
+const CONNECTIONS_MAX = 512;
 
-// The Host header is checked, so that a web page cannot reach the port by DNS rebinding.
-/** Serves routes by path on a loopback address. */
+/** How routes are served. */
+export interface HttpOptions {
+  /** Certificate of the listener; undefined is plaintext. Callers need none. */
+  readonly tls?: TlsSource | undefined;
+  /** Host headers that are answered off loopback; undefined is the machine's own addresses and names. */
+  readonly hosts?: readonly string[] | undefined;
+}
+
+/** Serves routes by path. A loopback address answers only Host headers that name one. */
 export async function serveHttp(
   address: ListenAddress,
   routes: ReadonlyMap<string, HttpRoute>,
+  { tls, hosts }: HttpOptions = {},
 ): Promise<HttpListener> {
-  const server = createServer({ requestTimeout: REQUEST_TIMEOUT_MS }, (request, response) => {
-    replyTo(request, routes)
-      .then((reply) => send(response, reply))
+  const { server, stop } = createListener(tls, (request, response) => {
+    const reply = isAnswered(request.headers.host, address.host, hosts)
+      ? replyTo(request, routes)
+      : Promise.resolve(
+          errorReply(403, 'permission_denied', 'Cannot answer: the Host header names another host'),
+        );
+    reply
+      .then((one) => send(response, one))
       .catch((error: unknown) => {
         if (response.headersSent) response.destroy();
         else send(response, errorReply(500, 'internal', normalise(error).message));
       });
   });
-  await listen(server, address);
-  const { port } = server.address() as AddressInfo;
+  server.maxConnections = CONNECTIONS_MAX;
+  const port = await listen(server, address, '--http');
   const close = () =>
     new Promise<void>((resolve) => {
+      stop();
       server.close(() => resolve());
       server.closeAllConnections();
     });
   return { port, close };
 }
 
-async function listen(server: Server, { host, port, fallback }: ListenAddress): Promise<void> {
-  const attempt = (tried: number) =>
-    new Promise<void>((resolve, reject) => {
-      server.once('error', reject);
-      server.listen(tried, host, () => {
-        server.off('error', reject);
-        resolve();
-      });
-    });
-  try {
-    await attempt(port);
-  } catch (error) {
-    if (systemCode(error) !== 'EADDRINUSE') throw ioError('listen on', `${host}:${port}`, error);
-    if (!fallback) {
-      throw new LightkeeperError('REFUSED', `Cannot listen on "${host}:${port}": something else does`, {
-        hint: 'name another port with --http, for instance --http 127.0.0.1:0',
-        cause: error,
-      });
-    }
-    await attempt(0);
-  }
+function createListener(
+  tls: TlsSource | undefined,
+  onRequest: RequestListener,
+): { server: Server; stop: () => void } {
+  const limits = { requestTimeout: REQUEST_TIMEOUT_MS };
+  if (tls === undefined) return { server: createServer(limits, onRequest), stop: () => {} };
+  const { cert, key } = tls.current;
+  const server = createSecureServer(
+    { ...limits, cert, key, handshakeTimeout: REQUEST_TIMEOUT_MS },
+    onRequest,
+  );
+  const stop = tls.onChange((material) =>
+    server.setSecureContext({ cert: material.cert, key: material.key }),
+  );
+  return { server, stop };
 }
 
 async function replyTo(request: IncomingMessage, routes: ReadonlyMap<string, HttpRoute>): Promise<HttpReply> {
-  if (!LOOPBACK_HOST.test(request.headers.host ?? '')) {
-    return errorReply(403, 'permission_denied', 'Cannot answer: the Host header names no loopback address');
-  }
   const { method = 'GET' } = request;
   // Load balancers probe with any of the three, and act on the status.
   if (method !== 'GET' && method !== 'HEAD' && method !== 'OPTIONS')

@@ -4,10 +4,12 @@ import { monotonic } from './clock.ts';
 /** Time in which a repeated signal is the same one, in milliseconds. */
 const SAME_SIGNAL_MS = 1000;
 
-/** Returns a signal that aborts at the first SIGINT or SIGTERM. The same one again, later, ends the process. */
-export function abortOnStopSignals(onStop: () => void): AbortSignal {
+const STOP_SIGNALS: readonly NodeJS.Signals[] = ['SIGINT', 'SIGTERM'];
+
+/** Returns a signal that aborts at the first of these signals. The same one again, later, ends the process. */
+export function abortOnStopSignals(onStop: () => void, names = STOP_SIGNALS): AbortSignal {
   const stop = new AbortController();
-  for (const name of ['SIGINT', 'SIGTERM'] as const) {
+  for (const name of names) {
     let firstMs: number | undefined;
     const onSignal = () => {
       firstMs ??= monotonic();

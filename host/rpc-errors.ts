@@ -36,6 +36,8 @@ export function fromConnect(error: unknown): LightkeeperError {
   if (detail !== undefined && detail.code in CODES) {
     return new LightkeeperError(detail.code as ErrorCode, error.rawMessage, { hint: detail.hint });
   }
+  if (error.code === Code.Unauthenticated || error.code === Code.PermissionDenied)
+    return new LightkeeperError('REFUSED', error.rawMessage, { cause: error });
   const [code] = Object.entries(CODES).find(([, wire]) => wire === error.code) ?? ['INTERNAL'];
   return new LightkeeperError(code as ErrorCode, error.rawMessage, { cause: error });
 }

@@ -164,10 +164,12 @@ const BUNDLED = [
   '@connectrpc/connect',
   '@connectrpc/connect-node',
   '@grpc/grpc-js',
+  '@peculiar/x509',
   'chokidar',
   'commander',
   'pino',
   'prom-client',
+  'reflect-metadata',
   'yaml',
 ];
 

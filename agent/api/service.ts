@@ -7,7 +7,6 @@ import type { OnProgress } from '../../core/progress.ts';
 import {
   type AgentService,
   type CreateSnapshotRequest,
-  GetStatusResponseSchema,
   RepairResultSchema,
   type RestoreResult,
   type RestoreSnapshotRequest,
@@ -31,7 +30,7 @@ import { acknowledgeSnapshot, pinSnapshot, tagSnapshot } from '../snapshots/anno
 import { recordDamage, streamNoticingDamage } from '../snapshots/damage.ts';
 import { dumpFile } from '../snapshots/dump-file.ts';
 import { acceptFork, dropFork, listForks } from '../snapshots/forks.ts';
-import { countSnapshots, getSnapshot, graphStatus, listSnapshots, storeStats } from '../snapshots/queries.ts';
+import { getSnapshot, listSnapshots, storeStats } from '../snapshots/queries.ts';
 import { resolveSnapshot } from '../snapshots/resolve.ts';
 import { deleteSnapshot, pruneSnapshots } from '../snapshots/retention.ts';
 import { summaryView } from '../snapshots/views.ts';
@@ -43,6 +42,7 @@ import { workspacesIn } from '../watch/workspaces.ts';
 import { acceptFindings, gradeSnapshots } from './grade.ts';
 import { withProgress } from './progress.ts';
 import { restoreSnapshot } from './restore.ts';
+import { type FollowingState, getStatus, replicate } from './status.ts';
 import { versionInfo } from './version.ts';
 
 /** Milliseconds that a snapshot waits for its directory to settle. */
@@ -58,6 +58,8 @@ export interface ServiceParts {
   readonly guarded?: () => readonly GuardedDirectory[];
   /** Receives the duration of every restore in milliseconds. */
   readonly onRestored?: (durationMs: number) => void;
+  /** The agents that follow graphs here, and the graphs that are followed; undefined where no agent runs. */
+  readonly following?: FollowingState;
 }
 
 /** Returns the handlers of AgentService for an open store. */
@@ -110,6 +112,7 @@ export function agentService(parts: ServiceParts): ServiceImpl<typeof AgentServi
     },
     getStats: ({ graphId }) => storeStats(store, graphId),
     getStatus: () => getStatus(parts),
+    replicateGraph: (request, { signal }) => replicate(parts, request, signal),
     getVersion: () => versionInfo(),
   };
 }
@@ -236,20 +239,4 @@ async function repair({ taker: { store } }: ServiceParts, dryRun: boolean, onPro
 function lossShareOf({ guarded }: ServiceParts, graphId: string): number {
   const guard = guarded?.().find(({ settings }) => settings.graphId === graphId);
   return guard?.settings.lossShare ?? GRAPH_DEFAULTS.lossShare;
-}
-
-async function getStatus({ taker: { store }, guarded }: ServiceParts) {
-  const guards = guarded?.() ?? [];
-  const own = guards.map(({ settings }) => settings.graphId);
-  const graphIds = new Set([...own, ...(await store.index.graphs())]);
-  const status = create(GetStatusResponseSchema, { store: store.root });
-  for (const graphId of [...graphIds].sort()) {
-    const guard = guards.find(({ settings }) => settings.graphId === graphId);
-    const dir = guard === undefined ? '' : Buffer.from(guard.settings.dir).toString();
-    const graph = await graphStatus(store, graphId, dir);
-    graph.findings.push(...(guard?.findings ?? []));
-    graph.snapshots = await countSnapshots(store, graphId);
-    status.graphs.push(graph);
-  }
-  return status;
 }

@@ -1,4 +1,5 @@
 import { create } from '@bufbuild/protobuf';
+import { parseAckMode } from '../../core/following/protection.ts';
 import { defaultGraphId } from '../../core/graph-id.ts';
 import { isEmptyPolicy } from '../../core/retention.ts';
 import { type RetentionPolicy, RetentionPolicySchema } from '../../gen/lightkeeper/v1/agent_pb.ts';
@@ -39,6 +40,8 @@ export interface BuiltGraph {
   readonly dir: { readonly value: string; readonly origin: Origin } | undefined;
   /** Origin of the id, or of the directory that it is derived from; undefined if there is neither. */
   readonly idOrigin: Origin | undefined;
+  /** URL of the agent that it is followed at; undefined if this one captures it. */
+  readonly follow: string | undefined;
 }
 
 /** Builds the settings of a graph; problems are reported. */
@@ -47,10 +50,12 @@ export function buildGraph(node: Mapping, path: string, sources: GraphSources): 
   const fields = readMap(GRAPH_KEYS, node, path, reading, (name) =>
     Object.hasOwn(TOP_KEYS, name) ? 'at the top' : undefined,
   );
-  const { dir } = fields;
+  const { dir, follow } = fields;
   const at = (name: string) => `${path}.${name}`;
   if (dir === undefined) {
-    if (!isDirMistaken(node)) reportMissingDir(node, at('dir'), reading);
+    if (follow === undefined && !isDirMistaken(node)) reportMissingDir(node, at('dir'), reading);
+    if (follow !== undefined && fields.id === undefined)
+      reading.report.problem(follow, 'there is no id of the graph to follow', { hint: 'name it with id' });
   } else {
     effective.add(at('dir'), dir.value, dir.origin);
   }
@@ -81,8 +86,10 @@ export function buildGraph(node: Mapping, path: string, sources: GraphSources): 
     workspaceInstances: workspaceInstances(fields, { ...sources, allowPartial }),
     hooks: hooksOf(fields, path, effective),
     retention: retentionOf(fields, node, path, sources),
+    ack: parseAckMode(effective.take(at('ack'), fields.ack, 'async', shown)),
   };
-  return { settings, path, dir, idOrigin: (fields.id ?? dir)?.origin };
+  if (follow !== undefined) effective.add(at('follow'), follow.value, follow.origin);
+  return { settings, path, dir, idOrigin: (fields.id ?? dir)?.origin, follow: follow?.value };
 }
 
 /** Whether a directory was given wrongly, which has been reported. */

@@ -2,15 +2,15 @@ import { dirname, join, resolve } from 'node:path';
 import type { LightkeeperError } from '../../core/errors.ts';
 import { readSettingsFile, type SettingsMachine, settingsMachine } from '../../host/config/file.ts';
 import { type Flags, readFlags } from '../../host/config/flags.ts';
-import { type Found, type Reading, readMap, reportWrongType } from '../../host/config/keys.ts';
+import { type Fields, type Reading, readMap, reportWrongType } from '../../host/config/keys.ts';
 import { buildLogSettings, type GivenLogSettings } from '../../host/config/log-settings.ts';
 import {
+  DEFAULT,
   emptyMap,
   type Mapping,
   type Node,
   originText,
   overlayMap,
-  quoted,
   withValue,
 } from '../../host/config/node.ts';
 import { ProblemReport, problemsError } from '../../host/config/problem.ts';
@@ -20,12 +20,12 @@ import {
   formatDuration,
   formatSize,
 } from '../../host/config/show.ts';
-import type { Address } from '../../host/config/value-types.ts';
 import { reportConflicts } from './conflicts.ts';
 import { type EnvironmentSettings, readEnvironment } from './environment.ts';
 import { type BuiltGraph, buildGraph } from './graph.ts';
+import { buildListeners } from './listeners.ts';
 import { GRAPH_KEYS, settingFlags, TOP_KEYS } from './schema.ts';
-import type { AgentSettings } from './settings.ts';
+import type { AgentSettings, TargetSettings } from './settings.ts';
 
 /** Sources of the settings of an agent. */
 export interface SettingsSources {
@@ -48,8 +48,6 @@ export interface ReadSettings {
   readonly error: LightkeeperError | undefined;
 }
 
-const HTTP: Address = { host: '127.0.0.1', port: 9701 };
-const LOOPBACK = /^(?:localhost|127(?:\.\d{1,3}){3}|::1)$/;
 /** Keys that differ between graphs: their flags cannot be shared. */
 const UNSHARED_KEYS = ['id', 'dir', 'instance_url', 'workspaces'];
 
@@ -83,7 +81,13 @@ export async function readSettings(
   reportConflicts(graphs, machine.realPath, report);
   const { warnings } = report;
   const problems = report.sorted();
-  const settings = { ...agent, graphs: graphs.map((graph) => graph.settings) };
+  const settings = {
+    ...agent,
+    graphs: graphs.filter(({ follow }) => follow === undefined).map((graph) => graph.settings),
+    followed: graphs.flatMap(({ settings: { graphId, split, lossShare, retention }, follow }) =>
+      follow === undefined ? [] : [{ graphId, split, lossShare, retention, follow }],
+    ),
+  };
   return {
     settings: problems.length === 0 ? settings : undefined,
     log,
@@ -156,23 +160,26 @@ function buildAgent(
     effective,
     machine,
   }: { reading: Reading; effective: EffectiveSettings; machine: SettingsMachine },
-): Omit<AgentSettings, 'graphs'> & { log: GivenLogSettings } {
+): Omit<AgentSettings, 'graphs' | 'followed'> & { log: GivenLogSettings } {
   const fields = readMap(TOP_KEYS, top, '', reading, (name) =>
     Object.hasOwn(GRAPH_KEYS, name) ? 'to a graph: put it below graphs' : undefined,
   );
   const shown = <T>(value: T) => value;
   const state = effective.take('state', fields.state, machine.state, shown);
   const store = effective.take('store', fields.store, join(state, 'store'), shown);
-  const http = httpOf(fields.http, effective, reading.report);
+  const name = effective.take('name', fields.name, machine.hostName, shown);
+  const listeners = buildListeners(fields, effective, reading.report);
   const log = buildLogSettings(fields.log, effective);
   const reserve = fields.disk_reserve;
   const formula = 'max(1GiB, 2 × the largest file, 5 %)';
   effective.add('disk_reserve', reserve === undefined ? formula : formatSize(reserve.value), reserve?.origin);
   const settings = {
     log,
+    name,
     store,
-    http,
+    ...listeners,
     reserveBytes: reserve?.value,
+    targets: targetsOf(fields.targets, effective, reading.report),
     captures: effective.take('captures', captures, true, shown),
     continuous: effective.take('continuous', continuous, true, shown),
   };
@@ -190,20 +197,29 @@ function buildAgent(
   return { ...settings, intervalMs: intervalMs.value };
 }
 
-function httpOf(
-  found: Found<Address> | undefined,
+/** Builds the targets; problems are reported. */
+function targetsOf(
+  found: Fields<typeof TOP_KEYS>['targets'],
   effective: EffectiveSettings,
   report: ProblemReport,
-): AgentSettings['http'] {
-  const { host, port } = effective.take('http', found, HTTP, (one) =>
-    one.host.includes(':') ? `[${one.host}]:${one.port}` : `${one.host}:${one.port}`,
-  );
-  if (found !== undefined && !LOOPBACK.test(host)) {
-    const state = `cannot listen on ${quoted(`${host}:${port}`)} without TLS and keys: only loopback addresses`;
-    report.problem(found, state, {
-      code: 'REFUSED',
-      hint: 'listen on 127.0.0.1 and let a proxy that has TLS forward to it',
+): TargetSettings[] {
+  const targets: TargetSettings[] = [];
+  for (const [i, { name, certificate, graphs, bandwidth, standby }] of (found?.value ?? []).entries()) {
+    const at = { origin: found?.origin ?? DEFAULT, path: `targets[${i}]` };
+    if (name === undefined) {
+      report.problem(at, 'there is no name');
+      continue;
+    }
+    if (targets.some((other) => other.name === name.value))
+      report.problem(name, 'another target has this name');
+    effective.add(`targets[${i}].name`, name.value, name.origin);
+    targets.push({
+      name: name.value,
+      certificate: certificate?.value ?? name.value,
+      graphs: graphs?.value ?? [],
+      bytesPerSecond: bandwidth === undefined ? undefined : Number(bandwidth.value),
+      standby: standby?.value ?? true,
     });
   }
-  return { host, port, fallback: found === undefined };
+  return targets;
 }

@@ -1,3 +1,4 @@
+import { isIP } from 'node:net';
 import { LightkeeperError } from '../../core/errors.ts';
 import { checkGraphId } from '../../core/graph-id.ts';
 import { flagsOfKeys, type SettingFlag } from '../../host/config/flags.ts';
@@ -31,6 +32,21 @@ function graphIdState(id: string): string | undefined {
     if (!(error instanceof LightkeeperError)) throw error;
     return `${quoted(id)} is not a graph id; ${error.hint}`;
   }
+}
+
+const NAME = /^[A-Za-z0-9](?:[A-Za-z0-9._-]{0,62}[A-Za-z0-9])?$/;
+
+/** Returns why a text cannot be the name of an agent. */
+function nameState(name: string): string | undefined {
+  if (NAME.test(name)) return undefined;
+  return `${quoted(name)} is no name; use 1 to 64 letters, digits, dots, underscores and hyphens`;
+}
+
+/** Returns why a text cannot be a Host header. */
+function hostState(host: string): string | undefined {
+  const isName = /^[A-Za-z0-9_][A-Za-z0-9_.-]{0,252}$/.test(host);
+  if (host === '*' || isName || isIP(host) !== 0) return undefined;
+  return `${quoted(host)} is neither a host name, an IP address nor *; leave out the port`;
 }
 
 // The URL may hold a password: it is not repeated.
@@ -112,11 +128,8 @@ export const GRAPH_KEYS = {
     map(RETENTION_KEYS),
     'which points are kept (default: keep_within 1h, hourly 48, daily 30, weekly 8, monthly 12)',
   ),
-  ack: key(
-    later(ackMode(), (mode) => mode !== 'async'),
-    'how many copies a point needs',
-  ),
-  follow: key(later(url()), 'URL of the agent that a standby follows'),
+  ack: key(ackMode(), 'when a point counts as protected: async, quorum(n) or all (default: async)'),
+  follow: key(url(), 'URL of the agent that holds the graph: this one follows it and captures nothing'),
 } as const satisfies Keys;
 
 function some(values: readonly unknown[]): boolean {
@@ -129,25 +142,52 @@ function ackMode(): ValueType<string> {
   return text('<mode>', state, { pattern: ACK_MODE.source });
 }
 
-const TARGET_KEYS = {
+/** Keys of one target. */
+export const TARGET_KEYS = {
   name: key(text('<name>'), 'name of the target'),
-  certificate: key(text('<name>'), 'name in the certificate of the target'),
-  graphs: key(list(graphId()), 'graphs that the target holds too'),
-  bandwidth: key(rate(), 'highest rate of sending'),
+  certificate: key(text('<name>'), 'name in the certificate of the target (default: its name)'),
+  graphs: key(list(graphId()), 'graphs that the target may follow, with their workspaces (default: all)'),
+  bandwidth: key(rate(), 'highest rate of sending (default: none)'),
+  standby: key(boolean(), 'whether its copies count for ack (default: true)'),
 } as const satisfies Keys;
 
 function anything(fields: object): boolean {
   return Object.keys(fields).length > 0;
 }
 
+/** Keys of the certificate of an agent. */
+export const TLS_KEYS = {
+  cert: key(path('<file>'), 'file with the certificate of this agent'),
+  key: key(path('<file>'), 'file with its private key'),
+  ca: key(path('<file>'), 'file with the certificate authority of the peers'),
+} as const satisfies Keys;
+
+const LISTENER_NAMES = ['http', 'grpc'] as const;
+export type ListenerName = (typeof LISTENER_NAMES)[number];
+
+/** Keys of the listeners of an agent. */
+export const LISTENER_KEYS = {
+  http: key(address(), 'address of metrics and probes (default: 127.0.0.1:9701, or a free port)'),
+  grpc: key(address(), 'address for calls of other agents (default: 127.0.0.1:9702, or a free port)'),
+  tls: key(map(TLS_KEYS), 'the certificate of this agent'),
+  insecure: key(
+    list(oneOf('<listener>', LISTENER_NAMES)),
+    'listeners that speak plaintext off loopback too: http, grpc',
+  ),
+  hosts: key(
+    list(text('<host>', hostState)),
+    "Host headers that are answered off loopback; * is any (default: the machine's own addresses and names)",
+  ),
+} as const satisfies Keys;
+
 /** Top keys of an agent. */
 export const TOP_KEYS = {
+  name: key(text('<name>', nameState), 'name by which peers know this agent (default: the host name)'),
   state: key(path('<dir>'), 'state folder of this agent'),
   store: key(path('<dir>'), 'folder of the points (default: STATE/store)'),
   graphs: key(list(map(GRAPH_KEYS)), 'the graphs, if there are several'),
-  targets: key(later(list(map(TARGET_KEYS)), some), 'agents that hold the points too'),
-  http: key(address(), 'address of metrics and probes (default: 127.0.0.1:9701, or a free port)'),
-  grpc: key(later(address()), 'address for calls of other agents'),
+  targets: key(list(map(TARGET_KEYS)), 'agents that may follow graphs of this one'),
+  ...LISTENER_KEYS,
   gateway: key(
     later(
       map({
@@ -168,17 +208,6 @@ export const TOP_KEYS = {
       anything,
     ),
     'the controller of this agent',
-  ),
-  tls: key(
-    later(
-      map({
-        cert: key(path('<file>'), 'file with the certificate'),
-        key: key(path('<file>'), 'file with the private key'),
-        ca: key(path('<file>'), 'file with the certificate authority of the peers'),
-      }),
-      anything,
-    ),
-    'the certificate of this agent',
   ),
   profile: key(
     later(oneOf('<profile>', ['normal', 'fast', 'safe']), (profile) => profile !== 'normal'),

@@ -1,6 +1,9 @@
 import { create } from '@bufbuild/protobuf';
+import type { AckMode } from '../../core/following/protection.ts';
 import { LOSS_SHARE } from '../../core/lightrag/loss.ts';
 import { type RetentionPolicy, RetentionPolicySchema } from '../../gen/lightkeeper/v1/agent_pb.ts';
+import type { ListenAddress } from '../../host/listen.ts';
+import type { TlsFiles } from '../../host/tls.ts';
 import type { CaptureHooks } from '../instance/hooks.ts';
 import type { InstanceSettings } from '../instance/probe.ts';
 
@@ -26,16 +29,55 @@ export interface GraphSettings {
   readonly workspaceInstances: ReadonlyMap<string, InstanceSettings>;
   readonly hooks: CaptureHooks | undefined;
   readonly retention: RetentionPolicy;
+  /** When a snapshot counts as protected. */
+  readonly ack: AckMode;
   /** Whether to go on with the graph if another store captured it; a flag of the start, not a setting. */
   readonly takeOver?: boolean;
 }
 
+/** A graph that an agent follows: another agent captures it. */
+export interface FollowedSettings
+  extends Pick<GraphSettings, 'graphId' | 'split' | 'lossShare' | 'retention'> {
+  /** URL of the gRPC port of the agent that holds the graph. */
+  readonly follow: string;
+}
+
+/** An agent that may follow graphs of this one. */
+export interface TargetSettings {
+  readonly name: string;
+  /** Common name in its certificate; the name itself by default. */
+  readonly certificate: string;
+  /** Graphs that it may follow, with their workspaces; empty for all. */
+  readonly graphs: readonly string[];
+  /** Highest rate of sending in bytes per second; undefined is no limit. */
+  readonly bytesPerSecond: number | undefined;
+  /** Whether it may be promoted, so that its copies count for `ack`. */
+  readonly standby: boolean;
+}
+
+/** A listener of an agent. */
+export interface ListenerSettings extends ListenAddress {
+  /** Whether it speaks TLS. */
+  readonly secure: boolean;
+}
+
 /** Settings of an agent. */
 export interface AgentSettings {
+  /** Name by which peers know this agent. */
+  readonly name: string;
   /** Absolute path of the store. */
   readonly store: string;
   readonly graphs: readonly GraphSettings[];
-  readonly http: { readonly host: string; readonly port: number; readonly fallback: boolean };
+  readonly followed: readonly FollowedSettings[];
+  readonly targets: readonly TargetSettings[];
+  /** Metrics and probes. */
+  readonly http: ListenerSettings;
+  /** Calls of other agents. */
+  readonly grpc: ListenerSettings;
+  /** Files of the agent's certificate; undefined without TLS. */
+  readonly tls: TlsFiles | undefined;
+  /** Host headers that are answered off loopback; undefined is the machine's own addresses and names. */
+  readonly hosts: readonly string[] | undefined;
   /** Free bytes that must remain; undefined is the formula, 0 is no check. */
   readonly reserveBytes: bigint | undefined;
   /** False: no captures; the endpoints are served. */
@@ -56,6 +98,7 @@ export const GRAPH_DEFAULTS = {
   instance: undefined,
   workspaceInstances: new Map(),
   hooks: undefined,
+  ack: { kind: 'async' },
 } as const satisfies Partial<GraphSettings>;
 
 const HOUR_MS = 3_600_000;

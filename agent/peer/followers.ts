@@ -1,7 +1,7 @@
 import type { HeldPosition } from '../../core/following/schedule.ts';
-import type { Lag } from '../../gen/lightkeeper/v1/peer_pb.ts';
+import type { Lag } from '../../gen/lightkeeper/v1/types_pb.ts';
 import { monotonic } from '../../host/clock.ts';
-import type { TargetSettings } from './targets.ts';
+import type { TargetSettings } from '../config/settings.ts';
 
 /** Time over which the throughput is averaged, in milliseconds. */
 const RATE_WINDOW_MS = 5000;

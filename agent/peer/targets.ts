@@ -1,18 +1,7 @@
 import { LightkeeperError } from '../../core/errors.ts';
+import { isWorkspaceOf } from '../../core/graph-id.ts';
 import type { GrpcPeer } from '../../host/grpc/server.ts';
-
-/** An agent that may follow graphs of this one. */
-export interface TargetSettings {
-  readonly name: string;
-  /** Common name in its certificate; the name itself by default. */
-  readonly certificate: string;
-  /** Graphs that it may follow, with their workspaces; empty for all. */
-  readonly graphs: readonly string[];
-  /** Highest rate of sending in bytes per second; undefined is no limit. */
-  readonly bytesPerSecond: number | undefined;
-  /** Whether it may be promoted, so that its copies count for `ack`. */
-  readonly standby: boolean;
-}
+import type { TargetSettings } from '../config/settings.ts';
 
 /** A follower that was admitted. */
 export interface AdmittedFollower {
@@ -33,7 +22,7 @@ const LOOPBACK = /^(?:\[?::1\]?|(?:\[?::ffff:)?127(?:\.\d{1,3}){3}\]?)(?::\d+)?$
 
 /** Reports whether a graph is in the scope of a target: it is named, or it is a workspace of a named graph. */
 export function isInScope({ graphs }: TargetSettings, graphId: string): boolean {
-  return graphs.length === 0 || graphs.some((id) => graphId === id || graphId.startsWith(`${id}.`));
+  return graphs.length === 0 || graphs.some((id) => graphId === id || isWorkspaceOf(graphId, id));
 }
 
 /** Admits a caller as a follower of a graph. REFUSED for one that is no target, or whose target lacks the graph. */

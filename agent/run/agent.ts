@@ -6,7 +6,6 @@ import { type BytePath, bytesText, pathText } from '../../core/path.ts';
 import type { Snapshot } from '../../gen/lightkeeper/v1/agent_pb.ts';
 import type { Finding } from '../../gen/lightkeeper/v1/types_pb.ts';
 import { monotonic, waited } from '../../host/clock.ts';
-import { serveHttp } from '../../host/http.ts';
 import { metricsRoute } from '../../host/metrics.ts';
 import type { AgentSettings, GraphSettings } from '../config/settings.ts';
 import { Grader } from '../grade/grader.ts';
@@ -22,7 +21,9 @@ import { sweepStore } from '../snapshots/retention.ts';
 import { checkCapture } from '../snapshots/source-directory.ts';
 import { Store } from '../store/store.ts';
 import { below } from '../watch/names.ts';
-import { type ProbeResult, probeRoutes } from './probes.ts';
+import { Following } from './following.ts';
+import { type CertificateLine, openListeners } from './listeners.ts';
+import { isWithinLag, type ProbeResult, probeRoutes, type RoleQuery } from './probes.ts';
 import { serveStore } from './socket.ts';
 
 /** Time between two prunes, in milliseconds. */
@@ -40,9 +41,21 @@ const COUNT_EVERY_MS = 30_000;
 /** Most graphs of an agent that gains workspaces by itself; each is watched. */
 const WORKSPACES_MAX = 500;
 
+/** Where a started agent serves. */
+export interface StartedAgent {
+  readonly store: string;
+  /** URL of metrics and probes. */
+  readonly http: string;
+  /** URL for calls of other agents; undefined where the settings name no address. */
+  readonly grpc: string | undefined;
+  readonly socket: string;
+}
+
 /** Events of an agent. */
 export interface AgentEvents extends GraphEvents {
-  readonly started: (about: { store: string; port: number; socket: string }) => void;
+  readonly started: (about: StartedAgent) => void;
+  /** The agent's certificate was replaced, cannot be used, or expires soon. */
+  readonly certificate: (line: CertificateLine) => void;
   /** The agent guards a further graph: one of the settings, or a workspace. */
   readonly guarding: (graphId: string, dir: Uint8Array) => void;
   /** An interrupted restore in place has been finished or undone. */
@@ -75,6 +88,7 @@ class Agent {
   readonly #events: AgentEvents;
   readonly #metrics = new AgentMetrics();
   readonly #taker: SnapshotTaker;
+  readonly #following: Following;
   readonly #graphs = new Map<string, Graph>();
   readonly #running = new Set<Promise<void>>();
   /** Workspaces whose ids are taken. */
@@ -92,40 +106,52 @@ class Agent {
       onTaken: (snapshot, retries) => this.#report(snapshot, retries),
       onRecovered: (findings) => this.#events.settled(findings),
     };
+    this.#following = new Following({
+      settings,
+      taker: this.#taker,
+      metrics: this.#metrics,
+      events,
+      isGuarded: (graphId) => this.#graphs.has(graphId),
+    });
   }
 
   async run(signal: AbortSignal): Promise<void> {
     const routes = probeRoutes({
       readiness: () => this.#readiness(),
       health: () => this.#readiness(),
-      role: (role, graphId) => this.#role(role, graphId),
+      role: (query) => this.#role(query),
     });
     routes.set(
       '/metrics',
       metricsRoute(this.#metrics.registry, () => this.#countUnits()),
     );
-    const http = await serveHttp(this.#settings.http, routes);
+    const listeners = await openListeners(this.#settings, {
+      routes,
+      services: [this.#following.service()],
+      isReady: async () => (await this.#readiness()).ok,
+      onCertificate: (line) => this.#events.certificate(line),
+    });
     try {
       const served = await serveStore(this.#taker.store, {
         taker: this.#taker,
         guarded: () => [...this.#graphs.values()],
         onRestored: (durationMs) => this.#metrics.restoreDuration.observe(durationMs / 1000),
+        following: this.#following,
       });
       try {
-        this.#events.started({
-          store: this.#taker.store.root,
-          port: http.port,
-          socket: served.socket,
-        });
+        const { http, grpc } = listeners;
+        this.#events.started({ store: this.#taker.store.root, http, grpc, socket: served.socket });
         for (const graph of this.#settings.graphs) this.#guard(graph, signal);
+        const following = this.#following.run({ tls: listeners.tls }, signal);
         await this.#pruneRegularly(signal);
+        await following;
         // A guard that ends may have added a workspace just before.
         while (this.#running.size > 0) await Promise.all(this.#running);
       } finally {
         await served.close();
       }
     } finally {
-      await http.close();
+      await listeners.close();
     }
   }
 
@@ -189,21 +215,34 @@ class Agent {
   }
 
   async #readiness(): Promise<ProbeResult> {
-    const graphs = await Promise.all([...this.#graphs.values()].map((graph) => graph.readiness()));
+    const all = [...this.#graphs.values(), ...this.#following.graphs.values()];
+    const graphs = await Promise.all(all.map((graph) => graph.readiness()));
     const ok = graphs.every((graph) => graph.ok);
     return { ok, body: { ready: ok, graphs: graphs.map(({ body }) => body) } };
   }
 
-  /** Returns whether the agent has a role. Without a controller and peers it is primary, in epoch 1. */
-  #role(role: 'primary' | 'standby', graphId: string | undefined): ProbeResult {
-    const guarded = graphId === undefined || this.#graphs.has(graphId);
-    const graphs = graphId === undefined ? [...this.#graphs.keys()] : [graphId];
-    const body = guarded
-      ? { graphs: graphs.map((graph) => ({ graph, role: 'PRIMARY', epoch: '1' })) }
-      : {
-          error: { message: `Cannot answer for "${pathText(graphId ?? '')}": this agent does not guard it` },
-        };
-    return { ok: guarded && role === 'primary', body };
+  /** Returns whether the agent has a role for a graph, or for all of its graphs. */
+  // Without a controller it is primary of what it captures, and standby of what it follows.
+  async #role({ role, graphId, lag }: RoleQuery): Promise<ProbeResult> {
+    const { graphs: followed } = this.#following;
+    const isGuarded = (graph: string) => this.#graphs.has(graph) || followed.has(graph);
+    if (graphId !== undefined && !isGuarded(graphId)) {
+      const message = `Cannot answer for "${pathText(graphId)}": this agent does not guard it`;
+      return { ok: false, body: { error: { message } } };
+    }
+    const graphs = graphId === undefined ? [...this.#graphs.keys(), ...followed.keys()] : [graphId];
+    const roles = graphs.map((graph) => {
+      const standby = followed.get(graph);
+      return standby === undefined
+        ? { graph, role: 'PRIMARY', ok: role === 'primary' }
+        : { graph, role: 'STANDBY', ok: role === 'standby' && isWithinLag(standby.lag, lag) };
+    });
+    const shown = roles.map(async ({ graph, role: own }) => {
+      const head = await this.#taker.store.index.head(graph);
+      return { graph, role: own, epoch: String(head?.epoch?.number ?? 1n) };
+    });
+    const ok = roles.length > 0 && roles.every((one) => one.ok);
+    return { ok, body: { graphs: await Promise.all(shown) } };
   }
 
   /** Prunes and sweeps from time to time until the signal. */
@@ -216,7 +255,7 @@ class Agent {
         this.#sweepMs = monotonic() + SWEEP_EVERY_MS;
         await sweepStore(this.#taker.store).catch(failed(first ?? ''));
       }
-      for (const [graphId, graph] of this.#graphs) {
+      for (const [graphId, graph] of [...this.#graphs, ...this.#following.graphs]) {
         if (signal.aborted) break;
         await graph.prune().catch(failed(graphId));
       }

@@ -1,4 +1,5 @@
 import { type HttpReply, type HttpRoute, jsonReply } from '../../host/http.ts';
+import { parseDuration } from '../../host/quantity.ts';
 
 /** Result of a probe. */
 export interface ProbeResult {
@@ -11,8 +12,30 @@ export interface ProbeResult {
 export interface ProbeSources {
   readonly readiness: () => Promise<ProbeResult>;
   readonly health: () => Promise<ProbeResult>;
-  /** Returns whether this agent has the role for a graph; undefined is all graphs that it guards. */
-  readonly role: (role: 'primary' | 'standby', graphId: string | undefined) => ProbeResult;
+  /** Returns whether this agent has a role. */
+  readonly role: (query: RoleQuery) => Promise<ProbeResult>;
+}
+
+/** A question for a role. */
+export interface RoleQuery {
+  readonly role: 'primary' | 'standby';
+  /** Undefined is all graphs of the agent. */
+  readonly graphId: string | undefined;
+  /** How far a standby may be behind: a number of snapshots, or a time such as 10s; undefined is any distance. */
+  readonly lag: string | undefined;
+}
+
+/** How far a standby is behind. */
+interface StandbyLag {
+  readonly snapshots: number;
+  readonly ms: number;
+}
+
+/** Reports whether a standby is within a lag. One that does not know its lag is within none. */
+export function isWithinLag(lag: StandbyLag | undefined, limit: string | undefined): boolean {
+  if (limit === undefined) return true;
+  if (lag === undefined) return false;
+  return /^\d+$/.test(limit) ? lag.snapshots <= Number(limit) : lag.ms <= parseDuration(limit);
 }
 
 /** Returns the routes of an agent's probes, by path. */
@@ -21,9 +44,13 @@ export function probeRoutes({ readiness, health, role }: ProbeSources): Map<stri
     ['/liveness', () => jsonReply(200, { alive: true })],
     ['/readiness', async () => probeReply(await readiness())],
     ['/health', async () => probeReply(await health())],
-    ['/primary', (query) => probeReply(role('primary', query.get('graph') ?? undefined))],
-    ['/standby', (query) => probeReply(role('standby', query.get('graph') ?? undefined))],
+    ['/primary', async (query) => probeReply(await role(roleQuery('primary', query)))],
+    ['/standby', async (query) => probeReply(await role(roleQuery('standby', query)))],
   ]);
+}
+
+function roleQuery(role: RoleQuery['role'], query: URLSearchParams): RoleQuery {
+  return { role, graphId: query.get('graph') ?? undefined, lag: query.get('lag') ?? undefined };
 }
 
 function probeReply({ ok, body }: ProbeResult): HttpReply {

@@ -1,6 +1,7 @@
 import { create } from '@bufbuild/protobuf';
 import { LightkeeperError } from '../../core/errors.ts';
-import { capturedMs } from '../../core/manifest.ts';
+import { capturedMs, snapshotIdOf } from '../../core/manifest.ts';
+import { epochOf } from '../../core/position.ts';
 import type { OnProgress } from '../../core/progress.ts';
 import {
   applyRetention,
@@ -21,6 +22,7 @@ import {
   isUsableGrade,
   type StoredSnapshot,
 } from '../../core/snapshot.ts';
+import { hex } from '../../core/unit.ts';
 import {
   type DeleteSnapshotRequest,
   type DeleteSnapshotResponse,
@@ -194,4 +196,71 @@ function worthOf(snapshot: StoredSnapshot): Candidate['worth'] {
   const grade = gradeOf(snapshot);
   // Damage may be healed and an alarm acknowledged: then the point is usable again.
   return grade === Grade_Value.UNGRADED || isUsableGrade(grade) ? 'ungraded' : 'broken';
+}
+
+/** A snapshot of another store, as retention sees it. */
+export interface ListedCandidate {
+  readonly digest: Uint8Array;
+  readonly epoch: bigint;
+  readonly sequence: bigint;
+  readonly capturedMs: bigint;
+  readonly usable: boolean;
+  readonly pinned: boolean;
+  readonly tags: Readonly<Record<string, string>>;
+}
+
+/** A candidate with its place in the history. */
+interface PlacedCandidate {
+  readonly epoch: bigint;
+  readonly sequence: bigint;
+  readonly candidate: Candidate;
+}
+
+/**
+ * Returns those of the listed snapshots, by their digests in hex, that a policy would keep beside what the store
+ * holds.
+ */
+// What it would not keep would be fetched again after every prune.
+export async function retainedOf(
+  store: Store,
+  { graphId, policy }: { readonly graphId: string; readonly policy: RetentionPolicy },
+  listed: readonly ListedCandidate[],
+): Promise<Set<string>> {
+  const names = new Map<string, string>();
+  const placed = new Map<string, PlacedCandidate>();
+  for (const one of listed) {
+    const snapshotId = snapshotIdOf(one.digest);
+    names.set(snapshotId, hex(one.digest));
+    placed.set(snapshotId, { ...one, candidate: listedCandidate(snapshotId, one) });
+  }
+  for await (const [, snapshot] of store.index.records({ graphId })) {
+    if (!isStored(snapshot)) continue;
+    const { number } = epochOf(snapshot.manifest);
+    const { sequence } = snapshot.manifest;
+    placed.set(idOf(snapshot), { epoch: number, sequence, candidate: candidate(snapshot) });
+  }
+  const newestFirst = [...placed.values()].sort((a, b) =>
+    a.epoch === b.epoch ? Number(b.sequence - a.sequence) : Number(b.epoch - a.epoch),
+  );
+  const { keep } = applyRetention(
+    newestFirst.map((one) => one.candidate),
+    policy,
+    now(),
+  );
+  return new Set(keep.flatMap(({ snapshotId }) => names.get(snapshotId) ?? []));
+}
+
+function listedCandidate(
+  snapshotId: string,
+  { capturedMs: at, usable, pinned, tags }: ListedCandidate,
+): Candidate {
+  return {
+    snapshotId,
+    capturedMs: Number(at),
+    tags,
+    pinned,
+    worth: usable ? 'usable' : 'ungraded',
+    side: false,
+    alarming: false,
+  };
 }

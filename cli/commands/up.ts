@@ -12,6 +12,10 @@ export function addUp(program: Command): void {
     .option('--state <dir>', 'state folder of this agent')
     .option('--store <dir>', 'folder of the store (default: STATE/store)')
     .option('--http <host:port>', 'address of metrics and probes (default: 127.0.0.1:9701, or a free port)')
+    .option(
+      '--grpc <host:port>',
+      'address for calls of other agents (default: 127.0.0.1:9702, or a free port)',
+    )
     .option('--exclude <pattern>', 'names that are not captured; may be given several times', collectValue)
     .option(
       '--quiet <duration>',

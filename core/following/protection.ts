@@ -34,13 +34,13 @@ export function neededAcks(mode: AckMode, standbys: number): number {
 }
 
 /**
- * Returns the place in `positions` of the newest protected snapshot; -1 if none is. `positions` has the place that
- * each standby acknowledged, -1 for none; `newest` is the place of the newest snapshot.
+ * Returns the place of the newest protected snapshot; -Infinity if none is. `positions` has the place that each
+ * standby acknowledged, -Infinity for none; `newest` is the place of the newest snapshot. Later places are higher.
  */
 export function protectedPlace(mode: AckMode, positions: readonly number[], newest: number): number {
   const needed = neededAcks(mode, positions.length);
   // With "all" and no standby there is nobody whose loss could be waited for, but nobody who holds a copy either.
   if (mode.kind === 'async') return newest;
-  if (needed === 0 || needed > positions.length) return -1;
-  return positions.toSorted((a, b) => b - a)[needed - 1] ?? -1;
+  if (needed === 0 || needed > positions.length) return Number.NEGATIVE_INFINITY;
+  return positions.toSorted((a, b) => b - a)[needed - 1] ?? Number.NEGATIVE_INFINITY;
 }

@@ -84,6 +84,7 @@ export class FetchSchedule {
   /** Records that the source no longer holds a snapshot. */
   gone(digest: Uint8Array): void {
     this.#pending.delete(hex(digest));
+    if (this.#newest !== undefined && sameBytes(this.#newest.digest, digest)) this.#newest = this.#held;
   }
 
   /** Records that the source could not give all units of a snapshot. */

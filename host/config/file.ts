@@ -1,4 +1,5 @@
 import { closeSync, openSync, readSync, realpathSync } from 'node:fs';
+import { hostname } from 'node:os';
 import { basename, dirname, join, resolve } from 'node:path';
 import { homeState } from '../places.ts';
 import { emptyMap, type Mapping } from './node.ts';
@@ -9,6 +10,7 @@ export interface SettingsMachine {
   readonly cwd: string;
   /** Default state folder. */
   readonly state: string;
+  readonly hostName: string;
   /** Returns a file's text; throws the error of the system. */
   readonly readText: (path: string, bytesMax: number) => string;
   /** Returns a path without links, as far as it exists. */
@@ -17,7 +19,7 @@ export interface SettingsMachine {
 
 /** Returns the machine that this process runs on. */
 export function settingsMachine(env: NodeJS.ProcessEnv): SettingsMachine {
-  return { cwd: process.cwd(), state: homeState(env), readText, realPath };
+  return { cwd: process.cwd(), state: homeState(env), hostName: hostname(), readText, realPath };
 }
 
 /** Longest settings file, in bytes. */

@@ -1,3 +1,4 @@
+import { createServer, type Socket } from 'node:net';
 import type { DescMethod, DescService, Message } from '@bufbuild/protobuf';
 import {
   Code,
@@ -17,9 +18,10 @@ import {
   type UntypedHandleCall,
   type UntypedServiceImplementation,
 } from '@grpc/grpc-js';
-import { LightkeeperError } from '../../core/errors.ts';
-import type { ListenAddress } from '../http.ts';
+import { type ListenAddress, listen } from '../listen.ts';
+import type { TlsSource } from '../tls.ts';
 import { codecOf, type MessageCodecs } from './codec.ts';
+import { ReloadingServerCredentials } from './credentials.ts';
 import { toStatus } from './status.ts';
 
 /** A service with its handlers, in the shape that connect-node serves too. */
@@ -68,35 +70,55 @@ const KEEPALIVE_MS = 10_000;
 const KEEPALIVE_TIMEOUT_MS = 5000;
 /** Most streams of one connection. */
 const STREAMS_MAX = 256;
+/** Most connections at once. */
+const CONNECTIONS_MAX = 512;
+
+/** How services are served. */
+export interface ServeOptions {
+  /** Certificate of the listener; each client then needs one of the same authority. Undefined is plaintext. */
+  readonly tls?: TlsSource | undefined;
+  /** Most connections at once; one more is closed at once. */
+  readonly connectionsMax?: number;
+}
 
 /** Serves gRPC services with grpc-js until closed. */
 export async function serveGrpc(
-  { host, port, fallback }: ListenAddress,
+  address: ListenAddress,
   services: readonly GrpcService[],
+  { tls, connectionsMax = CONNECTIONS_MAX }: ServeOptions = {},
 ): Promise<GrpcListener> {
   const server = new Server({
     'grpc.max_receive_message_length': MESSAGE_BYTES_MAX,
     'grpc.max_send_message_length': MESSAGE_BYTES_MAX,
     'grpc.max_concurrent_streams': STREAMS_MAX,
+    // A connection whose other end is silent ends after one interval and the timeout.
     'grpc.keepalive_time_ms': KEEPALIVE_MS,
     'grpc.keepalive_timeout_ms': KEEPALIVE_TIMEOUT_MS,
   });
-  for (const service of services) server.addService(definitionOf(service), implementationOf(service));
-  const bind = (tried: number) =>
-    new Promise<number>((resolve, reject) => {
-      server.bindAsync(`${host}:${tried}`, ServerCredentials.createInsecure(), (error, bound) => {
-        if (error === null) resolve(bound);
-        else reject(error);
-      });
-    });
-  const bound = await bind(port).catch(async (error: unknown) => {
-    if (fallback) return await bind(0);
-    throw new LightkeeperError('REFUSED', `Cannot listen on "${host}:${port}": ${String(error)}`, {
-      hint: 'name another port with --grpc, for instance --grpc 127.0.0.1:0',
-      cause: error,
-    });
+  const access: Access = tls === undefined ? 'anyone' : 'authorised';
+  for (const service of services) server.addService(definitionOf(service), implementationOf(service, access));
+  const credentials = tls === undefined ? undefined : new ReloadingServerCredentials(tls);
+  const injector = server.createConnectionInjector(credentials ?? ServerCredentials.createInsecure());
+  const sockets = new Set<Socket>();
+  // A listener of its own bounds the connections, which grpc-js cannot.
+  const listener = createServer({ noDelay: true }, (socket) => {
+    sockets.add(socket);
+    socket.once('close', () => sockets.delete(socket));
+    injector.injectConnection(socket);
   });
-  return { port: bound, close: (graceMs = GRACE_MS) => closeServer(server, graceMs) };
+  listener.maxConnections = connectionsMax;
+  const port = await listen(listener, address, '--grpc');
+  return {
+    port,
+    close: async (graceMs = GRACE_MS) => {
+      const closed = new Promise<void>((resolve) => listener.close(() => resolve()));
+      await closeServer(server, graceMs);
+      credentials?.close();
+      // What is left has not finished its handshake, or has no calls.
+      for (const socket of sockets) socket.destroy();
+      await closed;
+    },
+  };
 }
 
 async function closeServer(server: Server, graceMs: number): Promise<void> {
@@ -108,6 +130,9 @@ async function closeServer(server: Server, graceMs: number): Promise<void> {
     });
   });
 }
+
+/** Who may call: anyone, or only who has a certificate that was verified. */
+type Access = 'anyone' | 'authorised';
 
 function definitionOf({ desc, codecs }: GrpcService): ServiceDefinition {
   const definition: Record<string, ServiceDefinition[string]> = {};
@@ -127,36 +152,45 @@ function definitionOf({ desc, codecs }: GrpcService): ServiceDefinition {
   return definition;
 }
 
-function implementationOf({ desc, handlers }: GrpcService): UntypedServiceImplementation {
+function implementationOf({ desc, handlers }: GrpcService, access: Access): UntypedServiceImplementation {
   const served: Record<string, UntypedHandleCall> = {};
   for (const method of desc.methods) {
     const handler = (handlers as Record<string, unknown>)[method.localName];
     if (typeof handler !== 'function') continue;
-    served[method.localName] =
-      method.methodKind === 'unary' ? unary(method, handler) : streaming(method, handler);
+    const one: Served = { method, handler, access };
+    served[method.localName] = method.methodKind === 'unary' ? unary(one) : streaming(one);
   }
   return served;
 }
 
-// biome-ignore lint/complexity/noBannedTypes: handlers are checked by `grpcService`.
-type Handler = Function;
+interface Served {
+  readonly method: DescMethod;
+  // biome-ignore lint/complexity/noBannedTypes: handlers are checked by `grpcService`.
+  readonly handler: Function;
+  readonly access: Access;
+}
+
 type Call = ServerDuplexStream<Message, Message> & { readonly request?: Message };
 
-function unary(method: DescMethod, handler: Handler): handleUnaryCall<Message, Message> {
+function unary({ method, handler, access }: Served): handleUnaryCall<Message, Message> {
   return (call, callback) => {
-    const context = contextOf(method, call as unknown as Call);
-    Promise.resolve(handler(call.request, context))
-      .then((reply: Message) => callback(null, reply))
+    const reply = async () =>
+      (await handler(call.request, contextOf(method, call as unknown as Call, access))) as Message;
+    reply()
+      .then((message) => callback(null, message))
       .catch((error: unknown) => callback(toStatus(error)));
   };
 }
 
-function streaming(method: DescMethod, handler: Handler): (call: Call) => void {
+function streaming({ method, handler, access }: Served): (call: Call) => void {
   return (call) => {
-    const context = contextOf(method, call);
-    const takesStream = method.methodKind !== 'server_streaming';
-    const replies = handler(takesStream ? requestsOf(call) : call.request, context);
-    sendAll(call, replies as AsyncIterable<Message>, context.signal)
+    const reply = async () => {
+      const context = contextOf(method, call, access);
+      const takesStream = method.methodKind !== 'server_streaming';
+      const replies = handler(takesStream ? requestsOf(call) : call.request, context);
+      await sendAll(call, replies as AsyncIterable<Message>, context.signal);
+    };
+    reply()
       .then(() => call.end())
       .catch((error: unknown) => {
         if (!call.cancelled) call.emit('error', toStatus(error));
@@ -203,11 +237,11 @@ export function drained(
   });
 }
 
-function contextOf(method: DescMethod, call: Call): HandlerContext {
+function contextOf(method: DescMethod, call: Call, access: Access): HandlerContext {
   const ended = new AbortController();
-  call.on('cancelled', () => ended.abort(new ConnectError('the call was cancelled', Code.Canceled)));
-  const certificateName = call.getAuthContext().sslPeerCertificate?.subject.CN;
-  const peer = { address: call.getPeer(), certificateName };
+  const cancel = () => ended.abort(new ConnectError('the call was cancelled', Code.Canceled));
+  if (call.cancelled) cancel();
+  else call.on('cancelled', cancel);
   return createHandlerContext({
     service: method.parent,
     method,
@@ -215,6 +249,21 @@ function contextOf(method: DescMethod, call: Call): HandlerContext {
     requestMethod: 'POST',
     url: `http://localhost${call.getPath()}`,
     requestSignal: ended.signal,
-    contextValues: createContextValues().set(PEER_KEY, peer),
+    contextValues: createContextValues().set(PEER_KEY, callerOf(call, access)),
   });
+}
+
+// The handshake has refused such a caller before. This holds even if it did not.
+/** Returns the other end of a call. UNAUTHENTICATED where a certificate is needed and none was verified. */
+function callerOf(call: Call, access: Access): GrpcPeer {
+  // grpc-js passes on only the certificate of a socket that is `authorized`.
+  const name: unknown = call.getAuthContext().sslPeerCertificate?.subject.CN;
+  // A certificate with several common names has an array here.
+  const certificateName = typeof name === 'string' && name !== '' ? name : undefined;
+  if (access === 'authorised' && certificateName === undefined)
+    throw new ConnectError(
+      'Cannot call: no certificate with one common name was verified',
+      Code.Unauthenticated,
+    );
+  return { address: call.getPeer(), certificateName };
 }

@@ -8,7 +8,10 @@ import {
 } from '@bufbuild/protobuf';
 import { Code, ConnectError, type Transport } from '@connectrpc/connect';
 import { Client, type ClientDuplexStream, credentials, Metadata } from '@grpc/grpc-js';
+import { LightkeeperError } from '../../core/errors.ts';
+import type { TlsSource } from '../tls.ts';
 import { codecOf, type MessageCodecs } from './codec.ts';
+import { ReloadingChannelCredentials } from './credentials.ts';
 import { drained, MESSAGE_BYTES_MAX } from './server.ts';
 import { fromStatus } from './status.ts';
 
@@ -18,6 +21,8 @@ export interface DialOptions {
   /** Bytes that the server may send before they are read; undefined is the default of grpc-js. */
   // Only a client has this window, so that bulk flows from server to client.
   readonly windowBytes?: number;
+  /** Certificate of the caller, and the authority of the server; needed for `https:`. */
+  readonly tls?: TlsSource | undefined;
 }
 
 /** A connection to a gRPC server, for `createClient`. */
@@ -29,10 +34,16 @@ export interface GrpcConnection extends Transport {
 const KEEPALIVE_MS = 10_000;
 const KEEPALIVE_TIMEOUT_MS = 5000;
 
-/** Dials a server by its URL (`http://host:port`) when the first call is made. INVALID_ARGUMENT for another URL. */
-export function dialGrpc(url: string, { codecs = new Map(), windowBytes }: DialOptions = {}): GrpcConnection {
-  const { hostname, port } = new URL(url);
-  const client = new Client(`${hostname}:${port}`, credentials.createInsecure(), {
+/**
+ * Dials a server by its URL (`https://host:port`, `http:` for plaintext) when the first call is made.
+ * INVALID_ARGUMENT for another URL, and for `https:` without a certificate.
+ */
+export function dialGrpc(
+  url: string,
+  { codecs = new Map(), windowBytes, tls }: DialOptions = {},
+): GrpcConnection {
+  const { target, channelCredentials } = parseUrl(url, tls);
+  const client = new Client(target, channelCredentials, {
     'grpc.max_receive_message_length': MESSAGE_BYTES_MAX,
     'grpc.max_send_message_length': MESSAGE_BYTES_MAX,
     'grpc.keepalive_time_ms': KEEPALIVE_MS,
@@ -51,6 +62,28 @@ export function dialGrpc(url: string, { codecs = new Map(), windowBytes }: DialO
         stream({ client, codecs, method, signal, timeoutMs, header: new Headers(header) }, input),
       ),
     close: () => client.close(),
+  };
+}
+
+function parseUrl(url: string, tls: TlsSource | undefined) {
+  const parsed = URL.canParse(url) ? new URL(url) : undefined;
+  const { protocol, hostname, port } = parsed ?? {};
+  if (hostname === undefined || hostname === '' || (protocol !== 'http:' && protocol !== 'https:')) {
+    throw new LightkeeperError('INVALID_ARGUMENT', 'Cannot dial: it is not a URL like https://host:9702', {
+      hint: 'write https:// or, without TLS, http://',
+    });
+  }
+  if (protocol === 'http:') {
+    return { target: `${hostname}:${port || 80}`, channelCredentials: credentials.createInsecure() };
+  }
+  if (tls === undefined) {
+    throw new LightkeeperError('INVALID_ARGUMENT', `Cannot dial "${url}": https needs a certificate`, {
+      hint: 'set tls: {cert, key, ca}',
+    });
+  }
+  return {
+    target: `${hostname}:${port || 443}`,
+    channelCredentials: new ReloadingChannelCredentials(tls, hostname),
   };
 }
 

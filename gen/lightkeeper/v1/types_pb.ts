@@ -12,7 +12,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file lightkeeper/v1/types.proto.
  */
 export const file_lightkeeper_v1_types: GenFile = /*@__PURE__*/
-  fileDesc("ChpsaWdodGtlZXBlci92MS90eXBlcy5wcm90bxIObGlnaHRrZWVwZXIudjEiXwoFR3JhZGUiVgoFVmFsdWUSDwoLVU5TUEVDSUZJRUQQABIMCghVTkdSQURFRBABEgkKBVZBTElEEAISDAoIREVHUkFERUQQAxIICgRUT1JOEAQSCwoHSU5WQUxJRBAFIlUKCUN1dE1ldGhvZCJICgVWYWx1ZRIPCgtVTlNQRUNJRklFRBAAEgoKBlBBVVNFRBABEggKBElETEUQAhILCgdTRVRUTEVEEAMSCwoHQ0hBTkdFRBAEIkYKCFNldmVyaXR5IjoKBVZhbHVlEg8KC1VOU1BFQ0lGSUVEEAASCAoESU5GTxABEgsKB1dBUk5JTkcQAhIJCgVFUlJPUhADIlwKCEZpbGVUeXBlIlAKBVZhbHVlEg8KC1VOU1BFQ0lGSUVEEAASCwoHUkVHVUxBUhABEg0KCURJUkVDVE9SWRACEgsKB1NZTUxJTksQAxINCglIQVJEX0xJTksQBCKCAQoKT2JqZWN0S2luZCJ0CgVWYWx1ZRIPCgtVTlNQRUNJRklFRBAAEggKBEZJTEUQARIICgRQQUNLEAISDAoIU05BUFNIT1QQAxIJCgVTVE9SRRAEEgwKCElOU1RBTkNFEAUSCAoEUEFUSBAGEggKBEhPT0sQBxILCgdSRUNPUkRTEAgiiwIKB0ZpbmRpbmcSDAoEY29kZRgBIAEoCRIwCghzZXZlcml0eRgCIAEoDjIeLmxpZ2h0a2VlcGVyLnYxLlNldmVyaXR5LlZhbHVlEg4KBm9iamVjdBgDIAEoCRIPCgdtZXNzYWdlGAQgASgJEgwKBGhpbnQYBSABKAkSDQoFY291bnQYBiABKA0SEQoJc25hcHNob3RzGAcgAygJEgwKBGtleXMYCCADKAkSKgoIc3RhbmRpbmcYCSABKAsyGC5saWdodGtlZXBlci52MS5TdGFuZGluZxI1CgtvYmplY3Rfa2luZBgKIAEoDjIgLmxpZ2h0a2VlcGVyLnYxLk9iamVjdEtpbmQuVmFsdWUiTgoIU3RhbmRpbmcSEAoIY2FwdHVyZXMYASABKA0SDgoGYWdlX21zGAIgASgEEg4KBnN0YW5kcxgDIAEoCBIQCghhY2NlcHRlZBgEIAEoCSKfAQoKR3JhcGhTdGF0cxIRCglkb2N1bWVudHMYASABKAQSDgoGY2h1bmtzGAIgASgEEhAKCGVudGl0aWVzGAMgASgEEhEKCXJlbGF0aW9ucxgEIAEoBBIPCgd2ZWN0b3JzGAUgASgEEhEKCWRpbWVuc2lvbhgGIAEoDRISCgp1bmZpbmlzaGVkGAcgASgEEhEKCXByb2Nlc3NlZBgIIAEoBCIoCgVFcG9jaBIOCgZudW1iZXIYASABKAQSDwoHbWludF9pZBgCIAEoDCJMCghQb3NpdGlvbhINCgVlcG9jaBgBIAEoBBIPCgdtaW50X2lkGAIgASgJEhAKCHNlcXVlbmNlGAMgASgEEg4KBmRpZ2VzdBgEIAEoCSKvAgoISW5zdGFuY2USCwoDdXJsGAEgASgJEhQKDGNvcmVfdmVyc2lvbhgCIAEoCRITCgthcGlfdmVyc2lvbhgDIAEoCRITCgt3b3JraW5nX2RpchgEIAEoCRIRCgl3b3Jrc3BhY2UYBSABKAkSOAoIc3RvcmFnZXMYBiADKAsyJi5saWdodGtlZXBlci52MS5JbnN0YW5jZS5TdG9yYWdlc0VudHJ5EhcKD2VtYmVkZGluZ19tb2RlbBgHIAEoCRIbChNlbWJlZGRpbmdfZGltZW5zaW9uGAggASgNEg8KB3ZlcnNpb24YCSABKAkSEQoJbGxtX21vZGVsGAogASgJGi8KDVN0b3JhZ2VzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4AWIGcHJvdG8z");
+  fileDesc("ChpsaWdodGtlZXBlci92MS90eXBlcy5wcm90bxIObGlnaHRrZWVwZXIudjEiXwoFR3JhZGUiVgoFVmFsdWUSDwoLVU5TUEVDSUZJRUQQABIMCghVTkdSQURFRBABEgkKBVZBTElEEAISDAoIREVHUkFERUQQAxIICgRUT1JOEAQSCwoHSU5WQUxJRBAFIlUKCUN1dE1ldGhvZCJICgVWYWx1ZRIPCgtVTlNQRUNJRklFRBAAEgoKBlBBVVNFRBABEggKBElETEUQAhILCgdTRVRUTEVEEAMSCwoHQ0hBTkdFRBAEIkYKCFNldmVyaXR5IjoKBVZhbHVlEg8KC1VOU1BFQ0lGSUVEEAASCAoESU5GTxABEgsKB1dBUk5JTkcQAhIJCgVFUlJPUhADIlwKCEZpbGVUeXBlIlAKBVZhbHVlEg8KC1VOU1BFQ0lGSUVEEAASCwoHUkVHVUxBUhABEg0KCURJUkVDVE9SWRACEgsKB1NZTUxJTksQAxINCglIQVJEX0xJTksQBCKCAQoKT2JqZWN0S2luZCJ0CgVWYWx1ZRIPCgtVTlNQRUNJRklFRBAAEggKBEZJTEUQARIICgRQQUNLEAISDAoIU05BUFNIT1QQAxIJCgVTVE9SRRAEEgwKCElOU1RBTkNFEAUSCAoEUEFUSBAGEggKBEhPT0sQBxILCgdSRUNPUkRTEAgiiwIKB0ZpbmRpbmcSDAoEY29kZRgBIAEoCRIwCghzZXZlcml0eRgCIAEoDjIeLmxpZ2h0a2VlcGVyLnYxLlNldmVyaXR5LlZhbHVlEg4KBm9iamVjdBgDIAEoCRIPCgdtZXNzYWdlGAQgASgJEgwKBGhpbnQYBSABKAkSDQoFY291bnQYBiABKA0SEQoJc25hcHNob3RzGAcgAygJEgwKBGtleXMYCCADKAkSKgoIc3RhbmRpbmcYCSABKAsyGC5saWdodGtlZXBlci52MS5TdGFuZGluZxI1CgtvYmplY3Rfa2luZBgKIAEoDjIgLmxpZ2h0a2VlcGVyLnYxLk9iamVjdEtpbmQuVmFsdWUiTgoIU3RhbmRpbmcSEAoIY2FwdHVyZXMYASABKA0SDgoGYWdlX21zGAIgASgEEg4KBnN0YW5kcxgDIAEoCBIQCghhY2NlcHRlZBgEIAEoCSKfAQoKR3JhcGhTdGF0cxIRCglkb2N1bWVudHMYASABKAQSDgoGY2h1bmtzGAIgASgEEhAKCGVudGl0aWVzGAMgASgEEhEKCXJlbGF0aW9ucxgEIAEoBBIPCgd2ZWN0b3JzGAUgASgEEhEKCWRpbWVuc2lvbhgGIAEoDRISCgp1bmZpbmlzaGVkGAcgASgEEhEKCXByb2Nlc3NlZBgIIAEoBCIoCgVFcG9jaBIOCgZudW1iZXIYASABKAQSDwoHbWludF9pZBgCIAEoDCJMCghQb3NpdGlvbhINCgVlcG9jaBgBIAEoBBIPCgdtaW50X2lkGAIgASgJEhAKCHNlcXVlbmNlGAMgASgEEg4KBmRpZ2VzdBgEIAEoCSKvAgoISW5zdGFuY2USCwoDdXJsGAEgASgJEhQKDGNvcmVfdmVyc2lvbhgCIAEoCRITCgthcGlfdmVyc2lvbhgDIAEoCRITCgt3b3JraW5nX2RpchgEIAEoCRIRCgl3b3Jrc3BhY2UYBSABKAkSOAoIc3RvcmFnZXMYBiADKAsyJi5saWdodGtlZXBlci52MS5JbnN0YW5jZS5TdG9yYWdlc0VudHJ5EhcKD2VtYmVkZGluZ19tb2RlbBgHIAEoCRIbChNlbWJlZGRpbmdfZGltZW5zaW9uGAggASgNEg8KB3ZlcnNpb24YCSABKAkSEQoJbGxtX21vZGVsGAogASgJGi8KDVN0b3JhZ2VzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ASIzCgNMYWcSEQoJc25hcHNob3RzGAEgASgEEg0KBWJ5dGVzGAIgASgEEgoKAm1zGAMgASgEIkYKBFJvbGUiPgoFVmFsdWUSDwoLVU5TUEVDSUZJRUQQABIKCgZGRU5DRUQQARILCgdTVEFOREJZEAISCwoHUFJJTUFSWRADYgZwcm90bzM");
 
 /**
  * How far a snapshot can be trusted.
@@ -645,4 +645,89 @@ export type Instance = Message<"lightkeeper.v1.Instance"> & {
  */
 export const InstanceSchema: GenMessage<Instance> = /*@__PURE__*/
   messageDesc(file_lightkeeper_v1_types, 10);
+
+/**
+ * How far a follower is behind its source.
+ *
+ * @generated from message lightkeeper.v1.Lag
+ */
+export type Lag = Message<"lightkeeper.v1.Lag"> & {
+  /**
+   * @generated from field: uint64 snapshots = 1;
+   */
+  snapshots: bigint;
+
+  /**
+   * Bytes that these snapshots added to the source's store.
+   *
+   * @generated from field: uint64 bytes = 2;
+   */
+  bytes: bigint;
+
+  /**
+   * Milliseconds since the oldest of them was committed.
+   *
+   * @generated from field: uint64 ms = 3;
+   */
+  ms: bigint;
+};
+
+/**
+ * Describes the message lightkeeper.v1.Lag.
+ * Use `create(LagSchema)` to create a new message.
+ */
+export const LagSchema: GenMessage<Lag> = /*@__PURE__*/
+  messageDesc(file_lightkeeper_v1_types, 11);
+
+/**
+ * What an agent does for a graph.
+ *
+ * @generated from message lightkeeper.v1.Role
+ */
+export type Role = Message<"lightkeeper.v1.Role"> & {
+};
+
+/**
+ * Describes the message lightkeeper.v1.Role.
+ * Use `create(RoleSchema)` to create a new message.
+ */
+export const RoleSchema: GenMessage<Role> = /*@__PURE__*/
+  messageDesc(file_lightkeeper_v1_types, 12);
+
+/**
+ * @generated from enum lightkeeper.v1.Role.Value
+ */
+export enum Role_Value {
+  /**
+   * @generated from enum value: UNSPECIFIED = 0;
+   */
+  UNSPECIFIED = 0,
+
+  /**
+   * It may not serve the graph.
+   *
+   * @generated from enum value: FENCED = 1;
+   */
+  FENCED = 1,
+
+  /**
+   * It follows the graph: another agent captures it.
+   *
+   * @generated from enum value: STANDBY = 2;
+   */
+  STANDBY = 2,
+
+  /**
+   * It captures the graph.
+   *
+   * @generated from enum value: PRIMARY = 3;
+   */
+  PRIMARY = 3,
+}
+
+/**
+ * Describes the enum lightkeeper.v1.Role.Value.
+ */
+export const Role_ValueSchema: GenEnum<Role_Value> = /*@__PURE__*/
+  enumDesc(file_lightkeeper_v1_types, 12, 0);
 

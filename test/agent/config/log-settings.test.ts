@@ -12,7 +12,13 @@ interface Given {
 async function read({ yaml, env = {}, flags = {} }: Given) {
   return await readSettings(
     { file: yaml === undefined ? undefined : 'c.yaml', env, flags: { '--dir': '/d', ...flags } },
-    { cwd: '/', state: '/state', readText: () => yaml ?? '', realPath: (path) => path },
+    {
+      cwd: '/',
+      hostName: 'machine-a',
+      state: '/state',
+      readText: () => yaml ?? '',
+      realPath: (path) => path,
+    },
   );
 }
 

@@ -29,6 +29,7 @@ async function read({ yaml, env = {}, flags = {}, files = {}, links = {} }: Give
     {
       cwd: '/etc',
       state: '/state',
+      hostName: 'machine-a',
       readText: (path, bytesMax) => {
         const text = all[path];
         if (text === undefined) throw new Error('it is not there');
@@ -84,13 +85,24 @@ restore_roots: []
 graph_roots: []
 `;
 
+/** What an agent has of a name and listeners by itself. */
+const NO_TLS = {
+  name: 'machine-a',
+  grpc: { host: '127.0.0.1', port: 9702, fallback: true, secure: false },
+  tls: undefined,
+  hosts: undefined,
+  followed: [],
+  targets: [],
+};
+
 describe('a settings file', () => {
   it('gives every setting; relative paths start at the file', async () => {
     const settings = await settingsOf({ yaml: WHOLE, files: { '/etc/lk/key': ' secret\n' } });
     const { graphs, ...agent } = settings;
     assert.deepEqual(agent, {
       store: '/etc/points',
-      http: { host: '127.0.0.2', port: 9000, fallback: false },
+      ...NO_TLS,
+      http: { host: '127.0.0.2', port: 9000, fallback: false, secure: false },
       reserveBytes: 1n << 30n,
       captures: true,
       continuous: true,
@@ -110,6 +122,7 @@ describe('a settings file', () => {
       instance: { url: 'http://127.0.0.1:9621', apiKey: 'secret', allowPartial: true },
       workspaceInstances: new Map(),
       hooks: { preCapture: ['stop it'], postCapture: ['start it'], timeoutMs: 5000 },
+      ack: { kind: 'async' },
     });
     const { $typeName: _, ...policy } = retention;
     const counts = { last: 1, hourly: 2, daily: 3, weekly: 4, monthly: 5, yearly: 6 };
@@ -128,11 +141,13 @@ describe('a settings file', () => {
 
   it('needs nothing but the directory', async () => {
     const { graphs, ...agent } = await settingsOf({ yaml: 'graphs: [{dir: /d/rag}]' });
-    const http = { host: '127.0.0.1', port: 9701, fallback: true };
+    const http = { host: '127.0.0.1', port: 9701, fallback: true, secure: false };
     const store = '/state/store';
-    assert.deepEqual(agent, { store, http, reserveBytes: undefined, captures: true, continuous: true });
+    const rules = { reserveBytes: undefined, captures: true, continuous: true };
+    assert.deepEqual(agent, { ...NO_TLS, store, http, ...rules });
     const { retention, dir: _, ...rest } = graphs[0] ?? assert.fail('one graph');
-    const nothing = { instance: undefined, workspaceInstances: new Map(), hooks: undefined, exclude: [] };
+    const none = { instance: undefined, workspaceInstances: new Map(), hooks: undefined, exclude: [] };
+    const nothing = { ...none, ack: { kind: 'async' } };
     assert.deepEqual(rest, {
       graphId: 'rag',
       isIdGiven: false,
@@ -174,7 +189,7 @@ describe('a wrong settings file', () => {
     [
       'an unknown key far from all',
       'graphs: [{dir: /d}]\nxyzzy: 1',
-      [/:2: xyzzy: unknown key; there are state, /],
+      [/:2: xyzzy: unknown key; there are name, state, /],
     ],
     ['a key of a graph at the top', 'graphs: [{dir: /d}]\nquiet: 1s', [/:2: quiet: .*it belongs to a graph/]],
     [
@@ -224,7 +239,7 @@ describe('a wrong settings file', () => {
       [/retention: it would keep nothing/],
     ],
     ['an address that is none', 'graphs: [{dir: /d}]\nhttp: here', [/http: cannot listen on "here"/]],
-    ['an address of the world', 'graphs: [{dir: /d}]\nhttp: 0.0.0.0:9701', [/only loopback addresses/]],
+    ['an address of the world', 'graphs: [{dir: /d}]\nhttp: 0.0.0.0:9701', [/only on loopback addresses/]],
     ['a url that is none', 'graphs: [{dir: /d, instance_url: here}]', [/instance_url: it is not a URL/]],
     [
       'a password in a url',
@@ -336,18 +351,13 @@ describe('a wrong settings file', () => {
 
 describe('settings of parts that this version lacks', () => {
   const top = [
-    'targets: [{name: b, certificate: agent-b, graphs: [main], bandwidth: 50MB/s}]',
-    'grpc: 127.0.0.1:9702',
     'gateway: {listen: 0.0.0.0:9621, to: 127.0.0.1:9622}',
     'controller: {url: https://c:9703, token_file: t, ca: c}',
-    'tls: {cert: a, key: b, ca: c}',
     'profile: fast',
     'restore_roots: [/r]',
     'graph_roots: [/r]',
   ];
-  const graph = ['ack: quorum(1)', 'ack: all', 'follow: https://peer:9702'].concat(
-    ['promote', 'demote', 'fence'].map((hook) => `hooks: {${hook}: [cmd]}`),
-  );
+  const graph = ['promote', 'demote', 'fence'].map((hook) => `hooks: {${hook}: [cmd]}`);
   for (const line of [...top, ...graph]) {
     it(`are refused: ${line}`, async () => {
       const yaml = `graphs:\n- dir: /d\n${graph.includes(line) ? '  ' : ''}${line}`;
@@ -368,6 +378,41 @@ describe('settings of parts that this version lacks', () => {
       /profile: "slow" is none of/,
     ])
       assert.match(problems, one);
+  });
+});
+
+describe('settings of followers and targets', () => {
+  it('name who follows whom', async () => {
+    const yaml = `
+graphs:
+- {id: main, dir: /d, ack: quorum(2)}
+- {id: other, follow: 'https://peer:9702', split: false}
+targets:
+- {name: b, certificate: agent-b, graphs: [main], bandwidth: 50MB/s}
+- {name: c, standby: false}`;
+    const { graphs, followed, targets } = await settingsOf({ yaml });
+    assert.deepEqual(
+      graphs.map(({ graphId, ack }) => [graphId, ack]),
+      [['main', { kind: 'quorum', count: 2 }]],
+    );
+    assert.deepEqual(
+      followed.map(({ graphId, follow, split }) => [graphId, follow, split]),
+      [['other', 'https://peer:9702', false]],
+    );
+    assert.deepEqual(targets, [
+      { name: 'b', certificate: 'agent-b', graphs: ['main'], bytesPerSecond: 50_000_000, standby: true },
+      { name: 'c', certificate: 'c', graphs: [], bytesPerSecond: undefined, standby: false },
+    ]);
+  });
+
+  it('are refused without a name or an id, and with a name twice', async () => {
+    const problems = async (yaml: string) => (await problemsOf({ yaml })).join('\n');
+    assert.match(await problems("graphs: [{follow: 'http://p:1'}]"), /there is no id of the graph to follow/);
+    assert.match(await problems('graphs: [{dir: /d}]\ntargets: [{graphs: [main]}]'), /there is no name/);
+    assert.match(
+      await problems('graphs: [{dir: /d}]\ntargets: [{name: b}, {name: b}]'),
+      /another target has this name/,
+    );
   });
 });
 
@@ -453,12 +498,12 @@ describe('flags and environment variables', () => {
     const flags = { '--dir': '/d', '--quiet': 'soon', '--http': '1.2.3.4:5' };
     assert.deepEqual(await problemsOf({ flags, env: { LIGHTKEEPER_DISK_RESERVE: 'much' } }), [
       'LIGHTKEEPER_DISK_RESERVE: cannot use "much" as a size; write it like 1GiB or 500MB',
-      '--http: cannot listen on "1.2.3.4:5" without TLS and keys: only loopback addresses',
+      '--http: cannot listen on "1.2.3.4:5" without TLS: only on loopback addresses',
       '--quiet: cannot use "soon" as a duration; write it like 300ms, 30s, 2h or 30d',
     ]);
     assert.deepEqual(await problemsOf({}), ['there is no directory to protect']);
     const safe = await read({ flags: { '--dir': '/d', '--http': '1.2.3.4:5' } });
-    assert.equal(safe.error?.code, 'REFUSED');
+    assert.equal(safe.error?.code, 'INVALID_ARGUMENT');
   });
 
   it('that are unknown are reported; likely typing errors are refused', async () => {

@@ -100,8 +100,18 @@ function settingsOf(dir: string, store: string, quietMs: number): AgentSettings 
     split: false,
     retention: defaultRetention(),
   };
-  const http = { host: '127.0.0.1', port: 0, fallback: false };
-  return { store, graphs: [graph], http, reserveBytes: 0n, captures: true, continuous: true };
+  const any = { host: '127.0.0.1', port: 0, fallback: false, secure: false };
+  const listeners = { name: 'a', http: any, grpc: any, tls: undefined, hosts: undefined };
+  return {
+    store,
+    graphs: [graph],
+    followed: [],
+    targets: [],
+    ...listeners,
+    reserveBytes: 0n,
+    captures: true,
+    continuous: true,
+  };
 }
 
 describe('a running agent', () => {
@@ -119,6 +129,7 @@ describe('a running agent', () => {
       waiting: () => {},
       warned: () => {},
       instance: () => {},
+      certificate: () => {},
       snapshot: () => takenMs.push(performance.now()),
       failed: (_, error) => failures.push(error),
     };

@@ -34,6 +34,7 @@ async function read({ yaml = '', env = {}, flags = {} }: Given): Promise<{
   const machine: SettingsMachine = {
     cwd: '/work',
     state: '/state',
+    hostName: 'machine-a',
     readText: () => yaml,
     realPath: (one) => one,
   };

@@ -1,0 +1,204 @@
+import { create } from '@bufbuild/protobuf';
+import type { LightkeeperError } from '../../core/errors.ts';
+import { isAfter } from '../../core/following/schedule.ts';
+import { epochOf } from '../../core/position.ts';
+import type { StoredSnapshot } from '../../core/snapshot.ts';
+import {
+  FollowState_Value,
+  type PruneResult,
+  PruneSnapshotsRequestSchema,
+  type SourceStatus,
+  SourceStatusSchema,
+} from '../../gen/lightkeeper/v1/agent_pb.ts';
+import type { GraphHead } from '../../gen/lightkeeper/v1/peer_pb.ts';
+import { monotonic } from '../../host/clock.ts';
+import type { DialOptions } from '../../host/grpc/transport.ts';
+import type { FollowedSettings } from '../config/settings.ts';
+import { graphStatus } from '../snapshots/queries.ts';
+import { newestSnapshot } from '../snapshots/resolve.ts';
+import { pruneSnapshots, wouldPrune } from '../snapshots/retention.ts';
+import { snapshotView } from '../snapshots/views.ts';
+import type { GraphEvents } from './graph.ts';
+import type { AgentMetrics } from './metrics.ts';
+import type { SnapshotTaker } from './take-snapshot.ts';
+import { Telemetry } from './telemetry.ts';
+
+/** Time over which the throughput is averaged, in milliseconds. */
+const RATE_WINDOW_MS = 5000;
+
+/** The parts of a followed graph. */
+export interface FollowedParts {
+  readonly taker: SnapshotTaker;
+  readonly metrics: AgentMetrics;
+  readonly events: GraphEvents;
+  /** Name of this agent. */
+  readonly agent: string;
+  readonly dial: DialOptions;
+}
+
+/** One graph that another agent captures: its state, readiness and retention here. `as-standby.ts` follows it. */
+export class FollowedGraph {
+  readonly settings: FollowedSettings;
+  readonly parts: FollowedParts;
+  readonly telemetry: Telemetry;
+  #agent = '';
+  #version = '';
+  #isConnected = false;
+  #isIdle = false;
+  #head: GraphHead | undefined;
+  #roundTripMs = 0;
+  #receivedBytes = 0;
+  #error: LightkeeperError | undefined;
+  readonly #rates: { readonly atMs: number; readonly bytes: number }[] = [];
+  readonly #waiting = new Set<() => void>();
+
+  constructor(settings: FollowedSettings, parts: FollowedParts) {
+    this.settings = settings;
+    this.parts = parts;
+    this.telemetry = new Telemetry(settings.graphId, parts.metrics);
+    parts.metrics.role.set({ graph_id: settings.graphId }, 1);
+  }
+
+  /** Records that the source has welcomed this follower. */
+  connected(agent: string, version: string): void {
+    this.#agent = agent;
+    this.#version = version;
+    this.#isConnected = true;
+    this.#isIdle = false;
+    this.#error = undefined;
+    this.#announce();
+  }
+
+  /** Records that the stream has ended. Returns whether its reason is new. */
+  disconnected(error: LightkeeperError): boolean {
+    const isNew = this.#error?.message !== error.message;
+    this.#isConnected = false;
+    this.#error = error;
+    this.#announce();
+    return isNew;
+  }
+
+  /** Records received bytes. */
+  received(bytes: number): void {
+    this.#receivedBytes += bytes;
+    this.#isIdle = false;
+    this.#rates.push({ atMs: monotonic(), bytes });
+    this.#dropOldRates();
+  }
+
+  #dropOldRates(): void {
+    const fromMs = monotonic() - RATE_WINDOW_MS;
+    while (this.#rates[0] !== undefined && this.#rates[0].atMs < fromMs) this.#rates.shift();
+  }
+
+  /** Records whether something remains to be fetched. */
+  idle(isIdle: boolean): void {
+    this.#isIdle = isIdle;
+    this.#announce();
+  }
+
+  /** Records the head of the graph at the source. */
+  heard(head: GraphHead, roundTripMs: number): void {
+    this.#head = head;
+    this.#roundTripMs = roundTripMs;
+    this.#announce();
+  }
+
+  /** Reports a snapshot that was received and graded. */
+  async report(snapshot: StoredSnapshot): Promise<void> {
+    const { graphId } = this.settings;
+    const confirmedAtMs = await this.parts.taker.store.index.local.confirmedAt(graphId);
+    const view = snapshotView(snapshot, { confirmedAtMs });
+    if (this.telemetry.record(view, 0)) this.parts.events.snapshot(view);
+    this.parts.metrics.role.set({ graph_id: graphId }, 1);
+  }
+
+  #announce(): void {
+    for (const wake of this.#waiting) wake();
+    this.#waiting.clear();
+  }
+
+  /** Resolves at the next change of the connection or of what remains to be fetched, or when the signal aborts. */
+  async changed(signal: AbortSignal): Promise<void> {
+    if (signal.aborted) return;
+    await new Promise<void>((resolve) => {
+      const done = () => {
+        this.#waiting.delete(done);
+        signal.removeEventListener('abort', done);
+        resolve();
+      };
+      this.#waiting.add(done);
+      signal.addEventListener('abort', done, { once: true });
+    });
+  }
+
+  /** Returns the state of the source and of following it. */
+  async source(): Promise<SourceStatus> {
+    const newest = await newestSnapshot(this.parts.taker.store, this.settings.graphId);
+    const isAtHead = this.#head === undefined || (newest !== undefined && !isBehind(newest, this.#head));
+    this.#dropOldRates();
+    const bytes = this.#rates.reduce((sum, one) => sum + one.bytes, 0);
+    return create(SourceStatusSchema, {
+      url: this.settings.follow,
+      agent: this.#agent,
+      version: this.#version,
+      state: !this.#isConnected
+        ? FollowState_Value.DISCONNECTED
+        : this.#isIdle && isAtHead
+          ? FollowState_Value.CAUGHT_UP
+          : FollowState_Value.CATCHING_UP,
+      ...(this.#head?.lag === undefined ? {} : { lag: this.#head.lag }),
+      roundTripMs: BigInt(Math.round(this.#roundTripMs)),
+      receivedBytes: BigInt(this.#receivedBytes),
+      bytesPerSecond: BigInt(Math.round((bytes * 1000) / RATE_WINDOW_MS)),
+      lastError: this.#error?.message ?? '',
+    });
+  }
+
+  /** Reports whether this standby has a usable point and its source can be reached. */
+  async readiness(): Promise<{ ok: boolean; body: Record<string, unknown> }> {
+    const { graphId } = this.settings;
+    const status = await graphStatus(this.parts.taker.store, graphId, '');
+    const { state, lag } = await this.source();
+    const ok = status.lastUsableId !== undefined && state !== FollowState_Value.DISCONNECTED;
+    const body = {
+      graph: graphId,
+      ready: ok,
+      role: 'STANDBY',
+      source: FollowState_Value[state],
+      lastUsableId: status.lastUsableId ?? null,
+      lag:
+        lag === undefined
+          ? null
+          : { snapshots: String(lag.snapshots), bytes: String(lag.bytes), ms: String(lag.ms) },
+      ...(this.#error === undefined
+        ? {}
+        : { error: { message: this.#error.message, hint: this.#error.hint } }),
+    };
+    return { ok, body };
+  }
+
+  /** Applies the retention of this graph, if it would remove anything. */
+  async prune(): Promise<void> {
+    const { graphId, retention } = this.settings;
+    const { store } = this.parts.taker;
+    if (!(await wouldPrune(store, graphId, retention))) return;
+    const request = create(PruneSnapshotsRequestSchema, { graphId, policy: retention });
+    const result: PruneResult = await pruneSnapshots(store, request, () => {});
+    if (result.remove.length > 0) this.parts.events.pruned(graphId, result);
+  }
+
+  /** Returns the lag that the source reported last, in snapshots and milliseconds; undefined before that. */
+  get lag(): { readonly snapshots: number; readonly ms: number } | undefined {
+    const lag = this.#head?.lag;
+    return lag === undefined || !this.#isConnected
+      ? undefined
+      : { snapshots: Number(lag.snapshots), ms: Number(lag.ms) };
+  }
+}
+
+/** Reports whether a snapshot lies before the head of the source. */
+function isBehind({ manifest }: StoredSnapshot, head: GraphHead): boolean {
+  const own = { epoch: epochOf(manifest).number, sequence: manifest.sequence };
+  return isAfter({ epoch: head.epoch?.number ?? 0n, sequence: head.sequence }, own);
+}

@@ -1,0 +1,110 @@
+import { create } from '@bufbuild/protobuf';
+import type { HandlerContext } from '@connectrpc/connect';
+import { LightkeeperError } from '../../core/errors.ts';
+import { isGraphId, isWorkspaceOf } from '../../core/graph-id.ts';
+import { UNIT_ID_BYTES } from '../../core/unit.ts';
+import {
+  type FetchUnitsRequest,
+  type FetchUnitsResponse,
+  FetchUnitsResponseSchema,
+  GraphHeadSchema,
+  PeerService,
+  UnitsMissingSchema,
+  type WatchGraphsRequest,
+  type WatchGraphsResponse,
+  WatchGraphsResponseSchema,
+} from '../../gen/lightkeeper/v1/peer_pb.ts';
+import { type GrpcService, grpcService, peerOf } from '../../host/grpc/server.ts';
+import { FrameSender } from '../store/send/frame-sender.ts';
+import type { Store } from '../store/store.ts';
+import { BULK_CODECS } from './bulk-codec.ts';
+import type { Followers } from './followers.ts';
+import { splitFrame } from './frame-parts.ts';
+import { lagOf } from './lag.ts';
+import { type SourceParts, serveFollower, splitIds } from './source-session.ts';
+import { type AdmissionRules, admitFollower } from './targets.ts';
+import { REQUEST_UNITS_MAX } from './unit-requests.ts';
+
+/** Most graphs that one request watches. */
+const WATCHED_MAX = 1000;
+
+/** What an agent serves to its followers. */
+export interface PeerServerParts extends Pick<SourceParts, 'isGuarded' | 'onFrame'> {
+  readonly store: Store;
+  /** Name of this agent. */
+  readonly agent: string;
+  readonly followers: Followers;
+  readonly admission: () => AdmissionRules;
+}
+
+/** Returns the service that agents call: follow a graph, watch heads, fetch units. */
+export function peerService(parts: PeerServerParts): GrpcService {
+  return grpcService(
+    PeerService,
+    {
+      follow: (requests, context) => {
+        const peer = peerOf(context);
+        const admit: SourceParts['admit'] = ({ agent, graphId }) =>
+          admitFollower(parts.admission(), { peer, agent, graphId });
+        return serveFollower(requests, { ...parts, admit, address: peer.address }, context.signal);
+      },
+      watchGraphs: (requests, context) => watchGraphs(parts, requests, context),
+      fetchUnits: (request, context) => fetchUnits(parts, request, context),
+    },
+    BULK_CODECS,
+  );
+}
+
+async function* watchGraphs(
+  parts: PeerServerParts,
+  requests: AsyncIterable<WatchGraphsRequest>,
+  context: HandlerContext,
+): AsyncGenerator<WatchGraphsResponse> {
+  for await (const { number, graphIds, agent } of requests) {
+    if (graphIds.length > WATCHED_MAX || !graphIds.every(isGraphId))
+      throw new LightkeeperError('PEER_INVALID', 'Cannot watch graphs: the request names too many, or none');
+    const response = create(WatchGraphsResponseSchema, { number });
+    for (const graphId of await watchedGraphs(parts.store, graphIds)) {
+      const admitted = admitFollower(parts.admission(), { peer: peerOf(context), agent, graphId });
+      const head = await parts.store.index.head(graphId);
+      if (head?.epoch === undefined) continue;
+      const follower = parts.followers.list(graphId).find(({ name }) => name === admitted.name);
+      const lag = await lagOf(parts.store, graphId, follower?.held);
+      if (follower !== undefined) follower.lag = lag;
+      const { epoch, sequence, digest } = head;
+      response.graphs.push(create(GraphHeadSchema, { graphId, epoch, sequence, digest, lag }));
+    }
+    yield response;
+  }
+}
+
+/** Returns the graphs of a store that are named, and their workspaces. */
+async function watchedGraphs(store: Store, named: readonly string[]): Promise<string[]> {
+  const all = await store.index.graphs();
+  return all.filter((graphId) => named.some((id) => graphId === id || isWorkspaceOf(graphId, id)));
+}
+
+async function* fetchUnits(
+  { store, admission }: PeerServerParts,
+  { graphId, agent, unitIds }: FetchUnitsRequest,
+  context: HandlerContext,
+): AsyncGenerator<FetchUnitsResponse> {
+  admitFollower(admission(), { peer: peerOf(context), agent, graphId });
+  const units = unitIds.length / UNIT_ID_BYTES;
+  if (!Number.isInteger(units) || units > REQUEST_UNITS_MAX)
+    throw new LightkeeperError('PEER_INVALID', 'Cannot fetch units: the request is too long, or cut');
+  const endRead = store.beginRead();
+  try {
+    for await (const part of new FrameSender(store).send(splitIds(unitIds))) {
+      if (part.kind === 'missing') {
+        const value = create(UnitsMissingSchema, { wantId: 1n, unitIds: Buffer.concat(part.ids) });
+        yield create(FetchUnitsResponseSchema, { message: { case: 'unitsMissing', value } });
+        continue;
+      }
+      for (const value of splitFrame(1n, part.frame))
+        yield create(FetchUnitsResponseSchema, { message: { case: 'framePart', value } });
+    }
+  } finally {
+    endRead();
+  }
+}

@@ -1,0 +1,149 @@
+import assert from 'node:assert/strict';
+import { mkdirSync, mkdtempSync } from 'node:fs';
+import { createServer } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { removeAll, type Scope, until } from './place.ts';
+import { lightkeeper, type Running, startLightkeeper } from './program.ts';
+
+/** A command on a small store that takes this long hangs. */
+const COMMAND_MS = 60_000;
+
+export type Json = Readonly<Record<string, unknown>>;
+
+/** One machine with an agent of its own: a directory, a state folder, and a port for other agents. */
+export class Machine {
+  readonly root: string;
+  readonly dir: string;
+  readonly state: string;
+  readonly store: string;
+  readonly name: string;
+  readonly port: number;
+  readonly #env: Readonly<Record<string, string>>;
+  agent: Running | undefined;
+
+  constructor(root: string, name: string, port: number) {
+    this.root = join(root, name);
+    this.name = name;
+    this.port = port;
+    this.dir = join(this.root, 'rag');
+    this.state = join(this.root, 'state');
+    this.store = join(this.state, 'store');
+    for (const folder of [this.dir, join(this.root, 'run')])
+      mkdirSync(folder, { recursive: true, mode: 0o700 });
+    this.#env = { HOME: this.root, XDG_RUNTIME_DIR: join(this.root, 'run'), TZ: 'UTC' };
+  }
+
+  get url(): string {
+    return `http://127.0.0.1:${this.port}`;
+  }
+
+  /** Starts the agent with these flags, and waits until it serves. */
+  async start(...args: string[]): Promise<Running> {
+    const common = ['--state', this.state, '--name', this.name, '--grpc', `127.0.0.1:${this.port}`];
+    const more = ['--http', '127.0.0.1:0', '--disk-reserve', '0', '--log-level', 'debug'];
+    const agent = startLightkeeper(['agent', ...common, ...more, ...args], {
+      env: this.#env,
+      cwd: this.root,
+    });
+    this.agent = agent;
+    await until(`the agent of ${this.name} serves`, () => {
+      assert.equal(agent.child.exitCode, null, agent.stderr);
+      return agent.stderr.includes('serving');
+    });
+    return agent;
+  }
+
+  /** Guards the directory of this machine. */
+  async guard(...args: string[]): Promise<Running> {
+    return await this.start(
+      '--dir',
+      this.dir,
+      '--graph',
+      'g',
+      '--quiet',
+      '50ms',
+      '--min-interval',
+      '100ms',
+      ...args,
+    );
+  }
+
+  /** Follows the graph at another machine. */
+  async follow(source: Machine, ...args: string[]): Promise<Running> {
+    return await this.start('--graph', 'g', '--follow', source.url, ...args);
+  }
+
+  /** Ends the agent as a person does. */
+  async stop(): Promise<void> {
+    const { agent } = this;
+    this.agent = undefined;
+    if (agent === undefined) return;
+    const { code } = await agent.stop();
+    assert.equal(code, 0, agent.stderr);
+  }
+
+  /** Ends the agent as the kernel does. */
+  async kill(): Promise<void> {
+    const { agent } = this;
+    this.agent = undefined;
+    agent?.kill('SIGKILL');
+    await agent?.ended;
+  }
+
+  /** Runs a command on the store of this machine with --json, and returns its document. */
+  async json(args: readonly string[], code = 0): Promise<Json> {
+    const ended = await this.run([...args, '--state', this.state, '--json']);
+    assert.equal(ended.code, code, `${args.join(' ')}: ${ended.stdout}${ended.stderr}`);
+    return JSON.parse(ended.stdout) as Json;
+  }
+
+  async run(args: readonly string[]) {
+    return await lightkeeper(args, { env: this.#env, cwd: this.root, timeoutMs: COMMAND_MS });
+  }
+
+  /** Returns the snapshots of the store, newest first. */
+  async list(): Promise<readonly Json[]> {
+    return (await this.json(['list'])).snapshots as Json[];
+  }
+
+  /** Returns the ids of the snapshots of the store, newest first. */
+  async ids(): Promise<string[]> {
+    return (await this.list()).map(({ snapshotId }) => String(snapshotId));
+  }
+
+  /** Returns the state of the graph `g`. */
+  async graph(): Promise<Json> {
+    const { graphs } = await this.json(['status']);
+    const graph = (graphs as Json[]).find(({ graphId }) => graphId === 'g');
+    assert.ok(graph !== undefined, 'the status has the graph');
+    return graph;
+  }
+
+  /** Waits until this follower holds the newest snapshot of its source, and history too. */
+  async caughtUp(): Promise<void> {
+    await this.json(['replicate', '--graph', 'g', '--timeout', '60s']);
+  }
+}
+
+/** Returns a port of loopback that is free at present. */
+export async function freePort(): Promise<number> {
+  const server = createServer();
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  const address = server.address();
+  await new Promise((resolve) => server.close(resolve));
+  assert.ok(address !== null && typeof address === 'object');
+  return address.port;
+}
+
+/** Makes machines of these names for one test. Their agents end with it. */
+export async function machines(t: Scope, ...names: string[]): Promise<Machine[]> {
+  const root = mkdtempSync(join(tmpdir(), 'lightkeeper-machines-'));
+  const made: Machine[] = [];
+  for (const name of names) made.push(new Machine(root, name, await freePort()));
+  t.after(async () => {
+    for (const machine of made) await machine.kill();
+    await removeAll(root);
+  });
+  return made;
+}
