@@ -11,7 +11,6 @@ const UNBUILT_COMMANDS = [
   'controller',
   'graphs',
   'agents',
-  'targets',
   'checkpoint',
   'schedule',
   'switchover',
@@ -50,6 +49,7 @@ async function addCommands(program: Command, word: string | undefined): Promise<
   if (wants('verify', 'repair')) (await import('./commands/verify.ts')).addVerify(program);
   if (wants('prune', 'delete', 'pin', 'unpin', 'tag', 'ack', 'findings'))
     (await import('./commands/retention.ts')).addRetention(program);
+  if (wants('targets')) (await import('./commands/targets.ts')).addTargets(program);
   if (wants('status', 'replicate')) (await import('./commands/status.ts')).addStatus(program);
   if (wants('ca')) (await import('./commands/ca.ts')).addCa(program);
   if (wants('forks')) (await import('./commands/forks.ts')).addForks(program);

@@ -52,6 +52,15 @@ export function parseSize(text: string): number {
   return parse(text, BYTES_PER_UNIT, 'a size', '1GiB or 500MB');
 }
 
+/** Parses "50MB/s" as bytes per second. */
+export function parseRate(text: string): bigint {
+  const [, bytes] = /^(.*)\/s$/.exec(text) ?? [];
+  if (bytes !== undefined) return BigInt(parseSize(bytes));
+  throw new LightkeeperError('INVALID_ARGUMENT', `Cannot use "${text}" as a rate: it has no /s`, {
+    hint: 'write it like 50MB/s',
+  });
+}
+
 /** Formats bytes for people: "3.9 MB". */
 export function sizeText(bytes: number): string {
   const units = ['B', 'kB', 'MB', 'GB', 'TB', 'PB'];

@@ -1,9 +1,11 @@
+import { dirname, join } from 'node:path';
 import { type Client, createClient, createRouterTransport } from '@connectrpc/connect';
 import { ioCode, LightkeeperError } from '../../core/errors.ts';
 import { checkGraphId } from '../../core/graph-id.ts';
 import { AgentService } from '../../gen/lightkeeper/v1/agent_pb.ts';
 import { fromConnect, isConnectionLost, serverErrors } from '../../host/rpc-errors.ts';
 import { Grader } from '../grade/grader.ts';
+import { TARGETS_FILE, TargetList } from '../peer/target-list.ts';
 import { type Holder, readHolder } from '../store/owner.ts';
 import { Store } from '../store/store.ts';
 import { recoverConfig } from '../store/upkeep/repair.ts';
@@ -28,6 +30,8 @@ export interface ConnectOptions {
   readonly graphId?: string;
   /** Writes the config again if neither copy can be read. */
   readonly recover?: boolean;
+  /** State folder, for calls about targets where no agent runs; the folder of the store by default. */
+  readonly state?: string;
 }
 
 /** Runs `run` with a client of a store, which this process opens unless an agent has it open. */
@@ -67,7 +71,7 @@ async function connect(root: string, options: ConnectOptions): Promise<Connectio
     if (options.graphId !== undefined && options.graphId !== '') checkGraphId(options.graphId);
     if (protects !== undefined && (await readHolder(root)) === undefined) checkDirectory(protects, root);
     const store = await openStore(root, options);
-    return inProcess(store);
+    return inProcess(store, options.state);
   } catch (error) {
     if (!(error instanceof LightkeeperError) || error.code !== 'IN_USE') throw error;
     const holder = await readHolder(root);
@@ -76,7 +80,7 @@ async function connect(root: string, options: ConnectOptions): Promise<Connectio
       // The holder may have ended meanwhile.
       const store = await openStore(root, options).catch(() => undefined);
       if (store === undefined) throw unreachable;
-      return inProcess(store);
+      return inProcess(store, options.state);
     });
   }
 }
@@ -93,8 +97,9 @@ async function openStore(root: string, options: ConnectOptions): Promise<Store> 
 }
 
 /** Creates a client of a store that is open in this process. */
-export function inProcessClient(store: Store): AgentClient {
-  const service = agentService({ taker: { store, grader: new Grader(store) } });
+export function inProcessClient(store: Store, state = dirname(store.root)): AgentClient {
+  const targets = new TargetList([], join(state, TARGETS_FILE));
+  const service = agentService({ taker: { store, grader: new Grader(store) }, targets });
   const transport = createRouterTransport(
     (router) => {
       router.service(AgentService, service);
@@ -104,9 +109,9 @@ export function inProcessClient(store: Store): AgentClient {
   return createClient(AgentService, transport);
 }
 
-function inProcess(store: Store): Connection {
+function inProcess(store: Store, state: string | undefined): Connection {
   return {
-    client: inProcessClient(store),
+    client: inProcessClient(store, state),
     close: () => store.close(),
     connectionError: (error) => Promise.resolve(fromConnect(error)),
     canRetry: () => store.index.damaged,

@@ -26,6 +26,7 @@ import { verifyGraphs } from '../grade/verify-graphs.ts';
 import { type GuardedDirectory, guardsOf } from '../graph/guarded-directory.ts';
 import { type SnapshotTaker, takeSnapshot } from '../graph/take-snapshot.ts';
 import { parseInstanceUrl } from '../instance/url.ts';
+import type { TargetList } from '../peer/target-list.ts';
 import { acknowledgeSnapshot, pinSnapshot, tagSnapshot } from '../snapshots/annotate.ts';
 import { recordDamage, streamNoticingDamage } from '../snapshots/damage.ts';
 import { dumpFile } from '../snapshots/dump-file.ts';
@@ -43,6 +44,7 @@ import { acceptFindings, gradeSnapshots } from './grade.ts';
 import { withProgress } from './progress.ts';
 import { restoreSnapshot } from './restore.ts';
 import { type FollowingState, getStatus, replicate } from './status.ts';
+import { addTarget, checkTargets, listTargets, removeTarget } from './targets.ts';
 import { versionInfo } from './version.ts';
 
 /** Milliseconds that a snapshot waits for its directory to settle. */
@@ -60,11 +62,13 @@ export interface ServiceParts {
   readonly onRestored?: (durationMs: number) => void;
   /** The agents that follow graphs here, and the graphs that are followed; undefined where no agent runs. */
   readonly following?: FollowingState;
+  readonly targets: TargetList;
 }
 
 /** Returns the handlers of AgentService for an open store. */
 export function agentService(parts: ServiceParts): ServiceImpl<typeof AgentService> {
   const { store } = parts.taker;
+  const targetParts = { store, targets: parts.targets, followers: parts.following?.followers };
   return {
     createSnapshot: (request, { signal }) =>
       withProgress((onProgress) => createSnapshot(parts, request, { onProgress, signal })),
@@ -113,6 +117,10 @@ export function agentService(parts: ServiceParts): ServiceImpl<typeof AgentServi
     getStats: ({ graphId }) => storeStats(store, graphId),
     getStatus: () => getStatus(parts),
     replicateGraph: (request, { signal }) => replicate(parts, request, signal),
+    addTarget: (request) => addTarget(targetParts, request),
+    listTargets: () => listTargets(targetParts),
+    removeTarget: ({ name }) => removeTarget(targetParts, name),
+    checkTargets: (request) => checkTargets(targetParts, request),
     getVersion: () => versionInfo(),
   };
 }

@@ -176,6 +176,7 @@ function buildAgent(
   const settings = {
     log,
     name,
+    state,
     store,
     ...listeners,
     reserveBytes: reserve?.value,

@@ -65,6 +65,8 @@ export interface ListenerSettings extends ListenAddress {
 export interface AgentSettings {
   /** Name by which peers know this agent. */
   readonly name: string;
+  /** Absolute path of the state folder. */
+  readonly state: string;
   /** Absolute path of the store. */
   readonly store: string;
   readonly graphs: readonly GraphSettings[];

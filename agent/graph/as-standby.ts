@@ -76,6 +76,7 @@ class StandbyRun {
         agent: parts.agent,
         url: follow,
         dial: parts.dial,
+        reserveBytes: parts.reserveBytes,
         retained: (listed) => retainedOf(store, { graphId, policy: retention }, listed),
         keepFork: async (ancestor) => {
           const fork = await recordFork(store, graphId, ancestor);

@@ -34,6 +34,8 @@ export interface FollowedParts {
   /** Name of this agent. */
   readonly agent: string;
   readonly dial: DialOptions;
+  /** Free bytes that must remain; undefined is the formula, 0 is no check. */
+  readonly reserveBytes: bigint | undefined;
 }
 
 /** One graph that another agent captures: its state, readiness and retention here. `as-standby.ts` follows it. */

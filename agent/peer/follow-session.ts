@@ -28,6 +28,7 @@ import type { Store } from '../store/store.ts';
 import { fetchSnapshot } from './fetch-snapshot.ts';
 import { FrameJoiner, splitFrame } from './frame-parts.ts';
 import { Handshake, type HandshakeParts } from './handshake.ts';
+import { holdingsOf } from './holdings.ts';
 import { knownDigests } from './line.ts';
 import { MessageQueue } from './message-queue.ts';
 import { OFFERS_WANTED_MAX, PROTOCOL_MAX, PROTOCOL_MIN } from './protocol.ts';
@@ -183,6 +184,10 @@ class FollowSession {
         return;
       case 'unitsWanted':
         await this.#answer(content.value);
+        return;
+      case 'holdingsWanted':
+        for await (const value of holdingsOf(this.#store, this.#parts.graphId, content.value.number))
+          await this.#send({ case: 'holdings', value }, value.digests.length);
         return;
       default:
         throw brokenRule('a message is empty');

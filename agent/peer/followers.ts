@@ -1,7 +1,9 @@
+import type { LightkeeperError } from '../../core/errors.ts';
 import type { HeldPosition } from '../../core/following/schedule.ts';
 import type { Lag } from '../../gen/lightkeeper/v1/types_pb.ts';
 import { monotonic } from '../../host/clock.ts';
 import type { TargetSettings } from '../config/settings.ts';
+import type { Holdings } from './holdings.ts';
 
 /** Time over which the throughput is averaged, in milliseconds. */
 const RATE_WINDOW_MS = 5000;
@@ -28,6 +30,10 @@ export interface Follower {
   lastError: string;
   /** Asks it for units; undefined while it is not connected. */
   requestUnits: ((ids: readonly Buffer[]) => Promise<Buffer[]>) | undefined;
+  /** Asks it what it holds; undefined while it is not connected. */
+  requestHoldings: (() => Promise<Holdings>) | undefined;
+  /** Ends its stream with an error; undefined while it is not connected. */
+  end: ((error: LightkeeperError) => void) | undefined;
 }
 
 /** The followers of all graphs of an agent. */
@@ -56,6 +62,8 @@ export class Followers {
   disconnect(follower: Follower, reason: string): void {
     follower.isConnected = false;
     follower.requestUnits = undefined;
+    follower.requestHoldings = undefined;
+    follower.end = undefined;
     follower.lastError = reason;
     this.announce();
   }
@@ -88,6 +96,17 @@ export class Followers {
   list(graphId?: string): Follower[] {
     const all = [...this.#followers.values()];
     return graphId === undefined ? all : all.filter((follower) => follower.graphId === graphId);
+  }
+
+  /** Forgets the followers of a target that was removed, and ends their streams. */
+  remove(name: string, error: LightkeeperError): void {
+    for (const [key, follower] of this.#followers) {
+      if (follower.name !== name) continue;
+      this.#followers.delete(key);
+      this.#rates.delete(key);
+      follower.end?.(error);
+    }
+    this.announce();
   }
 
   /** Wakes those who wait for a change. */

@@ -14,6 +14,7 @@ import {
   type FollowResponse,
   FollowResponseSchema,
   type Hello,
+  HoldingsWantedSchema,
   type ListedSnapshot,
   PositionLogPartSchema,
   SnapshotListPartSchema,
@@ -29,6 +30,7 @@ import { FrameSender } from '../store/send/frame-sender.ts';
 import type { Store } from '../store/store.ts';
 import type { Follower, Followers } from './followers.ts';
 import { FrameJoiner, splitFrame } from './frame-parts.ts';
+import { HoldingsRequests } from './holdings.ts';
 import { lineAfter } from './line.ts';
 import { annotationsOf, isOffered, listedSnapshot, offerOf } from './listing.ts';
 import { MessageQueue } from './message-queue.ts';
@@ -117,6 +119,9 @@ class SourceSession {
   readonly #sender: FrameSender;
   readonly #unitRequests: UnitRequests;
   readonly #joiner = new FrameJoiner();
+  readonly #holdings = new HoldingsRequests((number) =>
+    this.#send({ case: 'holdingsWanted', value: create(HoldingsWantedSchema, { number }) }),
+  );
   /** Requests of the follower for units, in order. */
   readonly #wanted: UnitsWanted[] = [];
   #wakeSender: () => void = () => {};
@@ -149,6 +154,8 @@ class SourceSession {
       acknowledgedMs: undefined,
       lag: undefined,
       requestUnits: (ids) => this.#unitRequests.request(ids),
+      requestHoldings: () => this.#holdings.request(),
+      end: (error) => this.#out.end(error),
     });
   }
 
@@ -177,9 +184,9 @@ class SourceSession {
       ended.abort();
       this.#wakeSender();
       this.#out.end();
-      this.#unitRequests.fail(
-        new LightkeeperError('UNAVAILABLE', 'Cannot read from the follower: it has left'),
-      );
+      const left = new LightkeeperError('UNAVAILABLE', 'Cannot read from the follower: it has left');
+      this.#unitRequests.fail(left);
+      this.#holdings.fail(left);
       this.#parts.followers.disconnect(this.#follower, reason);
       await Promise.allSettled([tasks[0], tasks[2]]);
     }
@@ -352,6 +359,9 @@ class SourceSession {
         this.#unitRequests.arrived(await this.#parts.onFrame(frame.bytes));
         return;
       }
+      case 'holdings':
+        this.#holdings.take(message.value);
+        return;
       case 'unitsMissing':
         this.#unitRequests.missing(message.value.wantId, message.value.unitIds);
         return;

@@ -125,6 +125,7 @@ class Agent {
       '/metrics',
       metricsRoute(this.#metrics.registry, () => this.#countUnits()),
     );
+    await this.#following.targets.load();
     const listeners = await openListeners(this.#settings, {
       routes,
       services: [this.#following.service()],
@@ -137,6 +138,7 @@ class Agent {
         guarded: () => [...this.#graphs.values()],
         onRestored: (durationMs) => this.#metrics.restoreDuration.observe(durationMs / 1000),
         following: this.#following,
+        targets: this.#following.targets,
       });
       try {
         const { http, grpc } = listeners;

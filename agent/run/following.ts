@@ -1,3 +1,4 @@
+import { join } from 'node:path';
 import { normalise } from '../../core/errors.ts';
 import type { GrpcService } from '../../host/grpc/server.ts';
 import type { DialOptions } from '../../host/grpc/transport.ts';
@@ -9,6 +10,7 @@ import type { AgentMetrics } from '../graph/metrics.ts';
 import type { SnapshotTaker } from '../graph/take-snapshot.ts';
 import { Followers } from '../peer/followers.ts';
 import { peerService } from '../peer/server.ts';
+import { TARGETS_FILE, TargetList } from '../peer/target-list.ts';
 
 /** Most graphs that an agent follows because they are workspaces of a followed one. */
 const WORKSPACES_MAX = 500;
@@ -25,12 +27,15 @@ export interface FollowingParts {
 /** The graphs that an agent follows, and the agents that follow graphs of it. */
 export class Following {
   readonly followers = new Followers();
+  readonly targets: TargetList;
   readonly #parts: FollowingParts;
   readonly #graphs = new Map<string, FollowedGraph>();
   readonly #running = new Set<Promise<void>>();
 
   constructor(parts: FollowingParts) {
     this.#parts = parts;
+    const { targets, state } = parts.settings;
+    this.targets = new TargetList(targets, join(state, TARGETS_FILE));
   }
 
   /** The graphs that this agent follows. */
@@ -46,7 +51,7 @@ export class Following {
       agent: settings.name,
       followers: this.followers,
       isGuarded: (graphId) => isGuarded(graphId) || this.#graphs.has(graphId),
-      admission: () => ({ targets: settings.targets, hasTls: settings.grpc.secure }),
+      admission: () => ({ targets: this.targets.list(), hasTls: settings.grpc.secure }),
       onFrame: () => Promise.resolve([]),
     });
   }
@@ -66,6 +71,7 @@ export class Following {
       events,
       agent: this.#parts.settings.name,
       dial,
+      reserveBytes: this.#parts.settings.reserveBytes,
     });
     this.#graphs.set(settings.graphId, graph);
     this.#start(runAsStandby(graph, signal));

@@ -1,6 +1,6 @@
 import { resolve } from 'node:path';
 import { LightkeeperError } from '../../core/errors.ts';
-import { DURATION_UNITS, parseDuration, parseSize, SIZE_UNITS } from '../quantity.ts';
+import { DURATION_UNITS, parseDuration, parseRate, parseSize, SIZE_UNITS } from '../quantity.ts';
 import { anyCasePattern, type JsonSchema } from './json-schema.ts';
 import {
   type Fields,
@@ -142,13 +142,7 @@ export function rate(): ValueType<bigint> {
     word: '<rate>',
     wanted: 'a rate',
     jsonSchema: { type: 'string', pattern: '^.+/s$' },
-    parse: (given) => {
-      const [, bytes] = /^(.*)\/s$/.exec(given) ?? [];
-      if (bytes !== undefined) return BigInt(parseSize(bytes));
-      throw new LightkeeperError('INVALID_ARGUMENT', `Cannot use ${quoted(given)} as a rate: it has no /s`, {
-        hint: 'write it like 50MB/s',
-      });
-    },
+    parse: parseRate,
   });
 }
 

@@ -100,6 +100,7 @@ describe('a settings file', () => {
     const settings = await settingsOf({ yaml: WHOLE, files: { '/etc/lk/key': ' secret\n' } });
     const { graphs, ...agent } = settings;
     assert.deepEqual(agent, {
+      state: '/var/lib/lk',
       store: '/etc/points',
       ...NO_TLS,
       http: { host: '127.0.0.2', port: 9000, fallback: false, secure: false },
@@ -142,9 +143,9 @@ describe('a settings file', () => {
   it('needs nothing but the directory', async () => {
     const { graphs, ...agent } = await settingsOf({ yaml: 'graphs: [{dir: /d/rag}]' });
     const http = { host: '127.0.0.1', port: 9701, fallback: true, secure: false };
-    const store = '/state/store';
+    const [state, store] = ['/state', '/state/store'];
     const rules = { reserveBytes: undefined, captures: true, continuous: true };
-    assert.deepEqual(agent, { ...NO_TLS, store, http, ...rules });
+    assert.deepEqual(agent, { ...NO_TLS, state, store, http, ...rules });
     const { retention, dir: _, ...rest } = graphs[0] ?? assert.fail('one graph');
     const none = { instance: undefined, workspaceInstances: new Map(), hooks: undefined, exclude: [] };
     const nothing = { ...none, ack: { kind: 'async' } };

@@ -105,6 +105,7 @@ function settingsOf(dir: string, store: string, quietMs: number): AgentSettings 
   return {
     store,
     graphs: [graph],
+    state: store,
     followed: [],
     targets: [],
     ...listeners,
