@@ -60,7 +60,7 @@ export async function serveHttp(
       .then((one) => send(response, one))
       .catch((error: unknown) => {
         if (response.headersSent) response.destroy();
-        else send(response, errorReply(500, 'internal', normalise(error).message));
+        else send(response, failureReply(normalise(error)));
       });
   });
   server.maxConnections = CONNECTIONS_MAX;
@@ -112,6 +112,13 @@ function send(response: ServerResponse, { status, contentType, body }: HttpReply
 /** Returns a reply with one JSON document. */
 export function jsonReply(status: number, body: unknown): HttpReply {
   return { status, contentType: 'application/json', body: `${JSON.stringify(body)}\n` };
+}
+
+/** Returns the reply to a request that failed: 400 if it was wrong, else 500. */
+function failureReply({ code, message }: LightkeeperError): HttpReply {
+  return code === 'INVALID_ARGUMENT'
+    ? errorReply(400, 'invalid_argument', message)
+    : errorReply(500, 'internal', message);
 }
 
 function errorReply(status: number, code: string, message: string): HttpReply {

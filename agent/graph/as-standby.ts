@@ -102,6 +102,7 @@ class StandbyRun {
         return;
       case 'committed':
         this.#graph.idle(false);
+        this.#graph.committed(event.snapshot);
         if (event.isHistory) return;
         this.#ungraded = event.snapshot;
         this.#wake();

@@ -3,6 +3,7 @@ import type { LightkeeperError } from '../../core/errors.ts';
 import { isAfter } from '../../core/following/schedule.ts';
 import { epochOf } from '../../core/position.ts';
 import type { StoredSnapshot } from '../../core/snapshot.ts';
+import { sameBytes } from '../../core/unit.ts';
 import {
   FollowState_Value,
   type PruneResult,
@@ -11,7 +12,7 @@ import {
   SourceStatusSchema,
 } from '../../gen/lightkeeper/v1/agent_pb.ts';
 import type { GraphHead } from '../../gen/lightkeeper/v1/peer_pb.ts';
-import { monotonic } from '../../host/clock.ts';
+import { monotonic, now } from '../../host/clock.ts';
 import type { DialOptions } from '../../host/grpc/transport.ts';
 import type { FollowedSettings } from '../config/settings.ts';
 import { graphStatus } from '../snapshots/queries.ts';
@@ -25,6 +26,8 @@ import { Telemetry } from './telemetry.ts';
 
 /** Time over which the throughput is averaged, in milliseconds. */
 const RATE_WINDOW_MS = 5000;
+/** Milliseconds between two records of an unchanged directory, each of which is a write. */
+const CONFIRM_EVERY_MS = 5000;
 
 /** The parts of a followed graph. */
 export interface FollowedParts {
@@ -49,6 +52,8 @@ export class FollowedGraph {
   #isIdle = false;
   #head: GraphHead | undefined;
   #roundTripMs = 0;
+  /** Time of the last record of an unchanged directory, in milliseconds since 1970; 0 before the first. */
+  #confirmedMs = 0;
   #receivedBytes = 0;
   #error: LightkeeperError | undefined;
   readonly #rates: { readonly atMs: number; readonly bytes: number }[] = [];
@@ -76,6 +81,9 @@ export class FollowedGraph {
     const isNew = this.#error?.message !== error.message;
     this.#isConnected = false;
     this.#error = error;
+    const graph_id = this.settings.graphId;
+    this.parts.metrics.replications.inc({ graph_id, result: 'failed' });
+    this.parts.metrics.replicationErrors.inc({ graph_id, reason: error.code.toLowerCase() });
     this.#announce();
     return isNew;
   }
@@ -83,6 +91,8 @@ export class FollowedGraph {
   /** Records received bytes. */
   received(bytes: number): void {
     this.#receivedBytes += bytes;
+    const labels = { graph_id: this.settings.graphId, target: this.#agent, direction: 'received' };
+    this.parts.metrics.replicationBytes.inc(labels, bytes);
     this.#isIdle = false;
     this.#rates.push({ atMs: monotonic(), bytes });
     this.#dropOldRates();
@@ -99,11 +109,41 @@ export class FollowedGraph {
     this.#announce();
   }
 
-  /** Records the head of the graph at the source. */
-  heard(head: GraphHead, roundTripMs: number): void {
+  /** Records a snapshot as received and committed. */
+  committed({ measured }: StoredSnapshot): void {
+    const graph_id = this.settings.graphId;
+    this.parts.metrics.replications.inc({ graph_id, result: 'done' });
+    const seconds = Number(measured?.durationMs ?? 0n) / 1000;
+    this.parts.metrics.replicationDuration.observe({ graph_id }, seconds);
+  }
+
+  /** Records the head of the graph at the source, and that the directory there was found equal to it. */
+  async heard(head: GraphHead, roundTripMs: number): Promise<void> {
     this.#head = head;
     this.#roundTripMs = roundTripMs;
+    const { graphId: graph_id } = this.settings;
+    const { metrics } = this.parts;
+    const labels = { graph_id, target: this.parts.agent };
+    metrics.lagSnapshots.set(labels, Number(head.lag?.snapshots ?? 0n));
+    metrics.lagBytes.set(labels, Number(head.lag?.bytes ?? 0n));
+    metrics.lagSeconds.set(labels, Number(head.lag?.ms ?? 0n) / 1000);
+    metrics.epoch.set({ graph_id }, Number(head.epoch?.number ?? 1n));
+    await this.#confirm(head);
     this.#announce();
+  }
+
+  /** Records in the index that the source's directory equals the newest snapshot here. */
+  async #confirm({ confirmedMsAgo, digest }: GraphHead): Promise<void> {
+    const { store } = this.parts.taker;
+    const { graphId } = this.settings;
+    if (confirmedMsAgo === undefined || now() - this.#confirmedMs < CONFIRM_EVERY_MS) return;
+    const own = await store.index.head(graphId);
+    if (own === undefined || !sameBytes(own.digest, digest)) return;
+    this.#confirmedMs = now();
+    const batch = store.index.batch();
+    store.index.local.putConfirmedAt(batch, graphId, now() - Number(confirmedMsAgo));
+    await batch.write();
+    this.telemetry.confirm(now() - Number(confirmedMsAgo));
   }
 
   /** Reports a snapshot that was received and graded. */

@@ -47,6 +47,40 @@ export class AgentMetrics {
   readonly vectors = this.#gauge('graph_vectors', 'Vectors in the newest snapshot.', ['graph_id']);
   readonly role = this.#gauge('agent_role', '0 fenced, 1 standby, 2 primary.', ['graph_id']);
   readonly epoch = this.#gauge('agent_epoch', 'Epoch of the graph.', ['graph_id']);
+  readonly replications = this.#counter(
+    'replication_operations_total',
+    'Snapshots received by this follower, and streams that ended with an error, by result.',
+    ['graph_id', 'result'],
+  );
+  readonly replicationErrors = this.#counter(
+    'replication_errors_total',
+    'Streams that ended with an error, by reason.',
+    ['graph_id', 'reason'],
+  );
+  readonly replicationBytes = this.#counter(
+    'replication_bytes_transferred_total',
+    'Bytes of frames sent to followers, and received from sources.',
+    ['graph_id', 'target', 'direction'],
+  );
+  readonly replicationDuration = this.#histogram(
+    'replication_duration_seconds',
+    'From the start of the fetch of a snapshot to its commit here.',
+    ['graph_id'],
+  );
+  readonly lagSnapshots = this.#gauge('replication_lag_snapshots', 'Snapshots that a follower lacks.', [
+    'graph_id',
+    'target',
+  ]);
+  readonly lagBytes = this.#gauge(
+    'replication_lag_bytes',
+    'Stored bytes of the snapshots that a follower lacks.',
+    ['graph_id', 'target'],
+  );
+  readonly lagSeconds = this.#gauge(
+    'replication_lag_seconds',
+    'Age of the oldest snapshot that a follower lacks.',
+    ['graph_id', 'target'],
+  );
   readonly units = this.#gauge('store_units', 'Units in the store.', []);
   readonly packs = this.#gauge('store_packs', 'Packs in the store.', []);
   readonly dedupRatio = this.#gauge(

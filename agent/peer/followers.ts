@@ -41,10 +41,39 @@ export class Followers {
   readonly #followers = new Map<string, Follower>();
   readonly #rates = new Map<string, { readonly atMs: number; readonly bytes: number }[]>();
   readonly #waiting = new Set<() => void>();
+  readonly #onAcknowledged: (follower: Follower) => void;
+
+  /** `onAcknowledged` receives every follower that has acknowledged a snapshot. */
+  constructor(onAcknowledged: (follower: Follower) => void = () => {}) {
+    this.#onAcknowledged = onAcknowledged;
+  }
+
+  /** Adds a follower of an earlier run, which is not connected. */
+  remember({
+    name,
+    graphId,
+    storeId,
+    target,
+    held,
+  }: Pick<Follower, 'name' | 'graphId' | 'storeId' | 'target' | 'held'>): void {
+    const nothing = { requestUnits: undefined, requestHoldings: undefined, end: undefined, lag: undefined };
+    const about = {
+      address: '',
+      version: '',
+      acknowledgedMs: undefined,
+      sentBytes: 0,
+      sentFrames: 0,
+      lastError: '',
+    };
+    const follower = { name, graphId, storeId, target, held, isConnected: false, ...about, ...nothing };
+    this.#followers.set(keyOf(follower), follower);
+  }
 
   /** Adds a follower that connects, in place of its earlier entry, and returns it. */
   connect(follower: Omit<Follower, 'isConnected' | 'sentBytes' | 'sentFrames' | 'lastError'>): Follower {
-    const before = this.#followers.get(keyOf(follower));
+    const known = this.#followers.get(keyOf(follower));
+    // Another store under the same name holds nothing yet.
+    const before = known?.storeId === follower.storeId ? known : undefined;
     const connected = {
       ...follower,
       isConnected: true,
@@ -89,6 +118,7 @@ export class Followers {
   acknowledge(follower: Follower, held: HeldPosition): void {
     follower.held = held;
     follower.acknowledgedMs = monotonic();
+    this.#onAcknowledged(follower);
     this.announce();
   }
 

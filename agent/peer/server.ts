@@ -14,6 +14,7 @@ import {
   type WatchGraphsResponse,
   WatchGraphsResponseSchema,
 } from '../../gen/lightkeeper/v1/peer_pb.ts';
+import { now } from '../../host/clock.ts';
 import { type GrpcService, grpcService, peerOf } from '../../host/grpc/server.ts';
 import { FrameSender } from '../store/send/frame-sender.ts';
 import type { Store } from '../store/store.ts';
@@ -72,7 +73,17 @@ async function* watchGraphs(
       const lag = await lagOf(parts.store, graphId, follower?.held);
       if (follower !== undefined) follower.lag = lag;
       const { epoch, sequence, digest } = head;
-      response.graphs.push(create(GraphHeadSchema, { graphId, epoch, sequence, digest, lag }));
+      const confirmedMs = await parts.store.index.local.confirmedAt(graphId);
+      response.graphs.push(
+        create(GraphHeadSchema, {
+          graphId,
+          epoch,
+          sequence,
+          digest,
+          lag,
+          ...(confirmedMs === undefined ? {} : { confirmedMsAgo: BigInt(Math.max(0, now() - confirmedMs)) }),
+        }),
+      );
     }
     yield response;
   }

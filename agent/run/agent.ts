@@ -123,9 +123,11 @@ class Agent {
     });
     routes.set(
       '/metrics',
-      metricsRoute(this.#metrics.registry, () => this.#countUnits()),
+      metricsRoute(this.#metrics.registry, async () => {
+        await Promise.all([this.#countUnits(), this.#following.observe()]);
+      }),
     );
-    await this.#following.targets.load();
+    await this.#following.load();
     const listeners = await openListeners(this.#settings, {
       routes,
       services: [this.#following.service()],

@@ -1,5 +1,8 @@
 import { join } from 'node:path';
+import { create, fromBinary, toBinary } from '@bufbuild/protobuf';
 import { normalise } from '../../core/errors.ts';
+import { hex } from '../../core/unit.ts';
+import { AcknowledgementRecordSchema } from '../../gen/lightkeeper/index/v1/index_pb.ts';
 import type { GrpcService } from '../../host/grpc/server.ts';
 import type { DialOptions } from '../../host/grpc/transport.ts';
 import type { AgentSettings, FollowedSettings } from '../config/settings.ts';
@@ -8,7 +11,8 @@ import { FollowedGraph } from '../graph/followed-graph.ts';
 import type { GraphEvents } from '../graph/graph.ts';
 import type { AgentMetrics } from '../graph/metrics.ts';
 import type { SnapshotTaker } from '../graph/take-snapshot.ts';
-import { Followers } from '../peer/followers.ts';
+import { type Follower, Followers } from '../peer/followers.ts';
+import { lagOf } from '../peer/lag.ts';
 import { peerService } from '../peer/server.ts';
 import { TARGETS_FILE, TargetList } from '../peer/target-list.ts';
 
@@ -26,11 +30,13 @@ export interface FollowingParts {
 
 /** The graphs that an agent follows, and the agents that follow graphs of it. */
 export class Following {
-  readonly followers = new Followers();
+  readonly followers = new Followers((follower) => this.#start(follower.graphId, this.#store(follower)));
   readonly targets: TargetList;
   readonly #parts: FollowingParts;
   readonly #graphs = new Map<string, FollowedGraph>();
   readonly #running = new Set<Promise<void>>();
+  /** Bytes sent to each follower that were counted. */
+  readonly #sent = new Map<string, number>();
 
   constructor(parts: FollowingParts) {
     this.#parts = parts;
@@ -74,16 +80,17 @@ export class Following {
       reserveBytes: this.#parts.settings.reserveBytes,
     });
     this.#graphs.set(settings.graphId, graph);
-    this.#start(runAsStandby(graph, signal));
+    this.#start(settings.graphId, runAsStandby(graph, signal));
     const isTop = this.#parts.settings.followed.includes(settings);
     if (isTop)
       this.#start(
+        settings.graphId,
         watchHeads(
           graph,
           (heads, ms) => {
             for (const head of heads) {
               const known = this.#graphs.get(head.graphId);
-              if (known !== undefined) known.heard(head, ms);
+              if (known !== undefined) this.#start(head.graphId, known.heard(head, ms));
               else if (settings.split && this.#graphs.size < WORKSPACES_MAX && !signal.aborted)
                 this.#follow({ ...settings, graphId: head.graphId, split: false }, dial, signal);
             }
@@ -93,11 +100,52 @@ export class Following {
       );
   }
 
-  #start(work: Promise<void>): void {
-    const { events, settings } = this.#parts;
+  #start(graphId: string, work: Promise<void>): void {
     const running: Promise<void> = work
-      .catch((error: unknown) => events.failed(settings.followed[0]?.graphId ?? '', normalise(error)))
+      .catch((error: unknown) => this.#parts.events.failed(graphId, normalise(error)))
       .finally(() => this.#running.delete(running));
     this.#running.add(running);
+  }
+
+  /** Stores what a follower acknowledged. */
+  async #store({ graphId, name, storeId, held }: Follower): Promise<void> {
+    if (held === undefined) return;
+    const { index } = this.#parts.taker.store;
+    const record = create(AcknowledgementRecordSchema, { ...held, storeId: Buffer.from(storeId, 'hex') });
+    const batch = index.batch();
+    const value = Buffer.from(toBinary(AcknowledgementRecordSchema, record));
+    index.local.putAcknowledgement(batch, { graphId, follower: name }, value);
+    await index.write('index:acknowledge', batch);
+  }
+
+  /** Loads the targets, and what followers acknowledged before this start. */
+  async load(): Promise<void> {
+    await this.targets.load();
+    for await (const { graphId, follower, value } of this.#parts.taker.store.index.local.acknowledgements()) {
+      const { storeId, epoch, sequence, digest } = fromBinary(AcknowledgementRecordSchema, value);
+      const target = this.targets.list().find(({ name }) => name === follower);
+      // A follower that is no target any more has no say.
+      if (target === undefined && this.targets.list().length > 0) continue;
+      const held = { epoch, sequence, digest };
+      this.followers.remember({ name: follower, graphId, storeId: hex(storeId), target, held });
+    }
+  }
+
+  /** Sets the metrics of the followers, before they are read. */
+  async observe(): Promise<void> {
+    const { metrics, taker } = this.#parts;
+    for (const follower of this.followers.list()) {
+      const { graphId: graph_id, name: target, held, sentBytes } = follower;
+      const lag = await lagOf(taker.store, graph_id, held);
+      metrics.lagSnapshots.set({ graph_id, target }, Number(lag.snapshots));
+      metrics.lagBytes.set({ graph_id, target }, Number(lag.bytes));
+      metrics.lagSeconds.set({ graph_id, target }, Number(lag.ms) / 1000);
+      const key = `${graph_id} ${target}`;
+      metrics.replicationBytes.inc(
+        { graph_id, target, direction: 'sent' },
+        sentBytes - (this.#sent.get(key) ?? 0),
+      );
+      this.#sent.set(key, sentBytes);
+    }
   }
 }

@@ -68,13 +68,17 @@ export function followerLine({
   acknowledgedMsAgo,
   lastError,
   standby,
+  held,
 }: FollowerStatus): string {
   const acknowledged =
-    acknowledgedMsAgo === undefined
-      ? 'nothing acknowledged'
-      : `acknowledged ${durationText(Number(acknowledgedMsAgo))} ago`;
+    acknowledgedMsAgo !== undefined
+      ? `acknowledged ${durationText(Number(acknowledgedMsAgo))} ago`
+      : held === undefined
+        ? 'nothing acknowledged'
+        : `acknowledged ${held.digest.slice(0, 12)} before this start`;
+  const about = [...(address === '' ? [] : [address]), ...(standby ? [] : ['no standby'])].join(', ');
   const error = lastError === '' ? '' : `, ${escapeControls(lastError)}`;
-  return `${escapeControls(name)} (${escapeControls(address)}${standby ? '' : ', no standby'})  ${stateText(state)}${lagText(lag)}, ${acknowledged}, ${sizeText(Number(sentBytes))} sent, ${sizeText(Number(bytesPerSecond))}/s${error}`;
+  return `${escapeControls(name)}${about === '' ? '' : ` (${escapeControls(about)})`}  ${stateText(state)}${lagText(lag)}, ${acknowledged}, ${sizeText(Number(sentBytes))} sent, ${sizeText(Number(bytesPerSecond))}/s${error}`;
 }
 
 function sourceLine({

@@ -41,6 +41,19 @@ export class LocalState {
     batch.put(key('q', graphId), Buffer.from(toBinary(QuietRecordSchema, record)));
   }
 
+  /** Yields what followers acknowledged: graph, name of the follower, and the record that was stored for them. */
+  async *acknowledgements(): AsyncIterable<{ graphId: string; follower: string; value: Buffer }> {
+    for await (const [at, value] of this.#db.iterator({ gte: key('f'), lt: after(key('f')) })) {
+      const [graphId = '', follower = ''] = at.subarray(1).toString().split('\0');
+      yield { graphId, follower, value };
+    }
+  }
+
+  /** Records what a follower of a graph acknowledged. */
+  putAcknowledgement(batch: CheckedBatch, names: { graphId: string; follower: string }, value: Buffer): void {
+    batch.put(key('f', names.graphId, '\0', names.follower), value);
+  }
+
   /** Reports whether units of snapshots were found missing or damaged. */
   async isIncomplete(): Promise<boolean> {
     return (await this.#db.get(key('m', 'distrusted'))) !== undefined;

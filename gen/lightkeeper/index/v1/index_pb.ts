@@ -19,7 +19,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file lightkeeper/index/v1/index.proto.
  */
 export const file_lightkeeper_index_v1_index: GenFile = /*@__PURE__*/
-  fileDesc("CiBsaWdodGtlZXBlci9pbmRleC92MS9pbmRleC5wcm90bxIUbGlnaHRrZWVwZXIuaW5kZXgudjEiuwEKClBhY2tSZWNvcmQSDwoHcGFja19pZBgBIAEoDBIyCgRraW5kGAIgASgOMiQubGlnaHRrZWVwZXIuc3RvcmUudjEuUGFja0tpbmQuVmFsdWUSDAoEc2l6ZRgDIAEoBBINCgV1bml0cxgEIAEoDRIRCglyYXdfYnl0ZXMYBSABKAQSDAoEbG9zdBgGIAEoCBIUCgxyZWNvcmRfdW5pdHMYByABKA0SFAoMcmVjb3JkX2J5dGVzGAggASgEIqMBCg5TbmFwc2hvdFJlY29yZBIYChBtYW5pZmVzdF91bml0X2lkGAEgASgMEjAKCG1hbmlmZXN0GAIgASgLMh4ubGlnaHRrZWVwZXIuc3RvcmUudjEuTWFuaWZlc3QSDgoGZGlnZXN0GAMgASgMEjUKC2Fubm90YXRpb25zGAQgAygLMiAubGlnaHRrZWVwZXIuc3RvcmUudjEuQW5ub3RhdGlvbiJhCgtRdWlldFJlY29yZBIRCglwYXVzZXNfbXMYASADKAQSFQoNY2hhbmdlZF9wYXRocxgCIAMoDBISCgpjaGFuZ2VkX25zGAMgASgQEhQKDGxlYXJuZWRfZnJvbRgEIAEoDGIGcHJvdG8z", [file_lightkeeper_store_v1_annotation, file_lightkeeper_store_v1_manifest, file_lightkeeper_store_v1_pack]);
+  fileDesc("CiBsaWdodGtlZXBlci9pbmRleC92MS9pbmRleC5wcm90bxIUbGlnaHRrZWVwZXIuaW5kZXgudjEiuwEKClBhY2tSZWNvcmQSDwoHcGFja19pZBgBIAEoDBIyCgRraW5kGAIgASgOMiQubGlnaHRrZWVwZXIuc3RvcmUudjEuUGFja0tpbmQuVmFsdWUSDAoEc2l6ZRgDIAEoBBINCgV1bml0cxgEIAEoDRIRCglyYXdfYnl0ZXMYBSABKAQSDAoEbG9zdBgGIAEoCBIUCgxyZWNvcmRfdW5pdHMYByABKA0SFAoMcmVjb3JkX2J5dGVzGAggASgEIqMBCg5TbmFwc2hvdFJlY29yZBIYChBtYW5pZmVzdF91bml0X2lkGAEgASgMEjAKCG1hbmlmZXN0GAIgASgLMh4ubGlnaHRrZWVwZXIuc3RvcmUudjEuTWFuaWZlc3QSDgoGZGlnZXN0GAMgASgMEjUKC2Fubm90YXRpb25zGAQgAygLMiAubGlnaHRrZWVwZXIuc3RvcmUudjEuQW5ub3RhdGlvbiJhCgtRdWlldFJlY29yZBIRCglwYXVzZXNfbXMYASADKAQSFQoNY2hhbmdlZF9wYXRocxgCIAMoDBISCgpjaGFuZ2VkX25zGAMgASgQEhQKDGxlYXJuZWRfZnJvbRgEIAEoDCJaChVBY2tub3dsZWRnZW1lbnRSZWNvcmQSEAoIc3RvcmVfaWQYASABKAwSDQoFZXBvY2gYAiABKAQSEAoIc2VxdWVuY2UYAyABKAQSDgoGZGlnZXN0GAQgASgMYgZwcm90bzM", [file_lightkeeper_store_v1_annotation, file_lightkeeper_store_v1_manifest, file_lightkeeper_store_v1_pack]);
 
 /**
  * @generated from message lightkeeper.index.v1.PackRecord
@@ -162,4 +162,42 @@ export type QuietRecord = Message<"lightkeeper.index.v1.QuietRecord"> & {
  */
 export const QuietRecordSchema: GenMessage<QuietRecord> = /*@__PURE__*/
   messageDesc(file_lightkeeper_index_v1_index, 2);
+
+/**
+ * What a follower acknowledged last. A restart must not make snapshots unprotected.
+ *
+ * @generated from message lightkeeper.index.v1.AcknowledgementRecord
+ */
+export type AcknowledgementRecord = Message<"lightkeeper.index.v1.AcknowledgementRecord"> & {
+  /**
+   * Store of the follower, 16 bytes.
+   *
+   * @generated from field: bytes store_id = 1;
+   */
+  storeId: Uint8Array;
+
+  /**
+   * @generated from field: uint64 epoch = 2;
+   */
+  epoch: bigint;
+
+  /**
+   * @generated from field: uint64 sequence = 3;
+   */
+  sequence: bigint;
+
+  /**
+   * SHA-256 of the manifest as stored.
+   *
+   * @generated from field: bytes digest = 4;
+   */
+  digest: Uint8Array;
+};
+
+/**
+ * Describes the message lightkeeper.index.v1.AcknowledgementRecord.
+ * Use `create(AcknowledgementRecordSchema)` to create a new message.
+ */
+export const AcknowledgementRecordSchema: GenMessage<AcknowledgementRecord> = /*@__PURE__*/
+  messageDesc(file_lightkeeper_index_v1_index, 3);
 
