@@ -2,14 +2,16 @@ import { createHash } from 'node:crypto';
 import { mkdtemp, readdir, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { readSettings, runAgent, withStore } from '../agent/main.ts';
+import { withStore } from '../agent/main.ts';
 import { collectExport } from '../cli/await-result.ts';
 import { LightkeeperError } from '../core/errors.ts';
 import type { Snapshot } from '../gen/lightkeeper/v1/agent_pb.ts';
 import { CutMethod_Value, Grade_Value, Severity_Value } from '../gen/lightkeeper/v1/types_pb.ts';
 import { durationText, sizeText } from '../host/quantity.ts';
+import { DemoAgent, type SnapshotLog } from './demo-agent.ts';
 import { StandIn } from './standin.ts';
 
+const GRAPH = 'demo';
 const DOCUMENTS = 2;
 /** Settle timeout and quiet window of a hasty snapshot, in milliseconds. */
 // Both are shorter than a flush, and the window than the pause between two files of it.
@@ -18,8 +20,6 @@ const HURRY_QUIET_MS = 20;
 /** Start of the graph ids of hasty snapshots. */
 // Each has an id of its own, for which no quiet window has been learned.
 const HURRIED = 'hurried-';
-/** Milliseconds within which a settled change must become a snapshot. */
-const WAIT_MS = 20_000;
 
 /** Returns the SHA-256 and name of each file, as `sha256sum` prints them. */
 async function sha256Tree(dir: string): Promise<string[]> {
@@ -35,41 +35,6 @@ function say(line = ''): void {
   process.stdout.write(`${line}\n`);
 }
 
-/** Collects the snapshots of an agent and waits for the next one. */
-class SnapshotLog {
-  readonly all: Snapshot[] = [];
-  #wake: () => void = () => {};
-
-  add(snapshot: Snapshot): void {
-    this.all.push(snapshot);
-    this.#wake();
-  }
-
-  async atLeast(count: number): Promise<void> {
-    await this.#when(() => this.all.length >= count);
-  }
-
-  /** Waits for a snapshot after the first `seen` that satisfies `fits`. */
-  async until(seen: number, fits: (snapshot: Snapshot) => boolean): Promise<void> {
-    await this.#when(() => this.all.slice(seen).some(fits));
-  }
-
-  async #when(holds: () => boolean): Promise<void> {
-    const deadline = AbortSignal.timeout(WAIT_MS);
-    while (!holds()) {
-      await Promise.race([new Promise<void>((resolve) => (this.#wake = resolve)), aborted(deadline)]);
-    }
-  }
-}
-
-function aborted(signal: AbortSignal): Promise<never> {
-  return new Promise((_, reject) => {
-    signal.addEventListener('abort', () =>
-      reject(new LightkeeperError('DEADLINE', 'Cannot run the demo: no snapshot was taken in time')),
-    );
-  });
-}
-
 /** Demonstrates the main job on a generated graph. Throws if a claim does not hold. */
 export async function runDemo(options: { keep: boolean }): Promise<void> {
   const place = await mkdtemp(join(tmpdir(), 'lightkeeper-demo-'));
@@ -81,20 +46,27 @@ export async function runDemo(options: { keep: boolean }): Promise<void> {
   }
 }
 
+/** The folders of the demo: a directory and a store on the first machine, a store on the second. */
+interface Places {
+  readonly dir: string;
+  readonly store: string;
+  readonly secondStore: string;
+}
+
 async function runSteps(place: string): Promise<void> {
   const dir = join(place, 'rag_storage');
-  const store = join(place, 'points');
+  const places = { dir, store: join(place, 'points'), secondStore: join(place, 'second-machine') };
   const beganMs = performance.now();
-  say('1. An instance with its working directory, and an agent beside it (what "lightkeeper up" runs)');
+  say('1. An instance with its working directory, an agent beside it, and a second agent that follows');
   let instance = await StandIn.start(dir);
   try {
     say(`   ${await instance.summary()}`);
-    const before = await protectInstance(dir, store, instance);
+    const before = await protectInstance(places, instance);
     await instance.kill();
-    await rm(dir, { recursive: true });
-    say('   kill -9, rm -rf: gone');
+    for (const lost of [dir, places.store]) await rm(lost, { recursive: true });
+    say('   kill -9, rm -rf of the directory and of its points: gone');
     say();
-    await restoreAndCompare(store, dir, before.tree);
+    await restoreAndCompare(places.secondStore, dir, before.tree);
     instance = await StandIn.start(dir);
     if ((await instance.digest()) !== before.digest) {
       throw new LightkeeperError(
@@ -107,7 +79,7 @@ async function runSteps(place: string): Promise<void> {
     await instance.kill();
   }
   say();
-  await printCost(store);
+  await printCost(places.secondStore);
   say();
   say(`the demo took ${durationText(performance.now() - beganMs)}`);
 }
@@ -119,59 +91,47 @@ interface Before {
 }
 
 /** Protects the directory while the instance writes to it, and returns the state before the loss. */
-async function protectInstance(dir: string, store: string, instance: StandIn): Promise<Before> {
-  const stop = new AbortController();
-  const log = new SnapshotLog();
-  let failure: LightkeeperError | undefined;
-  const flags = {
+async function protectInstance({ dir, store, secondStore }: Places, instance: StandIn): Promise<Before> {
+  const first = await DemoAgent.start({
     '--dir': dir,
-    '--graph': 'demo',
+    '--graph': GRAPH,
     '--store': store,
-    '--http': '127.0.0.1:0',
-    '--grpc': '127.0.0.1:0',
-    '--disk-reserve': '0',
+    '--name': 'first',
     '--instance-url': instance.url,
-  };
-  const { settings, error } = await readSettings({ flags, env: {} });
-  if (settings === undefined) throw error;
-  const agent = runAgent(
-    settings,
-    {
-      started: () => {},
-      guarding: () => {},
-      snapshot: (snapshot) => log.add(snapshot),
-      pruned: () => {},
-      waiting: () => {},
-      warned: () => {},
-      instance: () => {},
-      certificate: () => {},
-      settled: () => {},
-      failed: (_, error) => {
-        failure = error;
-      },
-    },
-    stop.signal,
-  );
+  });
   try {
-    await log.atLeast(1);
-    say(`   first point: ${pointText(log.all[0])}`);
-    say();
-    say('2. The instance writes; every settled change becomes a point');
-    await write(instance, log);
-    await printDiff(store, log);
-    say();
-    const lost = await deleteAndCapture(dir, store, instance, log);
-    say();
-    await exportLostDocument(store, lost);
-    say();
-    say('5. The machine is lost');
-    for (const line of await sha256Tree(dir)) say(`   ${line}`);
+    const names = { '--graph': GRAPH, '--store': secondStore, '--name': 'second' };
+    const second = await DemoAgent.start({ ...names, '--follow': first.url });
+    try {
+      await first.log.atLeast(1);
+      say(`   first point: ${pointText(first.log.all[0])}`);
+      await held(second, first);
+      say('   the second machine holds it too');
+      say();
+      say('2. The instance writes; every settled change becomes a point');
+      await write(instance, first, second);
+      await printDiff(store, first.log);
+      say();
+      const lost = await deleteAndCapture(dir, store, instance, first.log);
+      say();
+      await exportLostDocument(store, lost);
+      say();
+      say('5. The first machine is lost');
+      await held(second, first);
+      for (const line of await sha256Tree(dir)) say(`   ${line}`);
+    } finally {
+      await second.stop();
+    }
   } finally {
-    stop.abort();
-    await agent;
+    await first.stop();
   }
-  if (failure !== undefined) throw failure;
   return { tree: await sha256Tree(dir), digest: await instance.digest() };
+}
+
+/** Waits until the second agent holds and has graded the newest point of the first. */
+async function held(second: DemoAgent, first: DemoAgent): Promise<void> {
+  const newest = first.log.all.at(-1)?.snapshotId;
+  await second.log.until(0, ({ snapshotId }) => snapshotId === newest);
 }
 
 function pointText(snapshot: Snapshot | undefined): string {
@@ -185,7 +145,8 @@ function pointText(snapshot: Snapshot | undefined): string {
 
 /** Lets the instance write. */
 // A change of the cache alone is not urgent: it comes with the next document.
-async function write(instance: StandIn, log: SnapshotLog): Promise<void> {
+async function write(instance: StandIn, first: DemoAgent, second: DemoAgent): Promise<void> {
+  const { log } = first;
   for (let step = 1; step <= DOCUMENTS; step++) {
     await instance.query();
     await instance.ingest();
@@ -193,6 +154,11 @@ async function write(instance: StandIn, log: SnapshotLog): Promise<void> {
     await log.until(log.all.length, (snapshot) => snapshot.grade === Grade_Value.VALID);
     const lag = durationText(performance.now() - wroteMs);
     say(`   a query and a document → ${pointText(log.all.at(-1))}  (${lag} after the write)`);
+    const takenMs = performance.now();
+    await held(second, first);
+    say(
+      `   received, hashed and graded on the second machine ${durationText(performance.now() - takenMs)} later`,
+    );
   }
 }
 
@@ -293,12 +259,12 @@ async function exportLostDocument(store: string, { documentId, snapshotId }: Los
 }
 
 async function restoreAndCompare(store: string, dir: string, before: readonly string[]): Promise<void> {
-  say('6. The directory is restored from its newest point');
+  say('6. The directory is restored from the second machine');
   const began = performance.now();
   await withStore(store, {}, async (client) => {
     const events = client.restoreSnapshot({
       snapshotId: 'latest-valid',
-      graphId: 'demo',
+      graphId: GRAPH,
       target: { case: 'to', value: Buffer.from(dir) },
       diskReserveBytes: 0n,
     });
@@ -319,7 +285,7 @@ async function restoreAndCompare(store: string, dir: string, before: readonly st
 }
 
 async function printCost(store: string): Promise<void> {
-  const stats = await withStore(store, { reading: true }, (client) => client.getStats({ graphId: 'demo' }));
+  const stats = await withStore(store, { reading: true }, (client) => client.getStats({ graphId: GRAPH }));
   say(
     `7. Storage: ${stats.snapshots} points of ${sizeText(Number(stats.rawBytes))} in all take ` +
       `${sizeText(Number(stats.storedBytes))} (${(stats.savedRatio * 100).toFixed(0)} % saved)`,

@@ -6,7 +6,7 @@ import {
   type ServerResponse,
 } from 'node:http';
 import { createServer as createSecureServer } from 'node:https';
-import { normalise } from '../core/errors.ts';
+import { type LightkeeperError, normalise } from '../core/errors.ts';
 import { isAnswered } from './host-header.ts';
 import { type ListenAddress, listen } from './listen.ts';
 import type { TlsSource } from './tls.ts';
