@@ -20,6 +20,10 @@ const HURRY_QUIET_MS = 20;
 /** Start of the graph ids of hasty snapshots. */
 // Each has an id of its own, for which no quiet window has been learned.
 const HURRIED = 'hurried-';
+/** Most documents that are deleted until one flush is seen. */
+const ATTEMPTS = 3;
+/** Part of the summary of a point that lost a document. */
+const DELETED = '−1 document';
 
 /** Returns the SHA-256 and name of each file, as `sha256sum` prints them. */
 async function sha256Tree(dir: string): Promise<string[]> {
@@ -205,18 +209,27 @@ async function deleteAndCapture(
   log: SnapshotLog,
 ): Promise<Lost> {
   say('3. A document is deleted by mistake, and a snapshot is forced between two files of the flush');
-  const snapshotId = log.all.findLast(({ usable }) => usable)?.snapshotId ?? '';
-  const documentId = await instance.newest();
-  const seen = log.all.length;
-  let flushing = true;
-  const flush = instance.deleteDocument(documentId).finally(() => {
-    flushing = false;
-  });
+  let before = '';
+  let documentId = '';
+  let seen = 0;
+  let flush: Promise<unknown> = Promise.resolve();
   let torn: Snapshot | undefined;
-  for (let n = 1; flushing && torn === undefined; n++) {
-    const taken = await snapshotNow(store, dir, `${HURRIED}${n}`);
-    const byContent = taken.grade === Grade_Value.TORN && taken.cutMethod === CutMethod_Value.SETTLED;
-    if (byContent) torn = taken;
+  // On a busy machine a flush may be over before a snapshot is taken.
+  for (let attempt = 1; torn === undefined && attempt <= ATTEMPTS; attempt++) {
+    await flush;
+    if (attempt > 1) await log.until(seen, ({ usable, summary }) => usable && summary.includes(DELETED));
+    before = log.all.findLast(({ usable }) => usable)?.snapshotId ?? '';
+    documentId = await instance.newest();
+    seen = log.all.length;
+    let flushing = true;
+    flush = instance.deleteDocument(documentId).finally(() => {
+      flushing = false;
+    });
+    for (let n = 1; flushing && torn === undefined; n++) {
+      const taken = await snapshotNow(store, dir, `${HURRIED}${attempt}-${n}`);
+      const byContent = taken.grade === Grade_Value.TORN && taken.cutMethod === CutMethod_Value.SETTLED;
+      if (byContent) torn = taken;
+    }
   }
   if (torn === undefined)
     throw new LightkeeperError(
@@ -228,10 +241,10 @@ async function deleteAndCapture(
   say(`   ${why?.object}: ${why?.message.split(': ')[0]}`);
   say(`   a restore of it is refused: ${await refusal(store, torn, `${dir}-torn`)}`);
   await flush;
-  await log.until(seen, (snapshot) => snapshot.usable && snapshot.summary.includes('−1 document'));
+  await log.until(seen, ({ usable, summary }) => usable && summary.includes(DELETED));
   say(`   after the flush → ${pointText(log.all.at(-1))}`);
   say(`   it records: ${log.all.at(-1)?.summary}`);
-  return { documentId, snapshotId };
+  return { documentId, snapshotId: before };
 }
 
 async function refusal(store: string, torn: Snapshot, to: string): Promise<string> {
