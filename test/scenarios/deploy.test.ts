@@ -6,7 +6,7 @@ import { parse } from 'yaml';
 import { briefly, Case } from '../support/case.ts';
 import { needing } from '../support/machine.ts';
 import { tempFolder } from '../support/place.ts';
-import { Agent } from '../support/program.ts';
+import { Agent, lightkeeper } from '../support/program.ts';
 import { startStandIn } from '../support/standin.ts';
 import { assertSameTree, readTree } from '../support/tree.ts';
 
@@ -43,6 +43,38 @@ describe('the deploy files', () => {
       assert.deepEqual([restart, stop_grace_period], ['unless-stopped', '60s']);
     assert.match(lightkeeper.healthcheck?.test.at(-1) ?? '', /127\.0\.0\.1:9701\/liveness/);
     assert.equal(lightkeeper.command?.[0], 'agent');
+  });
+
+  it('have settings of two machines that fit together', async (t) => {
+    const folder = join(ROOT, 'deploy/two-machines');
+    const place = await tempFolder(t);
+    for (const name of ['first', 'second']) {
+      const ended = await lightkeeper(['config', 'check', '--config', join(folder, `${name}.yaml`)], {
+        env: { HOME: place },
+      });
+      assert.equal(ended.code, 0, ended.stderr);
+    }
+    const { services, networks, volumes } = parse(readFileSync(join(folder, 'compose.yaml'), 'utf8')) as {
+      services: Readonly<Record<string, Service & { networks: string[] }>>;
+      networks: object;
+      volumes: object;
+    };
+    assert.deepEqual(Object.keys(services), ['lightrag', 'first', 'second']);
+    for (const name of ['first', 'second'])
+      assert.ok(services[name]?.volumes.includes(`${name}_points:/backups`), 'the image has its store there');
+    const used = Object.values(services).flatMap((service) => service.networks);
+    assert.deepEqual([...new Set(used)].sort(), Object.keys(networks).sort());
+    const mounted = Object.values(services).flatMap((service) =>
+      service.volumes.map((one) => one.split(':')[0]),
+    );
+    assert.deepEqual(
+      [...new Set(mounted)].filter((one) => one?.startsWith('.') === false).sort(),
+      Object.keys(volumes).sort(),
+    );
+    const { targets, grpc } = parse(readFileSync(join(folder, 'first.yaml'), 'utf8'));
+    const second = parse(readFileSync(join(folder, 'second.yaml'), 'utf8'));
+    assert.equal(targets[0].name, second.name);
+    assert.equal(new URL(second.graphs[0].follow).port, String(grpc).split(':')[1]);
   });
 
   it('have a container file with known instructions that copies existing files', () => {
