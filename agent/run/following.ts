@@ -15,6 +15,7 @@ import { type Follower, Followers } from '../peer/followers.ts';
 import { lagOf } from '../peer/lag.ts';
 import { peerService } from '../peer/server.ts';
 import { TARGETS_FILE, TargetList } from '../peer/target-list.ts';
+import { UnitReception } from '../peer/unit-reception.ts';
 
 /** Most graphs that an agent follows because they are workspaces of a followed one. */
 const WORKSPACES_MAX = 500;
@@ -32,6 +33,8 @@ export interface FollowingParts {
 export class Following {
   readonly followers = new Followers((follower) => this.#start(follower.graphId, this.#store(follower)));
   readonly targets: TargetList;
+  /** Stores what peers send for damaged points. */
+  readonly reception: UnitReception;
   readonly #parts: FollowingParts;
   readonly #graphs = new Map<string, FollowedGraph>();
   readonly #running = new Set<Promise<void>>();
@@ -40,8 +43,9 @@ export class Following {
 
   constructor(parts: FollowingParts) {
     this.#parts = parts;
-    const { targets, state } = parts.settings;
-    this.targets = new TargetList(targets, join(state, TARGETS_FILE));
+    const { settings, taker } = parts;
+    this.targets = new TargetList(settings.targets, join(settings.state, TARGETS_FILE));
+    this.reception = new UnitReception(taker.store, { reserveBytes: settings.reserveBytes });
   }
 
   /** The graphs that this agent follows. */
@@ -58,7 +62,7 @@ export class Following {
       followers: this.followers,
       isGuarded: (graphId) => isGuarded(graphId) || this.#graphs.has(graphId),
       admission: () => ({ targets: this.targets.list(), hasTls: settings.grpc.secure }),
-      onFrame: () => Promise.resolve([]),
+      onFrame: this.reception.receive,
     });
   }
 
