@@ -15,6 +15,15 @@ export interface UnitSource {
   readonly close: () => void;
 }
 
+/** A peer that is connected, and can be opened as a source of units. */
+export interface UnitPeer {
+  /** Name of a follower, or URL of a source. */
+  readonly name: string;
+  /** Whether this agent follows the graph there. */
+  readonly isSource: boolean;
+  readonly open: () => UnitSource;
+}
+
 /** Returns a connected follower as a source of units. UNAVAILABLE once it has left, DEADLINE if it takes too long. */
 // What it sends comes back on its stream, where the agent stores it.
 export function followerSource(follower: Follower): UnitSource {
