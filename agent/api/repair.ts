@@ -42,18 +42,24 @@ const NAMELESS = 'lightkeeper';
 
 /** Repairs a store. With `from` it then fetches from that peer what snapshots still lack. */
 export async function repair(request: RepairStoreRequest, parts: RepairParts): Promise<RepairResult> {
-  const { store, onProgress } = parts;
   const { dryRun } = request;
-  const from = request.from === '' ? undefined : await preparedPeer(request, parts);
+  if (request.from === '')
+    return create(RepairResultSchema, { ...(await repairAlone(dryRun, parts)), dryRun });
+  const peer = await preparedPeer(request, parts);
+  // The healer of an agent waits meanwhile: it would ask other peers for the same units.
+  const result = await peer.reception.alone(async () => {
+    const repaired = await repairAlone(dryRun, parts);
+    if (!dryRun) return await healed(repaired, peer, parts);
+    return { ...repaired, findings: [...repaired.findings, ...wouldFetch(repaired.findings, request.from)] };
+  });
+  return create(RepairResultSchema, { ...result, dryRun });
+}
+
+async function repairAlone(dryRun: boolean, { store, onProgress }: RepairParts): Promise<Repaired> {
   const repaired = await store.exclusively(() => repairStore(store, { dryRun, onProgress }));
   // A repair hashes every pack before it looks for units.
   if (!dryRun) await recordDamage(store, { findings: repaired.findings, bytes: true });
-  if (from === undefined) return create(RepairResultSchema, { ...repaired, dryRun });
-  if (dryRun) {
-    const findings = [...repaired.findings, ...wouldFetch(repaired.findings, request.from)];
-    return create(RepairResultSchema, { ...repaired, findings, dryRun });
-  }
-  return create(RepairResultSchema, await healed(repaired, from, parts));
+  return repaired;
 }
 
 /** Fetches what snapshots lack after a repair, verifies the store again, and returns both as one result. */

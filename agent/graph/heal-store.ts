@@ -40,7 +40,8 @@ export interface HealedStore {
   readonly failed: readonly FailedSource[];
 }
 
-/** Fetches what damaged snapshots lack from peers, and clears the damage of those that every byte of is whole again. */
+/** Fetches what damaged snapshots lack from peers, and clears the damage of those of which every byte is whole. */
+// To be called in `reception.alone`.
 export async function healStore(parts: HealParts): Promise<HealedStore> {
   const { store, signal, onProgress } = parts;
   const damaged = await damagedSnapshots(store);

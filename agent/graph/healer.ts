@@ -97,7 +97,8 @@ class Healer {
     try {
       const { reception } = peers;
       const openSources = (graphId: string) => peers.peersOf(graphId).map((peer) => peer.open());
-      const healed = await healStore({ store, reception, openSources, signal: this.#signal });
+      const signal = this.#signal;
+      const healed = await reception.alone(() => healStore({ store, reception, openSources, signal }));
       this.#report(healed);
       if (healed.failed.some(({ error }) => error.code !== 'PEER_INVALID')) retryMs = RETRY_FAILED_MS;
     } catch (error) {

@@ -20,21 +20,24 @@ export class UnitReception {
     this.#options = options;
   }
 
-  /** Runs `use`, one call at a time. Frames are stored meanwhile; those that arrive at other times are ignored. */
-  async during<T>(use: (receiver: FrameReceiver) => Promise<T>): Promise<T> {
-    const running = this.#running.then(async () => {
-      const receiver = await FrameReceiver.open(this.#store, this.#options);
-      this.#receiver = receiver;
-      try {
-        return await use(receiver);
-      } finally {
-        this.#receiver = undefined;
-        await receiver.close();
-      }
-    });
+  /** Runs one repair or healing at a time, in the order of the calls. */
+  async alone<T>(run: () => Promise<T>): Promise<T> {
+    const running = this.#running.then(run);
     // The next call waits for this one even if it fails; the caller receives the error.
     this.#running = running.catch(() => {});
     return await running;
+  }
+
+  /** Runs `use` with a receiver. Frames are stored meanwhile, and ignored at other times. To be called in `alone`. */
+  async during<T>(use: (receiver: FrameReceiver) => Promise<T>): Promise<T> {
+    const receiver = await FrameReceiver.open(this.#store, this.#options);
+    this.#receiver = receiver;
+    try {
+      return await use(receiver);
+    } finally {
+      this.#receiver = undefined;
+      await receiver.close();
+    }
   }
 
   /** Checks a frame and stores it. PEER_INVALID if it breaks a rule, has no wanted unit or does not hash to its ids. */

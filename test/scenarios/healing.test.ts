@@ -10,6 +10,7 @@ import { UNIT_ID_BYTES } from '../../core/unit.ts';
 import { UnitKind_Value } from '../../gen/lightkeeper/store/v1/pack_pb.ts';
 import { FetchUnitsResponseSchema, PeerService } from '../../gen/lightkeeper/v1/peer_pb.ts';
 import { grpcService, serveGrpc } from '../../host/grpc/server.ts';
+import { newAuthority } from '../support/certificates.ts';
 import { flipByte, loseData } from '../support/damage.ts';
 import { fillGraph, noise } from '../support/fill.ts';
 import { type Json, type Machine, machines } from '../support/machines.ts';
@@ -121,6 +122,13 @@ describe('healing by itself', { concurrency: 2 }, () => {
     assert.match(agent.stderr, /pack_missing/);
     assert.match(agent.stderr, /snapshot_damaged/);
     assert.equal(agent.stderr.includes(WHOLE), false);
+    const [, http] = /http=(\S+)/.exec(agent.stderr) ?? [];
+    await until(
+      'every pack is read',
+      async () =>
+        (await (await fetch(`http://${http}/metrics`)).text()).includes('lightrag_scrub_coverage_ratio 1'),
+      60_000,
+    );
     await a.stop();
     assert.deepEqual(
       (await a.list()).map(({ usable }) => usable),
@@ -196,6 +204,23 @@ describe('repair --from', { concurrency: 2 }, () => {
       (await a.list()).map(({ usable }) => usable),
       [false, false],
     );
+  });
+
+  it('asks over TLS as a target of the other agent, and as nobody else', async (t) => {
+    const [a, b] = await twoMachines(t);
+    const authority = await newAuthority();
+    const { cert, key, ca } = await authority.issue('a');
+    await a.guard(...SLOW, '--tls-cert', cert, '--tls-key', key, '--tls-ca', ca, '--targets', '[{name: b}]');
+    loseData(b.store);
+    const asking = async (name: string, code: number) => {
+      const own = await authority.issue(name);
+      const tls = ['--cert', own.cert, '--key', own.key, '--ca', own.ca];
+      return await b.json(['repair', '--from', `https://127.0.0.1:${a.port}`, ...tls], code);
+    };
+    const { error } = await asking('c', 4);
+    assert.equal((error as Json).code, 'REFUSED');
+    assert.equal((await asking('b', 0)).unhealed, 0);
+    await verified(b);
   });
 
   it('refuses a peer that sends other bytes, or cannot be reached', async (t) => {
