@@ -10,8 +10,9 @@ import type { Store } from '../store/store.ts';
 import type { GraphEvents } from './graph.ts';
 import { type HealedStore, healStore } from './heal-store.ts';
 
-/** Time after which the same peers are asked again for the same snapshots, in milliseconds. */
+/** Time after which the same is tried again, in milliseconds; it doubles while that is in vain. */
 const RETRY_MS = 10 * 60 * 1000;
+const RETRY_LONGEST_MS = 6 * 60 * 60 * 1000;
 /** The same after a peer could not be asked to the end. */
 const RETRY_FAILED_MS = 30 * 1000;
 /** Time between two looks at the peers while there is damage, in milliseconds. */
@@ -48,6 +49,8 @@ class Healer {
   /** Snapshots and peers that were tried with each other, and when all are tried again. */
   readonly #tried = new Set<string>();
   #againMs = Number.POSITIVE_INFINITY;
+  /** Attempts since one that helped. */
+  #inVain = 0;
   /** Findings that were reported, so that each is reported once. */
   readonly #reported = new Set<string>();
 
@@ -83,23 +86,27 @@ class Healer {
     this.#damaged = await damagedSnapshots(this.#parts.store);
   }
 
-  /** Returns each damaged snapshot with each peer that can be asked for its units now. */
+  /** Returns each damaged snapshot with no peer, and with each one that can be asked for its units now. */
+  // Without a peer a bad pack is still found and set aside, and later captures may store its units again.
   #pairs(): string[] {
     const { peers } = this.#parts;
-    return this.#damaged.flatMap((snapshot) =>
-      peers.peersOf(snapshot.manifest.graphId).map(({ name }) => `${idOf(snapshot)} ${name}`),
-    );
+    return this.#damaged.flatMap((snapshot) => [
+      idOf(snapshot),
+      ...peers.peersOf(snapshot.manifest.graphId).map(({ name }) => `${idOf(snapshot)} ${name}`),
+    ]);
   }
 
   async #attempt(pairs: readonly string[]): Promise<void> {
     const { store, peers, events } = this.#parts;
-    let retryMs = RETRY_MS;
+    let retryMs = Math.min(RETRY_LONGEST_MS, RETRY_MS * 2 ** this.#inVain);
+    this.#inVain += 1;
     try {
       const { reception } = peers;
       const openSources = (graphId: string) => peers.peersOf(graphId).map((peer) => peer.open());
       const signal = this.#signal;
       const healed = await reception.alone(() => healStore({ store, reception, openSources, signal }));
       this.#report(healed);
+      if (healed.whole.length > 0) this.#inVain = 0;
       if (healed.failed.some(({ error }) => error.code !== 'PEER_INVALID')) retryMs = RETRY_FAILED_MS;
     } catch (error) {
       if (this.#signal.aborted) return;

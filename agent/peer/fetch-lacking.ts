@@ -16,7 +16,7 @@ export interface FetchedUnits {
   readonly units: number;
   /** Names of the peers that sent some. */
   readonly from: ReadonlySet<string>;
-  /** Units that no peer had, by the ids of the snapshots. */
+  /** Units that no peer had, by the ids of the snapshots; those of graphs without a peer are left out. */
   readonly missing: ReadonlyMap<string, number>;
   readonly failed: readonly FailedSource[];
 }
@@ -73,8 +73,9 @@ class LackingFetch implements FetchedUnits {
       },
       snapshot.manifest,
     );
-    if (missing > 0) this.missing.set(idOf(snapshot), missing);
-    else for (const name of seen) this.#complete.add(name);
+    if (missing > 0 && sources.length > 0) this.missing.set(idOf(snapshot), missing);
+    if (missing > 0) return;
+    for (const name of seen) this.#complete.add(name);
   }
 
   /** Asks one source after the other for what those before it lack. Returns what all of them lack. */
