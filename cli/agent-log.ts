@@ -60,6 +60,14 @@ export function loggedEvents(log: Log): AgentEvents {
         write(finding.message, findingFields(finding));
       }
     },
+    healed: (graph, { snapshotIds, units, from }) =>
+      log.info('damaged snapshots are whole again', {
+        graph,
+        snapshots: snapshotIds.length,
+        newest: snapshotIds[0] ?? '',
+        units,
+        ...(from.length === 0 ? {} : { from: from.join(', ') }),
+      }),
     failed: (graph, error) => {
       // The agent tries again by itself: the same failure is logged once.
       if (error.message !== failing.get(graph)) log.error(error.message, { graph, ...errorFields(error) });

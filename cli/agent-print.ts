@@ -58,6 +58,13 @@ export function printedEvents(): AgentEvents {
       if (hint !== '') printLine(`hint: ${escapeControls(hint)}`);
     },
     settled: (findings) => printFindings(findings),
+    healed: (graphId, { snapshotIds, units, from }) => {
+      const source =
+        from.length === 0 ? '' : `: ${units} units came from ${from.map(escapeControls).join(', ')}`;
+      printLine(
+        `${graphPrefix(graphId)}healed: ${snapshotIds.length} damaged snapshots are whole again${source}`,
+      );
+    },
     failed: (graphId, error) => {
       // The agent tries again by itself: the same failure is printed once.
       if (error.message !== failing.get(graphId)) printError(error, false);

@@ -72,6 +72,7 @@ export class DemoAgent {
           instance: () => {},
           certificate: () => {},
           settled: () => {},
+          healed: () => {},
           failed: (_, failure) => {
             agent.#failure = failure;
           },

@@ -30,6 +30,11 @@ export interface TlsSource {
   onChange(listener: (material: TlsMaterial) => void): () => void;
 }
 
+/** Returns a source of a certificate that does not change. */
+export function fixedTls(material: TlsMaterial): TlsSource {
+  return { current: material, onChange: () => () => {} };
+}
+
 /** What happened to watched files. */
 export type TlsEvent =
   | { readonly kind: 'loaded'; readonly material: TlsMaterial }

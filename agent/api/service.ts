@@ -7,7 +7,6 @@ import type { OnProgress } from '../../core/progress.ts';
 import {
   type AgentService,
   type CreateSnapshotRequest,
-  RepairResultSchema,
   type RestoreResult,
   type RestoreSnapshotRequest,
   type Snapshot,
@@ -37,11 +36,11 @@ import { deleteSnapshot, pruneSnapshots } from '../snapshots/retention.ts';
 import { summaryView } from '../snapshots/views.ts';
 import { reconcile } from '../store/index/reconcile.ts';
 import { recordVerdict } from '../store/upkeep/record-verdict.ts';
-import { repairStore } from '../store/upkeep/repair.ts';
 import { storedSnapshots, verifyStore } from '../store/upkeep/verify.ts';
 import { workspacesIn } from '../watch/workspaces.ts';
 import { acceptFindings, gradeSnapshots } from './grade.ts';
 import { withProgress } from './progress.ts';
+import { type RepairPeers, repair } from './repair.ts';
 import { restoreSnapshot } from './restore.ts';
 import { type FollowingState, getStatus, replicate } from './status.ts';
 import { addTarget, checkTargets, listTargets, removeTarget } from './targets.ts';
@@ -63,6 +62,8 @@ export interface ServiceParts {
   /** The agents that follow graphs here, and the graphs that are followed; undefined where no agent runs. */
   readonly following?: FollowingState;
   readonly targets: TargetList;
+  /** The peers that a repair can ask; undefined where no agent runs. */
+  readonly peers?: RepairPeers;
 }
 
 /** Returns the handlers of AgentService for an open store. */
@@ -81,7 +82,8 @@ export function agentService(parts: ServiceParts): ServiceImpl<typeof AgentServi
     validateDirectory: ({ dir, instanceStopped }: ValidateDirectoryRequest, { signal }) =>
       validateDirectory(dir, { instanceStopped, signal }),
     pruneSnapshots: (request) => withProgress((onProgress) => pruneSnapshots(store, request, onProgress)),
-    repairStore: ({ dryRun }) => withProgress((onProgress) => repair(parts, dryRun, onProgress)),
+    repairStore: (request, { signal }) =>
+      withProgress((onProgress) => repair(request, { store, peers: parts.peers, onProgress, signal })),
     deleteSnapshot: (request) => deleteSnapshot(store, request),
     pinSnapshot: async (request) => summaryView(await pinSnapshot(store, request)),
     tagSnapshot: async (request) => summaryView(await tagSnapshot(store, request)),
@@ -210,7 +212,7 @@ async function verify(
   { onProgress, signal }: LongCall,
 ) {
   const level = asked === VerifyLevel_Value.UNSPECIFIED ? VerifyLevel_Value.STRUCTURE : asked;
-  const only = snapshotId === '' ? undefined : await resolveSnapshot(store, snapshotId, graphId);
+  const only = snapshotId === '' ? undefined : [await resolveSnapshot(store, snapshotId, graphId)];
   // The index is a cache and may have lost entries; the packs are authoritative.
   if (!store.readOnly) await store.exclusively(() => reconcile(store, { all: true, tables: true }));
   const result = await verifyStore(store, {
@@ -234,13 +236,6 @@ async function verify(
     checkedBytes: BigInt(result.bytes),
     findings: result.findings,
   });
-}
-
-async function repair({ taker: { store } }: ServiceParts, dryRun: boolean, onProgress: OnProgress) {
-  const result = await store.exclusively(() => repairStore(store, { dryRun, onProgress }));
-  // A repair hashes every pack before it looks for units.
-  if (!dryRun) await recordDamage(store, { findings: result.findings, bytes: true });
-  return create(RepairResultSchema, { ...result, dryRun });
 }
 
 /** Returns the share of a graph that may be lost without an alarm. */

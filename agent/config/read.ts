@@ -25,7 +25,7 @@ import { type EnvironmentSettings, readEnvironment } from './environment.ts';
 import { type BuiltGraph, buildGraph } from './graph.ts';
 import { buildListeners } from './listeners.ts';
 import { GRAPH_KEYS, settingFlags, TOP_KEYS } from './schema.ts';
-import type { AgentSettings, TargetSettings } from './settings.ts';
+import { type AgentSettings, SCRUB_MS, type TargetSettings } from './settings.ts';
 
 /** Sources of the settings of an agent. */
 export interface SettingsSources {
@@ -173,6 +173,7 @@ function buildAgent(
   const reserve = fields.disk_reserve;
   const formula = 'max(1GiB, 2 × the largest file, 5 %)';
   effective.add('disk_reserve', reserve === undefined ? formula : formatSize(reserve.value), reserve?.origin);
+  const scrubMs = effective.take('scrub', fields.scrub, SCRUB_MS, formatDuration);
   const settings = {
     log,
     name,
@@ -180,6 +181,7 @@ function buildAgent(
     store,
     ...listeners,
     reserveBytes: reserve?.value,
+    scrubMs,
     targets: targetsOf(fields.targets, effective, reading.report),
     captures: effective.take('captures', captures, true, shown),
     continuous: effective.take('continuous', continuous, true, shown),

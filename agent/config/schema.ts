@@ -215,6 +215,10 @@ export const TOP_KEYS = {
   ),
   log: key(map(LOG_KEYS), 'the log, on standard error'),
   disk_reserve: key(size(), 'free space that must remain; 0 turns the check off'),
+  scrub: key(
+    duration({ longestMs: CENTURY_MS }),
+    'time in which every pack is read again; 0 turns that off (default: 14d)',
+  ),
   restore_roots: key(later(list(path('<dir>')), some), 'folders that calls may restore into'),
   graph_roots: key(later(list(path('<dir>')), some), 'folders whose directories calls may add as graphs'),
 } as const satisfies Keys;

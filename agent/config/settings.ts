@@ -82,6 +82,8 @@ export interface AgentSettings {
   readonly hosts: readonly string[] | undefined;
   /** Free bytes that must remain; undefined is the formula, 0 is no check. */
   readonly reserveBytes: bigint | undefined;
+  /** Time in which every pack is read again, in milliseconds; 0 is never. */
+  readonly scrubMs: number;
   /** False: no captures; the endpoints are served. */
   readonly captures: boolean;
   /** Longest time between two tagged snapshots, in milliseconds; undefined is no limit. */
@@ -104,6 +106,9 @@ export const GRAPH_DEFAULTS = {
 } as const satisfies Partial<GraphSettings>;
 
 const HOUR_MS = 3_600_000;
+
+/** Default time in which every pack is read again, in milliseconds. */
+export const SCRUB_MS = 14 * 24 * HOUR_MS;
 
 /** Returns the default retention. */
 export function defaultRetention(): RetentionPolicy {

@@ -66,6 +66,11 @@ export class FollowedGraph {
     parts.metrics.role.set({ graph_id: settings.graphId }, 1);
   }
 
+  /** Whether the stream of the source is open. */
+  get isConnected(): boolean {
+    return this.#isConnected;
+  }
+
   /** Records that the source has welcomed this follower. */
   connected(agent: string, version: string): void {
     this.#agent = agent;

@@ -27,11 +27,22 @@ import type { AgentMetrics } from './metrics.ts';
 import type { SnapshotTaker } from './take-snapshot.ts';
 import { Telemetry } from './telemetry.ts';
 
+/** Damaged snapshots of one graph that are whole again. */
+export interface HealedSnapshots {
+  readonly snapshotIds: readonly string[];
+  /** Units that peers sent, for all graphs. */
+  readonly units: number;
+  /** Names of the peers that sent some. */
+  readonly from: readonly string[];
+}
+
 /** Events of the graphs that an agent guards. */
 export interface GraphEvents {
   readonly snapshot: (snapshot: Snapshot) => void;
   readonly pruned: (graphId: string, result: PruneResult) => void;
   readonly failed: (graphId: string, error: LightkeeperError) => void;
+  /** Damaged snapshots are whole again. */
+  readonly healed: (graphId: string, healed: HealedSnapshots) => void;
   /** The directory does not exist yet; the agent waits for it. */
   readonly waiting: (graphId: string) => void;
   readonly warned: (graphId: string, finding: Finding) => void;

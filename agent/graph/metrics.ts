@@ -89,6 +89,12 @@ export class AgentMetrics {
     [],
   );
 
+  readonly scrubCoverage = this.#gauge(
+    'scrub_coverage_ratio',
+    "Share of the packs' bytes that was read again within the period of the scrub.",
+    [],
+  );
+
   constructor() {
     collectDefaultMetrics({ register: this.registry, eventLoopMonitoringPrecision: LAG_SAMPLING_OFF_MS });
     for (const part of LAG_DISTRIBUTION)

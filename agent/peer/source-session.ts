@@ -36,6 +36,7 @@ import { annotationsOf, isOffered, listedSnapshot, offerOf } from './listing.ts'
 import { MessageQueue } from './message-queue.ts';
 import { chooseProtocol, OFFERS_WANTED_MAX, PART_ENTRIES_MAX } from './protocol.ts';
 import type { AdmittedFollower } from './targets.ts';
+import type { FrameStorer } from './unit-reception.ts';
 import { REQUEST_UNITS_MAX, UnitRequests } from './unit-requests.ts';
 
 /** Bytes of frames that are queued for a follower before reading waits. */
@@ -58,8 +59,8 @@ export interface SourceParts {
   /** Reports whether this agent serves a graph that has no snapshot yet. */
   readonly isGuarded: (graphId: string) => boolean;
   readonly address: string;
-  /** Receives frames that the follower sent because the source asked for them. */
-  readonly onFrame: (frame: Buffer) => Promise<readonly Buffer[]>;
+  /** Stores frames that the follower sent because the source asked for them. */
+  readonly onFrame: FrameStorer;
 }
 
 /** Serves one `Follow` stream. Yields the messages of the source until the follower leaves or breaks a rule. */
@@ -174,19 +175,20 @@ class SourceSession {
     // The follower ends the stream by ending its requests.
     tasks[1]?.then(() => this.#out.end()).catch(() => {});
     let reason = '';
+    let failure: unknown = new LightkeeperError('UNAVAILABLE', 'Cannot read from the follower: it has left');
     try {
       yield* this.#out;
     } catch (error) {
       reason = error instanceof Error ? error.message : String(error);
+      failure = error;
       throw error;
     } finally {
       signal.removeEventListener('abort', aborted);
       ended.abort();
       this.#wakeSender();
       this.#out.end();
-      const left = new LightkeeperError('UNAVAILABLE', 'Cannot read from the follower: it has left');
-      this.#unitRequests.fail(left);
-      this.#holdings.fail(left);
+      this.#unitRequests.fail(failure);
+      this.#holdings.fail(failure);
       this.#parts.followers.disconnect(this.#follower, reason);
       await Promise.allSettled([tasks[0], tasks[2]]);
     }
@@ -356,7 +358,8 @@ class SourceSession {
       case 'framePart': {
         const frame = this.#joiner.add(message.value);
         if (frame === undefined || !this.#unitRequests.admit(frame.wantId)) return;
-        this.#unitRequests.arrived(await this.#parts.onFrame(frame.bytes));
+        const wanted = (id: Buffer) => this.#unitRequests.isWanted(id);
+        this.#unitRequests.arrived(await this.#parts.onFrame(frame.bytes, wanted));
         return;
       }
       case 'holdings':

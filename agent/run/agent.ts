@@ -11,7 +11,9 @@ import type { AgentSettings, GraphSettings } from '../config/settings.ts';
 import { Grader } from '../grade/grader.ts';
 import { runAsPrimary } from '../graph/as-primary.ts';
 import { checkStart, Graph, type GraphEvents } from '../graph/graph.ts';
+import { runHealer } from '../graph/healer.ts';
 import { AgentMetrics } from '../graph/metrics.ts';
+import { Scrub } from '../graph/scrub.ts';
 import type { SnapshotTaker } from '../graph/take-snapshot.ts';
 import type { InstanceSettings } from '../instance/probe.ts';
 import { workspaceFolders } from '../instance/served-directory.ts';
@@ -89,6 +91,7 @@ class Agent {
   readonly #metrics = new AgentMetrics();
   readonly #taker: SnapshotTaker;
   readonly #following: Following;
+  readonly #scrub: Scrub;
   readonly #graphs = new Map<string, Graph>();
   readonly #running = new Set<Promise<void>>();
   /** Workspaces whose ids are taken. */
@@ -112,6 +115,12 @@ class Agent {
       metrics: this.#metrics,
       events,
       isGuarded: (graphId) => this.#graphs.has(graphId),
+    });
+    this.#scrub = new Scrub({
+      store,
+      periodMs: settings.scrubMs,
+      events,
+      defaultGraphId: () => [...this.#graphs.keys(), ...this.#following.graphs.keys()][0] ?? '',
     });
   }
 
@@ -141,14 +150,16 @@ class Agent {
         onRestored: (durationMs) => this.#metrics.restoreDuration.observe(durationMs / 1000),
         following: this.#following,
         targets: this.#following.targets,
+        peers: this.#following,
       });
       try {
         const { http, grpc } = listeners;
         this.#events.started({ store: this.#taker.store.root, http, grpc, socket: served.socket });
         for (const graph of this.#settings.graphs) this.#guard(graph, signal);
         const following = this.#following.run({ tls: listeners.tls }, signal);
+        const upkeep = this.#keepWhole(signal);
         await this.#pruneRegularly(signal);
-        await following;
+        await Promise.all([following, upkeep]);
         // A guard that ends may have added a workspace just before.
         while (this.#running.size > 0) await Promise.all(this.#running);
       } finally {
@@ -157,6 +168,13 @@ class Agent {
     } finally {
       await listeners.close();
     }
+  }
+
+  /** Reads the packs again and again, and heals what is found damaged, until the signal. */
+  async #keepWhole(signal: AbortSignal): Promise<void> {
+    const { store } = this.#taker;
+    const healer = runHealer({ store, peers: this.#following, events: this.#events }, signal);
+    await Promise.all([this.#scrub.run(signal), healer]);
   }
 
   #guard(settings: GraphSettings, signal: AbortSignal): void {
@@ -216,6 +234,7 @@ class Agent {
     this.#metrics.units.set(Number(stats.units));
     this.#metrics.packs.set(stats.packs);
     this.#metrics.dedupRatio.set(stats.dedupRatio);
+    this.#metrics.scrubCoverage.set(await this.#scrub.coverage());
   }
 
   async #readiness(): Promise<ProbeResult> {

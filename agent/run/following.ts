@@ -11,10 +11,13 @@ import { FollowedGraph } from '../graph/followed-graph.ts';
 import type { GraphEvents } from '../graph/graph.ts';
 import type { AgentMetrics } from '../graph/metrics.ts';
 import type { SnapshotTaker } from '../graph/take-snapshot.ts';
+import { dialledSource } from '../peer/fetch-units.ts';
 import { type Follower, Followers } from '../peer/followers.ts';
 import { lagOf } from '../peer/lag.ts';
 import { peerService } from '../peer/server.ts';
 import { TARGETS_FILE, TargetList } from '../peer/target-list.ts';
+import { UnitReception } from '../peer/unit-reception.ts';
+import { followerSource, type UnitPeer } from '../peer/unit-source.ts';
 
 /** Most graphs that an agent follows because they are workspaces of a followed one. */
 const WORKSPACES_MAX = 500;
@@ -32,22 +35,54 @@ export interface FollowingParts {
 export class Following {
   readonly followers = new Followers((follower) => this.#start(follower.graphId, this.#store(follower)));
   readonly targets: TargetList;
+  /** Stores what peers send for damaged points. */
+  readonly reception: UnitReception;
   readonly #parts: FollowingParts;
   readonly #graphs = new Map<string, FollowedGraph>();
   readonly #running = new Set<Promise<void>>();
   /** Bytes sent to each follower that were counted. */
   readonly #sent = new Map<string, number>();
+  #dial: DialOptions = {};
 
   constructor(parts: FollowingParts) {
     this.#parts = parts;
-    const { targets, state } = parts.settings;
-    this.targets = new TargetList(targets, join(state, TARGETS_FILE));
+    const { settings, taker } = parts;
+    this.targets = new TargetList(settings.targets, join(settings.state, TARGETS_FILE));
+    this.reception = new UnitReception(taker.store, { reserveBytes: settings.reserveBytes });
   }
 
   /** The graphs that this agent follows. */
   get graphs(): ReadonlyMap<string, FollowedGraph> {
     return this.#graphs;
   }
+
+  /** Name of this agent. */
+  get agent(): string {
+    return this.#parts.settings.name;
+  }
+
+  /** How other agents are dialled. */
+  get dial(): DialOptions {
+    return this.#dial;
+  }
+
+  /** Returns the peers that can be asked for the units of a graph now: followers that are connected, and the source. */
+  readonly peersOf = (graphId: string): UnitPeer[] => {
+    const peers = this.followers
+      .list(graphId)
+      .filter(({ requestUnits }) => requestUnits !== undefined)
+      .map((follower) => ({
+        name: follower.name,
+        isSource: false,
+        open: () => followerSource(follower),
+      }));
+    const graph = this.#graphs.get(graphId);
+    if (graph?.isConnected !== true) return peers;
+    const { follow } = graph.settings;
+    const { receive } = this.reception;
+    const open = () => dialledSource(follow, { dial: this.#dial, graphId, agent: this.agent, receive });
+    return [...peers, { name: follow, isSource: true, open }];
+  };
 
   /** Returns the service that followers call. */
   service(): GrpcService {
@@ -58,12 +93,13 @@ export class Following {
       followers: this.followers,
       isGuarded: (graphId) => isGuarded(graphId) || this.#graphs.has(graphId),
       admission: () => ({ targets: this.targets.list(), hasTls: settings.grpc.secure }),
-      onFrame: () => Promise.resolve([]),
+      onFrame: this.reception.receive,
     });
   }
 
   /** Follows the graphs of the settings and their workspaces until the signal. */
   async run(dial: DialOptions, signal: AbortSignal): Promise<void> {
+    this.#dial = dial;
     for (const settings of this.#parts.settings.followed) this.#follow(settings, dial, signal);
     // A graph may have added a workspace just before it ended.
     while (this.#running.size > 0) await Promise.all(this.#running);

@@ -1,7 +1,7 @@
 import { create } from '@bufbuild/protobuf';
 import { normalise } from '../../core/errors.ts';
 import { LayoutError } from '../../core/lightrag/chunk-reader.ts';
-import { idOf, isDamaged, type StoredSnapshot } from '../../core/snapshot.ts';
+import { idOf, isDamaged, isStored, type StoredSnapshot } from '../../core/snapshot.ts';
 import { DamagedSchema } from '../../gen/lightkeeper/store/v1/annotation_pb.ts';
 import { type Finding, Severity_Value } from '../../gen/lightkeeper/v1/types_pb.ts';
 import { now } from '../../host/clock.ts';
@@ -12,11 +12,16 @@ import { storedSnapshots } from '../store/upkeep/verify.ts';
 /** Codes of findings about packs and units; others concern the graph in a snapshot. */
 const DAMAGE: ReadonlySet<string> = new Set(['pack_missing', 'pack_damaged', 'snapshot_damaged']);
 
+/** Reports whether a finding is about packs and units. */
+export function isDamageFinding({ code }: Finding): boolean {
+  return DAMAGE.has(code);
+}
+
 /** What a check of the store covered. */
 export interface CheckedStore {
   readonly findings: readonly Finding[];
-  /** The only snapshot that was checked; undefined if all were. */
-  readonly only?: StoredSnapshot | undefined;
+  /** The only snapshots that were checked; undefined if all were. */
+  readonly only?: readonly StoredSnapshot[] | undefined;
   /** Whether every byte was hashed: only that shows that a damaged snapshot is whole again. */
   readonly bytes: boolean;
 }
@@ -36,6 +41,27 @@ export async function recordDamage(store: Store, { findings, only, bytes }: Chec
     if (isWhole ? bytes && isDamaged(snapshot) : !isDamaged(snapshot)) changed.push({ snapshot, reason });
   }
   await commitDamage(store, changed);
+}
+
+/** Returns the snapshots of which some unit is known to be missing or wrong. */
+export async function damagedSnapshots(store: Store): Promise<StoredSnapshot[]> {
+  const found: StoredSnapshot[] = [];
+  for await (const snapshot of storedSnapshots(store)) if (isDamaged(snapshot)) found.push(snapshot);
+  return found;
+}
+
+/** Returns the graphs of snapshots by their ids, without those that are gone. */
+export async function graphsOfSnapshots(
+  store: Store,
+  snapshotIds: readonly string[],
+): Promise<Map<string, string>> {
+  const found = new Map<string, string>();
+  for (const id of snapshotIds) {
+    const [at] = await store.index.recordsByPrefix(id);
+    const state = at === undefined ? undefined : await store.index.record(at);
+    if (state !== undefined && isStored(state)) found.set(id, state.manifest.graphId);
+  }
+  return found;
 }
 
 /** Runs a read of a snapshot. Records damage that the read meets, and rejects with it. */

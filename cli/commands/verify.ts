@@ -1,5 +1,5 @@
+import { resolve } from 'node:path';
 import { type Command, Option } from 'commander';
-import { LightkeeperError } from '../../core/errors.ts';
 import {
   RepairResultSchema,
   VerifyLevel_Value,
@@ -9,7 +9,7 @@ import { type Finding, Severity_Value } from '../../gen/lightkeeper/v1/types_pb.
 import { sizeText } from '../../host/quantity.ts';
 import { lastOf } from '../await-result.ts';
 import { EXIT } from '../exit.ts';
-import { addCommonOptions, type CommonOptions, storePath } from '../options.ts';
+import { addCommonOptions, type CommonOptions, requireValue, storePath } from '../options.ts';
 import { printFindings, printJson, printLine } from '../print.ts';
 import { withStore } from '../store.ts';
 
@@ -38,7 +38,13 @@ export function addVerify(program: Command): void {
       .description('rebuild the index and save the units that are whole; never delete'),
   )
     .option('--dry-run', 'print what is wrong; change nothing')
-    .addOption(new Option('--from <peer>').hideHelp())
+    .option(
+      '--from <peer>',
+      'fetch what is missing from this agent: its URL, or the name of a connected follower, or "source"',
+    )
+    .option('--cert <file>', 'certificate for an https URL (default: that of the running agent)')
+    .option('--key <file>', 'private key of the certificate')
+    .option('--ca <file>', 'certificate authority of the other agent')
     .action(repair);
 }
 
@@ -59,15 +65,26 @@ async function verify(options: CommonOptions & { snapshot?: string; level: strin
   printFindings(result.findings);
 }
 
-async function repair(options: CommonOptions & { dryRun?: boolean; from?: string }): Promise<void> {
-  if (options.from !== undefined) {
-    throw new LightkeeperError('UNIMPLEMENTED', 'Cannot repair from a peer: not in this version', {
-      hint: 'leave --from out: repair saves what this store still has',
-    });
-  }
+interface RepairOptions extends CommonOptions {
+  dryRun?: boolean;
+  from?: string;
+  cert?: string;
+  key?: string;
+  ca?: string;
+}
+
+async function repair(options: RepairOptions): Promise<void> {
+  const { cert, key, ca } = options;
   const dryRun = options.dryRun ?? false;
+  const request = {
+    dryRun,
+    from: options.from === undefined ? '' : requireValue(options.from, '--from'),
+    tlsCert: absolute(cert),
+    tlsKey: absolute(key),
+    tlsCa: absolute(ca),
+  };
   const result = await withStore(storePath(options), { recover: !dryRun }, (client) =>
-    lastOf(client.repairStore({ dryRun })),
+    lastOf(client.repairStore(request)),
   );
   if (
     result.unhealed > 0 ||
@@ -81,4 +98,10 @@ async function repair(options: CommonOptions & { dryRun?: boolean; from?: string
       `${result.unhealed} units missing`,
   );
   printFindings(result.findings);
+}
+
+// The agent that has the store open may run elsewhere.
+/** Returns the absolute path of a file; empty for none. */
+function absolute(path: string | undefined): string {
+  return path === undefined || path === '' ? '' : resolve(path);
 }

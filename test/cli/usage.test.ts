@@ -98,22 +98,6 @@ suite('a command of the contract', () => {
       assert.match(String(message), /not in this version/);
     }
   });
-
-  it('with an option that is not in this version is refused for it', async () => {
-    const place = new Place();
-    await place.snapshot({ a: 'a' });
-    const parts = [
-      ['verify', '--level', 'graph'],
-      ['repair', '--from', 'https://peer:9702'],
-    ];
-    for (const part of parts) {
-      const outcome = await place.run([...part, '--store', place.store]);
-      if (outcome.code === 0) continue; // Built by now.
-      const { code, message } = await place.fails([...part, '--store', place.store], 2);
-      assert.equal(code, 'UNIMPLEMENTED');
-      assert.match(String(message), /not in this version/);
-    }
-  });
 });
 
 suite('wrong usage', () => {

@@ -3,6 +3,13 @@ import { type QuietRecord, QuietRecordSchema } from '../../../gen/lightkeeper/in
 import { type CheckedBatch, type CheckedLevel, writeBatch } from './checked-level.ts';
 import { after, key, u32, u64 } from './keys.ts';
 
+/** What the scrub knows of a pack. */
+export interface ScrubTime {
+  /** Time of its last read, or of when it was first seen, in milliseconds since 1970. */
+  readonly sinceMs: number;
+  readonly isRead: boolean;
+}
+
 /** The part of the index that is not in the packs: what this machine observed of its graphs and their units. */
 // After a rebuild of the index it is empty.
 export class LocalState {
@@ -52,6 +59,36 @@ export class LocalState {
   /** Records what a follower of a graph acknowledged. */
   putAcknowledgement(batch: CheckedBatch, names: { graphId: string; follower: string }, value: Buffer): void {
     batch.put(key('f', names.graphId, '\0', names.follower), value);
+  }
+
+  /** Returns when packs were last read by the scrub, or first seen by it, by their names. */
+  async scrubTimes(): Promise<Map<string, ScrubTime>> {
+    const found = new Map<string, ScrubTime>();
+    const prefix = key('r');
+    for await (const [at, value] of this.#db.iterator({ gte: prefix, lt: after(prefix) })) {
+      const sinceMs = Number(value.readBigUInt64BE());
+      found.set(at.toString('hex', 1), { sinceMs, isRead: value[8] === 1 });
+    }
+    return found;
+  }
+
+  putScrubTime(batch: CheckedBatch, packId: string, { sinceMs, isRead }: ScrubTime): void {
+    const value = Buffer.concat([u64(BigInt(Math.max(0, Math.floor(sinceMs)))), Buffer.of(isRead ? 1 : 0)]);
+    batch.put(key('r', Buffer.from(packId, 'hex')), value);
+  }
+
+  removeScrubTime(batch: CheckedBatch, packId: string): void {
+    batch.del(key('r', Buffer.from(packId, 'hex')));
+  }
+
+  /** Returns when the scrub last read a pack or began, in milliseconds since 1970; undefined before. */
+  async scrubbedAt(): Promise<number | undefined> {
+    const value = await this.#db.get(key('m', 'scrubbed'));
+    return value === undefined ? undefined : Number(value.readBigUInt64BE());
+  }
+
+  putScrubbedAt(batch: CheckedBatch, atMs: number): void {
+    batch.put(key('m', 'scrubbed'), u64(BigInt(Math.max(0, Math.floor(atMs)))));
   }
 
   /** Reports whether units of snapshots were found missing or damaged. */

@@ -178,6 +178,12 @@ export class StoreIndex {
     this.#units.forgetPack(pack);
   }
 
+  /** Removes a lost pack and the units that are located in it, without its table. */
+  async dropPack(pack: number): Promise<void> {
+    await this.#units.removeAll(pack);
+    await this.removePack(pack, []);
+  }
+
   /** Makes all earlier writes durable. */
   async sync(): Promise<void> {
     const batch = this.batch();

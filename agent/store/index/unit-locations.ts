@@ -2,7 +2,7 @@ import { IdFilter } from '../../../core/bloom-filter.ts';
 import { UNIT_ID_BYTES } from '../../../core/unit.ts';
 import type { FrameInfo, UnitKind_Value } from '../../../gen/lightkeeper/store/v1/pack_pb.ts';
 import { type CheckedBatch, type CheckedLevel, writeBatch } from './checked-level.ts';
-import { key, u32 } from './keys.ts';
+import { after, key, u32 } from './keys.ts';
 
 /** The place of a unit in the packs. */
 export interface UnitLocation {
@@ -123,6 +123,19 @@ export class UnitLocations {
       }
     }
     return batch;
+  }
+
+  /** Removes all units that are located in a pack. Reads every entry of the index. */
+  async removeAll(pack: number): Promise<void> {
+    let batch = this.#db.batch();
+    for await (const [at, value] of this.#db.iterator({ gte: key('u'), lt: after(key('u')) })) {
+      if (decodeLocation(value).pack !== pack) continue;
+      batch.del(at);
+      if (batch.length < BATCH_ENTRIES) continue;
+      await writeBatch('index:units', batch);
+      batch = this.#db.batch();
+    }
+    await writeBatch('index:units', batch);
   }
 
   /** Drops a removed pack from the cache of known packs. */

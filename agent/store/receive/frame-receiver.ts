@@ -156,6 +156,20 @@ export class FrameReceiver {
     );
   }
 
+  /** Makes all received units durable and enters them into the index, without a snapshot. */
+  // For units that snapshots of this store refer to already.
+  async publishUnits(): Promise<void> {
+    await this.#store.exclusively(() =>
+      this.#serially(async () => {
+        await this.#publish(PackKind_Value.DATA);
+        await this.#publish(PackKind_Value.META);
+        await enterReceived(this.#store, this.#packs);
+        this.#cost = { storedBytes: 0, newBytes: 0, newUnits: 0 };
+        this.#freeReserved();
+      }),
+    );
+  }
+
   /** Commits annotations of known snapshots, and positions up to the head, as they were sent. Ignores all others. */
   async commitRecords(records: RecordBytes): Promise<void> {
     const positions = receivePositions(records.positions);

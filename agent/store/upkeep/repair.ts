@@ -1,18 +1,15 @@
 import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { LightkeeperError } from '../../../core/errors.ts';
-import { errorFinding, warning } from '../../../core/finding.ts';
-import { UnitKind_Value } from '../../../gen/lightkeeper/store/v1/pack_pb.ts';
+import { warning } from '../../../core/finding.ts';
 import type { Finding } from '../../../gen/lightkeeper/v1/types_pb.ts';
 import { DirectoryPackStore } from '../../pack/directory-pack-store.ts';
 import { PACK_HEADER_BYTES, parsePackHeader } from '../../pack/format.ts';
-import { PackBytes } from '../../pack/pack-bytes.ts';
-import { intactFrames, verifyPack } from '../../pack/verify-pack.ts';
+import { verifyPack } from '../../pack/verify-pack.ts';
 import { newConfig, readConfig, writeConfig } from '../config.ts';
 import { reconcile } from '../index/reconcile.ts';
-import { encodeProvenFrame } from '../meta-writer.ts';
 import type { Store } from '../store.ts';
-import { Transaction } from '../transaction.ts';
+import { quarantinePack } from './isolate-packs.ts';
 import { recordVerdict } from './record-verdict.ts';
 import { rescueRecords } from './rescue-records.ts';
 import { verifyStore } from './verify.ts';
@@ -89,7 +86,8 @@ export async function repairStore(
   return { rebuilt, healed, quarantined, unhealed: countMissing(left), findings };
 }
 
-function countMissing(findings: readonly Finding[]): number {
+/** Returns the number of units that snapshots lack, by the findings of a verification. */
+export function countMissing(findings: readonly Finding[]): number {
   let missing = 0;
   for (const { code, count } of findings) if (code === 'snapshot_damaged') missing += count;
   return missing;
@@ -112,22 +110,13 @@ async function quarantineDamaged(
     if (report.state === 'whole' || report.state === 'missing') continue;
     if (report.state === 'unsupported')
       throw new LightkeeperError('TOO_NEW', `Cannot repair: pack "${packId}" is of a newer version`);
-    const to = await store.packs.quarantine(packId);
-    const saved = await rescueUnits(store, packId);
-    healed += saved;
-    // If every unit is intact, they may have formed a pack of the same name.
-    const isReplaced = verifyPack(store.packs.reference(packId), packId).state === 'whole';
+    const saved = await quarantinePack(store, packId, report.problem);
+    healed += saved.units;
+    findings.push(saved.finding);
     const number = await store.index.packNumber(Buffer.from(packId, 'hex'));
-    if (!isReplaced) await store.packs.evict(packId);
-    if (number !== undefined && isReplaced) bad.delete(number);
+    if (number !== undefined && saved.isReplaced) bad.delete(number);
     else if (number !== undefined) bad.add(number);
     quarantined += 1;
-    findings.push(
-      errorFinding('pack_quarantined', packId, {
-        message: `it was damaged (${report.problem}); ${saved} intact units were stored again`,
-        hint: `remove ${to} when nothing is missing`,
-      }),
-    );
   }
   healed += await rescueRecords(store, bad);
   for (const name of await listStrayFiles(store.root)) {
@@ -139,33 +128,6 @@ async function quarantineDamaged(
     );
   }
   return { healed, quarantined };
-}
-
-/** Writes the intact units of a damaged pack to new packs. Returns how many. */
-async function rescueUnits(store: Store, packId: string): Promise<number> {
-  return await Transaction.run(store, async (transaction) => {
-    const records = new Map<UnitKind_Value, Uint8Array[]>();
-    let saved = 0;
-    const pack = PackBytes.open(store.packs.reference(packId));
-    try {
-      for (const { kind, ids, units } of intactFrames(pack)) {
-        saved += units.length;
-        if (units.length === 0) continue;
-        if (kind === UnitKind_Value.BYTES) {
-          const unitIds = ids.map((id) => Buffer.from(id, 'hex'));
-          await transaction.append(encodeProvenFrame(kind, units, { ids: unitIds }));
-        } else {
-          const known = records.get(kind) ?? [];
-          records.set(kind, known);
-          for (const unit of units) known.push(Buffer.from(unit));
-        }
-      }
-    } finally {
-      pack.close();
-    }
-    await transaction.finishRepack([...records].map(([kind, units]) => ({ kind, units })));
-    return saved;
-  });
 }
 
 /** Lists the files among the packs that are none. */

@@ -13,8 +13,8 @@ import { ReachableUnits } from './reachable-units.ts';
 export interface VerifyOrder {
   /** Whether to read and hash every byte rather than only the sizes and tables of the packs. */
   readonly bytes: boolean;
-  /** Verifies this snapshot and the packs that it needs, and nothing else. */
-  readonly only?: StoredSnapshot | undefined;
+  /** Verifies these snapshots and the packs that they need, and nothing else. */
+  readonly only?: readonly StoredSnapshot[] | undefined;
   readonly signal?: AbortSignal;
   readonly onProgress?: OnProgress;
 }
@@ -112,14 +112,18 @@ function snapshotFinding(snapshotId: string, missing: number): Finding {
   });
 }
 
-/** Returns the numbers of the packs that a snapshot needs. */
-async function packsNeededBy(store: Store, snapshot: StoredSnapshot): Promise<ReadonlySet<number>> {
+/** Returns the numbers of the packs that snapshots need. */
+async function packsNeededBy(
+  store: Store,
+  snapshots: readonly StoredSnapshot[],
+): Promise<ReadonlySet<number>> {
   const packs = new Set<number>();
   const reachable = await ReachableUnits.begin(store, (_, { pack }) => {
     packs.add(pack);
     return true;
   });
-  await reachable.markSnapshot(snapshot.manifest, snapshot.manifestUnitId);
+  for (const { manifest, manifestUnitId } of snapshots)
+    await reachable.markSnapshot(manifest, manifestUnitId);
   return packs;
 }
 
@@ -204,13 +208,13 @@ async function checkSnapshots(store: Store, order: VerifyOrder, bad: ReadonlyMap
   return { snapshots, concerned, broken };
 }
 
-/** Yields the snapshots of a store, side snapshots last; or only the given one. */
+/** Yields the snapshots of a store, side snapshots last; or only the given ones. */
 export async function* storedSnapshots(
   store: Store,
-  only: StoredSnapshot | undefined,
+  only?: readonly StoredSnapshot[],
 ): AsyncGenerator<StoredSnapshot> {
   if (only !== undefined) {
-    yield only;
+    yield* only;
     return;
   }
   for (const side of [false, true]) {

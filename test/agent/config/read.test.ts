@@ -81,6 +81,7 @@ targets: []
 http: 127.0.0.2:9000
 profile: normal
 disk_reserve: 1GiB
+scrub: 7d
 restore_roots: []
 graph_roots: []
 `;
@@ -105,6 +106,7 @@ describe('a settings file', () => {
       ...NO_TLS,
       http: { host: '127.0.0.2', port: 9000, fallback: false, secure: false },
       reserveBytes: 1n << 30n,
+      scrubMs: 7 * 86_400_000,
       captures: true,
       continuous: true,
     });
@@ -144,7 +146,7 @@ describe('a settings file', () => {
     const { graphs, ...agent } = await settingsOf({ yaml: 'graphs: [{dir: /d/rag}]' });
     const http = { host: '127.0.0.1', port: 9701, fallback: true, secure: false };
     const [state, store] = ['/state', '/state/store'];
-    const rules = { reserveBytes: undefined, captures: true, continuous: true };
+    const rules = { reserveBytes: undefined, scrubMs: 14 * 86_400_000, captures: true, continuous: true };
     assert.deepEqual(agent, { ...NO_TLS, state, store, http, ...rules });
     const { retention, dir: _, ...rest } = graphs[0] ?? assert.fail('one graph');
     const none = { instance: undefined, workspaceInstances: new Map(), hooks: undefined, exclude: [] };

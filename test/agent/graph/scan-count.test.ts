@@ -110,6 +110,7 @@ function settingsOf(dir: string, store: string, quietMs: number): AgentSettings 
     targets: [],
     ...listeners,
     reserveBytes: 0n,
+    scrubMs: 0,
     captures: true,
     continuous: true,
   };
@@ -128,6 +129,7 @@ describe('a running agent', () => {
       settled: () => {},
       pruned: () => {},
       waiting: () => {},
+      healed: () => {},
       warned: () => {},
       instance: () => {},
       certificate: () => {},

@@ -74,6 +74,8 @@ describe('the JSON Schema of the settings', () => {
 
   const right = [
     'disk_reserve: 0',
+    'scrub: 14d',
+    'scrub: 0',
     'disk_reserve: 1.5 gIb',
     'graphs: [{dir: /d, quiet: 0, min_interval: 2 MIN, alarm_loss: 2.5 %, split: false}]',
     'graphs: [{dir: /d, instance_url: "HTTPS://h", ack: quorum(2), retention: {last: 3, tags: [a=b]}}]',
