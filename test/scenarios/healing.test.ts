@@ -50,10 +50,10 @@ async function twoMachines(t: Scope): Promise<[Machine, Machine]> {
 
 async function isHealed(agent: Running, machine: Machine): Promise<void> {
   await until('the agent has healed', () => agent.stderr.includes(WHOLE), 60_000);
-  const points = await machine.list();
-  assert.deepEqual(
-    points.map(({ usable }) => usable),
-    [true, true],
+  await until(
+    'all points are usable',
+    async () => (await machine.list()).every(({ usable }) => usable),
+    60_000,
   );
   await verified(machine);
 }
@@ -114,30 +114,21 @@ describe('healing by itself', { concurrency: 2 }, () => {
     const [a, b] = await twoMachines(t);
     loseData(a.store);
     const agent = await a.guard(...FAST);
-    await until(
-      'both points are damaged',
-      async () => (await a.list()).every(({ usable }) => !usable),
-      60_000,
-    );
+    // The directory still holds what the newest point needs, so a capture may store that again.
+    const oldest = async () => (await a.list()).at(-1)?.usable;
+    await until('the oldest point is damaged', async () => (await oldest()) === false, 60_000);
     assert.match(agent.stderr, /pack_missing/);
     assert.match(agent.stderr, /snapshot_damaged/);
-    assert.equal(agent.stderr.includes(WHOLE), false);
     const [, http] = /http=(\S+)/.exec(agent.stderr) ?? [];
-    await until(
-      'every pack is read',
-      async () =>
-        (await (await fetch(`http://${http}/metrics`)).text()).includes('lightrag_scrub_coverage_ratio 1'),
-      60_000,
-    );
+    const metrics = async () => await (await fetch(`http://${http}/metrics`)).text();
+    const isCovered = async () => (await metrics()).includes('lightrag_scrub_coverage_ratio 1');
+    await until('every pack is read', isCovered, 60_000);
     await a.stop();
-    assert.deepEqual(
-      (await a.list()).map(({ usable }) => usable),
-      [false, false],
-      'the damage outlives the agent',
-    );
+    assert.equal(await oldest(), false, 'the damage outlives the agent');
     const again = await a.guard(...SLOW);
     await b.follow(a, ...SLOW);
     await isHealed(again, a);
+    assert.match(again.stderr, /from=b/);
   });
 
   it('begins soon after a read has met damage', async (t) => {
