@@ -1,9 +1,9 @@
-import { LightkeeperError } from '../../core/errors.ts';
 import { readNodeRefs } from '../../core/list.ts';
 import { parseFileList } from '../../core/manifest.ts';
 import { pathFromBytes } from '../../core/path.ts';
 import type { ListRoot, Manifest } from '../../gen/lightkeeper/store/v1/manifest_pb.ts';
 import { UnitKind_Value } from '../../gen/lightkeeper/store/v1/pack_pb.ts';
+import { checkOfPeer, peerInvalid } from '../store/receive/check-frame.ts';
 
 /** Most units of one request for list pieces, and for file bytes. */
 const BATCH_PIECES = 512;
@@ -13,7 +13,8 @@ const BATCH_BYTES = 8 << 20;
 /** Most requests for file bytes that are open at once. */
 const OPEN_REQUESTS = 4;
 /** Most list pieces of one snapshot. */
-const PIECES_MAX = 4_000_000;
+// Memory holds the name of each: about 50 MB in all. A snapshot of a terabyte has half as many.
+const PIECES_MAX = 300_000;
 
 /** What fetching a snapshot needs of the store and of the stream. */
 export interface FetchParts {
@@ -29,7 +30,8 @@ export interface FetchParts {
 
 /** A list piece to be read. */
 interface Piece {
-  readonly id: Buffer;
+  /** Its id in latin1. */
+  readonly name: string;
   readonly depth: number;
   /** Whether it belongs to the list of files. */
   readonly isFiles: boolean;
@@ -42,7 +44,7 @@ export async function fetchSnapshot(parts: FetchParts, manifest: Manifest): Prom
 
 class SnapshotFetch {
   readonly #parts: FetchParts;
-  /** Pieces that were seen, by their ids in latin1. */
+  /** Pieces that were seen: list, depth, and id in latin1. */
   readonly #seen = new Set<string>();
   readonly #running = new Set<Promise<void>>();
   #batch: Buffer[] = [];
@@ -76,11 +78,15 @@ class SnapshotFetch {
 
   async #requestPieces(pieces: readonly Piece[]): Promise<void> {
     const lacking: Buffer[] = [];
-    for (const { id } of pieces) if (!this.#parts.has(id)) lacking.push(id);
+    for (const { name } of pieces) {
+      const id = Buffer.from(name, 'latin1');
+      if (!this.#parts.has(id)) lacking.push(id);
+    }
     this.#missing += (await this.#parts.request(lacking)).length;
   }
 
-  async #readPiece({ id, depth, isFiles }: Piece, next: Piece[]): Promise<void> {
+  async #readPiece({ name, depth, isFiles }: Piece, next: Piece[]): Promise<void> {
+    const id = Buffer.from(name, 'latin1');
     const isFileList = isFiles && depth === 1;
     const kind = isFileList ? UnitKind_Value.FILES : UnitKind_Value.LIST;
     const bytes = await this.#parts.piece(id, kind);
@@ -91,7 +97,7 @@ class SnapshotFetch {
       return;
     }
     let last = '';
-    for (const file of parseFileList(bytes, last)) {
+    for (const file of checkOfPeer('a list of files', () => parseFileList(bytes, last))) {
       last = pathFromBytes(file.path);
       await this.#addList(file.content, false, next);
     }
@@ -105,23 +111,20 @@ class SnapshotFetch {
     { entries, depth, isFiles }: { entries: Uint8Array; depth: number; isFiles: boolean },
     next: Piece[],
   ): Promise<void> {
-    for (const { id, span } of readNodeRefs(entries)) {
+    for (const { id, span } of checkOfPeer('a list', () => readNodeRefs(entries))) {
       if (depth === 0) await this.#addUnit(id, span);
-      else this.#addPiece({ id, depth, isFiles }, next);
+      else if (!this.#parts.isComplete(id))
+        this.#addPiece({ name: id.toString('latin1'), depth, isFiles }, next);
     }
   }
 
   #addPiece(piece: Piece, next: Piece[]): void {
-    const name = `${piece.id.toString('latin1')}${piece.depth}`;
-    if (this.#seen.has(name) || this.#parts.isComplete(piece.id)) return;
+    const place = `${piece.isFiles ? 'f' : 'u'}${piece.depth}${piece.name}`;
+    if (this.#seen.has(place)) return;
     if (this.#seen.size >= PIECES_MAX)
-      throw new LightkeeperError(
-        'PEER_INVALID',
-        `Cannot fetch a snapshot: it has more than ${PIECES_MAX} list pieces`,
-      );
-    this.#seen.add(name);
-    // A view would hold the whole piece that it lies in.
-    next.push({ ...piece, id: Buffer.from(piece.id) });
+      throw peerInvalid('a snapshot', `it has more than ${PIECES_MAX} list pieces`);
+    this.#seen.add(place);
+    next.push(piece);
   }
 
   async #addUnit(id: Buffer, span: number): Promise<void> {

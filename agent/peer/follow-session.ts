@@ -1,11 +1,13 @@
+import { setTimeout as sleep } from 'node:timers/promises';
 import { create } from '@bufbuild/protobuf';
 import type { Client } from '@connectrpc/connect';
 import { LightkeeperError } from '../../core/errors.ts';
 import type { FetchSchedule, NextFetch } from '../../core/following/schedule.ts';
 import { parseManifest } from '../../core/manifest.ts';
 import { epochOf, positionEntry } from '../../core/position.ts';
+import { TokenBucket } from '../../core/rate.ts';
 import type { StoredSnapshot } from '../../core/snapshot.ts';
-import { hex, sameBytes, sha256 } from '../../core/unit.ts';
+import { hex, UNIT_ID_BYTES } from '../../core/unit.ts';
 import {
   AcknowledgementSchema,
   type FollowRequest,
@@ -13,6 +15,7 @@ import {
   type FollowResponse,
   type FramePart,
   HelloSchema,
+  type ListedSnapshot,
   type PeerService,
   type SnapshotOffer,
   SnapshotsWantedSchema,
@@ -22,6 +25,7 @@ import {
 } from '../../gen/lightkeeper/v1/peer_pb.ts';
 import { monotonic } from '../../host/clock.ts';
 import { version } from '../../host/version.ts';
+import { checkOfPeer } from '../store/receive/check-frame.ts';
 import type { FrameReceiver } from '../store/receive/frame-receiver.ts';
 import { FrameSender } from '../store/send/frame-sender.ts';
 import type { Store } from '../store/store.ts';
@@ -33,16 +37,20 @@ import { knownDigests } from './line.ts';
 import { MessageQueue } from './message-queue.ts';
 import { OFFERS_WANTED_MAX, PROTOCOL_MAX, PROTOCOL_MIN } from './protocol.ts';
 import { factsAbout, findSnapshot, newFacts } from './received-facts.ts';
+import { checkOffer, ReceivedOffers } from './received-offers.ts';
 import { brokenRule } from './refusals.ts';
 import { splitIds } from './source-session.ts';
-import { UnitRequests } from './unit-requests.ts';
+import { STALL_LIMITS, type StallLimits, StallWatch } from './stall-watch.ts';
+import { REQUEST_UNITS_MAX, UnitRequests } from './unit-requests.ts';
 
+/** Bytes of one entry of a list of snapshots, about. */
+const LISTED_BYTES = 120;
 /** Bytes of messages that are queued for the source before writing waits. */
 const QUEUED_BYTES_MAX = 1 << 20;
 /** Frames that are checked and written at the same time. */
 const RECEIVING_MAX = 3;
-/** Most offers that are held in memory. */
-const OFFERS_MAX = 256;
+/** Most messages with new facts that are stored in a minute. */
+const FACTS_PER_MINUTE = 3000;
 /** Snapshots of the history whose offers are asked for at once. */
 const OFFERS_AHEAD = 8;
 
@@ -52,6 +60,8 @@ export interface FollowParts extends HandshakeParts {
   readonly agent: string;
   readonly receiver: FrameReceiver;
   readonly onEvent: (event: FollowEvent) => void;
+  /** When the source counts as stalled; undefined for the usual limits. */
+  readonly stallLimits?: StallLimits;
 }
 
 /** What happens on a stream. */
@@ -81,7 +91,7 @@ class FollowSession {
   readonly #requests: UnitRequests;
   readonly #joiner = new FrameJoiner();
   readonly #receiving = new Set<Promise<void>>();
-  readonly #offers = new Map<string, SnapshotOffer>();
+  readonly #offers = new ReceivedOffers();
   readonly #wantedOffers = new Set<string>();
   readonly #sender: FrameSender;
   #failure: { readonly error: unknown } | undefined;
@@ -89,6 +99,12 @@ class FollowSession {
   #schedule: FetchSchedule | undefined;
   #older: Uint8Array[] = [];
   #wake: () => void = () => {};
+  #watch: StallWatch | undefined;
+  readonly #factsRate = new TokenBucket(FACTS_PER_MINUTE, monotonic() / 60);
+  /** Whether a message is being worked on. */
+  #isBusy = false;
+  /** Whether units are being sent to the source. */
+  #isAnswering = false;
 
   constructor(parts: FollowParts) {
     this.#parts = parts;
@@ -106,9 +122,18 @@ class FollowSession {
     await this.#send({ case: 'hello', value: await this.#hello() });
     const fail = (error: unknown) => {
       this.#failure ??= { error };
+      // What fetches may wait for units that will never come, and for a place in the queue.
+      this.#requests.fail(this.#failure.error);
+      this.#out.end();
       this.#wake();
       ended.abort();
     };
+    const watch = new StallWatch(this.#parts.stallLimits ?? STALL_LIMITS, {
+      isWelcome: () => this.#handshake.isWelcome,
+      isWaiting: () => this.#isWaiting(),
+      onStall: fail,
+    });
+    this.#watch = watch;
     const reading = this.#read(client.follow(this.#out, { signal: either })).then(
       () =>
         fail(new LightkeeperError('UNAVAILABLE', 'Cannot go on following: the source has ended the stream')),
@@ -118,12 +143,19 @@ class FollowSession {
     try {
       await Promise.all([reading, fetching]);
     } finally {
+      watch.stop();
       this.#out.end();
       this.#requests.fail(this.#failure?.error ?? new Error('the stream has ended'));
       await Promise.allSettled(this.#receiving);
     }
     signal.throwIfAborted();
     if (this.#failure !== undefined) throw this.#failure.error;
+  }
+
+  #isWaiting(): boolean {
+    if (this.#isAnswering) return true;
+    if (this.#isBusy || this.#receiving.size > 0) return false;
+    return !this.#handshake.isComplete || this.#requests.open > 0 || this.#wantedOffers.size > 0;
   }
 
   async #hello() {
@@ -151,7 +183,9 @@ class FollowSession {
       if (this.#failure !== undefined) throw this.#failure.error;
       if (content.case !== 'welcome' && !this.#handshake.isWelcome)
         throw brokenRule('the first message is no Welcome');
+      this.#isBusy = true;
       await this.#take(content);
+      this.#isBusy = false;
     }
   }
 
@@ -163,8 +197,10 @@ class FollowSession {
         return;
       case 'positionLog':
         await this.#handshake.addPositions(content.value);
+        for (const { length } of content.value.entries) this.#watch?.progress(length);
         return;
       case 'snapshotList':
+        this.#watch?.progress(content.value.snapshots.length * LISTED_BYTES);
         if (await this.#handshake.addList(content.value)) await this.#start();
         return;
       case 'offer':
@@ -205,12 +241,9 @@ class FollowSession {
   }
 
   async #addOffer(offer: SnapshotOffer): Promise<void> {
-    const digest = sha256(offer.manifest);
-    const { listed } = offer;
-    if (listed === undefined || !sameBytes(listed.digest, digest))
-      throw brokenRule('an offer does not hash to its digest');
+    const { listed, digest } = checkOffer(offer);
     const name = hex(digest);
-    this.#wantedOffers.delete(name);
+    if (this.#wantedOffers.delete(name)) this.#watch?.restart();
     const state = await findSnapshot(this.#store, digest);
     if (state?.manifest !== undefined) {
       await this.#storeFacts(offer.annotations);
@@ -218,13 +251,21 @@ class FollowSession {
       return;
     }
     if (state?.deleted === true) return;
+    await this.#checkPlace(offer.manifest, listed);
     this.#schedule?.list(listed, true);
-    this.#offers.set(name, offer);
-    for (const [oldest] of this.#offers) {
-      if (this.#offers.size <= OFFERS_MAX) break;
-      this.#offers.delete(oldest);
-    }
+    this.#offers.add(name, offer);
     this.#wake();
+  }
+
+  /** Checks that a snapshot belongs to the graph and has its place in the log. PEER_INVALID if not. */
+  async #checkPlace(bytes: Uint8Array, { digest, epoch, sequence }: ListedSnapshot): Promise<void> {
+    const manifest = checkOfPeer('a manifest', () => parseManifest(bytes));
+    const { graphId } = this.#parts;
+    if (manifest.graphId !== graphId) throw brokenRule(`it offers a snapshot of graph "${manifest.graphId}"`);
+    const position = positionEntry(manifest, digest);
+    if (epochOf(position).number !== epoch || position.sequence !== sequence)
+      throw brokenRule('an offer has another place than its snapshot');
+    await this.#handshake.checkPosition(position);
   }
 
   #dropOffer(digest: Uint8Array): void {
@@ -236,6 +277,7 @@ class FollowSession {
   /** Checks a frame and appends it, beside the next ones. */
   async #addFrame(part: FramePart): Promise<void> {
     const frame = this.#joiner.add(part);
+    this.#watch?.progress(part.data.length);
     if (frame === undefined || !this.#requests.admit(frame.wantId)) return;
     while (this.#receiving.size >= RECEIVING_MAX) await Promise.race(this.#receiving);
     const receiving: Promise<void> = this.#parts.receiver
@@ -255,22 +297,32 @@ class FollowSession {
 
   /** Sends units that the source lost. */
   async #answer({ wantId, unitIds }: UnitsWanted): Promise<void> {
+    const units = unitIds.length / UNIT_ID_BYTES;
+    if (!Number.isInteger(units) || units === 0 || units > REQUEST_UNITS_MAX)
+      throw brokenRule('its request for units is too long, or cut');
     const endRead = this.#store.beginRead();
     try {
       for await (const part of this.#sender.send(splitIds(unitIds))) {
         if (part.kind === 'missing') {
-          await this.#send({
-            case: 'unitsMissing',
-            value: create(UnitsMissingSchema, { wantId, unitIds: Buffer.concat(part.ids) }),
-          });
+          const ids = Buffer.concat(part.ids);
+          const value = create(UnitsMissingSchema, { wantId, unitIds: ids });
+          await this.#sendUnits({ case: 'unitsMissing', value }, ids.length);
           continue;
         }
-        for (const piece of splitFrame(wantId, part.frame))
-          await this.#send({ case: 'framePart', value: piece }, piece.data.length);
+        for (const value of splitFrame(wantId, part.frame))
+          await this.#sendUnits({ case: 'framePart', value }, value.data.length);
       }
     } finally {
       endRead();
     }
+  }
+
+  /** Sends units. The time in which the source does not read them counts as stalled. */
+  async #sendUnits(content: RequestMessage, bytes: number): Promise<void> {
+    this.#isAnswering = true;
+    await this.#send(content, bytes);
+    this.#isAnswering = false;
+    this.#watch?.progress(bytes);
   }
 
   // ----- fetching -----
@@ -303,12 +355,10 @@ class FollowSession {
   }
 
   async #fetch({ snapshot: { digest }, isHistory }: NextFetch, offer: SnapshotOffer): Promise<void> {
-    const { receiver, graphId, onEvent } = this.#parts;
+    const { receiver, onEvent } = this.#parts;
     const beganMs = monotonic();
     const manifest = parseManifest(offer.manifest);
     const position = positionEntry(manifest, Buffer.from(digest));
-    await this.#handshake.checkPosition(position);
-    if (manifest.graphId !== graphId) throw brokenRule(`it offers a snapshot of graph "${manifest.graphId}"`);
     const missing = await fetchSnapshot(
       {
         has: (id) => receiver.has(id) || this.#requests.isWanted(Buffer.from(id)),
@@ -331,6 +381,7 @@ class FollowSession {
       durationMs: Math.round(monotonic() - beganMs),
     });
     this.#handshake.stored(position);
+    this.#watch?.restart();
     onEvent({ type: 'committed', snapshot, isHistory });
     if (this.#schedule?.fetched(digest) === true) await this.#acknowledge();
     else this.#older.push(digest);
@@ -339,7 +390,11 @@ class FollowSession {
 
   async #storeFacts(annotations: readonly Uint8Array[]): Promise<void> {
     const news = await newFacts(this.#store, this.#parts.graphId, annotations);
-    if (news.length > 0) await this.#parts.receiver.commitRecords({ positions: [], annotations: news });
+    if (news.length === 0) return;
+    // Each call makes a pack. A source that sends facts without end is slowed down.
+    const waitMs = 60 * this.#factsRate.take(1, monotonic() / 60);
+    if (waitMs > 0) await sleep(waitMs);
+    await this.#parts.receiver.commitRecords({ positions: [], annotations: news });
   }
 
   // ----- acknowledging -----

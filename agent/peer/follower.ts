@@ -1,6 +1,6 @@
-import { createClient } from '@connectrpc/connect';
+import { ConnectError, createClient } from '@connectrpc/connect';
 import { fullJitterMs } from '../../core/backoff.ts';
-import { type LightkeeperError, normalise } from '../../core/errors.ts';
+import { LightkeeperError } from '../../core/errors.ts';
 import { PeerService } from '../../gen/lightkeeper/v1/peer_pb.ts';
 import { waited } from '../../host/clock.ts';
 import { type DialOptions, dialGrpc } from '../../host/grpc/transport.ts';
@@ -19,6 +19,9 @@ const REFUSED = { firstMs: 10_000, longestMs: 60_000 };
 /** Codes of failures that go by themselves. */
 const REPEATED: ReadonlySet<string> = new Set(['UNAVAILABLE', 'CANCELLED', 'DEADLINE']);
 
+/** Most characters of an error, and of its hint. */
+const MESSAGE_LETTERS_MAX = 1000;
+
 /** A source to follow, and what happens meanwhile. */
 export interface FollowerParts extends Omit<FollowParts, 'receiver'> {
   /** URL of the source's gRPC port. */
@@ -36,9 +39,10 @@ export async function followGraph(parts: FollowerParts, signal: AbortSignal): Pr
   let attempt = 0;
   try {
     while (!signal.aborted) {
-      let isWelcome = false;
+      let hasProgress = false;
       const onEvent = (event: FollowEvent) => {
-        if (event.type === 'welcomed') isWelcome = true;
+        // A source that only says Welcome, again and again, must not be dialled ever faster.
+        if (event.type !== 'welcomed') hasProgress = true;
         parts.onEvent(event);
       };
       try {
@@ -47,8 +51,8 @@ export async function followGraph(parts: FollowerParts, signal: AbortSignal): Pr
         await followStream({ ...parts, receiver, onEvent }, signal);
       } catch (error) {
         if (signal.aborted) return;
-        attempt = isWelcome ? 1 : attempt + 1;
-        const failure = fromConnect(error);
+        attempt = hasProgress ? 1 : attempt + 1;
+        const failure = failureOf(error);
         const mayRepeat = REPEATED.has(failure.code);
         if (!mayRepeat) {
           // A receiver whose disk failed is of no use.
@@ -56,13 +60,24 @@ export async function followGraph(parts: FollowerParts, signal: AbortSignal): Pr
           receiver = undefined;
         }
         const waitMs = fullJitterMs(attempt, mayRepeat ? RECONNECT : REFUSED, Math.random());
-        parts.onDisconnected(normalise(failure), waitMs);
+        parts.onDisconnected(failure, waitMs);
         await waited(waitMs, signal);
       }
     }
   } finally {
     await receiver?.close();
   }
+}
+
+/** Returns why a stream has ended. What the source says of it is cut to a length that a log can hold. */
+function failureOf(error: unknown): LightkeeperError {
+  const { code, message, hint } = fromConnect(error);
+  // A status of the other side without a code of ours tells nothing about this process.
+  const isForeign = code === 'INTERNAL' && error instanceof ConnectError;
+  return new LightkeeperError(isForeign ? 'UNAVAILABLE' : code, message.slice(0, MESSAGE_LETTERS_MAX), {
+    hint: hint.slice(0, MESSAGE_LETTERS_MAX),
+    cause: error,
+  });
 }
 
 async function followStream(

@@ -1,4 +1,4 @@
-import type { LightkeeperError } from '../../core/errors.ts';
+import { LightkeeperError } from '../../core/errors.ts';
 import type { HeldPosition } from '../../core/following/schedule.ts';
 import type { Lag } from '../../gen/lightkeeper/v1/types_pb.ts';
 import { monotonic } from '../../host/clock.ts';
@@ -36,11 +36,19 @@ export interface Follower {
   end: ((error: LightkeeperError) => void) | undefined;
 }
 
+/** Most streams of one graph at once: of one name, and of all callers without a target. */
+// Each holds frames until they are read, also after it was ended.
+const STREAMS_OF_NAME_MAX = 8;
+const STREAMS_WITHOUT_TARGET_MAX = 32;
+/** Most followers without a target that are remembered after they have left. */
+const LEFT_MAX = 100;
+
 /** The followers of all graphs of an agent. */
 export class Followers {
   readonly #followers = new Map<string, Follower>();
   readonly #rates = new Map<string, { readonly atMs: number; readonly bytes: number }[]>();
   readonly #waiting = new Set<() => void>();
+  readonly #connected = new Set<Follower>();
   readonly #onAcknowledged: (follower: Follower) => void;
 
   /** `onAcknowledged` receives every follower that has acknowledged a snapshot. */
@@ -69,8 +77,12 @@ export class Followers {
     this.#followers.set(keyOf(follower), follower);
   }
 
-  /** Adds a follower that connects, in place of its earlier entry, and returns it. */
+  /**
+   * Adds a follower that connects, in place of its earlier entry, and returns it. Ends an earlier stream of the same
+   * store. REFUSED if there are too many streams.
+   */
   connect(follower: Omit<Follower, 'isConnected' | 'sentBytes' | 'sentFrames' | 'lastError'>): Follower {
+    this.#makeRoom(follower);
     const known = this.#followers.get(keyOf(follower));
     // Another store under the same name holds nothing yet.
     const before = known?.storeId === follower.storeId ? known : undefined;
@@ -83,8 +95,28 @@ export class Followers {
       lastError: '',
     };
     this.#followers.set(keyOf(follower), connected);
+    this.#connected.add(connected);
     this.announce();
     return connected;
+  }
+
+  #makeRoom({
+    graphId,
+    name,
+    storeId,
+    target,
+  }: Pick<Follower, 'graphId' | 'name' | 'storeId' | 'target'>): void {
+    const ofGraph = [...this.#connected].filter((other) => other.graphId === graphId);
+    const ofName = ofGraph.filter((other) => other.name === name);
+    const untargeted = ofGraph.filter((other) => other.target === undefined);
+    if (
+      ofName.length >= STREAMS_OF_NAME_MAX ||
+      (target === undefined && untargeted.length >= STREAMS_WITHOUT_TARGET_MAX)
+    )
+      throw streamRefused(name, 'there are too many already');
+    // It has dialled again before this side has noticed that it was gone.
+    for (const one of ofName)
+      if (one.storeId === storeId) one.end?.(streamRefused(name, 'its store has opened another one'));
   }
 
   /** Marks a follower as gone, unless it has connected again. */
@@ -94,7 +126,19 @@ export class Followers {
     follower.requestHoldings = undefined;
     follower.end = undefined;
     follower.lastError = reason;
+    this.#connected.delete(follower);
+    this.#forgetLeft();
     this.announce();
+  }
+
+  #forgetLeft(): void {
+    const left = [...this.#followers.values()].filter(
+      ({ isConnected, target }) => !isConnected && target === undefined,
+    );
+    for (const one of left.slice(0, -LEFT_MAX)) {
+      this.#followers.delete(keyOf(one));
+      this.#rates.delete(keyOf(one));
+    }
   }
 
   /** Records frames as sent to a follower. */
@@ -162,6 +206,12 @@ export class Followers {
 
 function keyOf({ graphId, name }: Pick<Follower, 'graphId' | 'name'>): string {
   return `${graphId}\n${name}`;
+}
+
+function streamRefused(name: string, state: string): LightkeeperError {
+  return new LightkeeperError('REFUSED', `Cannot serve a stream of follower "${name}": ${state}`, {
+    hint: 'give each agent a name and a store of its own',
+  });
 }
 
 function dropOld(rates: { readonly atMs: number }[]): void {

@@ -9,6 +9,8 @@ import { MessageQueue } from './message-queue.ts';
 const EVERY_MS = 1000;
 /** Milliseconds without a response after which the source counts as gone. */
 const SILENT_MS = 10_000;
+/** Bytes of requests that are queued; there is one at a time. */
+const QUEUED_BYTES_MAX = 64 << 10;
 const RECONNECT = { firstMs: 500, longestMs: 5000 };
 
 /** What the watch of a source needs. */
@@ -49,7 +51,7 @@ async function watchOnce(parts: GraphWatchParts, signal: AbortSignal): Promise<v
   const { agent, graphId } = parts;
   // A connection of its own: bulk on another one must not delay it.
   const connection = dialGrpc(parts.url, parts.dial);
-  const out = new MessageQueue<{ number: bigint; graphIds: string[]; agent: string }>(0);
+  const out = new MessageQueue<{ number: bigint; graphIds: string[]; agent: string }>(QUEUED_BYTES_MAX);
   const late = new AbortController();
   const either = AbortSignal.any([signal, late.signal]);
   const client = createClient(PeerService, connection);

@@ -15,7 +15,12 @@ import type { Store } from '../store/store.ts';
 
 /** Most bytes of a manifest that is offered, and of the annotations beside it. */
 export const OFFERED_MANIFEST_BYTES_MAX = 2 << 20;
-const OFFERED_ANNOTATIONS_BYTES_MAX = 1 << 20;
+export const OFFERED_ANNOTATIONS_BYTES_MAX = 1 << 20;
+
+/** Bytes of an entry of the list without its tags, about. */
+const LISTED_BYTES = 120;
+/** Most bytes of the tags of an entry. More are left out of the list; the offer has them. */
+const LISTED_TAG_BYTES_MAX = 64 << 10;
 
 /** Reports whether a snapshot is offered to followers: it is stored and has a place in the line of the head. */
 export function isOffered(state: SnapshotState): state is StoredSnapshot {
@@ -33,10 +38,19 @@ export function listedSnapshot(snapshot: StoredSnapshot, followerStoreId: Uint8A
     grade: gradeOf(snapshot),
     usable: isUsable(snapshot),
     pinned,
-    tags: { ...tags },
+    tags: tagBytes(tags) > LISTED_TAG_BYTES_MAX ? {} : { ...tags },
     storedBytes: measured?.storedBytes ?? 0n,
     facts: factsFingerprint(travellingAnnotations(snapshot.record, followerStoreId)),
   });
+}
+
+/** Returns the bytes of an entry of the list of snapshots, about. */
+export function listedBytes({ tags }: ListedSnapshot): number {
+  return LISTED_BYTES + tagBytes(tags);
+}
+
+function tagBytes(tags: Readonly<Record<string, string>>): number {
+  return Object.entries(tags).reduce((sum, [key, value]) => sum + Buffer.byteLength(key + value) + 8, 0);
 }
 
 /** Returns the offer of a snapshot: its manifest as stored, and the facts that travel. */

@@ -3,6 +3,10 @@ interface Ended {
   readonly error: unknown;
 }
 
+/** Bytes that a queued message takes beside its content. */
+// Without them, small messages without end would fill the memory while nobody reads.
+const MESSAGE_BYTES = 256;
+
 /** Messages of one side of a stream, in order: writers wait while too many bytes are queued. */
 export class MessageQueue<T> implements AsyncIterable<T> {
   readonly #limitBytes: number;
@@ -20,8 +24,8 @@ export class MessageQueue<T> implements AsyncIterable<T> {
   /** Queues a message of about `bytes` bytes. Resolves when more may be queued; rejects once the queue has ended. */
   async push(message: T, bytes = 0): Promise<void> {
     if (this.#ended !== undefined) throw this.#ended.error ?? new Error('the stream has ended');
-    this.#queued.push({ message, bytes });
-    this.#bytes += bytes;
+    this.#queued.push({ message, bytes: MESSAGE_BYTES + bytes });
+    this.#bytes += MESSAGE_BYTES + bytes;
     this.#wakeReader();
     while (this.#bytes > this.#limitBytes && this.#ended === undefined)
       await new Promise<void>((resolve) => this.#wakeWriters.push(resolve));

@@ -10,6 +10,10 @@ export const PART_ENTRIES_MAX = 1000;
 /** Most snapshots that one request names. */
 export const OFFERS_WANTED_MAX = 64;
 
+/** Most characters of the name of an agent, and of its version. */
+export const AGENT_NAME_MAX = 255;
+export const VERSION_MAX = 64;
+
 /** Returns the newest protocol that both sides speak. TOO_OLD or TOO_NEW if there is none. */
 export function chooseProtocol({ protocolMin, protocolMax, version }: Hello): number {
   const chosen = Math.min(protocolMax, PROTOCOL_MAX);

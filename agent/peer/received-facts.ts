@@ -3,6 +3,7 @@ import { parseAnnotation, snapshotIdOf } from '../../core/manifest.ts';
 import { type SnapshotState, snapshotState } from '../../core/snapshot.ts';
 import { sameBytes } from '../../core/unit.ts';
 import type { Annotation } from '../../gen/lightkeeper/store/v1/annotation_pb.ts';
+import { checkOfPeer } from '../store/receive/check-frame.ts';
 import type { Store } from '../store/store.ts';
 import { brokenRule } from './refusals.ts';
 
@@ -41,7 +42,7 @@ export async function newFacts(
 
 // A fact of a newer version has no case here, and is left out.
 function parseTravelling(bytes: Uint8Array): Annotation {
-  const annotation = parseAnnotation(bytes);
+  const annotation = checkOfPeer('an annotation', () => parseAnnotation(bytes));
   const { case: kind } = annotation.fact;
   if (kind !== undefined && !doesTravel(kind))
     throw brokenRule(`it sends a fact of kind "${kind}", which does not travel`);

@@ -29,6 +29,13 @@ import { REQUEST_UNITS_MAX } from './unit-requests.ts';
 /** Most graphs that one request watches. */
 const WATCHED_MAX = 1000;
 
+/** Most calls of FetchUnits at once by one target, and by all callers without one. */
+// Each holds frames until they are read.
+const FETCHES_MAX = 8;
+
+/** Number of calls of FetchUnits that are open, by the names of targets. */
+type Fetches = Map<string, number>;
+
 /** What an agent serves to its followers. */
 export interface PeerServerParts extends Pick<SourceParts, 'isGuarded' | 'onFrame'> {
   readonly store: Store;
@@ -40,6 +47,7 @@ export interface PeerServerParts extends Pick<SourceParts, 'isGuarded' | 'onFram
 
 /** Returns the service that agents call: follow a graph, watch heads, fetch units. */
 export function peerService(parts: PeerServerParts): GrpcService {
+  const fetches: Fetches = new Map();
   return grpcService(
     PeerService,
     {
@@ -50,7 +58,7 @@ export function peerService(parts: PeerServerParts): GrpcService {
         return serveFollower(requests, { ...parts, admit, address: peer.address }, context.signal);
       },
       watchGraphs: (requests, context) => watchGraphs(parts, requests, context),
-      fetchUnits: (request, context) => fetchUnits(parts, request, context),
+      fetchUnits: (request, context) => fetchUnits({ ...parts, fetches }, request, context),
     },
     BULK_CODECS,
   );
@@ -96,14 +104,22 @@ async function watchedGraphs(store: Store, named: readonly string[]): Promise<st
 }
 
 async function* fetchUnits(
-  { store, admission }: PeerServerParts,
+  { store, admission, fetches }: PeerServerParts & { readonly fetches: Fetches },
   { graphId, agent, unitIds }: FetchUnitsRequest,
   context: HandlerContext,
 ): AsyncGenerator<FetchUnitsResponse> {
-  admitFollower(admission(), { peer: peerOf(context), agent, graphId });
+  const { target } = admitFollower(admission(), { peer: peerOf(context), agent, graphId });
+  const caller = target?.name ?? '';
+  const open = (by: number) => fetches.set(caller, (fetches.get(caller) ?? 0) + by);
   const units = unitIds.length / UNIT_ID_BYTES;
   if (!Number.isInteger(units) || units > REQUEST_UNITS_MAX)
     throw new LightkeeperError('PEER_INVALID', 'Cannot fetch units: the request is too long, or cut');
+  if ((fetches.get(caller) ?? 0) >= FETCHES_MAX) {
+    throw new LightkeeperError('UNAVAILABLE', 'Cannot fetch units: too many such calls are open', {
+      hint: 'try again',
+    });
+  }
+  open(1);
   const endRead = store.beginRead();
   try {
     for await (const part of new FrameSender(store).send(splitIds(unitIds))) {
@@ -117,5 +133,6 @@ async function* fetchUnits(
     }
   } finally {
     endRead();
+    open(-1);
   }
 }

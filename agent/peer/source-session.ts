@@ -1,9 +1,10 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { create, toBinary } from '@bufbuild/protobuf';
 import { LightkeeperError } from '../../core/errors.ts';
-import { KNOWN_DIGESTS_MAX } from '../../core/following/history.ts';
+import { compareEpochs, KNOWN_DIGESTS_MAX } from '../../core/following/history.ts';
 import { isGraphId } from '../../core/graph-id.ts';
 import { snapshotIdOf } from '../../core/manifest.ts';
+import { isBeyond } from '../../core/position.ts';
 import { TokenBucket } from '../../core/rate.ts';
 import { sameBytes, UNIT_ID_BYTES } from '../../core/unit.ts';
 import { type PositionEntry, PositionEntrySchema } from '../../gen/lightkeeper/store/v1/manifest_pb.ts';
@@ -32,9 +33,22 @@ import type { Follower, Followers } from './followers.ts';
 import { FrameJoiner, splitFrame } from './frame-parts.ts';
 import { HoldingsRequests } from './holdings.ts';
 import { lineAfter } from './line.ts';
-import { annotationsOf, isOffered, listedSnapshot, offerOf } from './listing.ts';
+import {
+  annotationsOf,
+  isOffered,
+  listedBytes,
+  listedSnapshot,
+  OFFERED_MANIFEST_BYTES_MAX,
+  offerOf,
+} from './listing.ts';
 import { MessageQueue } from './message-queue.ts';
-import { chooseProtocol, OFFERS_WANTED_MAX, PART_ENTRIES_MAX } from './protocol.ts';
+import {
+  AGENT_NAME_MAX,
+  chooseProtocol,
+  OFFERS_WANTED_MAX,
+  PART_ENTRIES_MAX,
+  VERSION_MAX,
+} from './protocol.ts';
 import type { AdmittedFollower } from './targets.ts';
 import type { FrameStorer } from './unit-reception.ts';
 import { REQUEST_UNITS_MAX, UnitRequests } from './unit-requests.ts';
@@ -43,8 +57,8 @@ import { REQUEST_UNITS_MAX, UnitRequests } from './unit-requests.ts';
 const QUEUED_BYTES_MAX = 4 << 20;
 /** Most requests of a follower that wait for their turn. */
 const WAITING_REQUESTS_MAX = 64;
-/** Bytes of one entry of the list of snapshots, about. */
-const LISTED_BYTES = 120;
+/** Bytes of a part of the list of snapshots, about. */
+const PART_BYTES = 1 << 20;
 /** Milliseconds that a follower has for its first message. */
 export const HELLO_TIMEOUT_MS = 10_000;
 
@@ -97,9 +111,11 @@ async function firstMessage(requests: AsyncIterator<FollowRequest>): Promise<Hel
     throw new LightkeeperError('DEADLINE', 'Cannot serve a follower: it sent no first message in time');
   const message = first.done === true ? undefined : first.value.message;
   if (message?.case !== 'hello') throw brokenRule('the first message is no Hello');
-  const { graphId, storeId, knownDigests } = message.value;
+  const { graphId, storeId, knownDigests, agent, version: itsVersion } = message.value;
   if (!isGraphId(graphId)) throw brokenRule('it names no graph');
   if (storeId.length !== 16) throw brokenRule('it names no store');
+  if (agent.length > AGENT_NAME_MAX || itsVersion.length > VERSION_MAX)
+    throw brokenRule('its name or version is too long');
   if (knownDigests.length > KNOWN_DIGESTS_MAX || knownDigests.some(({ length }) => length !== 32))
     throw brokenRule('its digests are not digests');
   return message.value;
@@ -245,15 +261,19 @@ class SourceSession {
   async #sendList(): Promise<void> {
     const { graphId, storeId } = this.#hello;
     let snapshots: ListedSnapshot[] = [];
+    let bytes = 0;
     const send = async (last: boolean) => {
       const value = create(SnapshotListPartSchema, { snapshots, last });
-      await this.#send({ case: 'snapshotList', value }, snapshots.length * LISTED_BYTES);
+      await this.#send({ case: 'snapshotList', value }, bytes);
       snapshots = [];
+      bytes = 0;
     };
     for await (const [, state] of this.#store.index.records({ graphId })) {
       if (!isOffered(state)) continue;
-      snapshots.push(listedSnapshot(state, storeId));
-      if (snapshots.length >= PART_ENTRIES_MAX) await send(false);
+      const listed = listedSnapshot(state, storeId);
+      snapshots.push(listed);
+      bytes += listedBytes(listed);
+      if (snapshots.length >= PART_ENTRIES_MAX || bytes >= PART_BYTES) await send(false);
     }
     await send(true);
   }
@@ -303,7 +323,9 @@ class SourceSession {
     const snapshot = await this.#find(digest);
     if (snapshot === undefined) return false;
     const offer = await offerOf(this.#store, snapshot, this.#hello.storeId);
-    await this.#send({ case: 'offer', value: offer }, offer.manifest.length);
+    // No follower would take it.
+    if (offer.manifest.length > OFFERED_MANIFEST_BYTES_MAX) return false;
+    await this.#send({ case: 'offer', value: offer }, offer.manifest.length + bytesOf(offer.annotations));
     return true;
   }
 
@@ -330,7 +352,10 @@ class SourceSession {
       if (snapshot === undefined) continue;
       const annotations = annotationsOf(snapshot, this.#hello.storeId);
       if (annotations.length > 0)
-        await this.#send({ case: 'facts', value: create(FactsUpdateSchema, { annotations }) });
+        await this.#send(
+          { case: 'facts', value: create(FactsUpdateSchema, { annotations }) },
+          bytesOf(annotations),
+        );
     }
   }
 
@@ -353,7 +378,7 @@ class SourceSession {
         this.#want(message.value);
         return;
       case 'acknowledgement':
-        this.#acknowledge(message.value);
+        await this.#acknowledge(message.value);
         return;
       case 'framePart': {
         const frame = this.#joiner.add(message.value);
@@ -378,7 +403,10 @@ class SourceSession {
     const gone: Uint8Array[] = [];
     for (const digest of digests) if (!(await this.#sendOffer(digest))) gone.push(digest);
     if (gone.length > 0)
-      await this.#send({ case: 'snapshotsGone', value: create(SnapshotsGoneSchema, { digests: gone }) });
+      await this.#send(
+        { case: 'snapshotsGone', value: create(SnapshotsGoneSchema, { digests: gone }) },
+        bytesOf(gone),
+      );
   }
 
   #want(wanted: UnitsWanted): void {
@@ -409,7 +437,7 @@ class SourceSession {
       for await (const part of this.#sender.send(ids)) {
         if (part.kind === 'missing') {
           const value = create(UnitsMissingSchema, { wantId, unitIds: Buffer.concat(part.ids) });
-          await this.#send({ case: 'unitsMissing', value });
+          await this.#send({ case: 'unitsMissing', value }, value.unitIds.length);
           continue;
         }
         for (const piece of splitFrame(wantId, part.frame)) {
@@ -424,10 +452,28 @@ class SourceSession {
     }
   }
 
-  #acknowledge({ epoch, sequence, digest }: Acknowledgement): void {
+  /** Records what the follower holds. PEER_INVALID for what it cannot hold. */
+  async #acknowledge({ epoch, sequence, digest }: Acknowledgement): Promise<void> {
     if (epoch === undefined || digest.length !== 32) throw brokenRule('an acknowledgement is incomplete');
+    const { graphId } = this.#hello;
+    const known = await this.#store.index.position(graphId, digest);
+    const position = create(PositionEntrySchema, { graphId, epoch, sequence, digest });
+    if (known === undefined && (await this.#isBeforeLog(position))) return;
+    const isSame =
+      known !== undefined && known.sequence === sequence && compareEpochs(known.epoch, epoch) === 'same';
+    if (!isSame) throw brokenRule('it acknowledges a snapshot that this store never had');
     this.#parts.followers.acknowledge(this.#follower, { epoch: epoch.number, sequence, digest });
   }
+
+  /** Reports whether a position lies before the first one of the log, which may have lost its beginning. */
+  async #isBeforeLog(position: PositionEntry): Promise<boolean> {
+    for await (const first of this.#store.index.positions(position.graphId)) return isBeyond(first, position);
+    return false;
+  }
+}
+
+function bytesOf(parts: readonly Uint8Array[]): number {
+  return parts.reduce((sum, { length }) => sum + length, 0);
 }
 
 /** Splits concatenated unit ids. */

@@ -22,6 +22,7 @@ export class UnitRequests {
   readonly #waiting = new Map<string, Set<bigint>>();
   #lastId = 0n;
   #superfluous = 0;
+  #failure: { readonly error: unknown } | undefined;
 
   /** `send` sends a request. */
   constructor(send: (wantId: bigint, ids: Buffer) => Promise<void>) {
@@ -31,6 +32,7 @@ export class UnitRequests {
   /** Asks for units, at most 4,096. Resolves with those that the other side lacks, once all others have arrived. */
   async request(ids: readonly Buffer[]): Promise<Buffer[]> {
     if (ids.length === 0) return [];
+    if (this.#failure !== undefined) throw this.#failure.error;
     this.#lastId += 1n;
     const wantId = this.#lastId;
     const arrived = new Promise<Buffer[]>((settle, reject) => {
@@ -47,6 +49,11 @@ export class UnitRequests {
       this.#requests.get(wantId)?.reject(error),
     );
     return await arrived;
+  }
+
+  /** Number of requests that are not answered in full. */
+  get open(): number {
+    return this.#requests.size;
   }
 
   /** Reports whether a unit is waited for. */
@@ -92,8 +99,9 @@ export class UnitRequests {
     }
   }
 
-  /** Rejects all requests. */
+  /** Rejects all requests, and every later one. */
   fail(error: unknown): void {
+    this.#failure ??= { error };
     for (const { reject } of this.#requests.values()) reject(error);
     this.#requests.clear();
     this.#waiting.clear();

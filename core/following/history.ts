@@ -54,16 +54,25 @@ export class ReceivedLog {
   /** Newest entry that the follower has in its own log; empty before the first. */
   #shared: Uint8Array;
 
-  /** `common` is the newest digest that both sides are known to have; empty if there is none. */
-  constructor(graphId: string, common: Uint8Array) {
+  /**
+   * `common` is the newest digest that both sides are known to have; empty if there is none. `after` is its entry in
+   * the own log, which the received log continues.
+   */
+  constructor(graphId: string, common: Uint8Array, { after }: { readonly after?: PositionEntry } = {}) {
     this.#graphId = graphId;
     this.#common = common;
     this.#shared = common;
+    this.#last = after;
   }
 
   /** Number of entries received. */
   get count(): number {
     return this.#count;
+  }
+
+  /** Newest entry; undefined if there is none. */
+  get last(): PositionEntry | undefined {
+    return this.#last;
   }
 
   /** Adds the next entry. PEER_INVALID unless it continues the line. `isOwn` tells whether the own log has it. */

@@ -4,6 +4,9 @@ import { hex, sameBytes } from '../unit.ts';
 /** Position of the newest snapshot that a follower holds durably. */
 export type HeldPosition = Pick<ListedSnapshot, 'epoch' | 'sequence' | 'digest'>;
 
+/** Most snapshots that wait to be fetched. Beyond it the one that was listed first is passed over. */
+const PENDING_MAX = 100_000;
+
 /** What to fetch next, and whether it moves the acknowledged position. */
 export interface NextFetch {
   readonly snapshot: ListedSnapshot;
@@ -53,7 +56,13 @@ export class FetchSchedule {
   /** Records that the source has a snapshot; `isWanted` tells whether the follower lacks it and would keep it. */
   list(snapshot: ListedSnapshot, isWanted: boolean): void {
     if (this.#newest === undefined || isAfter(snapshot, this.#newest)) this.#newest = snapshot;
-    if (isWanted) this.#pending.set(hex(snapshot.digest), snapshot);
+    if (!isWanted) return;
+    this.#pending.set(hex(snapshot.digest), snapshot);
+    for (const [name] of this.#pending) {
+      if (this.#pending.size <= PENDING_MAX) break;
+      this.#pending.delete(name);
+      this.#failed.delete(name);
+    }
   }
 
   /** Returns what to fetch next; undefined if there is nothing. */
@@ -84,6 +93,7 @@ export class FetchSchedule {
   /** Records that the source no longer holds a snapshot. */
   gone(digest: Uint8Array): void {
     this.#pending.delete(hex(digest));
+    this.#failed.delete(hex(digest));
     if (this.#newest !== undefined && sameBytes(this.#newest.digest, digest)) this.#newest = this.#held;
   }
 

@@ -149,10 +149,18 @@ function stream<I extends DescMessage, O extends DescMessage>(
   input: AsyncIterable<MessageInitShape<I>>,
 ) {
   const [request, reply] = [codecOf(method.input, codecs), codecOf(method.output, codecs)];
+  const unreadable: Unreadable = { error: undefined };
   const call = client.makeBidiStreamRequest(
     pathOf(method),
     request.serialize as (value: Message) => Buffer,
-    reply.deserialize as (bytes: Buffer) => Message,
+    (bytes: Buffer) => {
+      try {
+        return reply.deserialize(bytes) as Message;
+      } catch (error) {
+        unreadable.error ??= peerInvalid(method.output.name, 'it does not parse', error);
+        throw error;
+      }
+    },
     metadataOf(header),
     callOptions(timeoutMs),
   );
@@ -172,8 +180,18 @@ function stream<I extends DescMessage, O extends DescMessage>(
     method,
     header: new Headers(),
     trailer: new Headers(),
-    message: repliesOf(call) as AsyncIterable<never>,
+    message: repliesOf(call, method.output.name, unreadable) as AsyncIterable<never>,
   };
+}
+
+/** The first reply that could not be parsed. */
+// The status that grpc-js makes of it does not tell it from a failure of the server.
+interface Unreadable {
+  error: LightkeeperError | undefined;
+}
+
+function peerInvalid(name: string, state: string, cause: unknown): LightkeeperError {
+  return new LightkeeperError('PEER_INVALID', `Cannot read a ${name}: ${state}`, { cause });
 }
 
 async function* mapInput<I extends DescMessage>(desc: I, input: AsyncIterable<MessageInitShape<I>>) {
@@ -191,11 +209,18 @@ async function sendAll(
   }
 }
 
-async function* repliesOf(call: ClientDuplexStream<Message, Message>): AsyncGenerator<Message> {
+async function* repliesOf(
+  call: ClientDuplexStream<Message, Message>,
+  name: string,
+  unreadable: Unreadable,
+): AsyncGenerator<Message> {
   try {
     for await (const reply of call.iterator({ destroyOnReturn: false })) yield reply as Message;
   } catch (error) {
-    throw fromStatus(error);
+    if (unreadable.error !== undefined) throw unreadable.error;
+    const status = fromStatus(error);
+    if (status.code === Code.ResourceExhausted) throw peerInvalid(name, status.rawMessage, error);
+    throw status;
   } finally {
     call.cancel();
   }

@@ -30,6 +30,17 @@ export function peerInvalid(what: string, state: string, cause?: unknown): Light
   return new LightkeeperError('PEER_INVALID', `Cannot use ${what} of a peer: ${state}`, { cause });
 }
 
+/** Runs a check of stored bytes on those of a peer. PEER_INVALID if it rejects them. */
+export function checkOfPeer<T>(what: string, check: () => T): T {
+  try {
+    return check();
+  } catch (error) {
+    // What a newer version wrote breaks no rule.
+    if (error instanceof LightkeeperError && error.code === 'TOO_NEW') throw error;
+    throw peerInvalid(what, error instanceof Error ? error.message : String(error), error);
+  }
+}
+
 /** A frame of a peer whose header is in order. Its units are not hashed yet. */
 export interface CheckedFrame {
   readonly header: FrameHeader;
@@ -40,12 +51,7 @@ export interface CheckedFrame {
 /** Checks a frame without decoding it. PEER_INVALID unless it is of an allowed kind and has a wanted unit. */
 export function checkFrame(frame: Buffer, wanted: (id: Buffer) => boolean): CheckedFrame {
   if (frame.length > FRAME_BYTES_MAX) throw peerInvalid('a frame', `it has ${frame.length} bytes`);
-  let header: FrameHeader;
-  try {
-    header = parseFrame(frame).header;
-  } catch (error) {
-    throw peerInvalid('a frame', error instanceof Error ? error.message : String(error), error);
-  }
+  const { header } = checkOfPeer('a frame', () => parseFrame(frame));
   const packKind = packKindOf(header.kind);
   if (packKind === undefined) throw peerInvalid('a frame', `it holds units of kind ${header.kind}`);
   if (header.decodedCap > DECODED_BYTES_MAX)

@@ -174,6 +174,8 @@ export class FrameReceiver {
   async commitRecords(records: RecordBytes): Promise<void> {
     const positions = receivePositions(records.positions);
     const annotations = receiveAnnotations(records.annotations);
+    const sent = [...records.positions, ...records.annotations];
+    await this.#checkReserve(sent.reduce((sum, { length }) => sum + length, 0));
     await this.#store.exclusively(async () => {
       const [fresh, facts] = [
         await newPositions(this.#store, positions),

@@ -1,8 +1,9 @@
 import { toBinary } from '@bufbuild/protobuf';
 import { FACT_SOURCES, type FactKind } from '../../../core/annotations.ts';
+import type { LightkeeperError } from '../../../core/errors.ts';
 import { COUNTER_END, parseAnnotation, parseManifest, parsePosition } from '../../../core/manifest.ts';
 import { isBeyond, positionEntry } from '../../../core/position.ts';
-import { sameBytes, sha256 } from '../../../core/unit.ts';
+import { hex, sameBytes, sha256 } from '../../../core/unit.ts';
 import type { SnapshotRecord } from '../../../gen/lightkeeper/index/v1/index_pb.ts';
 import type { Annotation } from '../../../gen/lightkeeper/store/v1/annotation_pb.ts';
 import {
@@ -10,10 +11,13 @@ import {
   type PositionEntry,
   PositionEntrySchema,
 } from '../../../gen/lightkeeper/store/v1/manifest_pb.ts';
-import { peerInvalid } from './check-frame.ts';
+import { checkOfPeer, peerInvalid } from './check-frame.ts';
 
 /** Most annotations and positions of one call. */
 const RECORDS_MAX = 100_000;
+
+/** Most annotations of one snapshot, in one call and from other stores in all. */
+const ANNOTATIONS_OF_SNAPSHOT_MAX = 256;
 
 /** Positions and annotations as a peer sent them. */
 export interface RecordBytes {
@@ -38,13 +42,8 @@ function travels(kind: FactKind): boolean {
   return FACT_SOURCES[kind] === 'any' || kind === 'graded';
 }
 
-/** Runs a parser of stored bytes on those of a peer. PEER_INVALID if it rejects them. */
 function parsed<T>(what: string, parse: (bytes: Uint8Array) => T, bytes: Uint8Array): Received<T> {
-  try {
-    return { bytes, value: parse(bytes) };
-  } catch (error) {
-    throw peerInvalid(what, error instanceof Error ? error.message : String(error), error);
-  }
+  return { bytes, value: checkOfPeer(what, () => parse(bytes)) };
 }
 
 /** Parses a manifest. PEER_INVALID if it is out of bounds, or has no place in a history. */
@@ -86,9 +85,13 @@ export function positionsUpTo(
 /** Parses annotations. PEER_INVALID for one that is out of bounds or does not travel. */
 export function receiveAnnotations(annotations: readonly Uint8Array[]): Received<Annotation>[] {
   if (annotations.length > RECORDS_MAX) throw peerInvalid('annotations', `there are ${annotations.length}`);
+  const counts = new Map<string, number>();
   return annotations.map((bytes) => {
     const one = parsed('an annotation', parseAnnotation, bytes);
-    const { fact, counter } = one.value;
+    const { fact, counter, digest } = one.value;
+    const count = (counts.get(hex(digest)) ?? 0) + 1;
+    counts.set(hex(digest), count);
+    if (count > ANNOTATIONS_OF_SNAPSHOT_MAX) throw tooMany();
     if (fact.case === undefined || !travels(fact.case))
       throw peerInvalid('an annotation', `one of kind ${fact.case ?? 'unknown'} does not travel`);
     if (counter < 1n || counter >= COUNTER_END)
@@ -109,5 +112,12 @@ export function isKnownAnnotation(
   );
   if (known !== undefined && known.counter >= counter) return true;
   if (sameBytes(storeId, ownStoreId)) throw peerInvalid('an annotation', 'it claims to be of this store');
+  // One in the place of an older one adds nothing.
+  if (known === undefined && (record?.annotations.length ?? 0) >= ANNOTATIONS_OF_SNAPSHOT_MAX)
+    throw tooMany();
   return false;
+}
+
+function tooMany(): LightkeeperError {
+  return peerInvalid('an annotation', `its snapshot has more than ${ANNOTATIONS_OF_SNAPSHOT_MAX}`);
 }

@@ -1,10 +1,10 @@
 import { readNodeRefs } from '../../../core/list.ts';
 import { parseFileList } from '../../../core/manifest.ts';
 import { type BytePath, pathFromBytes } from '../../../core/path.ts';
-import type { FileEntry, ListRoot, Manifest } from '../../../gen/lightkeeper/store/v1/manifest_pb.ts';
+import type { ListRoot, Manifest } from '../../../gen/lightkeeper/store/v1/manifest_pb.ts';
 import { UnitKind_Value } from '../../../gen/lightkeeper/store/v1/pack_pb.ts';
 import { FileType_Value } from '../../../gen/lightkeeper/v1/types_pb.ts';
-import { peerInvalid } from './check-frame.ts';
+import { checkOfPeer, peerInvalid } from './check-frame.ts';
 
 /** Most missing units that a walk lists; the rest are counted. */
 const MISSING_LISTED_MAX = 1000;
@@ -100,7 +100,7 @@ export class SnapshotWalk {
 
   async #list(entries: Uint8Array, depth: number, role: Role): Promise<Sums> {
     let sums = NO_SUMS;
-    for (const { id, span } of readNodeRefs(entries)) {
+    for (const { id, span } of checkOfPeer('a list', () => readNodeRefs(entries))) {
       this.#entries += 1;
       if (this.#entries % TURN_ENTRIES === 0) await new Promise((resolve) => setImmediate(resolve));
       if (depth === 0) {
@@ -140,12 +140,7 @@ export class SnapshotWalk {
   }
 
   async #files(bytes: Buffer): Promise<Sums> {
-    let files: FileEntry[];
-    try {
-      files = parseFileList(bytes, '');
-    } catch (error) {
-      throw peerInvalid('a list of files', error instanceof Error ? error.message : String(error), error);
-    }
+    const files = checkOfPeer('a list of files', () => parseFileList(bytes, ''));
     let sums = NO_SUMS;
     for (const file of files) {
       const path = pathFromBytes(file.path);

@@ -54,5 +54,6 @@ describe('requests for units', () => {
     requests.fail(new Error('gone'));
     for (const one of asked) await assert.rejects(one, /gone/);
     assert.equal(requests.isWanted(id(1)), false);
+    await assert.rejects(requests.request([id(3)]), /gone/, 'a later one fails too');
   });
 });
