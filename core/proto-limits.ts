@@ -12,16 +12,23 @@ export function checkCount(bytes: Uint8Array, field: number, most: number): void
   }
 }
 
-/** Throws if the messages in a field hold another field more than `most` times in all. Builds no objects. */
-export function checkNestedCount(bytes: Uint8Array, [outer, inner]: readonly number[], most: number): void {
+/** Throws if the messages in fields, along a path of fields, hold the last one more than `most` times in all. */
+export function checkNestedCount(bytes: Uint8Array, path: readonly number[], most: number): void {
+  if (countAlong(bytes, path, most) > most)
+    throw new Error(`field ${path.join('.')} occurs more than ${most} times`);
+}
+
+/** Counts the last field of a path, up to `most` + 1. Builds no objects. */
+function countAlong(bytes: Uint8Array, [outer, ...inner]: readonly number[], most: number): number {
   let count = 0;
   for (const { field, wireType, start, end } of fieldsOf(bytes)) {
-    if (field !== outer || wireType !== LENGTH_DELIMITED) continue;
-    for (const nested of fieldsOf(bytes.subarray(start, end))) {
-      if (nested.field === inner && ++count > most)
-        throw new Error(`field ${outer}.${inner} occurs more than ${most} times`);
-    }
+    if (field !== outer) continue;
+    if (inner.length === 0) count += 1;
+    else if (wireType === LENGTH_DELIMITED)
+      count += countAlong(bytes.subarray(start, end), inner, most - count);
+    if (count > most) break;
   }
+  return count;
 }
 
 const LENGTH_DELIMITED = 2;

@@ -1,6 +1,10 @@
-import { create, fromBinary, toBinary } from '@bufbuild/protobuf';
+import { type Message as AnyMessage, create, fromBinary, toBinary } from '@bufbuild/protobuf';
 import type { GenMessage } from '@bufbuild/protobuf/codegenv2';
+import { KNOWN_DIGESTS_MAX } from '../../core/following/history.ts';
+import { checkNestedCount } from '../../core/proto-limits.ts';
 import {
+  AcknowledgementSchema,
+  FactsUpdateSchema,
   type FetchUnitsResponse,
   FetchUnitsResponseSchema,
   type FollowRequest,
@@ -9,8 +13,19 @@ import {
   FollowResponseSchema,
   type FramePart,
   FramePartSchema,
+  HelloSchema,
+  ListedSnapshotSchema,
+  PositionLogPartSchema,
+  SnapshotListPartSchema,
+  SnapshotOfferSchema,
+  SnapshotsGoneSchema,
+  SnapshotsWantedSchema,
+  WatchGraphsRequestSchema,
+  WatchGraphsResponseSchema,
 } from '../../gen/lightkeeper/v1/peer_pb.ts';
 import type { MessageCodec, MessageCodecs, SomeCodec } from '../../host/grpc/codec.ts';
+import { checkOfPeer } from '../store/receive/check-frame.ts';
+import { OFFERS_WANTED_MAX, PART_ENTRIES_MAX } from './protocol.ts';
 
 /** Tags of the fields of FramePart, in the order in which they are written. */
 const WANT_ID = 0x08;
@@ -22,6 +37,84 @@ const VARINT_BYTES_MAX = 10;
 /** Most bytes before the data of a frame part. */
 const HEAD_BYTES_MAX = 5 * (1 + VARINT_BYTES_MAX);
 
+/** Most tags of a part of a list of snapshots. */
+const PART_TAGS_MAX = 200_000;
+/** Most annotations of one message. */
+const ANNOTATIONS_MAX = 1000;
+
+/** A path of fields, and how often its last one may occur in a message. */
+interface FieldCount {
+  readonly path: readonly { readonly number: number }[];
+  readonly most: number;
+}
+
+const inResponse = FollowResponseSchema.field;
+const inRequest = FollowRequestSchema.field;
+const listed = [inResponse.snapshotList, SnapshotListPartSchema.field.snapshots];
+
+/** How often fields may occur, by the names of messages. */
+// Two bytes of a message can become an object of two hundred.
+const COUNTS: ReadonlyMap<string, readonly FieldCount[]> = new Map([
+  [
+    FollowResponseSchema.typeName,
+    [
+      { path: [inResponse.positionLog, PositionLogPartSchema.field.entries], most: PART_ENTRIES_MAX },
+      { path: listed, most: PART_ENTRIES_MAX },
+      { path: [...listed, ListedSnapshotSchema.field.tags], most: PART_TAGS_MAX },
+      { path: [inResponse.offer, SnapshotOfferSchema.field.annotations], most: ANNOTATIONS_MAX },
+      {
+        path: [inResponse.offer, SnapshotOfferSchema.field.listed, ListedSnapshotSchema.field.tags],
+        most: PART_TAGS_MAX,
+      },
+      { path: [inResponse.snapshotsGone, SnapshotsGoneSchema.field.digests], most: OFFERS_WANTED_MAX },
+      { path: [inResponse.facts, FactsUpdateSchema.field.annotations], most: ANNOTATIONS_MAX },
+    ],
+  ],
+  [
+    FollowRequestSchema.typeName,
+    [
+      { path: [inRequest.hello, HelloSchema.field.knownDigests], most: KNOWN_DIGESTS_MAX },
+      { path: [inRequest.snapshotsWanted, SnapshotsWantedSchema.field.digests], most: OFFERS_WANTED_MAX },
+      {
+        path: [inRequest.acknowledgement, AcknowledgementSchema.field.olderDigests],
+        most: PART_ENTRIES_MAX,
+      },
+    ],
+  ],
+  [
+    WatchGraphsRequestSchema.typeName,
+    [{ path: [WatchGraphsRequestSchema.field.graphIds], most: PART_ENTRIES_MAX }],
+  ],
+  [
+    WatchGraphsResponseSchema.typeName,
+    [{ path: [WatchGraphsResponseSchema.field.graphs], most: PART_ENTRIES_MAX }],
+  ],
+]);
+
+/** Parses a message of a peer. PEER_INVALID unless it is one, and within the bounds of its fields. */
+function parsePeerMessage<Message extends AnyMessage>(schema: GenMessage<Message>, bytes: Buffer): Message {
+  return checkOfPeer(`a ${schema.name}`, () => {
+    for (const { path, most } of COUNTS.get(schema.typeName) ?? [])
+      checkNestedCount(
+        bytes,
+        path.map(({ number }) => number),
+        most,
+      );
+    return fromBinary(schema, bytes, { readUnknownFields: false });
+  });
+}
+
+/** Returns the codec of a message that carries no frames. */
+function boundedCodec<Message extends AnyMessage>(
+  schema: GenMessage<Message>,
+): [name: string, codec: SomeCodec] {
+  const codec: MessageCodec<Message> = {
+    serialize: (message) => Buffer.from(toBinary(schema, message)),
+    deserialize: (bytes) => parsePeerMessage(schema, bytes),
+  };
+  return [schema.typeName, codec];
+}
+
 /** A message that may carry a piece of a frame. */
 type BulkMessage = FollowResponse | FollowRequest | FetchUnitsResponse;
 
@@ -31,6 +124,8 @@ export const BULK_CODECS: MessageCodecs = new Map<string, SomeCodec>([
   bulkCodec(FollowResponseSchema),
   bulkCodec(FollowRequestSchema),
   bulkCodec(FetchUnitsResponseSchema),
+  boundedCodec(WatchGraphsRequestSchema),
+  boundedCodec(WatchGraphsResponseSchema),
 ]);
 
 function bulkCodec<Message extends BulkMessage>(
@@ -47,7 +142,7 @@ function bulkCodec<Message extends BulkMessage>(
     },
     deserialize: (bytes) => {
       const part = decodePart(tag, bytes);
-      if (part === undefined) return fromBinary(schema, bytes, { readUnknownFields: false });
+      if (part === undefined) return parsePeerMessage(schema, bytes);
       const message = create(schema);
       message.message = { case: 'framePart', value: part };
       return message;

@@ -3,6 +3,7 @@ import { fullJitterMs } from '../../core/backoff.ts';
 import { type GraphHead, PeerService } from '../../gen/lightkeeper/v1/peer_pb.ts';
 import { monotonic, waited } from '../../host/clock.ts';
 import { type DialOptions, dialGrpc } from '../../host/grpc/transport.ts';
+import { BULK_CODECS } from './bulk-codec.ts';
 import { MessageQueue } from './message-queue.ts';
 
 /** Milliseconds between two requests. */
@@ -50,7 +51,7 @@ export async function watchSource(parts: GraphWatchParts, signal: AbortSignal): 
 async function watchOnce(parts: GraphWatchParts, signal: AbortSignal): Promise<void> {
   const { agent, graphId } = parts;
   // A connection of its own: bulk on another one must not delay it.
-  const connection = dialGrpc(parts.url, parts.dial);
+  const connection = dialGrpc(parts.url, { ...parts.dial, codecs: BULK_CODECS });
   const out = new MessageQueue<{ number: bigint; graphIds: string[]; agent: string }>(QUEUED_BYTES_MAX);
   const late = new AbortController();
   const either = AbortSignal.any([signal, late.signal]);

@@ -157,7 +157,10 @@ function stream<I extends DescMessage, O extends DescMessage>(
       try {
         return reply.deserialize(bytes) as Message;
       } catch (error) {
-        unreadable.error ??= peerInvalid(method.output.name, 'it does not parse', error);
+        unreadable.error ??=
+          error instanceof LightkeeperError
+            ? error
+            : peerInvalid(method.output.name, 'it does not parse', error);
         throw error;
       }
     },
