@@ -3,6 +3,7 @@ import { type Timestamp, timestampMs } from '@bufbuild/protobuf/wkt';
 import type { ErrorCode, LightkeeperError } from '../core/errors.ts';
 import type { Progress } from '../gen/lightkeeper/v1/agent_pb.ts';
 import { type Finding, Severity_Value } from '../gen/lightkeeper/v1/types_pb.ts';
+import { escapeControls, escapeJson } from '../host/control-characters.ts';
 import { durationText, sizeText } from '../host/quantity.ts';
 
 /** Prints a message as the JSON document of a command. */
@@ -30,7 +31,7 @@ export function printJsonWith<D extends DescMessage>(
 }
 
 function writeJson(json: unknown): void {
-  process.stdout.write(`${JSON.stringify(json, null, 2)}\n`);
+  process.stdout.write(`${escapeJson(JSON.stringify(json, null, 2))}\n`);
 }
 
 /** Prints a line on standard output. */
@@ -39,12 +40,7 @@ export function printLine(line: string): void {
 }
 
 // Text from outside could otherwise control the terminal.
-/** Replaces control characters by escapes. */
-export function escapeControls(text: string): string {
-  return text.replace(/[\x00-\x1f\x7f-\x9f]/g, (character) => {
-    return `\\x${character.charCodeAt(0).toString(16).padStart(2, '0')}`;
-  });
-}
+export { escapeControls } from '../host/control-characters.ts';
 
 /** Formats a time as local time to the second. */
 export function timeText(at: Timestamp | undefined): string {
@@ -91,7 +87,7 @@ export function printFindings(findings: readonly Finding[], limit = 20): void {
           .join(', ')}${more}`,
       );
     }
-    if (hint !== '') printLine(`  hint: ${hint}`);
+    if (hint !== '') printLine(`  hint: ${escapeControls(hint)}`);
   }
   if (findings.length > limit) printLine(`and ${findings.length - limit} more findings (--json prints all)`);
 }
@@ -120,7 +116,8 @@ export function printError({ code, message, hint, details }: LightkeeperError, j
   const lines = details.length === 0 ? [message] : message.split('\n');
   const text = lines.map((line, i) => `${i === 0 ? 'error: ' : '  '}${escapeControls(line)}\n`).join('');
   process.stderr.write(`${text}hint: ${escapeControls(remedy)}\n`);
-  if (json) process.stdout.write(`${JSON.stringify({ error: { code, message, hint: remedy } })}\n`);
+  if (json)
+    process.stdout.write(`${escapeJson(JSON.stringify({ error: { code, message, hint: remedy } }))}\n`);
 }
 
 /** Returns a line of progress on standard error; it prints nothing if that is not a terminal. */

@@ -1,11 +1,13 @@
+import { escapeJson } from './control-characters.ts';
+
 /** Escapes what could begin a new line or change a terminal. */
 function escaped(text: string): string {
-  return text.replace(/[\x00-\x1f\x7f-\x9f\u2028\u2029]/g, (character) => {
+  return escapeJson(text).replace(/[\x00-\x1f]/g, (character) => {
     return `\\u${character.charCodeAt(0).toString(16).padStart(4, '0')}`;
   });
 }
 
-const BARE_VALUE = /^[^\s"=\\\x00-\x1f\x7f-\x9f\u2028\u2029]+$/;
+const BARE_VALUE = /^[^\s"=\\\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]+$/;
 
 /** Formats a value of a log line: bare if it is one word, else as JSON. */
 function valueText(value: unknown): string {

@@ -1,6 +1,7 @@
 import type { Writable } from 'node:stream';
 import { pino } from 'pino';
 import type { LogLevel, LogSettings } from './config/log-settings.ts';
+import { escapeJson } from './control-characters.ts';
 import { LineSink } from './line-sink.ts';
 import { logText } from './log-text.ts';
 
@@ -12,7 +13,7 @@ export type Log = { readonly [L in LogLevel]: (message: string, fields?: LogFiel
 
 /** Creates the log of a process on a stream: standard error, unless another one is given. */
 export function createLog({ level, format }: LogSettings, stream: Writable = process.stderr): Log {
-  const render = format === 'json' ? (json: string) => json : (json: string) => logText(JSON.parse(json));
+  const render = format === 'json' ? escapeJson : (json: string) => logText(JSON.parse(json));
   const sink = new LineSink(stream, (lines) => {
     const time = new Date().toISOString();
     return render(`${JSON.stringify({ level: 'warn', time, message: 'log lines were lost', lines })}\n`);

@@ -158,7 +158,10 @@ async function show(snapshotId: string, options: CommonOptions): Promise<void> {
       `${snapshot.graphId}, epoch ${snapshot.position?.epoch}, sequence ${snapshot.position?.sequence}`,
     ],
     ['parent', snapshot.parentId === '' ? '-' : snapshot.parentId],
-    ['captured', `${timeText(snapshot.capturedAt)} from ${escapeControls(snapshot.dir)} on ${snapshot.host}`],
+    [
+      'captured',
+      `${timeText(snapshot.capturedAt)} from ${escapeControls(snapshot.dir)} on ${escapeControls(snapshot.host)}`,
+    ],
     ['grade', gradeText(snapshot)],
     ...serverRows(snapshot),
     ...graphRows(snapshot),
