@@ -103,7 +103,7 @@ class FollowSession {
   readonly #factsRate = new TokenBucket(FACTS_PER_MINUTE, monotonic() / 60);
   /** Whether a message is being worked on. */
   #isBusy = false;
-  /** Whether units are being sent to the source. */
+  /** Whether something is being sent that the source asked for. */
   #isAnswering = false;
 
   constructor(parts: FollowParts) {
@@ -223,7 +223,10 @@ class FollowSession {
         return;
       case 'holdingsWanted':
         for await (const value of holdingsOf(this.#store, this.#parts.graphId, content.value.number))
-          await this.#send({ case: 'holdings', value }, value.digests.length);
+          await this.#sendAsked(
+            { case: 'holdings', value },
+            value.digests.length + value.damagedDigests.length,
+          );
         return;
       default:
         throw brokenRule('a message is empty');
@@ -306,19 +309,19 @@ class FollowSession {
         if (part.kind === 'missing') {
           const ids = Buffer.concat(part.ids);
           const value = create(UnitsMissingSchema, { wantId, unitIds: ids });
-          await this.#sendUnits({ case: 'unitsMissing', value }, ids.length);
+          await this.#sendAsked({ case: 'unitsMissing', value }, ids.length);
           continue;
         }
         for (const value of splitFrame(wantId, part.frame))
-          await this.#sendUnits({ case: 'framePart', value }, value.data.length);
+          await this.#sendAsked({ case: 'framePart', value }, value.data.length);
       }
     } finally {
       endRead();
     }
   }
 
-  /** Sends units. The time in which the source does not read them counts as stalled. */
-  async #sendUnits(content: RequestMessage, bytes: number): Promise<void> {
+  /** Sends what the source asked for. The time in which the source does not read them counts as stalled. */
+  async #sendAsked(content: RequestMessage, bytes: number): Promise<void> {
     this.#isAnswering = true;
     await this.#send(content, bytes);
     this.#isAnswering = false;

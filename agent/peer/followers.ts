@@ -38,8 +38,8 @@ export interface Follower {
 
 /** Most streams of one graph at once: of one name, and of all callers without a target. */
 // Each holds frames until they are read, also after it was ended.
-const STREAMS_OF_NAME_MAX = 8;
-const STREAMS_WITHOUT_TARGET_MAX = 32;
+const STREAMS_OF_NAME_MAX = 4;
+const STREAMS_WITHOUT_TARGET_MAX = 12;
 /** Most followers without a target that are remembered after they have left. */
 const LEFT_MAX = 100;
 

@@ -9,7 +9,8 @@ import { brokenRule } from './refusals.ts';
 const PART_DIGESTS_MAX = 10_000;
 const DIGEST_BYTES = 32;
 /** Most snapshots that a follower lists. */
-const HOLDINGS_MAX = 1_000_000;
+// Memory holds the digest of each: about 25 MB in all.
+const HOLDINGS_MAX = 200_000;
 
 /** Yields the digests of the snapshots of a graph that a store holds, in parts. */
 export async function* holdingsOf(

@@ -6,7 +6,7 @@ import { brokenRule } from './refusals.ts';
 
 /** Most offers that are held in memory, and their bytes. */
 const OFFERS_MAX = 256;
-const OFFERS_BYTES_MAX = 16 << 20;
+const OFFERS_BYTES_MAX = 4 << 20;
 /** Most annotations of one offer. */
 const ANNOTATIONS_MAX = 1000;
 

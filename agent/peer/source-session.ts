@@ -56,7 +56,7 @@ import { REQUEST_UNITS_MAX, UnitRequests } from './unit-requests.ts';
 /** Bytes of frames that are queued for a follower before reading waits. */
 const QUEUED_BYTES_MAX = 4 << 20;
 /** Most requests of a follower that wait for their turn. */
-const WAITING_REQUESTS_MAX = 64;
+const WAITING_REQUESTS_MAX = 16;
 /** Bytes of a part of the list of snapshots, about. */
 const PART_BYTES = 1 << 20;
 /** Milliseconds that a follower has for its first message. */
