@@ -96,6 +96,14 @@ describe('a received position log', () => {
     assert.throws(() => log.relation(sides), /does not end at the head/);
   });
 
+  it('continues the entry that both sides have', () => {
+    const after = (entry: PositionEntry, common: PositionEntry) =>
+      new ReceivedLog('g', common.digest, { after: common }).add(entry, false);
+    after(c, b);
+    assert.throws(() => after({ ...c, epoch: { ...a.epoch!, number: 0n } }, b), /epochs do not advance/);
+    assert.throws(() => after({ ...b, sequence: 1n }, a), /sequence does not advance/);
+  });
+
   it('may begin in the middle where its beginning was lost', () => {
     const log = new ReceivedLog('g', NONE);
     log.add(b, false);
