@@ -98,6 +98,13 @@ export function gradeOf({ manifest, graded }: StoredSnapshot): Grade_Value {
   return Grade_Value[grade] === undefined ? Grade_Value.UNSPECIFIED : grade;
 }
 
+/** Returns what another store graded a snapshot as, while it is not graded here. It is shown, and never counted. */
+export function gradeHintOf({ record, manifest, graded }: StoredSnapshot): Grade_Value | undefined {
+  if (graded !== undefined || isChangedCut(manifest)) return undefined;
+  for (const { fact } of record.annotations) if (fact.case === 'graded') return fact.value.grade;
+  return undefined;
+}
+
 /** Reports whether a grade means that the graph is whole. */
 export function isUsableGrade(grade: Grade_Value): boolean {
   return grade === Grade_Value.VALID || grade === Grade_Value.DEGRADED;

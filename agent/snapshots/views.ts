@@ -5,6 +5,7 @@ import { bytesText, isUtf8, pathFromBytes, pathText } from '../../core/path.ts';
 import { positionView } from '../../core/position.ts';
 import {
   alarmsOf,
+  gradeHintOf,
   gradeOf,
   idOf,
   isAlarming,
@@ -63,6 +64,7 @@ export function writtenBy({ manifest, graded }: StoredSnapshot) {
 /** Returns the fields that the full view and the summary of a snapshot share. */
 function commonView(stored: StoredSnapshot) {
   const { manifest, measured } = stored;
+  const gradeHint = gradeHintOf(stored);
   return {
     snapshotId: idOf(stored),
     graphId: manifest.graphId,
@@ -78,6 +80,7 @@ function commonView(stored: StoredSnapshot) {
     tags: { ...stored.tags },
     pinned: stored.pinned,
     fork: stored.forked === undefined ? '' : snapshotIdOf(stored.forked.headDigest),
+    ...(gradeHint === undefined ? {} : { gradeHint }),
     ...writtenBy(stored),
   };
 }

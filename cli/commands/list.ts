@@ -120,7 +120,7 @@ function row(snapshot: SnapshotSummary): string[] {
     snapshot.snapshotId.slice(0, 12),
     snapshot.graphId,
     timeText(snapshot.capturedAt),
-    Grade_Value[snapshot.grade],
+    summaryGradeText(snapshot),
     sizeText(Number(snapshot.rawBytes)),
     sizeText(Number(snapshot.newBytes)),
     sizeText(Number(snapshot.storedBytes)),
@@ -232,4 +232,11 @@ async function stats(options: CommonOptions): Promise<void> {
       `${(result.savedRatio * 100).toFixed(1)} % (deduplication ${result.dedupRatio.toFixed(2)}×, compression ${result.compressionRatio.toFixed(2)}×)`,
     ],
   ]);
+}
+
+/** Returns the grade of a snapshot, with the hint of another store where it is not graded here. */
+function summaryGradeText({ grade, gradeHint }: SnapshotSummary): string {
+  return gradeHint === undefined
+    ? Grade_Value[grade]
+    : `${Grade_Value[grade]} (${Grade_Value[gradeHint]} at its source)`;
 }
