@@ -10,6 +10,9 @@ const ALONE = ['cli/start-time'];
 /** What takes longest, the longest first: what starts last then ends about when all ends. */
 const LONGEST = [
   'scenarios/lightrag',
+  'scenarios/healing',
+  'scenarios/hostile-peer',
+  'scenarios/following',
   'crash',
   'scenarios/lightrag-recovery',
   'scenarios/restore-in-place',
