@@ -22,3 +22,27 @@ export class TokenBucket {
     return waitMs;
   }
 }
+
+/** Time over which a rate is averaged, in milliseconds. */
+const METER_WINDOW_MS = 5000;
+
+/** Measures the bytes per second of the last seconds. Times are those of a monotonic clock. */
+export class RateMeter {
+  readonly #parts: { readonly atMs: number; readonly bytes: number }[] = [];
+
+  /** Counts bytes that passed now. */
+  add(bytes: number, nowMs: number): void {
+    this.#parts.push({ atMs: nowMs, bytes });
+    this.#dropOld(nowMs);
+  }
+
+  /** Returns the bytes per second. */
+  bytesPerSecond(nowMs: number): number {
+    this.#dropOld(nowMs);
+    return (this.#parts.reduce((sum, { bytes }) => sum + bytes, 0) * 1000) / METER_WINDOW_MS;
+  }
+
+  #dropOld(nowMs: number): void {
+    while (this.#parts[0] !== undefined && this.#parts[0].atMs < nowMs - METER_WINDOW_MS) this.#parts.shift();
+  }
+}

@@ -47,3 +47,11 @@ export function hex(bytes: Uint8Array): string {
 export function sameBytes(a: Uint8Array, b: Uint8Array): boolean {
   return Buffer.compare(a, b) === 0;
 }
+
+/** Splits concatenated unit ids, whose length is a multiple of 32 bytes. The parts are views. */
+export function splitUnitIds(unitIds: Uint8Array): Buffer[] {
+  const all = Buffer.from(unitIds.buffer, unitIds.byteOffset, unitIds.length);
+  return Array.from({ length: all.length / UNIT_ID_BYTES }, (_, i) =>
+    all.subarray(i * UNIT_ID_BYTES, (i + 1) * UNIT_ID_BYTES),
+  );
+}

@@ -2,30 +2,28 @@ import { create } from '@bufbuild/protobuf';
 import type { LightkeeperError } from '../../core/errors.ts';
 import { isAfter } from '../../core/following/schedule.ts';
 import { epochOf } from '../../core/position.ts';
+import { RateMeter } from '../../core/rate.ts';
 import type { StoredSnapshot } from '../../core/snapshot.ts';
 import { sameBytes } from '../../core/unit.ts';
 import {
   FollowState_Value,
-  type PruneResult,
-  PruneSnapshotsRequestSchema,
   type SourceStatus,
   SourceStatusSchema,
 } from '../../gen/lightkeeper/v1/agent_pb.ts';
 import type { GraphHead } from '../../gen/lightkeeper/v1/peer_pb.ts';
 import { monotonic, now } from '../../host/clock.ts';
 import type { DialOptions } from '../../host/grpc/transport.ts';
+import { Waiters } from '../../host/waiters.ts';
 import type { FollowedSettings } from '../config/settings.ts';
 import { graphStatus } from '../snapshots/queries.ts';
 import { newestSnapshot } from '../snapshots/resolve.ts';
-import { pruneSnapshots, wouldPrune } from '../snapshots/retention.ts';
+import { pruneIfNeeded } from '../snapshots/retention.ts';
 import { snapshotView } from '../snapshots/views.ts';
 import type { GraphEvents } from './graph.ts';
 import type { AgentMetrics } from './metrics.ts';
 import type { SnapshotTaker } from './take-snapshot.ts';
 import { Telemetry } from './telemetry.ts';
 
-/** Time over which the throughput is averaged, in milliseconds. */
-const RATE_WINDOW_MS = 5000;
 /** Milliseconds between two records of an unchanged directory, each of which is a write. */
 const CONFIRM_EVERY_MS = 5000;
 
@@ -56,8 +54,8 @@ export class FollowedGraph {
   #confirmedMs = 0;
   #receivedBytes = 0;
   #error: LightkeeperError | undefined;
-  readonly #rates: { readonly atMs: number; readonly bytes: number }[] = [];
-  readonly #waiting = new Set<() => void>();
+  readonly #rate = new RateMeter();
+  readonly #waiters = new Waiters();
 
   constructor(settings: FollowedSettings, parts: FollowedParts) {
     this.settings = settings;
@@ -78,7 +76,7 @@ export class FollowedGraph {
     this.#isConnected = true;
     this.#isIdle = false;
     this.#error = undefined;
-    this.#announce();
+    this.#waiters.wake();
   }
 
   /** Records that the stream has ended. Returns whether its reason is new. */
@@ -89,7 +87,7 @@ export class FollowedGraph {
     const graph_id = this.settings.graphId;
     this.parts.metrics.replications.inc({ graph_id, result: 'failed' });
     this.parts.metrics.replicationErrors.inc({ graph_id, reason: error.code.toLowerCase() });
-    this.#announce();
+    this.#waiters.wake();
     return isNew;
   }
 
@@ -99,19 +97,13 @@ export class FollowedGraph {
     const labels = { graph_id: this.settings.graphId, target: this.#agent, direction: 'received' };
     this.parts.metrics.replicationBytes.inc(labels, bytes);
     this.#isIdle = false;
-    this.#rates.push({ atMs: monotonic(), bytes });
-    this.#dropOldRates();
-  }
-
-  #dropOldRates(): void {
-    const fromMs = monotonic() - RATE_WINDOW_MS;
-    while (this.#rates[0] !== undefined && this.#rates[0].atMs < fromMs) this.#rates.shift();
+    this.#rate.add(bytes, monotonic());
   }
 
   /** Records whether something remains to be fetched. */
   idle(isIdle: boolean): void {
     this.#isIdle = isIdle;
-    this.#announce();
+    this.#waiters.wake();
   }
 
   /** Records a snapshot as received and committed. */
@@ -134,7 +126,7 @@ export class FollowedGraph {
     metrics.lagSeconds.set(labels, Number(head.lag?.ms ?? 0n) / 1000);
     metrics.epoch.set({ graph_id }, Number(head.epoch?.number ?? 1n));
     await this.#confirm(head);
-    this.#announce();
+    this.#waiters.wake();
   }
 
   /** Records in the index that the source's directory equals the newest snapshot here. */
@@ -160,31 +152,15 @@ export class FollowedGraph {
     this.parts.metrics.role.set({ graph_id: graphId }, 1);
   }
 
-  #announce(): void {
-    for (const wake of this.#waiting) wake();
-    this.#waiting.clear();
-  }
-
   /** Resolves at the next change of the connection or of what remains to be fetched, or when the signal aborts. */
   async changed(signal: AbortSignal): Promise<void> {
-    if (signal.aborted) return;
-    await new Promise<void>((resolve) => {
-      const done = () => {
-        this.#waiting.delete(done);
-        signal.removeEventListener('abort', done);
-        resolve();
-      };
-      this.#waiting.add(done);
-      signal.addEventListener('abort', done, { once: true });
-    });
+    await this.#waiters.next(signal);
   }
 
   /** Returns the state of the source and of following it. */
   async source(): Promise<SourceStatus> {
     const newest = await newestSnapshot(this.parts.taker.store, this.settings.graphId);
     const isAtHead = this.#head === undefined || (newest !== undefined && !isBehind(newest, this.#head));
-    this.#dropOldRates();
-    const bytes = this.#rates.reduce((sum, one) => sum + one.bytes, 0);
     return create(SourceStatusSchema, {
       url: this.settings.follow,
       agent: this.#agent,
@@ -197,7 +173,7 @@ export class FollowedGraph {
       ...(this.#head?.lag === undefined ? {} : { lag: this.#head.lag }),
       roundTripMs: BigInt(Math.round(this.#roundTripMs)),
       receivedBytes: BigInt(this.#receivedBytes),
-      bytesPerSecond: BigInt(Math.round((bytes * 1000) / RATE_WINDOW_MS)),
+      bytesPerSecond: BigInt(Math.round(this.#rate.bytesPerSecond(monotonic()))),
       lastError: this.#error?.message ?? '',
     });
   }
@@ -229,10 +205,8 @@ export class FollowedGraph {
   async prune(): Promise<void> {
     const { graphId, retention } = this.settings;
     const { store } = this.parts.taker;
-    if (!(await wouldPrune(store, graphId, retention))) return;
-    const request = create(PruneSnapshotsRequestSchema, { graphId, policy: retention });
-    const result: PruneResult = await pruneSnapshots(store, request, () => {});
-    if (result.remove.length > 0) this.parts.events.pruned(graphId, result);
+    const result = await pruneIfNeeded(store, graphId, retention);
+    if (result !== undefined) this.parts.events.pruned(graphId, result);
   }
 
   /** Returns the lag that the source reported last, in snapshots and milliseconds; undefined before that. */

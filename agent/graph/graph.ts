@@ -1,15 +1,10 @@
 import { statSync } from 'node:fs';
-import { create } from '@bufbuild/protobuf';
 import { LightkeeperError } from '../../core/errors.ts';
 import { warning } from '../../core/finding.ts';
 import type { BytePath } from '../../core/path.ts';
 import { quietWindowMs } from '../../core/quiet.ts';
 import { idOf, isEmptied } from '../../core/snapshot.ts';
-import {
-  type PruneResult,
-  PruneSnapshotsRequestSchema,
-  type Snapshot,
-} from '../../gen/lightkeeper/v1/agent_pb.ts';
+import type { PruneResult, Snapshot } from '../../gen/lightkeeper/v1/agent_pb.ts';
 import type { Finding } from '../../gen/lightkeeper/v1/types_pb.ts';
 import type { AgentSettings, GraphSettings } from '../config/settings.ts';
 import { InstanceWatch } from '../instance/instance-watch.ts';
@@ -18,7 +13,7 @@ import { checkStorages, type InstanceLine } from '../instance/report.ts';
 import { hasJournal } from '../restore/journal.ts';
 import { graphStatus } from '../snapshots/queries.ts';
 import { newestSnapshot } from '../snapshots/resolve.ts';
-import { pruneSnapshots, wouldPrune } from '../snapshots/retention.ts';
+import { pruneIfNeeded } from '../snapshots/retention.ts';
 import { checkDirectory } from '../watch/scan.ts';
 import { TempWriters } from '../watch/temp-writers.ts';
 import { workspacesIn } from '../watch/workspaces.ts';
@@ -181,10 +176,8 @@ export class Graph implements GuardedDirectory {
   async prune(): Promise<void> {
     const { graphId, retention } = this.settings;
     const { store } = this.taker;
-    if (!(await wouldPrune(store, graphId, retention))) return;
-    const request = create(PruneSnapshotsRequestSchema, { graphId, policy: retention });
-    const result = await pruneSnapshots(store, request, () => {});
-    if (result.remove.length > 0) this.events.pruned(graphId, result);
+    const result = await pruneIfNeeded(store, graphId, retention);
+    if (result !== undefined) this.events.pruned(graphId, result);
   }
 }
 

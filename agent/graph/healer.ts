@@ -168,8 +168,7 @@ class Healer {
     if (digests === undefined) return true;
     const known = new Set(this.#damaged.map(idOf));
     for (const digest of digests) {
-      const [at] = await store.index.recordsByPrefix(snapshotIdOf(digest));
-      const state = at === undefined ? undefined : await store.index.record(at);
+      const state = (await store.index.find(digest))?.state;
       const isNow = state !== undefined && isStored(state) && isDamaged(state);
       if (isNow !== known.has(snapshotIdOf(digest))) return true;
     }

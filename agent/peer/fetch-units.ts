@@ -1,6 +1,6 @@
 import { createClient } from '@connectrpc/connect';
 import { LightkeeperError } from '../../core/errors.ts';
-import { UNIT_ID_BYTES } from '../../core/unit.ts';
+import { splitUnitIds, UNIT_ID_BYTES } from '../../core/unit.ts';
 import { PeerService } from '../../gen/lightkeeper/v1/peer_pb.ts';
 import { type DialOptions, dialGrpc } from '../../host/grpc/transport.ts';
 import { fromConnect } from '../../host/rpc-errors.ts';
@@ -61,11 +61,9 @@ export function dialledSource(url: string, { dial, graphId, agent, receive }: Fe
 }
 
 function checkMissing(unitIds: Uint8Array, asked: ReadonlySet<string>): void {
-  const all = Buffer.from(unitIds);
-  if (all.length % UNIT_ID_BYTES !== 0) throw invalidReply('its ids are cut');
-  for (let at = 0; at < all.length; at += UNIT_ID_BYTES)
-    if (!asked.has(nameOf(all.subarray(at, at + UNIT_ID_BYTES))))
-      throw invalidReply('it names units that were not asked for');
+  if (unitIds.length % UNIT_ID_BYTES !== 0) throw invalidReply('its ids are cut');
+  for (const id of splitUnitIds(unitIds))
+    if (!asked.has(nameOf(id))) throw invalidReply('it names units that were not asked for');
 }
 
 function nameOf(id: Buffer): string {

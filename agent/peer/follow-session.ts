@@ -19,7 +19,6 @@ import {
   type PeerService,
   type SnapshotOffer,
   SnapshotsWantedSchema,
-  UnitsMissingSchema,
   type UnitsWanted,
   UnitsWantedSchema,
 } from '../../gen/lightkeeper/v1/peer_pb.ts';
@@ -30,17 +29,17 @@ import type { FrameReceiver } from '../store/receive/frame-receiver.ts';
 import { FrameSender } from '../store/send/frame-sender.ts';
 import type { Store } from '../store/store.ts';
 import { fetchSnapshot } from './fetch-snapshot.ts';
-import { FrameJoiner, splitFrame } from './frame-parts.ts';
+import { FrameJoiner } from './frame-parts.ts';
 import { Handshake, type HandshakeParts } from './handshake.ts';
 import { holdingsOf } from './holdings.ts';
 import { knownDigests } from './line.ts';
 import { MessageQueue } from './message-queue.ts';
 import { OFFERS_WANTED_MAX, PROTOCOL_MAX, PROTOCOL_MIN } from './protocol.ts';
-import { factsAbout, findSnapshot, newFacts } from './received-facts.ts';
+import { factsAbout, newFacts } from './received-facts.ts';
 import { checkOffer, ReceivedOffers } from './received-offers.ts';
 import { brokenRule } from './refusals.ts';
-import { splitIds } from './source-session.ts';
 import { STALL_LIMITS, type StallLimits, StallWatch } from './stall-watch.ts';
+import { replyBytes, unitReplies } from './unit-replies.ts';
 import { REQUEST_UNITS_MAX, UnitRequests } from './unit-requests.ts';
 
 /** Bytes of one entry of a list of snapshots, about. */
@@ -247,7 +246,7 @@ class FollowSession {
     const { listed, digest } = checkOffer(offer);
     const name = hex(digest);
     if (this.#wantedOffers.delete(name)) this.#watch?.restart();
-    const state = await findSnapshot(this.#store, digest);
+    const state = await this.#store.index.known(digest);
     if (state?.manifest !== undefined) {
       await this.#storeFacts(offer.annotations);
       this.#schedule?.list(listed, false);
@@ -299,25 +298,12 @@ class FollowSession {
   }
 
   /** Sends units that the source lost. */
-  async #answer({ wantId, unitIds }: UnitsWanted): Promise<void> {
-    const units = unitIds.length / UNIT_ID_BYTES;
+  async #answer(wanted: UnitsWanted): Promise<void> {
+    const units = wanted.unitIds.length / UNIT_ID_BYTES;
     if (!Number.isInteger(units) || units === 0 || units > REQUEST_UNITS_MAX)
       throw brokenRule('its request for units is too long, or cut');
-    const endRead = this.#store.beginRead();
-    try {
-      for await (const part of this.#sender.send(splitIds(unitIds))) {
-        if (part.kind === 'missing') {
-          const ids = Buffer.concat(part.ids);
-          const value = create(UnitsMissingSchema, { wantId, unitIds: ids });
-          await this.#sendAsked({ case: 'unitsMissing', value }, ids.length);
-          continue;
-        }
-        for (const value of splitFrame(wantId, part.frame))
-          await this.#sendAsked({ case: 'framePart', value }, value.data.length);
-      }
-    } finally {
-      endRead();
-    }
+    for await (const reply of unitReplies(this.#store, this.#sender, wanted))
+      await this.#sendAsked(reply, replyBytes(reply));
   }
 
   /** Sends what the source asked for. The time in which the source does not read them counts as stalled. */

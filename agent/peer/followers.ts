@@ -1,12 +1,10 @@
 import { LightkeeperError } from '../../core/errors.ts';
 import type { HeldPosition } from '../../core/following/schedule.ts';
-import type { Lag } from '../../gen/lightkeeper/v1/types_pb.ts';
+import { RateMeter } from '../../core/rate.ts';
 import { monotonic } from '../../host/clock.ts';
+import { Waiters } from '../../host/waiters.ts';
 import type { TargetSettings } from '../config/settings.ts';
 import type { Holdings } from './holdings.ts';
-
-/** Time over which the throughput is averaged, in milliseconds. */
-const RATE_WINDOW_MS = 5000;
 
 /** One follower of one graph, connected or not. */
 export interface Follower {
@@ -24,9 +22,6 @@ export interface Follower {
   acknowledgedMs: number | undefined;
   /** Bytes of frames that were sent to it. */
   sentBytes: number;
-  /** Frames that were sent to it. */
-  sentFrames: number;
-  lag: Lag | undefined;
   lastError: string;
   /** Asks it for units; undefined while it is not connected. */
   requestUnits: ((ids: readonly Buffer[]) => Promise<Buffer[]>) | undefined;
@@ -46,8 +41,8 @@ const LEFT_MAX = 100;
 /** The followers of all graphs of an agent. */
 export class Followers {
   readonly #followers = new Map<string, Follower>();
-  readonly #rates = new Map<string, { readonly atMs: number; readonly bytes: number }[]>();
-  readonly #waiting = new Set<() => void>();
+  readonly #rates = new Map<string, RateMeter>();
+  readonly #waiters = new Waiters();
   readonly #connected = new Set<Follower>();
   readonly #onAcknowledged: (follower: Follower) => void;
 
@@ -64,13 +59,12 @@ export class Followers {
     target,
     held,
   }: Pick<Follower, 'name' | 'graphId' | 'storeId' | 'target' | 'held'>): void {
-    const nothing = { requestUnits: undefined, requestHoldings: undefined, end: undefined, lag: undefined };
+    const nothing = { requestUnits: undefined, requestHoldings: undefined, end: undefined };
     const about = {
       address: '',
       version: '',
       acknowledgedMs: undefined,
       sentBytes: 0,
-      sentFrames: 0,
       lastError: '',
     };
     const follower = { name, graphId, storeId, target, held, isConnected: false, ...about, ...nothing };
@@ -81,7 +75,7 @@ export class Followers {
    * Adds a follower that connects, in place of its earlier entry, and returns it. Ends an earlier stream of the same
    * store. REFUSED if there are too many streams.
    */
-  connect(follower: Omit<Follower, 'isConnected' | 'sentBytes' | 'sentFrames' | 'lastError'>): Follower {
+  connect(follower: Omit<Follower, 'isConnected' | 'sentBytes' | 'lastError'>): Follower {
     this.#makeRoom(follower);
     const known = this.#followers.get(keyOf(follower));
     // Another store under the same name holds nothing yet.
@@ -91,7 +85,6 @@ export class Followers {
       isConnected: true,
       held: follower.held ?? before?.held,
       sentBytes: before?.sentBytes ?? 0,
-      sentFrames: before?.sentFrames ?? 0,
       lastError: '',
     };
     this.#followers.set(keyOf(follower), connected);
@@ -144,18 +137,14 @@ export class Followers {
   /** Records frames as sent to a follower. */
   sent(follower: Follower, bytes: number): void {
     follower.sentBytes += bytes;
-    follower.sentFrames += 1;
-    const rates = this.#rates.get(keyOf(follower)) ?? [];
-    this.#rates.set(keyOf(follower), rates);
-    rates.push({ atMs: monotonic(), bytes });
-    dropOld(rates);
+    const meter = this.#rates.get(keyOf(follower)) ?? new RateMeter();
+    this.#rates.set(keyOf(follower), meter);
+    meter.add(bytes, monotonic());
   }
 
   /** Returns the bytes per second that were sent to a follower in the last seconds. */
   throughput(follower: Follower): number {
-    const rates = this.#rates.get(keyOf(follower)) ?? [];
-    dropOld(rates);
-    return (rates.reduce((sum, { bytes }) => sum + bytes, 0) * 1000) / RATE_WINDOW_MS;
+    return this.#rates.get(keyOf(follower))?.bytesPerSecond(monotonic()) ?? 0;
   }
 
   /** Records what a follower holds. */
@@ -185,22 +174,12 @@ export class Followers {
 
   /** Wakes those who wait for a change. */
   announce(): void {
-    for (const wake of this.#waiting) wake();
-    this.#waiting.clear();
+    this.#waiters.wake();
   }
 
   /** Resolves at the next change of any follower, or when the signal aborts. */
   async changed(signal: AbortSignal): Promise<void> {
-    if (signal.aborted) return;
-    await new Promise<void>((resolve) => {
-      const done = () => {
-        this.#waiting.delete(done);
-        signal.removeEventListener('abort', done);
-        resolve();
-      };
-      this.#waiting.add(done);
-      signal.addEventListener('abort', done, { once: true });
-    });
+    await this.#waiters.next(signal);
   }
 }
 
@@ -212,9 +191,4 @@ function streamRefused(name: string, state: string): LightkeeperError {
   return new LightkeeperError('REFUSED', `Cannot serve a stream of follower "${name}": ${state}`, {
     hint: 'give each agent a name and a store of its own',
   });
-}
-
-function dropOld(rates: { readonly atMs: number }[]): void {
-  const fromMs = monotonic() - RATE_WINDOW_MS;
-  while (rates[0] !== undefined && rates[0].atMs < fromMs) rates.shift();
 }

@@ -17,7 +17,6 @@ import { checkOfPeer } from '../store/receive/check-frame.ts';
 import type { Store } from '../store/store.ts';
 import { isOffered } from './listing.ts';
 import { AGENT_NAME_MAX, PART_ENTRIES_MAX, PROTOCOL_MAX, PROTOCOL_MIN, VERSION_MAX } from './protocol.ts';
-import { findSnapshot } from './received-facts.ts';
 import { ReceivedPositions } from './received-positions.ts';
 import { brokenRule, checkEpochs, forkedEpoch, sourceBehind } from './refusals.ts';
 
@@ -191,7 +190,7 @@ export class Handshake {
     const retained = await this.#parts.retained(listed);
     const staleFacts: Uint8Array[] = [];
     for (const one of listed) {
-      const state = await findSnapshot(this.#store, one.digest);
+      const state = await this.#store.index.known(one.digest);
       const isHeld = state?.manifest !== undefined && !state.deleted;
       const isRetained = !isHeld && state?.deleted !== true && retained.has(hex(one.digest));
       schedule.list(one, isRetained && (await this.#isPlaced(one)));

@@ -1,20 +1,11 @@
 import { doesTravel } from '../../core/following/facts.ts';
-import { parseAnnotation, snapshotIdOf } from '../../core/manifest.ts';
-import { type SnapshotState, snapshotState } from '../../core/snapshot.ts';
+import { parseAnnotation } from '../../core/manifest.ts';
+import type { SnapshotState } from '../../core/snapshot.ts';
 import { sameBytes } from '../../core/unit.ts';
 import type { Annotation } from '../../gen/lightkeeper/store/v1/annotation_pb.ts';
 import { checkOfPeer } from '../store/receive/check-frame.ts';
 import type { Store } from '../store/store.ts';
 import { brokenRule } from './refusals.ts';
-
-/** Finds what a store knows of a snapshot by its digest, also if only facts of it are left. */
-export async function findSnapshot(store: Store, digest: Uint8Array): Promise<SnapshotState | undefined> {
-  const [at] = await store.index.recordsByPrefix(snapshotIdOf(digest));
-  const state = at === undefined ? undefined : await store.index.record(at);
-  if (state !== undefined && sameBytes(state.digest, digest)) return state;
-  const stray = await store.index.strayAnnotations(digest);
-  return stray === undefined ? undefined : snapshotState(stray, store.config.storeId);
-}
 
 /** Returns the annotations of a snapshot that a follower stores. PEER_INVALID for a kind that does not travel. */
 export function factsAbout(digest: Uint8Array, annotations: readonly Uint8Array[]): Uint8Array[] {
@@ -34,7 +25,7 @@ export async function newFacts(
   const news: Uint8Array[] = [];
   for (const bytes of annotations) {
     const annotation = parseTravelling(bytes);
-    const state = await findSnapshot(store, annotation.digest);
+    const state = await store.index.known(annotation.digest);
     if (state?.manifest?.graphId === graphId && !state.deleted && isNews(state, annotation)) news.push(bytes);
   }
   return news;

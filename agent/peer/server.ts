@@ -9,7 +9,6 @@ import {
   FetchUnitsResponseSchema,
   GraphHeadSchema,
   PeerService,
-  UnitsMissingSchema,
   type WatchGraphsRequest,
   type WatchGraphsResponse,
   WatchGraphsResponseSchema,
@@ -20,10 +19,10 @@ import { FrameSender } from '../store/send/frame-sender.ts';
 import type { Store } from '../store/store.ts';
 import { BULK_CODECS } from './bulk-codec.ts';
 import type { Followers } from './followers.ts';
-import { splitFrame } from './frame-parts.ts';
 import { lagOf } from './lag.ts';
-import { type SourceParts, serveFollower, splitIds } from './source-session.ts';
+import { type SourceParts, serveFollower } from './source-session.ts';
 import { type AdmissionRules, admitFollower } from './targets.ts';
+import { unitReplies } from './unit-replies.ts';
 import { REQUEST_UNITS_MAX } from './unit-requests.ts';
 
 /** Most graphs that one request watches. */
@@ -79,7 +78,6 @@ async function* watchGraphs(
       if (head?.epoch === undefined) continue;
       const follower = parts.followers.list(graphId).find(({ name }) => name === admitted.name);
       const lag = await lagOf(parts.store, graphId, follower?.held);
-      if (follower !== undefined) follower.lag = lag;
       const { epoch, sequence, digest } = head;
       const confirmedMs = await parts.store.index.local.confirmedAt(graphId);
       response.graphs.push(
@@ -120,19 +118,11 @@ async function* fetchUnits(
     });
   }
   open(1);
-  const endRead = store.beginRead();
   try {
-    for await (const part of new FrameSender(store).send(splitIds(unitIds))) {
-      if (part.kind === 'missing') {
-        const value = create(UnitsMissingSchema, { wantId: 1n, unitIds: Buffer.concat(part.ids) });
-        yield create(FetchUnitsResponseSchema, { message: { case: 'unitsMissing', value } });
-        continue;
-      }
-      for (const value of splitFrame(1n, part.frame))
-        yield create(FetchUnitsResponseSchema, { message: { case: 'framePart', value } });
-    }
+    const wanted = { wantId: 1n, unitIds };
+    for await (const message of unitReplies(store, new FrameSender(store), wanted))
+      yield create(FetchUnitsResponseSchema, { message });
   } finally {
-    endRead();
     open(-1);
   }
 }

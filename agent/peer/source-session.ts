@@ -3,7 +3,6 @@ import { create, toBinary } from '@bufbuild/protobuf';
 import { LightkeeperError } from '../../core/errors.ts';
 import { compareEpochs, KNOWN_DIGESTS_MAX } from '../../core/following/history.ts';
 import { isGraphId } from '../../core/graph-id.ts';
-import { snapshotIdOf } from '../../core/manifest.ts';
 import { isBeyond } from '../../core/position.ts';
 import { TokenBucket } from '../../core/rate.ts';
 import { sameBytes, UNIT_ID_BYTES } from '../../core/unit.ts';
@@ -20,7 +19,6 @@ import {
   PositionLogPartSchema,
   SnapshotListPartSchema,
   SnapshotsGoneSchema,
-  UnitsMissingSchema,
   type UnitsWanted,
   UnitsWantedSchema,
   WelcomeSchema,
@@ -30,7 +28,7 @@ import { version } from '../../host/version.ts';
 import { FrameSender } from '../store/send/frame-sender.ts';
 import type { Store } from '../store/store.ts';
 import type { Follower, Followers } from './followers.ts';
-import { FrameJoiner, splitFrame } from './frame-parts.ts';
+import { FrameJoiner } from './frame-parts.ts';
 import { HoldingsRequests } from './holdings.ts';
 import { lineAfter } from './line.ts';
 import {
@@ -51,6 +49,7 @@ import {
 } from './protocol.ts';
 import type { AdmittedFollower } from './targets.ts';
 import type { FrameStorer } from './unit-reception.ts';
+import { replyBytes, unitReplies } from './unit-replies.ts';
 import { REQUEST_UNITS_MAX, UnitRequests } from './unit-requests.ts';
 
 /** Bytes of frames that are queued for a follower before reading waits. */
@@ -169,7 +168,6 @@ class SourceSession {
       version: hello.version,
       held: undefined,
       acknowledgedMs: undefined,
-      lag: undefined,
       requestUnits: (ids) => this.#unitRequests.request(ids),
       requestHoldings: () => this.#holdings.request(),
       end: (error) => this.#out.end(error),
@@ -330,8 +328,7 @@ class SourceSession {
   }
 
   async #find(digest: Uint8Array) {
-    const [at] = await this.#store.index.recordsByPrefix(snapshotIdOf(digest));
-    const state = at === undefined ? undefined : await this.#store.index.record(at);
+    const state = (await this.#store.index.find(digest))?.state;
     const isIt =
       state !== undefined &&
       isOffered(state) &&
@@ -430,25 +427,14 @@ class SourceSession {
     }
   }
 
-  async #answer({ wantId, unitIds }: UnitsWanted, signal: AbortSignal): Promise<void> {
-    const ids = splitIds(unitIds);
-    const endRead = this.#store.beginRead();
-    try {
-      for await (const part of this.#sender.send(ids)) {
-        if (part.kind === 'missing') {
-          const value = create(UnitsMissingSchema, { wantId, unitIds: Buffer.concat(part.ids) });
-          await this.#send({ case: 'unitsMissing', value }, value.unitIds.length);
-          continue;
-        }
-        for (const piece of splitFrame(wantId, part.frame)) {
-          const waitMs = this.#bucket?.take(piece.data.length, monotonic()) ?? 0;
-          if (waitMs > 0) await sleep(waitMs, undefined, { signal });
-          await this.#send({ case: 'framePart', value: piece }, piece.data.length);
-        }
-        this.#parts.followers.sent(this.#follower, part.frame.length);
-      }
-    } finally {
-      endRead();
+  async #answer(wanted: UnitsWanted, signal: AbortSignal): Promise<void> {
+    for await (const reply of unitReplies(this.#store, this.#sender, wanted)) {
+      const bytes = replyBytes(reply);
+      const waitMs = reply.case === 'framePart' ? (this.#bucket?.take(bytes, monotonic()) ?? 0) : 0;
+      if (waitMs > 0) await sleep(waitMs, undefined, { signal });
+      await this.#send(reply, bytes);
+      if (reply.case === 'framePart' && reply.value.offset + bytes === reply.value.frameLength)
+        this.#parts.followers.sent(this.#follower, reply.value.frameLength);
     }
   }
 
@@ -474,12 +460,4 @@ class SourceSession {
 
 function bytesOf(parts: readonly Uint8Array[]): number {
   return parts.reduce((sum, { length }) => sum + length, 0);
-}
-
-/** Splits concatenated unit ids. */
-export function splitIds(unitIds: Uint8Array): Buffer[] {
-  const all = Buffer.from(unitIds.buffer, unitIds.byteOffset, unitIds.length);
-  return Array.from({ length: all.length / UNIT_ID_BYTES }, (_, i) =>
-    all.subarray(i * UNIT_ID_BYTES, (i + 1) * UNIT_ID_BYTES),
-  );
 }

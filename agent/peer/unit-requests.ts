@@ -1,5 +1,5 @@
 import { LightkeeperError } from '../../core/errors.ts';
-import { UNIT_ID_BYTES } from '../../core/unit.ts';
+import { splitUnitIds, UNIT_ID_BYTES } from '../../core/unit.ts';
 
 /** Most units of one request. */
 export const REQUEST_UNITS_MAX = 4096;
@@ -80,8 +80,8 @@ export class UnitRequests {
   missing(wantId: bigint, ids: Uint8Array): void {
     if (ids.length % UNIT_ID_BYTES !== 0) throw unasked('its ids are cut');
     if (!this.admit(wantId)) return;
-    for (let at = 0; at < ids.length; at += UNIT_ID_BYTES)
-      this.#settle(Buffer.from(ids.subarray(at, at + UNIT_ID_BYTES)), true);
+    // A view would hold the whole message.
+    for (const id of splitUnitIds(ids)) this.#settle(Buffer.from(id), true);
   }
 
   #settle(id: Buffer, isMissing: boolean): void {

@@ -52,7 +52,7 @@ export async function recordFork(
     let headDigest: Uint8Array | undefined;
     for await (const { digest, ...entry } of store.index.positions(graphId, { reverse: true })) {
       if (ancestor !== undefined && !isBeyond({ digest, ...entry }, ancestor)) break;
-      const state = await stateOf(store, digest);
+      const state = (await store.index.find(digest))?.state;
       if (state?.forked !== undefined) continue;
       digests.push(digest);
       if (state !== undefined && isStored(state)) headDigest ??= digest;
@@ -64,11 +64,6 @@ export async function recordFork(
     const lines = await forkedLines(store, graphId);
     return lines.find(({ fork }) => fork.forkId === snapshotIdOf(forked.headDigest))?.fork;
   });
-}
-
-async function stateOf(store: Store, digest: Uint8Array) {
-  const [at] = await store.index.recordsByPrefix(snapshotIdOf(digest));
-  return at === undefined ? undefined : await store.index.record(at);
 }
 
 async function commitForked(

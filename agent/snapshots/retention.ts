@@ -30,6 +30,7 @@ import {
   type PruneResult,
   PruneResultSchema,
   type PruneSnapshotsRequest,
+  PruneSnapshotsRequestSchema,
   type RetentionPolicy,
 } from '../../gen/lightkeeper/v1/agent_pb.ts';
 import { Grade_Value } from '../../gen/lightkeeper/v1/types_pb.ts';
@@ -94,6 +95,21 @@ export async function pruneSnapshots(
 export async function wouldPrune(store: Store, graphId: string, policy: RetentionPolicy): Promise<boolean> {
   checkClock(await newestCaptureMs(store, graphId));
   return (await planGraph(store, graphId, policy)).removals.length > 0;
+}
+
+/** Applies a policy to a graph if it would remove anything. Returns what it removed; undefined if that is nothing. */
+export async function pruneIfNeeded(
+  store: Store,
+  graphId: string,
+  policy: RetentionPolicy,
+): Promise<PruneResult | undefined> {
+  if (!(await wouldPrune(store, graphId, policy))) return undefined;
+  const result = await pruneSnapshots(
+    store,
+    create(PruneSnapshotsRequestSchema, { graphId, policy }),
+    () => {},
+  );
+  return result.remove.length > 0 ? result : undefined;
 }
 
 /** Frees the space of deleted snapshots and of captures that were killed. */

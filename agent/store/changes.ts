@@ -1,3 +1,5 @@
+import { Waiters } from '../../host/waiters.ts';
+
 /** Most changed facts that are remembered for readers that are behind. */
 const FACTS_MAX = 10_000;
 
@@ -7,7 +9,7 @@ export class StoreChanges {
   /** Digests of snapshots with new facts, by the version that brought them, oldest first. */
   readonly #facts: { readonly version: number; readonly digest: Uint8Array }[] = [];
   #forgottenVersion = 0;
-  readonly #waiting = new Set<() => void>();
+  readonly #waiters = new Waiters();
 
   /** Number of the newest change. */
   get version(): number {
@@ -17,8 +19,7 @@ export class StoreChanges {
   /** Announces a change of the store. */
   announce(): void {
     this.#version += 1;
-    for (const wake of this.#waiting) wake();
-    this.#waiting.clear();
+    this.#waiters.wake();
   }
 
   /** Records that snapshots have new facts. The next `announce` tells it. */
@@ -36,15 +37,6 @@ export class StoreChanges {
 
   /** Resolves at the first change after `version`, or when the signal aborts. */
   async after(version: number, signal: AbortSignal): Promise<void> {
-    if (this.#version > version || signal.aborted) return;
-    await new Promise<void>((resolve) => {
-      const done = () => {
-        this.#waiting.delete(done);
-        signal.removeEventListener('abort', done);
-        resolve();
-      };
-      this.#waiting.add(done);
-      signal.addEventListener('abort', done, { once: true });
-    });
+    if (this.#version === version) await this.#waiters.next(signal);
   }
 }

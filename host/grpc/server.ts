@@ -23,6 +23,7 @@ import type { TlsSource } from '../tls.ts';
 import { codecOf, type MessageCodecs } from './codec.ts';
 import { ReloadingServerCredentials } from './credentials.ts';
 import { toStatus } from './status.ts';
+import { writeAll } from './write-all.ts';
 
 /** A service with its handlers, in the shape that connect-node serves too. */
 export interface GrpcService {
@@ -188,7 +189,7 @@ function streaming({ method, handler, access }: Served): (call: Call) => void {
       const context = contextOf(method, call, access);
       const takesStream = method.methodKind !== 'server_streaming';
       const replies = handler(takesStream ? requestsOf(call) : call.request, context);
-      await sendAll(call, replies as AsyncIterable<Message>, context.signal);
+      await writeAll(call, replies as AsyncIterable<Message>, context.signal);
     };
     reply()
       .then(() => call.end())
@@ -203,38 +204,6 @@ async function* requestsOf(call: Call): AsyncGenerator<Message> {
   // The end of the requests must not end the replies.
   for await (const message of call.iterator({ destroyOnReturn: false })) yield message as Message;
   if (call.cancelled) throw new ConnectError('the call was cancelled', Code.Canceled);
-}
-
-/** Writes all replies, no faster than the other end reads them. */
-async function sendAll(call: Call, replies: AsyncIterable<Message>, signal: AbortSignal): Promise<void> {
-  for await (const reply of replies) {
-    signal.throwIfAborted();
-    if (call.write(reply)) continue;
-    await drained(call, signal);
-  }
-}
-
-/** Resolves when a stream takes more. Rejects when the signal aborts. */
-export function drained(
-  stream: {
-    once(event: 'drain', listener: () => void): unknown;
-    off(event: 'drain', listener: () => void): unknown;
-  },
-  signal: AbortSignal,
-): Promise<void> {
-  return new Promise((resolve, reject) => {
-    const done = () => {
-      signal.removeEventListener('abort', aborted);
-      resolve();
-    };
-    const aborted = () => {
-      stream.off('drain', done);
-      reject(signal.reason as Error);
-    };
-    if (signal.aborted) return aborted();
-    stream.once('drain', done);
-    signal.addEventListener('abort', aborted, { once: true });
-  });
 }
 
 function contextOf(method: DescMethod, call: Call, access: Access): HandlerContext {

@@ -12,8 +12,9 @@ import { LightkeeperError } from '../../core/errors.ts';
 import type { TlsSource } from '../tls.ts';
 import { codecOf, type MessageCodecs } from './codec.ts';
 import { ReloadingChannelCredentials } from './credentials.ts';
-import { drained, MESSAGE_BYTES_MAX } from './server.ts';
+import { MESSAGE_BYTES_MAX } from './server.ts';
 import { fromStatus } from './status.ts';
+import { writeAll } from './write-all.ts';
 
 /** How a server is dialled. */
 export interface DialOptions {
@@ -172,7 +173,7 @@ function stream<I extends DescMessage, O extends DescMessage>(
   call.once('close', () => ended.abort());
   // The reader of the replies gets the error; without a listener it would end the process.
   call.on('error', () => ended.abort());
-  sendAll(call, mapInput(method.input, input), ended.signal)
+  writeAll(call, mapInput(method.input, input), ended.signal)
     .then(() => call.end())
     .catch((error: unknown) => {
       if (!ended.signal.aborted) call.destroy(ConnectError.from(error));
@@ -199,17 +200,6 @@ function peerInvalid(name: string, state: string, cause: unknown): LightkeeperEr
 
 async function* mapInput<I extends DescMessage>(desc: I, input: AsyncIterable<MessageInitShape<I>>) {
   for await (const message of input) yield create(desc, message) as Message;
-}
-
-async function sendAll(
-  call: ClientDuplexStream<Message, Message>,
-  messages: AsyncIterable<Message>,
-  signal: AbortSignal,
-): Promise<void> {
-  for await (const message of messages) {
-    signal.throwIfAborted();
-    if (!call.write(message)) await drained(call, signal);
-  }
 }
 
 async function* repliesOf(

@@ -6,10 +6,9 @@ import { timestampFromMs } from '@bufbuild/protobuf/wkt';
 import { parseFrame } from '../../agent/pack/frame.ts';
 import { BULK_CODECS } from '../../agent/peer/bulk-codec.ts';
 import { splitFrame } from '../../agent/peer/frame-parts.ts';
-import { splitIds } from '../../agent/peer/source-session.ts';
 import { encodeProvenFrame } from '../../agent/store/meta-writer.ts';
 import { positionEntry } from '../../core/position.ts';
-import { hex, sha256, unitId } from '../../core/unit.ts';
+import { hex, sha256, splitUnitIds, unitId } from '../../core/unit.ts';
 import {
   type FileEntry,
   FileEntrySchema,
@@ -212,10 +211,10 @@ async function* replies(
 }
 
 function framesFor({ claims }: Story, { unitIds }: UnitsWanted): Buffer[] {
-  const wanted = new Set(splitIds(unitIds).map((id) => hex(id)));
+  const wanted = new Set(splitUnitIds(unitIds).map((id) => hex(id)));
   return claims
     .flatMap(({ frames }) => frames)
-    .filter((frame) => splitIds(parseFrame(frame).header.unitIds).some((id) => wanted.has(hex(id))));
+    .filter((frame) => splitUnitIds(parseFrame(frame).header.unitIds).some((id) => wanted.has(hex(id))));
 }
 
 /** Returns frames as they are sent. */

@@ -1,7 +1,7 @@
-import { addAnnotation, factsOf } from '../../../core/annotations.ts';
+import { addAnnotation } from '../../../core/annotations.ts';
 import { LightkeeperError, normalise } from '../../../core/errors.ts';
 import { errorFinding } from '../../../core/finding.ts';
-import { parseAnnotation, parseManifest, parsePosition, snapshotIdOf } from '../../../core/manifest.ts';
+import { parseAnnotation, parseManifest, parsePosition } from '../../../core/manifest.ts';
 import { isBeyond, positionEntry } from '../../../core/position.ts';
 import { emptyRecord } from '../../../core/snapshot.ts';
 import { hex, sameBytes, sha256, UNIT_ID_BYTES, unitId } from '../../../core/unit.ts';
@@ -224,11 +224,7 @@ export async function enterPositions(
 
 /** Reports whether a snapshot is on a fork. It may have been deleted since. */
 async function isForked(store: IndexedStore, digest: Uint8Array): Promise<boolean> {
-  const [at] = await store.index.recordsByPrefix(snapshotIdOf(digest));
-  const state = at === undefined ? undefined : await store.index.record(at);
-  if (state !== undefined) return state.forked !== undefined;
-  const stray = await store.index.strayAnnotations(digest);
-  return stray !== undefined && factsOf(stray, store.config.storeId).forked.length > 0;
+  return (await store.index.known(digest))?.forked !== undefined;
 }
 
 /** Moves the head of a graph back if it is the snapshot with this digest, which is on a fork. */
@@ -255,12 +251,12 @@ export async function enterAnnotation(
   const isOwn = sameBytes(annotation.storeId, store.config.storeId);
   if (isOwn) await store.index.raiseCounter(batch, annotation.counter);
   if (isOwn && annotation.fact.case === 'forked') await retreatHead(store, batch, annotation.digest);
-  const [at] = await store.index.recordsByPrefix(snapshotIdOf(annotation.digest));
-  const state = at === undefined ? undefined : await store.index.record(at);
-  if (at !== undefined && state !== undefined) {
-    addAnnotation(state.record, annotation);
-    store.index.putRecord(batch, at, state.record);
-    return state.record;
+  const found = await store.index.find(annotation.digest);
+  if (found !== undefined) {
+    const { record } = found.state;
+    addAnnotation(record, annotation);
+    store.index.putRecord(batch, found.at, record);
+    return record;
   }
   const stray = (await store.index.strayAnnotations(annotation.digest)) ?? emptyRecord(annotation.digest);
   addAnnotation(stray, annotation);

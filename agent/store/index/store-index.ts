@@ -3,7 +3,7 @@ import { Level } from 'level';
 import { ioError, LightkeeperError, systemCode } from '../../../core/errors.ts';
 import { snapshotIdOf } from '../../../core/manifest.ts';
 import { type SnapshotState, snapshotState } from '../../../core/snapshot.ts';
-import { hex } from '../../../core/unit.ts';
+import { hex, sameBytes } from '../../../core/unit.ts';
 import {
   type PackRecord,
   PackRecordSchema,
@@ -274,6 +274,23 @@ export class StoreIndex {
     const found: Buffer[] = [];
     for await (const at of this.#db.values({ gte: from, lt: after(from), limit: 2 })) found.push(at);
     return found;
+  }
+
+  /** Returns the snapshot with a digest and the key of its record; undefined if the index has no record of it. */
+  async find(digest: Uint8Array): Promise<{ at: Buffer; state: SnapshotState } | undefined> {
+    const [at] = await this.recordsByPrefix(snapshotIdOf(digest));
+    const state = at === undefined ? undefined : await this.record(at);
+    // An id is half of a digest, and the digest may come from a peer.
+    const isIt = at !== undefined && state !== undefined && sameBytes(state.digest, digest);
+    return isIt ? { at, state } : undefined;
+  }
+
+  /** Returns what is known of the snapshot with a digest, which may be its annotations alone. */
+  async known(digest: Uint8Array): Promise<SnapshotState | undefined> {
+    const found = await this.find(digest);
+    if (found !== undefined) return found.state;
+    const stray = await this.strayAnnotations(digest);
+    return stray === undefined ? undefined : snapshotState(stray, this.#storeId);
   }
 
   /** Yields snapshots of one graph or of all with their keys, newest first, from the key `before` on. */

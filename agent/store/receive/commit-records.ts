@@ -1,6 +1,4 @@
-import { snapshotIdOf } from '../../../core/manifest.ts';
 import { isBeyond } from '../../../core/position.ts';
-import type { SnapshotRecord } from '../../../gen/lightkeeper/index/v1/index_pb.ts';
 import type { Annotation } from '../../../gen/lightkeeper/store/v1/annotation_pb.ts';
 import type { PositionEntry } from '../../../gen/lightkeeper/store/v1/manifest_pb.ts';
 import { UnitKind_Value } from '../../../gen/lightkeeper/store/v1/pack_pb.ts';
@@ -10,13 +8,6 @@ import { MetaWriter } from '../meta-writer.ts';
 import type { Store } from '../store.ts';
 import { isKnownAnnotation, type Received } from './received-records.ts';
 
-/** Returns what the index knows of a snapshot, which may be its annotations alone. */
-export async function recordOf(store: Store, digest: Uint8Array): Promise<SnapshotRecord | undefined> {
-  const [at] = await store.index.recordsByPrefix(snapshotIdOf(digest));
-  const state = at === undefined ? undefined : await store.index.record(at);
-  return state?.record ?? (await store.index.strayAnnotations(digest));
-}
-
 /** Returns the annotations of known snapshots that the store lacks. PEER_INVALID for one in its own name. */
 export async function newAnnotations(
   store: Store,
@@ -24,7 +15,7 @@ export async function newAnnotations(
 ): Promise<Received<Annotation>[]> {
   const found: Received<Annotation>[] = [];
   for (const one of annotations) {
-    const record = await recordOf(store, one.value.digest);
+    const record = (await store.index.known(one.value.digest))?.record;
     if (record !== undefined && !isKnownAnnotation(record, one.value, store.config.storeId)) found.push(one);
   }
   return found;

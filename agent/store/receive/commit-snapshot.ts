@@ -21,7 +21,7 @@ import { enterPositions } from '../index/reconcile.ts';
 import { annotationFrame, encodeProvenFrame } from '../meta-writer.ts';
 import type { Store } from '../store.ts';
 import { peerInvalid } from './check-frame.ts';
-import { bytesOf, newPositions, publishRecords, recordOf } from './commit-records.ts';
+import { bytesOf, newPositions, publishRecords } from './commit-records.ts';
 import type { ReceivedPacks } from './received-packs.ts';
 import { isKnownAnnotation, type Received, type ReceivedManifest } from './received-records.ts';
 import type { SnapshotWalk } from './snapshot-walk.ts';
@@ -83,8 +83,8 @@ export async function commitSnapshot(parts: CommitParts, snapshot: CheckedSnapsh
   const { store, packs, walk } = parts;
   const { manifest, annotations } = snapshot;
   const { storeId } = store.config;
-  const known = await recordOf(store, manifest.digest);
-  const state = known === undefined ? undefined : snapshotState(known, storeId);
+  const state = await store.index.known(manifest.digest);
+  const known = state?.record;
   if (state?.deleted === true) {
     const id = snapshotIdOf(manifest.digest);
     throw new LightkeeperError('REFUSED', `Cannot store snapshot "${id}": it was deleted here`);
@@ -100,8 +100,7 @@ export async function commitSnapshot(parts: CommitParts, snapshot: CheckedSnapsh
     await packs.publish(PackKind_Value.META);
     await enterReceived(store, packs);
     await publishRecords(store, positions, facts);
-    const record = (await recordOf(store, manifest.digest)) ?? state.record;
-    return snapshotState(record, storeId) as StoredSnapshot;
+    return ((await store.index.known(manifest.digest)) ?? state) as StoredSnapshot;
   }
   const record = known ?? emptyRecord(manifest.digest);
   record.manifest = manifest.value;

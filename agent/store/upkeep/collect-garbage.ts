@@ -213,12 +213,11 @@ class PackRewriter {
     const { case: kind } = annotation.fact;
     // Of a newer version, which may need it.
     if (kind === undefined) return true;
-    const [at] = await this.#store.index.recordsByPrefix(snapshotIdOf(annotation.digest));
-    const state = at === undefined ? undefined : await this.#store.index.record(at);
     if (kind === 'forked') {
-      const record = state?.record ?? (await this.#store.index.strayAnnotations(annotation.digest));
-      return record !== undefined && isCurrent(record, annotation);
+      const known = await this.#store.index.known(annotation.digest);
+      return known !== undefined && isCurrent(known.record, annotation);
     }
+    const state = (await this.#store.index.find(annotation.digest))?.state;
     if (state === undefined) return false;
     if (kind === 'deleted') return true;
     return !state.deleted && isCurrent(state.record, annotation);
