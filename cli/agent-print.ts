@@ -4,7 +4,8 @@ import type { Snapshot } from '../gen/lightkeeper/v1/agent_pb.ts';
 import { now } from '../host/clock.ts';
 import { durationText, sizeText } from '../host/quantity.ts';
 import { snapshotLine } from './commands/snapshot.ts';
-import { escapeControls, printError, printFindings, printLine, timeText } from './print.ts';
+import { escapeControls, printFindings, printLine, timeText } from './print.ts';
+import { printError } from './print-error.ts';
 
 /** Most findings that are printed for a snapshot that is not usable, or has alarms. */
 const FINDINGS_PRINTED = 3;

@@ -1,13 +1,14 @@
-// `npm test`: all tests, some processes at a time. Many wait for other processes, so that there are more than cores.
+// `npm test`, and with the word `long` `npm run test:long`: test files, some processes at a time.
+// Many wait for other processes, so that there are more than cores.
 import { spawnSync } from 'node:child_process';
-import { join } from 'node:path';
-import { largeTests, timedTests } from './files.ts';
+import { type Selection, testFiles, timedTests } from './files.ts';
 
 const CONCURRENCY = 3;
 const TIMEOUT_MS = 280_000;
 
 /** Runs test files, and returns whether all have passed. */
 function run(files: readonly string[], concurrency: number): boolean {
+  if (files.length === 0) return true;
   const options = ['--test', `--test-concurrency=${concurrency}`, `--test-timeout=${TIMEOUT_MS}`];
   const { status } = spawnSync(process.execPath, ['--import', 'tsx', ...options, ...files], {
     stdio: 'inherit',
@@ -15,7 +16,7 @@ function run(files: readonly string[], concurrency: number): boolean {
   return status === 0;
 }
 
-const [first = '', ...others] = largeTests();
-const timed = run(timedTests(), 1);
-const all = run([first, join(import.meta.dirname, 'small.ts'), ...others], CONCURRENCY);
+const selection: Selection = process.argv[2] === 'long' ? 'long' : 'quick';
+const timed = run(timedTests(selection), 1);
+const all = run(testFiles(selection), CONCURRENCY);
 process.exitCode = timed && all ? 0 : 1;

@@ -12,7 +12,6 @@ import type { DialOptions } from '../../host/grpc/transport.ts';
 import { fixedTls, loadTls } from '../../host/tls.ts';
 import { healStore } from '../graph/heal-store.ts';
 import type { HealingPeers } from '../graph/healer.ts';
-import { dialledSource } from '../peer/fetch-units.ts';
 import { UnitReception } from '../peer/unit-reception.ts';
 import type { UnitSource } from '../peer/unit-source.ts';
 import { isDamageFinding, recordDamage } from '../snapshots/damage.ts';
@@ -118,6 +117,8 @@ async function preparedPeer(request: RepairStoreRequest, parts: RepairParts): Pr
     const dial = await dialOptions(request, peers);
     const agent = peers?.agent ?? NAMELESS;
     const { receive } = reception;
+    // gRPC is loaded only here: no other call of a command that opens its own store needs it.
+    const { dialledSource } = await import('../peer/fetch-units.ts');
     const openSources = (graphId: string) => [dialledSource(from, { dial, graphId, agent, receive })];
     // A peer that cannot be reached, or refuses, must not be found out after an hour of reading.
     for (const source of graphs.slice(0, 1).flatMap(openSources)) {

@@ -1,7 +1,8 @@
 import type { Command, OptionValues } from 'commander';
 import { LightkeeperError } from '../../core/errors.ts';
 import { EXIT } from '../exit.ts';
-import { escapeControls, printError, printLine, printTable } from '../print.ts';
+import { escapeControls, printLine, printTable } from '../print.ts';
+import { printError } from '../print-error.ts';
 import { addSettingFlags, flagsOf } from '../settings.ts';
 
 /** Flags of these commands that are not settings. */

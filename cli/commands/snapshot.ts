@@ -5,7 +5,7 @@ import { type Snapshot, SnapshotSchema } from '../../gen/lightkeeper/v1/agent_pb
 import { Grade_Value } from '../../gen/lightkeeper/v1/types_pb.ts';
 import { durationText, sizeText } from '../../host/quantity.ts';
 import { lastOf } from '../await-result.ts';
-import { exitByGrade } from '../exit.ts';
+import { exitByGrade } from '../exit-by-grade.ts';
 import {
   addCommonOptions,
   type CommonOptions,

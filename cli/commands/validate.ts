@@ -5,7 +5,7 @@ import {
 } from '../../gen/lightkeeper/v1/agent_pb.ts';
 import { Grade_Value } from '../../gen/lightkeeper/v1/types_pb.ts';
 import { durationText } from '../../host/quantity.ts';
-import { exitByGrade } from '../exit.ts';
+import { exitByGrade } from '../exit-by-grade.ts';
 import { pathArgument, requireValue } from '../options.ts';
 import { printFindings, printJsonOf, printLine } from '../print.ts';
 

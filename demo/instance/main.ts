@@ -1,7 +1,8 @@
 // A stand-in for a LightRAG server: it loads a working directory, serves it and writes it as LightRAG does.
 import { join } from 'node:path';
 import { EXIT, exitCodeOf } from '../../cli/exit.ts';
-import { printError, printLine } from '../../cli/print.ts';
+import { printLine } from '../../cli/print.ts';
+import { printError } from '../../cli/print-error.ts';
 import { normalise } from '../../core/errors.ts';
 import { generate } from '../generate.ts';
 import { Flush } from './flush.ts';

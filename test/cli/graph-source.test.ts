@@ -81,7 +81,7 @@ suite('a graph', () => {
     const { snapshotId } = await place.snapshot({ a: 'a' });
     symlinkSync('rag', place.path('link'));
     for (const path of ['rag/', './rag//.', 'link', 'link/', place.path('link')]) {
-      const again = await place.json(snapshotOf(path));
+      const again = await place.jsonOfProcess(snapshotOf(path));
       assert.deepEqual([again.unchanged, again.graphId, again.snapshotId], [true, 'rag', snapshotId], path);
     }
   });
@@ -164,10 +164,10 @@ suite('restore --in-place', () => {
     await place.snapshot({ a: 'a' });
     symlinkSync('rag', place.path('link'));
     writeFileSync(join(place.dir, 'a'), 'changed');
-    await place.json(restoring('link'));
+    await place.jsonOfProcess(restoring('link'));
     assert.equal(readFileSync(join(place.dir, 'a'), 'utf8'), 'a');
     rmSync(place.dir, { recursive: true });
-    await place.json(restoring('rag'));
+    await place.jsonOfProcess(restoring('rag'));
     assert.equal(readFileSync(join(place.dir, 'a'), 'utf8'), 'a');
   });
 });
@@ -183,7 +183,7 @@ suite('the settings of a guarded directory', () => {
     await agent.running.says(/protected since/);
     for (const path of ['link', 'rag/', place.dir]) {
       place.write('a', `as ${path}`);
-      const taken = await place.json(snapshotOf(path));
+      const taken = await place.jsonOfProcess(snapshotOf(path));
       assert.equal(taken.graphId, 'main', path);
       const shown = listOf(await place.json(['show', String(taken.snapshotId)]), 'files');
       assert.deepEqual(

@@ -27,7 +27,7 @@ const SIMPLE_QUESTIONS: Readonly<Record<string, RegExp>> = {
 const LIMIT_S = 0.15;
 /** The limit as a multiple of the start of Node alone. */
 const LIMIT_RATIO = LIMIT_S / 0.04;
-const ATTEMPTS = 10;
+const ATTEMPTS = 5;
 
 describe('a simple question', () => {
   for (const [flag, printed] of Object.entries(SIMPLE_QUESTIONS)) {

@@ -196,7 +196,7 @@ suite('a store that a running agent holds', () => {
       ];
       const documents: unknown[] = [];
       for (const [args, code] of [...commands, ...restores])
-        documents.push(lasting(await place.json(args, code)));
+        documents.push(lasting(await place.jsonOfProcess(args, code)));
       return documents;
     };
     const held = await answers('held');

@@ -59,7 +59,7 @@ describe('a follower', { concurrency: 2 }, () => {
     const positions = async (machine: Machine) => (await machine.list()).map(({ position }) => position);
     assert.deepEqual(await positions(b), await positions(a));
     for (const id of [first, second]) await sameRestored(id, a, b);
-    assert.deepEqual((await b.json(['verify', '--level', 'bytes'])).findings, []);
+    await b.verified();
     const { role, source } = (await b.graph()) as { role: string; source: Json };
     assert.equal(role, 'STANDBY');
     assert.equal(source.state, 'CAUGHT_UP');
@@ -270,7 +270,7 @@ describe('a kill', () => {
       const [one, other] = [await a.ids(), await b.ids()];
       return one.length > 0 && one.every((id) => other.includes(id));
     });
-    assert.deepEqual((await b.json(['verify', '--level', 'bytes'])).findings, []);
+    await b.verified();
     const [newest = ''] = await a.ids();
     await sameRestored(newest, a, b);
   });
@@ -296,7 +296,7 @@ describe('the gustobot series', () => {
       const isGraded = async () => (await follower.list()).every(({ grade }) => grade !== 'UNGRADED');
       await until('it has graded all', isGraded, 60_000);
       assert.deepEqual(await follower.ids(), known);
-      assert.deepEqual((await follower.json(['verify', '--level', 'bytes'])).findings, []);
+      await follower.verified();
     }
     for (const id of known) await sameRestored(id, a, b);
   });

@@ -72,8 +72,8 @@ export interface Restored {
   readonly findings: readonly Finding[];
 }
 
-/** A message in the shape in which the command line prints it. */
-function asPrinted<T>(schema: DescMessage, message: Message): T {
+/** Returns a message in the shape in which the command line prints it. */
+export function asPrinted<T>(schema: DescMessage, message: Message): T {
   return toJson(schema, message, { alwaysEmitImplicit: true }) as T;
 }
 

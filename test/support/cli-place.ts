@@ -12,10 +12,18 @@ import {
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, describe } from 'node:test';
+import { withStore } from '../../agent/main.ts';
+import { lastOf } from '../../cli/await-result.ts';
+import { SnapshotSchema } from '../../gen/lightkeeper/v1/agent_pb.ts';
+import { asPrinted } from './case.ts';
+import { commandHere } from './command-here.ts';
 import { type Ended, lightkeeper, type Running, startLightkeeper } from './program.ts';
 
 /** A command on a small store that takes this long hangs. */
 const COMMAND_MS = 60_000;
+
+// As the processes that a place starts.
+process.env.TZ = 'UTC';
 
 const own = mkdtempSync(join(tmpdir(), 'lightkeeper-cli-'));
 after(() => rmSync(own, { recursive: true, force: true }));
@@ -74,18 +82,35 @@ export class Place {
     return lightkeeper(args, { env: { ...this.env, ...env }, cwd: this.root, timeoutMs: COMMAND_MS });
   }
 
-  /** Runs a command of a store with --json and returns its document. */
+  /** Runs a command of a store with --json, in this process, and returns its document. */
   async json(args: readonly string[], code = 0): Promise<Json> {
-    const outcome = await this.run([...args, '--store', this.store, '--json']);
-    assert.equal(outcome.code, code, `${args.join(' ')}: ${outcome.stdout}${outcome.stderr}`);
-    return oneDocument(outcome);
+    return documentOf(await commandHere([...args, '--store', this.store, '--json']), args, code);
   }
 
-  /** Takes a snapshot of the directory with some files in it. */
+  /** As `json`, in a process of its own that runs in this place. */
+  async jsonOfProcess(args: readonly string[], code = 0): Promise<Json> {
+    return documentOf(await this.run([...args, '--store', this.store, '--json']), args, code);
+  }
+
+  /**
+   * Takes a snapshot of the directory with some files in it; with words it is the command that does, else this process:
+   * to start another one costs more than the snapshot.
+   */
   async snapshot(files: Readonly<Record<string, string | Buffer>> = {}, ...args: string[]): Promise<Json> {
     for (const [name, content] of Object.entries(files)) this.write(name, content);
+    if (args.length === 0) return await this.#snapshotHere();
     const quiet = args.includes('--quiet') ? [] : ['--quiet', '50ms'];
     return await this.json(['snapshot', '--dir', this.dir, ...quiet, ...args]);
+  }
+
+  async #snapshotHere(): Promise<Json> {
+    const request = { dir: Buffer.from(this.dir), derivedGraphId: true, quietMs: 50n };
+    const taken = await withStore(this.store, { create: true, protects: request.dir }, (client) =>
+      lastOf(client.createSnapshot(request)),
+    );
+    const snapshot = asPrinted<Json>(SnapshotSchema, taken);
+    assert.ok(!['TORN', 'INVALID'].includes(String(snapshot.grade)), JSON.stringify(snapshot.findings));
+    return snapshot;
   }
 
   /** Takes a snapshot while something writes all the time. */
@@ -132,7 +157,10 @@ export class Place {
 
   /** The ids of all snapshots, in the order of `list`. */
   async ids(): Promise<string[]> {
-    return listOf(await this.json(['list']), 'snapshots').map(({ snapshotId }) => String(snapshotId));
+    const { snapshots } = await withStore(this.store, { reading: true }, (client) =>
+      client.listSnapshots({}),
+    );
+    return snapshots.map(({ snapshotId }) => snapshotId);
   }
 
   /** Runs a command that must fail, with --json: its exit code and both forms of its error are checked. */
@@ -176,6 +204,11 @@ export interface Up {
   readonly running: Running;
   readonly url: string;
   readonly stop: (signal?: NodeJS.Signals) => Promise<Outcome>;
+}
+
+function documentOf(outcome: Outcome, args: readonly string[], code: number): Json {
+  assert.equal(outcome.code, code, `${args.join(' ')}: ${outcome.stdout}${outcome.stderr}`);
+  return oneDocument(outcome);
 }
 
 /** Exactly one JSON document on standard output. */

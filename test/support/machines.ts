@@ -4,11 +4,22 @@ import { mkdirSync, mkdtempSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { type AgentClient, withStore } from '../../agent/main.ts';
+import { lastOf } from '../../cli/await-result.ts';
+import {
+  GetStatusResponseSchema,
+  ListSnapshotsResponseSchema,
+  VerifyLevel_Value,
+  VerifyResultSchema,
+} from '../../gen/lightkeeper/v1/agent_pb.ts';
+import { asPrinted } from './case.ts';
 import { removeAll, type Scope, until } from './place.ts';
 import { lightkeeper, type Running, startLightkeeper } from './program.ts';
 
 /** A command on a small store that takes this long hangs. */
 const COMMAND_MS = 60_000;
+/** Longest wait until a follower has everything, in milliseconds. */
+const CATCH_UP_MS = 60_000n;
 
 export type Json = Readonly<Record<string, unknown>>;
 
@@ -105,7 +116,8 @@ export class Machine {
 
   /** Returns the snapshots of the store, newest first. */
   async list(): Promise<readonly Json[]> {
-    return (await this.json(['list'])).snapshots as Json[];
+    const reply = await this.#ask((client) => client.listSnapshots({}));
+    return asPrinted<{ snapshots: Json[] }>(ListSnapshotsResponseSchema, reply).snapshots;
   }
 
   /** Returns the ids of the snapshots of the store, newest first. */
@@ -115,15 +127,29 @@ export class Machine {
 
   /** Returns the state of the graph `g`. */
   async graph(): Promise<Json> {
-    const { graphs } = await this.json(['status']);
-    const graph = (graphs as Json[]).find(({ graphId }) => graphId === 'g');
+    const reply = await this.#ask((client) => client.getStatus({}));
+    const { graphs } = asPrinted<{ graphs: Json[] }>(GetStatusResponseSchema, reply);
+    const graph = graphs.find(({ graphId }) => graphId === 'g');
     assert.ok(graph !== undefined, 'the status has the graph');
     return graph;
   }
 
+  /** Reads every byte of the store, which must be whole. */
+  async verified(): Promise<void> {
+    const verified = await this.#ask((client) =>
+      lastOf(client.verifyStore({ level: VerifyLevel_Value.BYTES })),
+    );
+    assert.deepEqual(asPrinted<Json>(VerifyResultSchema, verified).findings, []);
+  }
+
   /** Waits until this follower holds the newest snapshot of its source, and history too. */
   async caughtUp(): Promise<void> {
-    await this.json(['replicate', '--graph', 'g', '--timeout', '60s']);
+    await this.#ask((client) => client.replicateGraph({ graphId: 'g', target: '', timeoutMs: CATCH_UP_MS }));
+  }
+
+  /** Asks the agent, or the store where none runs. Tests ask again and again: a process for each costs too much. */
+  #ask<T>(run: (client: AgentClient) => Promise<T>): Promise<T> {
+    return withStore(this.store, {}, run);
   }
 }
 

@@ -44,8 +44,12 @@ export async function tempFolder(t: Scope, parent = tmpdir()): Promise<string> {
 /** Waits until something is true, looking again and again. */
 export async function until(what: string, holds: () => boolean | Promise<boolean>, ms = 20_000) {
   const end = performance.now() + ms;
-  while (!(await holds())) {
+  for (;;) {
+    const began = performance.now();
+    if (await holds()) return;
     if (performance.now() > end) throw new Error(`waited ${ms} ms in vain for: ${what}`);
-    await new Promise((resolve) => setTimeout(resolve, 20));
+    // Looking must not take the machine from what is waited for.
+    const pauseMs = Math.max(20, Math.min(10 * (performance.now() - began), 500));
+    await new Promise((resolve) => setTimeout(resolve, pauseMs));
   }
 }
