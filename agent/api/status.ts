@@ -1,6 +1,7 @@
 import { create } from '@bufbuild/protobuf';
 import { LightkeeperError } from '../../core/errors.ts';
 import { protectedPlace } from '../../core/following/protection.ts';
+import { exceededLimits } from '../../core/limits.ts';
 import { snapshotIdOf } from '../../core/manifest.ts';
 import {
   type GetStatusResponse,
@@ -74,6 +75,8 @@ async function addPeers(
   for (const follower of followers)
     graph.followers.push(await followerView(store, following.followers, follower));
   const { ack } = guard?.settings ?? GRAPH_DEFAULTS;
+  const { limits } = guard?.settings ?? source?.settings ?? GRAPH_DEFAULTS;
+  graph.exceededLimits = exceededLimits(limits, graph);
   const standbys = followers.filter(({ target }) => target?.standby ?? true);
   const digest = await protectedDigest(graphId, { store, ack, standbys });
   if (digest !== undefined) graph.protectedId = snapshotIdOf(digest);

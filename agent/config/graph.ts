@@ -1,6 +1,7 @@
 import { create } from '@bufbuild/protobuf';
 import { parseAckMode } from '../../core/following/protection.ts';
 import { defaultGraphId } from '../../core/graph-id.ts';
+import type { GraphLimits } from '../../core/limits.ts';
 import { isEmptyPolicy } from '../../core/retention.ts';
 import { type RetentionPolicy, RetentionPolicySchema } from '../../gen/lightkeeper/v1/agent_pb.ts';
 import { type Fields, type Reading, readMap } from '../../host/config/keys.ts';
@@ -87,6 +88,7 @@ export function buildGraph(node: Mapping, path: string, sources: GraphSources): 
     hooks: hooksOf(fields, path, effective),
     retention: retentionOf(fields, node, path, sources),
     ack: parseAckMode(effective.take(at('ack'), fields.ack, 'async', shown)),
+    limits: limitsOf(fields, effective, at),
   };
   if (follow !== undefined) effective.add(at('follow'), follow.value, follow.origin);
   return { settings, path, dir, idOrigin: (fields.id ?? dir)?.origin, follow: follow?.value };
@@ -183,6 +185,19 @@ function hooksOf(
   const postCapture = effective.take(`${path}.hooks.post_capture`, post, [], (lines) => lines);
   const timeoutMs = effective.take(`${path}.hooks.timeout`, timeout, HOOK_TIMEOUT_MS, formatDuration);
   return preCapture.length + postCapture.length === 0 ? undefined : { preCapture, postCapture, timeoutMs };
+}
+
+function limitsOf(
+  { limits }: GraphFields,
+  effective: EffectiveSettings,
+  at: (name: string) => string,
+): GraphLimits {
+  const { rpo, lag } = limits?.value ?? {};
+  const shown = (ms: number | undefined) => (ms === undefined ? 'none' : formatDuration(ms));
+  return {
+    rpoMs: effective.take(at('limits.rpo'), rpo, undefined, shown),
+    lagMs: effective.take(at('limits.lag'), lag, undefined, shown),
+  };
 }
 
 function retentionOf(

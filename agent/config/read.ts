@@ -84,8 +84,8 @@ export async function readSettings(
   const settings = {
     ...agent,
     graphs: graphs.filter(({ follow }) => follow === undefined).map((graph) => graph.settings),
-    followed: graphs.flatMap(({ settings: { graphId, split, lossShare, retention }, follow }) =>
-      follow === undefined ? [] : [{ graphId, split, lossShare, retention, follow }],
+    followed: graphs.flatMap(({ settings: { graphId, split, lossShare, retention, limits }, follow }) =>
+      follow === undefined ? [] : [{ graphId, split, lossShare, retention, limits, follow }],
     ),
   };
   return {

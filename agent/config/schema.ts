@@ -88,6 +88,12 @@ const HOOK_KEYS = {
   timeout: key(duration({ atLeastMs: 1 }), 'time limit of each shell line (default: 30s)'),
 } as const satisfies Keys;
 
+/** Keys of the limits of a graph. */
+export const LIMIT_KEYS = {
+  rpo: key(duration({ atLeastMs: 1 }), 'how old the newest usable point may be'),
+  lag: key(duration({ atLeastMs: 1 }), 'how far a follower may be behind'),
+} as const satisfies Keys;
+
 /** Keys of one workspace. */
 export const WORKSPACE_KEYS = {
   instance_url: key(url(), 'URL of the instance that serves the workspace'),
@@ -130,6 +136,7 @@ export const GRAPH_KEYS = {
   ),
   ack: key(ackMode(), 'when a point counts as protected: async, quorum(n) or all (default: async)'),
   follow: key(url(), 'URL of the agent that holds the graph: this one follows it and captures nothing'),
+  limits: key(map(LIMIT_KEYS), 'outside of these, status exits with 3 and readiness says so (default: none)'),
 } as const satisfies Keys;
 
 function some(values: readonly unknown[]): boolean {

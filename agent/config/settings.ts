@@ -1,6 +1,7 @@
 import { create } from '@bufbuild/protobuf';
 import type { AckMode } from '../../core/following/protection.ts';
 import { LOSS_SHARE } from '../../core/lightrag/loss.ts';
+import type { GraphLimits } from '../../core/limits.ts';
 import { type RetentionPolicy, RetentionPolicySchema } from '../../gen/lightkeeper/v1/agent_pb.ts';
 import type { ListenAddress } from '../../host/listen.ts';
 import type { TlsFiles } from '../../host/tls.ts';
@@ -31,13 +32,14 @@ export interface GraphSettings {
   readonly retention: RetentionPolicy;
   /** When a snapshot counts as protected. */
   readonly ack: AckMode;
+  readonly limits: GraphLimits;
   /** Whether to go on with the graph if another store captured it; a flag of the start, not a setting. */
   readonly takeOver?: boolean;
 }
 
 /** A graph that an agent follows: another agent captures it. */
 export interface FollowedSettings
-  extends Pick<GraphSettings, 'graphId' | 'split' | 'lossShare' | 'retention'> {
+  extends Pick<GraphSettings, 'graphId' | 'split' | 'lossShare' | 'retention' | 'limits'> {
   /** URL of the gRPC port of the agent that holds the graph. */
   readonly follow: string;
 }
@@ -103,6 +105,7 @@ export const GRAPH_DEFAULTS = {
   workspaceInstances: new Map(),
   hooks: undefined,
   ack: { kind: 'async' },
+  limits: { rpoMs: undefined, lagMs: undefined },
 } as const satisfies Partial<GraphSettings>;
 
 const HOUR_MS = 3_600_000;

@@ -1,6 +1,7 @@
 import { create } from '@bufbuild/protobuf';
 import type { LightkeeperError } from '../../core/errors.ts';
 import { isAfter } from '../../core/following/schedule.ts';
+import { exceededLimits, limitsJson } from '../../core/limits.ts';
 import { epochOf } from '../../core/position.ts';
 import { RateMeter } from '../../core/rate.ts';
 import type { StoredSnapshot } from '../../core/snapshot.ts';
@@ -182,7 +183,8 @@ export class FollowedGraph {
   async readiness(): Promise<{ ok: boolean; body: Record<string, unknown> }> {
     const { graphId } = this.settings;
     const status = await graphStatus(this.parts.taker.store, graphId, '');
-    const { state, lag } = await this.source();
+    const source = await this.source();
+    const { state, lag } = source;
     const ok = status.lastUsableId !== undefined && state !== FollowState_Value.DISCONNECTED;
     const body = {
       graph: graphId,
@@ -194,6 +196,7 @@ export class FollowedGraph {
         lag === undefined
           ? null
           : { snapshots: String(lag.snapshots), bytes: String(lag.bytes), ms: String(lag.ms) },
+      exceededLimits: limitsJson(exceededLimits(this.settings.limits, { ...status, source })),
       ...(this.#error === undefined
         ? {}
         : { error: { message: this.#error.message, hint: this.#error.hint } }),

@@ -1,6 +1,7 @@
 import { statSync } from 'node:fs';
 import { LightkeeperError } from '../../core/errors.ts';
 import { warning } from '../../core/finding.ts';
+import { exceededLimits, limitsJson } from '../../core/limits.ts';
 import type { BytePath } from '../../core/path.ts';
 import { quietWindowMs } from '../../core/quiet.ts';
 import { idOf, isEmptied } from '../../core/snapshot.ts';
@@ -163,6 +164,7 @@ export class Graph implements GuardedDirectory {
       ...(isPending ? { pending: 'a restore in place has not been finished' } : {}),
       lastUsableId: status.lastUsableId ?? null,
       rpoMs: status.rpoMs === undefined ? null : Number(status.rpoMs),
+      exceededLimits: limitsJson(exceededLimits(this.settings.limits, status)),
       ...(this.#isWaiting ? { waiting: true } : {}),
       ...(emptied === undefined
         ? {}

@@ -50,6 +50,8 @@ const QUEUED_BYTES_MAX = 1 << 20;
 const RECEIVING_MAX = 3;
 /** Most messages with new facts that are stored in a minute. */
 const FACTS_PER_MINUTE = 3000;
+/** Time after which a snapshot is fetched again of which the source lacked units, in milliseconds. */
+const RETRY_INCOMPLETE_MS = 60_000;
 /** Snapshots of the history whose offers are asked for at once. */
 const OFFERS_AHEAD = 8;
 
@@ -61,6 +63,8 @@ export interface FollowParts extends HandshakeParts {
   readonly onEvent: (event: FollowEvent) => void;
   /** When the source counts as stalled; undefined for the usual limits. */
   readonly stallLimits?: StallLimits;
+  /** Time until a snapshot is fetched again of which the source lacked units; undefined for the usual one. */
+  readonly retryMs?: number;
 }
 
 /** What happens on a stream. */
@@ -100,6 +104,8 @@ class FollowSession {
   #wake: () => void = () => {};
   #watch: StallWatch | undefined;
   readonly #factsRate = new TokenBucket(FACTS_PER_MINUTE, monotonic() / 60);
+  /** Ends the wait for what the source may have healed meanwhile. */
+  #retry: NodeJS.Timeout | undefined;
   /** Whether a message is being worked on. */
   #isBusy = false;
   /** Whether something is being sent that the source asked for. */
@@ -143,6 +149,7 @@ class FollowSession {
       await Promise.all([reading, fetching]);
     } finally {
       watch.stop();
+      clearTimeout(this.#retry);
       this.#out.end();
       this.#requests.fail(this.#failure?.error ?? new Error('the stream has ended'));
       await Promise.allSettled(this.#receiving);
@@ -360,6 +367,7 @@ class FollowSession {
     this.#offers.delete(hex(digest));
     if (missing > 0) {
       this.#schedule?.failed(digest);
+      this.#retryLater();
       onEvent({ type: 'incomplete', digest, missing });
       return;
     }
@@ -375,6 +383,14 @@ class FollowSession {
     if (this.#schedule?.fetched(digest) === true) await this.#acknowledge();
     else this.#older.push(digest);
     if (this.#older.length >= OFFERS_AHEAD) await this.#acknowledgeOlder();
+  }
+
+  #retryLater(): void {
+    this.#retry ??= setTimeout(() => {
+      this.#retry = undefined;
+      this.#schedule?.retryFailed();
+      this.#wake();
+    }, this.#parts.retryMs ?? RETRY_INCOMPLETE_MS);
   }
 
   async #storeFacts(annotations: readonly Uint8Array[]): Promise<void> {

@@ -1,5 +1,9 @@
+import { toJson } from '@bufbuild/protobuf';
+import { GetVersionResponseSchema } from '../../gen/lightkeeper/v1/agent_pb.ts';
 import { type HttpReply, type HttpRoute, jsonReply } from '../../host/http.ts';
 import { parseDuration } from '../../host/quantity.ts';
+import { version } from '../../host/version.ts';
+import { versionInfo } from '../api/version.ts';
 
 /** Result of a probe. */
 export interface ProbeResult {
@@ -38,11 +42,27 @@ export function isWithinLag(lag: StandbyLag | undefined, limit: string | undefin
   return /^\d+$/.test(limit) ? lag.snapshots <= Number(limit) : lag.ms <= parseDuration(limit);
 }
 
-/** Returns the routes of an agent's probes, by path. */
+const EVERY_FIELD = { alwaysEmitImplicit: true };
+/** Pages of an agent, for a person who looks at the port. */
+const LINKS = ['/readyz', '/healthz', '/health', '/primary', '/standby', '/version', '/metrics'];
+
+function landingPage(): HttpReply {
+  const links = LINKS.map((path) => `<li><a href="${path}">${path}</a></li>`).join('');
+  const body = `<!doctype html><html lang="en"><title>Lightkeeper agent</title><h1>Lightkeeper agent ${version}</h1><ul>${links}</ul></html>\n`;
+  return { status: 200, contentType: 'text/html; charset=utf-8', body };
+}
+
+/** Returns the routes of an agent's HTTP port but for its metrics, by path. */
 export function probeRoutes({ readiness, health, role }: ProbeSources): Map<string, HttpRoute> {
+  const alive: HttpRoute = () => jsonReply(200, { alive: true });
+  const ready: HttpRoute = async () => probeReply(await readiness());
   return new Map<string, HttpRoute>([
-    ['/liveness', () => jsonReply(200, { alive: true })],
-    ['/readiness', async () => probeReply(await readiness())],
+    ['/liveness', alive],
+    ['/healthz', alive],
+    ['/readiness', ready],
+    ['/readyz', ready],
+    ['/version', () => jsonReply(200, toJson(GetVersionResponseSchema, versionInfo(), EVERY_FIELD))],
+    ['/', landingPage],
     ['/health', async () => probeReply(await health())],
     ['/primary', async (query) => probeReply(await role(roleQuery('primary', query)))],
     ['/standby', async (query) => probeReply(await role(roleQuery('standby', query)))],

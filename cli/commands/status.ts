@@ -1,14 +1,17 @@
 import type { Command } from 'commander';
 import {
+  type ExceededLimit,
   type FollowerStatus,
   FollowState_Value,
   GetStatusResponseSchema,
   type GraphStatus,
+  LimitKind_Value,
   ReplicateGraphResponseSchema,
   type SourceStatus,
 } from '../../gen/lightkeeper/v1/agent_pb.ts';
 import { type Lag, Role_Value } from '../../gen/lightkeeper/v1/types_pb.ts';
 import { durationText, sizeText } from '../../host/quantity.ts';
+import { EXIT } from '../exit.ts';
 import { addCommonOptions, type CommonOptions, durationArgument, storePath } from '../options.ts';
 import { escapeControls, printFindings, printJson, printLine, timeText } from '../print.ts';
 import { withStore } from '../store.ts';
@@ -32,6 +35,7 @@ async function status(options: CommonOptions): Promise<void> {
   const result = await withStore(storePath(options), {}, (client) => client.getStatus({}));
   if (options.graph !== undefined)
     result.graphs = result.graphs.filter(({ graphId }) => graphId === options.graph);
+  if (result.graphs.some(({ exceededLimits }) => exceededLimits.length > 0)) process.exitCode = EXIT.findings;
   if (options.json === true) return printJson(GetStatusResponseSchema, result);
   printLine(`store ${escapeControls(result.store)}`);
   for (const graph of result.graphs) printGraph(graph);
@@ -54,7 +58,16 @@ function printGraph(graph: GraphStatus): void {
     printLine(`  protected ${protectedId === undefined ? 'none' : protectedId.slice(0, 12)}`);
   for (const follower of followers) printLine(`  → ${followerLine(follower)}`);
   if (source !== undefined) printLine(`  ← ${sourceLine(source)}`);
+  for (const limit of graph.exceededLimits) printLine(`  OUTSIDE ITS LIMITS: ${limitText(limit)}`);
   printFindings(graph.findings);
+}
+
+function limitText({ kind, limitMs, actualMs, follower }: ExceededLimit): string {
+  const what = kind === LimitKind_Value.RPO ? 'the RPO' : 'the lag';
+  const of = follower === '' ? '' : ` of ${escapeControls(follower)}`;
+  const none = kind === LimitKind_Value.RPO ? 'there is no usable point' : 'nothing was acknowledged';
+  const actual = actualMs === undefined ? none : `it is ${durationText(Number(actualMs))}`;
+  return `${what}${of} may be ${durationText(Number(limitMs))}, and ${actual}`;
 }
 
 /** Returns one line about a follower. */

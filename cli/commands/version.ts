@@ -6,7 +6,7 @@ import { printJson, printLine, printTable } from '../print.ts';
 export function addVersion(program: Command): void {
   program
     .command('version')
-    .description('print the version, the commit, Node and the store formats')
+    .description('print the version, the commit, Node, the store formats and the protocols between agents')
     .option('--json', 'print exactly one JSON document')
     .action(run);
 }
@@ -21,6 +21,6 @@ async function run({ json }: { readonly json?: boolean }): Promise<void> {
     ['commit', commit === '' ? 'unknown' : commit],
     ['node', node],
     ['store formats', storeFormats.join(', ')],
-    ...(protocolMax === 0 ? [] : [['protocols', `${protocolMin} to ${protocolMax}`]]),
+    ['protocols', `${protocolMin} to ${protocolMax}`],
   ]);
 }

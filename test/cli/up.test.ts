@@ -3,7 +3,7 @@ import { mkdirSync, readdirSync, readFileSync, renameSync, rmSync, statSync, wri
 import { request } from 'node:http';
 import { connect } from 'node:net';
 import { join } from 'node:path';
-import { it } from 'node:test';
+import { after, it } from 'node:test';
 import { hasFields, type Json, listOf, Place, suite, there, type Up } from '../support/cli-place.ts';
 
 interface Answer {
@@ -280,15 +280,39 @@ suite('the HTTP port of an agent', () => {
     const place = new Place();
     const agent = await place.up();
     await protectedSince(agent);
-    for (const path of ['/readiness', '/liveness', '/health']) {
+    for (const path of ['/readiness', '/readyz', '/liveness', '/healthz', '/health', '/version']) {
       const got = await ask(agent.url, path);
       assert.equal(got.status, 200, path);
       assert.match(got.type, /^application\/json/);
       hasFields(JSON.parse(got.body), {});
       assert.deepEqual(await ask(agent.url, path, 'HEAD'), { ...got, body: '' }, path);
     }
+    const page = await ask(agent.url, '/');
+    assert.match(page.type, /^text\/html/);
+    for (const [, path = ''] of page.body.matchAll(/href="([^"]+)"/g))
+      assert.ok([200, 503].includes((await ask(agent.url, path)).status), path);
     assert.equal((await ask(agent.url, '/nothing')).status, 404);
     assert.equal((await ask(agent.url, '/health', 'POST')).status, 405);
+    await agent.stop();
+  });
+
+  it('says what is outside the limits of a graph, as status does with exit 3', async () => {
+    const place = new Place();
+    place.write('a', 'a');
+    const limits = ['--limits-rpo', '10ms', '--limits-lag', '1h', '--disk-reserve', '1000TiB'];
+    const agent = place.start(['agent', '--dir', place.dir, '--store', place.store, ...limits]);
+    after(() => agent.kill('SIGKILL'));
+    const [, address = ''] = await agent.says(/serving .*http=(\S+)/);
+    await agent.says(/disk reserve/);
+    const exceeded = [{ kind: 'RPO', limitMs: '10', follower: '' }];
+    const readiness = await ask(`http://${address}`, '/readiness');
+    const { graphs } = JSON.parse(readiness.body) as { graphs: Json[] };
+    assert.deepEqual(graphs[0]?.exceededLimits, exceeded);
+    const [graph] = listOf(await place.json(['status'], 3), 'graphs');
+    assert.deepEqual(graph?.exceededLimits, exceeded);
+    const { code, stdout } = await place.run(['status', '--store', place.store]);
+    assert.equal(code, 3);
+    assert.match(stdout, /OUTSIDE ITS LIMITS: the RPO may be 10 ms, and there is no usable point/);
     await agent.stop();
   });
 

@@ -28,6 +28,7 @@ import { random } from '../../demo/random.ts';
 import { watchEffects } from '../../host/disk.ts';
 import { inParallel, runBuilt, scratch } from '../prove/store-calls.ts';
 import { briefly, Case, type Finding } from '../support/case.ts';
+import { commandHere } from '../support/command-here.ts';
 import { asUser, bind, boundFolder, NOBODY, needing, smallDisk } from '../support/machine.ts';
 import { atEnd, tempFolder, until } from '../support/place.ts';
 import {
@@ -98,12 +99,17 @@ class World {
   }
 
   async restore(...more: string[]): Promise<Result> {
-    const ended = await runBuilt(this.words('--json', ...more));
+    const ended = await commandHere(this.words('--json', ...more));
     assert.equal(ended.code, 0, outcomeText(ended));
     return JSON.parse(ended.stdout) as Result;
   }
 
   async run(...more: string[]): Promise<Ended> {
+    return await commandHere(this.words(...more));
+  }
+
+  /** As `run`, in another process. */
+  async runElsewhere(...more: string[]): Promise<Ended> {
     return await runBuilt(this.words(...more));
   }
 
@@ -363,9 +369,9 @@ describe('restore --in-place', { concurrency: 3 }, () => {
       const cannot = { code: 4, error: /another restore in place is at work on it/, hint: /wait/ };
       await withDirectoryLock(Buffer.from(one.dir), async () => {
         await assert.rejects(one.next(), { code: 'IN_USE' });
-        assertRefused(await one.run(STOPPED), cannot);
+        assertRefused(await one.runElsewhere(STOPPED), cannot);
       });
-      const dry = await one.run('--dry-run');
+      const dry = await one.runElsewhere('--dry-run');
       assertRefused(dry, { code: 4, error: /has not been finished/, hint: /without --dry-run/ });
       await one.next();
       one.assertIs(wantedNew);

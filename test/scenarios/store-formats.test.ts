@@ -3,10 +3,11 @@ import { chmodSync, chownSync, cpSync, mkdirSync, readFileSync, rmSync, writeFil
 import { join } from 'node:path';
 import { describe, it, type TestContext } from 'node:test';
 import { Case } from '../support/case.ts';
+import { commandHere } from '../support/command-here.ts';
 import { fillGraph } from '../support/fill.ts';
 import { asUser, NOBODY, needing, smallDisk } from '../support/machine.ts';
 import { removeAll, tempFolder } from '../support/place.ts';
-import { assertRefused, lightkeeper, type StartOptions } from '../support/program.ts';
+import { assertRefused, type Ended, lightkeeper, type StartOptions } from '../support/program.ts';
 import { packsOf, resealConfig, resealPack } from '../support/store-format.ts';
 import { assertSameTree, type Fact, readTree } from '../support/tree.ts';
 
@@ -46,6 +47,13 @@ function commandsOn({ place, subject }: Taken): string[][] {
     ['repair'],
     ['up', '--dir', subject.dir, '--http', '127.0.0.1:0'],
   ];
+}
+
+/** Runs a command; a daemon that were not refused would go on, so that it has a process of its own. */
+async function refusedBy(subject: Case, words: string[]): Promise<Ended> {
+  return words[0] === 'up'
+    ? await subject.run(words)
+    : await commandHere([...words, '--store', subject.store]);
 }
 
 describe('store formats', { concurrency: 3 }, () => {
@@ -88,8 +96,7 @@ describe('store formats', { concurrency: 3 }, () => {
         // All of them once; they find out in one place.
         const commands = commandsOn(all).filter((_, k) => i === 0 || k % others.length === i);
         for (const words of commands) {
-          const ended = await subject.run(words);
-          assertRefused(ended, { code: 1, error, hint });
+          assertRefused(await refusedBy(subject, words), { code: 1, error, hint });
         }
         assert.deepEqual(kept(subject.store), before);
         // What an older version can read is still all there.
@@ -208,7 +215,7 @@ describe('store formats', { concurrency: 3 }, () => {
       for (const [i, text] of ['', '{}\n', `${'a'.repeat(100_000)}\n`].entries()) {
         for (const name of ['config', 'config.copy']) writeFileSync(join(subject.store, name), text);
         for (const words of commandsOn(all).slice(2 * i, 2 * i + 2)) {
-          assertRefused(await subject.run(words), { code: 1, error: /damaged/, hint: /repair/ });
+          assertRefused(await refusedBy(subject, words), { code: 1, error: /damaged/, hint: /repair/ });
         }
       }
       // Packs say which store they are of: a repair brings it back.

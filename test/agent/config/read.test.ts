@@ -76,6 +76,7 @@ graphs:
     hooks: {pre_capture: [stop it], post_capture: [start it], promote: [], timeout: 5s}
     retention: {last: 1, hourly: 2, daily: 3, weekly: 4, monthly: 5, yearly: 6, keep_within: 90m, tags: [a, b=c]}
     ack: async
+    limits: {rpo: 15m, lag: 30s}
   - dir: /data/second graph
 targets: []
 http: 127.0.0.2:9000
@@ -126,6 +127,7 @@ describe('a settings file', () => {
       workspaceInstances: new Map(),
       hooks: { preCapture: ['stop it'], postCapture: ['start it'], timeoutMs: 5000 },
       ack: { kind: 'async' },
+      limits: { rpoMs: 900_000, lagMs: 30_000 },
     });
     const { $typeName: _, ...policy } = retention;
     const counts = { last: 1, hourly: 2, daily: 3, weekly: 4, monthly: 5, yearly: 6 };
@@ -150,7 +152,7 @@ describe('a settings file', () => {
     assert.deepEqual(agent, { ...NO_TLS, state, store, http, ...rules });
     const { retention, dir: _, ...rest } = graphs[0] ?? assert.fail('one graph');
     const none = { instance: undefined, workspaceInstances: new Map(), hooks: undefined, exclude: [] };
-    const nothing = { ...none, ack: { kind: 'async' } };
+    const nothing = { ...none, ack: { kind: 'async' }, limits: { rpoMs: undefined, lagMs: undefined } };
     assert.deepEqual(rest, {
       graphId: 'rag',
       isIdGiven: false,
@@ -445,7 +447,7 @@ describe('flags and environment variables', () => {
     const expected = `
       --state --store --graphs --id --graph --dir --instance-url --api-key-file --quiet
       --min-interval --exclude --hooks --hooks-pre-capture --hooks-timeout --retention
-      --retention-keep-within --ack --follow --targets --http --grpc --gateway --gateway-listen
+      --retention-keep-within --ack --limits --limits-rpo --limits-lag --follow --targets --http --grpc --gateway --gateway-listen
       --controller-token-file --tls-cert --profile --disk-reserve --restore-roots --graph-roots`;
     for (const name of expected.trim().split(/\s+/)) assert.ok(names.includes(name), name);
   });
