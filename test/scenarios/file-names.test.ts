@@ -89,7 +89,7 @@ async function makeDeep(dir: string, levels: number): Promise<void> {
   assert.equal(code, 0, stderr);
 }
 
-describe('file names', { concurrency: 3 }, () => {
+describe('file names', { concurrency: 2 }, () => {
   it('of any bytes are captured and restored', async (t) => {
     const { place, subject } = await oddCase(t);
     for (const name of LEFT_OUT) writeFileSync(below(`${subject.dir}/folders`, name), 'not kept');

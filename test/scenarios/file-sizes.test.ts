@@ -34,7 +34,7 @@ async function roundTrip(t: TestContext, place: string, subject: Case): Promise<
   assert.equal(await timed('verify', () => subject.assertSound()), 1);
 }
 
-describe('file sizes', { concurrency: 3 }, () => {
+describe('file sizes', { concurrency: 2 }, () => {
   it('an empty directory is captured and restored', async (t) => {
     const { place, subject } = await emptyCase(t);
     const { files, rawBytes } = await subject.snapshot();

@@ -29,7 +29,7 @@ function nextCommand(): string {
   return turn++ % 2 === 0 ? 'snapshot' : 'up';
 }
 
-describe('paths', { concurrency: 3 }, () => {
+describe('paths', { concurrency: 2 }, () => {
   describe('a store inside the protected directory', { concurrency: 2 }, () => {
     const ways: readonly [
       how: string,

@@ -205,7 +205,7 @@ async function cutOff(one: World, fault: string, way: 'capture' | 'restore'): Pr
   return 'old';
 }
 
-describe('restore --in-place', { concurrency: 3 }, () => {
+describe('restore --in-place', { concurrency: 2 }, () => {
   describe('a normal run', { concurrency: 4 }, () => {
     it('restores the snapshot and saves the old state', async (t) => {
       const one = await world(t);

@@ -54,7 +54,7 @@ function count(text: string, what: RegExp): number {
 }
 
 describe('a running agent', { concurrency: 5 }, () => {
-  describe('the directory of a running agent', { concurrency: 3 }, () => {
+  describe('the directory of a running agent', { concurrency: 2 }, () => {
     it('may be removed and brought back, with a message', async (t) => {
       const up = await running(t);
       const { place, subject, agent } = up;
@@ -172,7 +172,7 @@ describe('a running agent', { concurrency: 5 }, () => {
     });
   });
 
-  describe('a stopped agent', { concurrency: 3 }, () => {
+  describe('a stopped agent', { concurrency: 2 }, () => {
     for (const signal of ['SIGINT', 'SIGTERM'] as const) {
       it(`captures the last state on ${signal}`, async (t) => {
         const up = await running(t);
@@ -239,7 +239,7 @@ describe('a running agent', { concurrency: 5 }, () => {
     });
   });
 
-  describe('an agent with wrong arguments', { concurrency: 3 }, () => {
+  describe('an agent with wrong arguments', { concurrency: 2 }, () => {
     it('says what is wrong and how to correct it, and writes nothing', async (t) => {
       const { place, subject } = await graphCase(t);
       const ok = ['up', '--dir', subject.dir, '--store', subject.store];
@@ -298,7 +298,7 @@ describe('a running agent', { concurrency: 5 }, () => {
     });
   });
 
-  describe("an agent whose store's disk is full", { concurrency: 3, ...needing('mount') }, () => {
+  describe("an agent whose store's disk is full", { concurrency: 2, ...needing('mount') }, () => {
     it('continues, reports it once and recovers when there is space', async (t) => {
       const disk = await smallDisk(t, 4_000_000);
       const up = await running(t, disk.path);

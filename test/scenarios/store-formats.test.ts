@@ -56,7 +56,7 @@ async function refusedBy(subject: Case, words: string[]): Promise<Ended> {
     : await commandHere([...words, '--store', subject.store]);
 }
 
-describe('store formats', { concurrency: 3 }, () => {
+describe('store formats', { concurrency: 2 }, () => {
   describe('a store of another version', { concurrency: 2 }, () => {
     const others: readonly [what: string, change: (store: string) => void, error: RegExp, hint?: RegExp][] = [
       ['its format', (store) => resealConfig(store, { format: 3 }), /has format 3/],

@@ -49,7 +49,7 @@ export async function until(what: string, holds: () => boolean | Promise<boolean
     if (await holds()) return;
     if (performance.now() > end) throw new Error(`waited ${ms} ms in vain for: ${what}`);
     // Looking must not take the machine from what is waited for.
-    const pauseMs = Math.max(20, Math.min(10 * (performance.now() - began), 500));
+    const pauseMs = Math.max(20, Math.min(4 * (performance.now() - began), 200));
     await new Promise((resolve) => setTimeout(resolve, pauseMs));
   }
 }

@@ -398,7 +398,7 @@ describe('the stand-in instance', () => {
   it('finishes its flush on SIGTERM and refuses connections meanwhile (1.4.9.11)', async (t) => {
     const dir = join(await tempFolder(t), 'rag');
     const old = ['--core-version', '1.4.9.11'];
-    const { running, ask, stop } = await startInstance(t, dir, ...old, '--pause', '40ms');
+    const { running, ask, stop } = await startInstance(t, dir, ...old, '--pause', '150ms');
     const ingest = ask('POST /documents');
     await until('processing', async () => (await statuses(dir).catch(() => [])).at(-1) === 'processing');
     const ended = stop();
