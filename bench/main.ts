@@ -1,6 +1,7 @@
 import { rm } from 'node:fs/promises';
 import { compareWith } from './against.ts';
 import { checks } from './check.ts';
+import { following } from './following.ts';
 import { idle } from './idle.ts';
 import { live } from './live.ts';
 import { checkPeers, PLACE } from './peers.ts';
@@ -11,9 +12,9 @@ import { stored } from './stored.ts';
 const GB = 1e9;
 
 /**
- * `npm run bench [-- --quick] [--live] [--against CHECKOUT]`: all claims of docs/benchmarks.md. `--quick` takes a tenth
- * of the size, `--live` only the part of a running agent and of the checks, `--against` compares with the build in another
- * checkout; the three write nothing.
+ * `npm run bench [-- --quick] [--live | --following] [--against CHECKOUT]`: all claims of docs/benchmarks.md. `--quick`
+ * takes a tenth of the size, `--live` only the part of a running agent and of the checks, `--following` only that of
+ * following, `--against` compares with the build in another checkout; these write nothing.
  */
 async function main(args: readonly string[]): Promise<void> {
   const quick = args.includes('--quick');
@@ -28,7 +29,7 @@ async function main(args: readonly string[]): Promise<void> {
   const versions = await checkPeers();
   const report = new Report();
   const bytes = quick ? 0.1 * GB : 1.09 * GB;
-  const part = args.includes('--live');
+  const part = args.includes('--live') || args.includes('--following');
   if (!part) {
     const { dir } = await captures(bytes, report);
     await restores(dir, report);
@@ -36,8 +37,11 @@ async function main(args: readonly string[]): Promise<void> {
     await bigMemory(4 * bytes, report.rssOf('First snapshot'), report);
     await idle(bytes, report);
   }
-  await live(bytes, report);
-  await checks(bytes, report);
+  if (!args.includes('--following')) {
+    await live(bytes, report);
+    await checks(bytes, report);
+  }
+  if (!args.includes('--live')) await following(bytes, report);
   await rm(PLACE, { recursive: true, force: true });
   const missed = await report.write(quick || part ? '/dev/stdout' : 'docs/benchmarks.md', versions);
   if (missed > 0) {
