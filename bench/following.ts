@@ -40,10 +40,10 @@ class Peer {
     return new Peer(place, name, ['--grpc', '127.0.0.1:0', '--follow', `http://127.0.0.1:${port}`]);
   }
 
-  /** Waits until this follower holds all that its source has. */
+  /** Waits until this follower, which may just have been started, holds all that its source has. */
   async caughtUp(): Promise<void> {
     const words = ['replicate', '--graph', 'g', '--timeout', '600s', '--state', this.state];
-    await measure({ name: 'replicate', command: [...OURS, ...words] });
+    await until(async () => void (await measure({ name: 'replicate', command: [...OURS, ...words] })));
   }
 
   async receivedBytes(): Promise<number> {
@@ -139,7 +139,7 @@ async function bulk(place: string, port = SOURCE_PORT): Promise<Transfer> {
   const began = performance.now();
   const follower = Peer.follower(place, 'follower', port);
   try {
-    await until(() => follower.caughtUp());
+    await follower.caughtUp();
     const seconds = (performance.now() - began) / 1000;
     return { seconds, rssBytes: await peakRss(follower.agent.child) };
   } finally {
@@ -288,7 +288,7 @@ async function many(bytes: number, report: Report): Promise<void> {
     await source.agent.point(1);
     const followers: Peer[] = [];
     for (let i = 0; i < count; i++) followers.push(Peer.follower(place, `f${count}-${i}`));
-    for (const follower of followers) await until(() => follower.caughtUp());
+    for (const follower of followers) await follower.caughtUp();
     rss.push(await peakRss(source.agent.child));
     for (const { agent } of followers) await agent.end();
     await source.agent.end();

@@ -19,6 +19,8 @@ export class Guarded {
   constructor(words: readonly string[]) {
     const [program = '', ...args] = [...OURS, ...words];
     this.child = spawn(program, args, { stdio: ['ignore', 'pipe', 'pipe'] });
+    // A bench that fails must not leave it behind.
+    process.once('exit', () => this.child.kill('SIGKILL'));
     // `up` prints on standard output, `agent` logs on standard error.
     for (const stream of [this.child.stdout, this.child.stderr])
       stream?.setEncoding('utf8').on('data', (text: string) => this.#read(text));
