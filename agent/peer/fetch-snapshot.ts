@@ -141,7 +141,9 @@ class SnapshotFetch {
     while (this.#running.size >= OPEN_REQUESTS && this.#failure === undefined)
       await Promise.race(this.#running);
     if (this.#failure !== undefined) throw this.#failure.error;
-    const ids = this.#batch;
+    // A source that has sent the frame of a unit whole does not send it again: what has come with other units meanwhile
+    // would be waited for in vain.
+    const ids = this.#batch.filter((id) => !this.#parts.has(id));
     this.#batch = [];
     this.#batchNames = new Set();
     this.#batchBytes = 0;
