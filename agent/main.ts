@@ -29,6 +29,7 @@ export type { Flags, SettingFlag } from '../host/config/flags.ts';
 export type { LogSettings } from '../host/config/log-settings.ts';
 export type { ReadSettings, SettingsSources } from './config/read.ts';
 export type { AgentSettings, GraphSettings } from './config/settings.ts';
+export type { HealedSnapshots } from './graph/graph.ts';
 export type { AgentEvents } from './run/agent.ts';
 
 /** Guards graphs until the signal; loads `run/agent.ts` only for this. */

@@ -1,4 +1,4 @@
-import { readSettings, runAgent } from '../agent/main.ts';
+import { type HealedSnapshots, readSettings, runAgent } from '../agent/main.ts';
 import { LightkeeperError } from '../core/errors.ts';
 import type { Snapshot } from '../gen/lightkeeper/v1/agent_pb.ts';
 
@@ -36,7 +36,9 @@ export class SnapshotLog {
 function aborted(signal: AbortSignal): Promise<never> {
   return new Promise((_, reject) => {
     signal.addEventListener('abort', () =>
-      reject(new LightkeeperError('DEADLINE', 'Cannot run the demo: no snapshot was taken in time')),
+      reject(
+        new LightkeeperError('DEADLINE', 'Cannot run the demo: what it waits for did not happen in time'),
+      ),
     );
   });
 }
@@ -44,11 +46,19 @@ function aborted(signal: AbortSignal): Promise<never> {
 /** An agent of the demo, in this process. */
 export class DemoAgent {
   readonly log = new SnapshotLog();
+  readonly #healed: Promise<HealedSnapshots>;
+  #heal: (healed: HealedSnapshots) => void = () => {};
   /** URL for calls of other agents. */
   url = '';
   readonly #stop = new AbortController();
   #failure: LightkeeperError | undefined;
   #running: Promise<void> = Promise.resolve();
+
+  private constructor() {
+    this.#healed = new Promise((resolve) => {
+      this.#heal = resolve;
+    });
+  }
 
   /** Starts an agent with these flags, and waits until it serves. */
   static async start(flags: Readonly<Record<string, string>>): Promise<DemoAgent> {
@@ -72,7 +82,9 @@ export class DemoAgent {
           instance: () => {},
           certificate: () => {},
           settled: () => {},
-          healed: () => {},
+          healed: (graphId, healed) => {
+            if (graphId === flags['--graph']) agent.#heal(healed);
+          },
           failed: (_, failure) => {
             agent.#failure = failure;
           },
@@ -82,6 +94,11 @@ export class DemoAgent {
       agent.#running.catch(failed);
     });
     return agent;
+  }
+
+  /** Waits until damaged snapshots of its graph are whole again. */
+  async untilHealed(): Promise<HealedSnapshots> {
+    return await Promise.race([this.#healed, aborted(AbortSignal.timeout(WAIT_MS))]);
   }
 
   /** Ends the agent. Rejects if it has failed. */

@@ -1,11 +1,11 @@
 import { createHash } from 'node:crypto';
-import { mkdtemp, readdir, readFile, rm } from 'node:fs/promises';
+import { mkdtemp, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import { withStore } from '../agent/main.ts';
-import { collectExport } from '../cli/await-result.ts';
+import { collectExport, lastOf } from '../cli/await-result.ts';
 import { LightkeeperError } from '../core/errors.ts';
-import type { Snapshot } from '../gen/lightkeeper/v1/agent_pb.ts';
+import { type Snapshot, VerifyLevel_Value, type VerifyResult } from '../gen/lightkeeper/v1/agent_pb.ts';
 import { CutMethod_Value, Grade_Value, Severity_Value } from '../gen/lightkeeper/v1/types_pb.ts';
 import { durationText, sizeText } from '../host/quantity.ts';
 import { DemoAgent, type SnapshotLog } from './demo-agent.ts';
@@ -120,7 +120,9 @@ async function protectInstance({ dir, store, secondStore }: Places, instance: St
       say();
       await exportLostDocument(store, lost);
       say();
-      say('5. The first machine is lost');
+      await damageAndHeal(store, first);
+      say();
+      say('6. The first machine is lost');
       await held(second, first);
       for (const line of await sha256Tree(dir)) say(`   ${line}`);
     } finally {
@@ -271,8 +273,49 @@ async function exportLostDocument(store: string, { documentId, snapshotId }: Los
   say(`   returns its text, ${content.length} characters in ${chunks.length} chunks, to be ingested again`);
 }
 
+/** Flips one bit of a file of the store, and shows that the agent fetches what is lost from its follower. */
+async function damageAndHeal(store: string, first: DemoAgent): Promise<void> {
+  say('5. One bit of the first store flips on its disk');
+  const name = await flipBit(join(store, 'packs'));
+  const damaged = await verify(store);
+  const needing = new Set(damaged.findings.flatMap(({ snapshots }) => snapshots));
+  const points = first.log.all.filter(({ graphId }) => graphId === GRAPH).map(({ snapshotId }) => snapshotId);
+  const affected = new Set(points.filter((id) => needing.has(id)));
+  if (affected.size === 0)
+    throw new LightkeeperError('INTERNAL', 'Cannot run the demo: the check of the store finds no damage');
+  say(`   in pack ${name.slice(0, 12)}; verify reads every byte: ${affected.size} points need what is lost`);
+  const { snapshotIds, units, from } = await first.untilHealed();
+  say(
+    `   the agent heals by itself: what is lost came from ${from.join(', ')} (${units} unit${units === 1 ? '' : 's'}), and ${snapshotIds.length} points are whole again`,
+  );
+  const { findings, checkedBytes } = await verify(store);
+  const [left] = findings;
+  if (left !== undefined)
+    throw new LightkeeperError('INTERNAL', `Cannot run the demo: the store is not whole: ${left.message}`);
+  say(`   verify reads ${sizeText(Number(checkedBytes))} again, and finds nothing`);
+}
+
+async function verify(store: string): Promise<VerifyResult> {
+  return await withStore(store, {}, (client) =>
+    lastOf(client.verifyStore({ level: VerifyLevel_Value.BYTES })),
+  );
+}
+
+/** Flips a bit in the middle of the largest pack. Returns its name. */
+async function flipBit(packs: string): Promise<string> {
+  const names = await readdir(packs, { recursive: true });
+  const files = names.filter((name) => name.endsWith('.pack'));
+  const sizes = await Promise.all(files.map(async (name) => (await stat(join(packs, name))).size));
+  const largest = files[sizes.indexOf(Math.max(...sizes))] ?? '';
+  const bytes = await readFile(join(packs, largest));
+  const at = bytes.length >> 1;
+  bytes[at] = (bytes[at] ?? 0) ^ 1;
+  await writeFile(join(packs, largest), bytes);
+  return basename(largest);
+}
+
 async function restoreAndCompare(store: string, dir: string, before: readonly string[]): Promise<void> {
-  say('6. The directory is restored from the second machine');
+  say('7. The directory is restored from the second machine');
   const began = performance.now();
   await withStore(store, {}, async (client) => {
     const events = client.restoreSnapshot({
@@ -300,7 +343,7 @@ async function restoreAndCompare(store: string, dir: string, before: readonly st
 async function printCost(store: string): Promise<void> {
   const stats = await withStore(store, { reading: true }, (client) => client.getStats({ graphId: GRAPH }));
   say(
-    `7. Storage: ${stats.snapshots} points of ${sizeText(Number(stats.rawBytes))} in all take ` +
+    `8. Storage: ${stats.snapshots} points of ${sizeText(Number(stats.rawBytes))} in all take ` +
       `${sizeText(Number(stats.storedBytes))} (${(stats.savedRatio * 100).toFixed(0)} % saved)`,
   );
 }
