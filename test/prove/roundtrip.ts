@@ -313,10 +313,18 @@ class Model {
     } else if (what === 'tag') {
       await keeper.tag(oldest, 'release=1');
       this.#said.set(oldest, { ...this.#said.get(oldest), tags: { release: '1' } });
-    } else if (what === 'delete') {
-      await keeper.delete(oldest);
-      this.#drop(oldest);
+    } else if (what === 'delete') await this.#delete(oldest);
+  }
+
+  /** Deletes a snapshot, unless it is the last usable one: an emptied directory makes no usable point. */
+  async #delete(id: string): Promise<void> {
+    const usable = (await this.#keeper.list()).filter((one) => one.usable);
+    if (usable.length === 1 && usable[0]?.snapshotId === id) {
+      await assert.rejects(this.#keeper.delete(id), /it is the last usable point/);
+      return;
     }
+    await this.#keeper.delete(id);
+    this.#drop(id);
   }
 
   /** Which snapshots a policy keeps is tested elsewhere; here it is that the others go and these stay. */
