@@ -27,6 +27,7 @@ const LONG = [
   'scenarios/lightrag',
   'scenarios/hostile-peer',
   'scenarios/following',
+  'scenarios/following-kills',
   'scenarios/healing',
   'scenarios/restore-in-place',
   'scenarios/file-sizes',

@@ -14,7 +14,7 @@ import {
 } from '../../gen/lightkeeper/v1/agent_pb.ts';
 import { asPrinted } from './case.ts';
 import { removeAll, type Scope, until } from './place.ts';
-import { lightkeeper, type Running, startLightkeeper } from './program.ts';
+import { lightkeeper, type Running, type StartOptions, startLightkeeper } from './program.ts';
 
 /** A command on a small store that takes this long hangs. */
 const COMMAND_MS = 60_000;
@@ -33,6 +33,8 @@ export class Machine {
   readonly port: number;
   readonly #env: Readonly<Record<string, string>>;
   agent: Running | undefined;
+  /** How the next start of the agent differs from the others. */
+  next: StartOptions = {};
 
   constructor(root: string, name: string, port: number) {
     this.root = join(root, name);
@@ -54,16 +56,24 @@ export class Machine {
   async start(...args: string[]): Promise<Running> {
     const common = ['--state', this.state, '--name', this.name, '--grpc', `127.0.0.1:${this.port}`];
     const more = ['--http', '127.0.0.1:0', '--disk-reserve', '0', '--log-level', 'debug'];
+    const { env, ...options } = this.next;
+    this.next = {};
     const agent = startLightkeeper(['agent', ...common, ...more, ...args], {
-      env: this.#env,
+      ...options,
+      env: { ...this.#env, ...env },
       cwd: this.root,
     });
     this.agent = agent;
     await until(`the agent of ${this.name} serves`, () => {
-      assert.equal(agent.child.exitCode, null, agent.stderr);
+      assert.ok(!agent.hasEnded, agent.stderr);
       return agent.stderr.includes('serving');
     });
     return agent;
+  }
+
+  /** Whether its agent runs and serves. */
+  get isServing(): boolean {
+    return this.agent !== undefined && !this.agent.hasEnded && this.agent.stderr.includes('serving');
   }
 
   /** Guards the directory of this machine. */
