@@ -36,10 +36,17 @@ export function fromConnect(error: unknown): LightkeeperError {
   if (detail !== undefined && detail.code in CODES) {
     return new LightkeeperError(detail.code as ErrorCode, error.rawMessage, { hint: detail.hint });
   }
+  const message = statementOf(error);
   if (error.code === Code.Unauthenticated || error.code === Code.PermissionDenied)
-    return new LightkeeperError('REFUSED', error.rawMessage, { cause: error });
+    return new LightkeeperError('REFUSED', message, { cause: error });
   const [code] = Object.entries(CODES).find(([, wire]) => wire === error.code) ?? ['INTERNAL'];
-  return new LightkeeperError(code as ErrorCode, error.rawMessage, { cause: error });
+  return new LightkeeperError(code as ErrorCode, message, { cause: error });
+}
+
+/** Returns the text of an error; one of a library becomes a statement of ours. */
+function statementOf({ rawMessage }: ConnectError): string {
+  if (rawMessage.startsWith('Cannot ')) return rawMessage;
+  return `Cannot finish the call: ${rawMessage === '' ? 'the other side said nothing' : rawMessage}`;
 }
 
 const CONNECTION_LOST: ReadonlySet<Code> = new Set([

@@ -28,6 +28,7 @@ const LONG = [
   'scenarios/hostile-peer',
   'scenarios/following',
   'scenarios/following-kills',
+  'scenarios/network-faults',
   'scenarios/healing',
   'scenarios/restore-in-place',
   'scenarios/file-sizes',

@@ -4,7 +4,7 @@ import { LightkeeperError } from '../../core/errors.ts';
 import { PeerService } from '../../gen/lightkeeper/v1/peer_pb.ts';
 import { waited } from '../../host/clock.ts';
 import { type DialOptions, dialGrpc } from '../../host/grpc/transport.ts';
-import { fromConnect } from '../../host/rpc-errors.ts';
+import { fromConnect, isConnectionLost } from '../../host/rpc-errors.ts';
 import { FrameReceiver } from '../store/receive/frame-receiver.ts';
 import { BULK_CODECS } from './bulk-codec.ts';
 import { type FollowEvent, type FollowParts, followOnce } from './follow-session.ts';
@@ -52,7 +52,7 @@ export async function followGraph(parts: FollowerParts, signal: AbortSignal): Pr
       } catch (error) {
         if (signal.aborted) return;
         attempt = hasProgress ? 1 : attempt + 1;
-        const failure = failureOf(error);
+        const failure = failureOf(error, parts.url);
         const mayRepeat = REPEATED.has(failure.code);
         if (!mayRepeat) {
           // A receiver whose disk failed is of no use.
@@ -70,7 +70,8 @@ export async function followGraph(parts: FollowerParts, signal: AbortSignal): Pr
 }
 
 /** Returns why a stream has ended. What the source says of it is cut to a length that a log can hold. */
-function failureOf(error: unknown): LightkeeperError {
+function failureOf(error: unknown, url: string): LightkeeperError {
+  if (isConnectionLost(error)) return unreachable(error, url);
   const { code, message, hint } = fromConnect(error);
   // A status of the other side without a code of ours tells nothing about this process.
   const isForeign = code === 'INTERNAL' && error instanceof ConnectError;
@@ -78,6 +79,16 @@ function failureOf(error: unknown): LightkeeperError {
     hint: hint.slice(0, MESSAGE_LETTERS_MAX),
     cause: error,
   });
+}
+
+/** Returns the error of a source that did not answer: it has ended, or the network is cut. */
+function unreachable(cause: unknown, url: string): LightkeeperError {
+  const state = cause instanceof ConnectError ? cause.rawMessage.slice(0, MESSAGE_LETTERS_MAX) : '';
+  return new LightkeeperError(
+    'UNAVAILABLE',
+    `Cannot follow "${url}": its agent does not answer (${state === '' ? 'no reason is known' : state})`,
+    { hint: 'check that the agent runs there, and the network; this one dials again by itself', cause },
+  );
 }
 
 async function followStream(
