@@ -1,10 +1,10 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { mkdir, rm, writeFile } from 'node:fs/promises';
-import { createServer, type Server, type Socket, connect as tcpConnect } from 'node:net';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Client, credentials } from '@grpc/grpc-js';
 import { type Generated, generate, ingest } from '../demo/generate.ts';
+import { TcpProxy } from '../test/support/tcp-proxy.ts';
 import { BARE } from './bare-stream.ts';
 import { freshPlace, Guarded } from './guarded.ts';
 import { filesBytes, measure, median, run } from './measure.ts';
@@ -16,9 +16,9 @@ const ROUNDS = 3;
 const REST_MS = 1500;
 /** Ports that nothing else here has. */
 const SOURCE_PORT = 29_702;
-const PROXY_PORT = 29_703;
 const RSYNC_PORT = 29_704;
 const BARE_PORT = 29_705;
+const SOURCE_URL = `http://127.0.0.1:${SOURCE_PORT}`;
 const FOLLOWERS = 10;
 
 /** The agent of one machine. */
@@ -36,8 +36,8 @@ class Peer {
     return new Peer(place, name, ['--dir', dir, '--grpc', `127.0.0.1:${SOURCE_PORT}`, '--quiet', '100ms']);
   }
 
-  static follower(place: string, name: string, port = SOURCE_PORT): Peer {
-    return new Peer(place, name, ['--grpc', '127.0.0.1:0', '--follow', `http://127.0.0.1:${port}`]);
+  static follower(place: string, name: string, url = SOURCE_URL): Peer {
+    return new Peer(place, name, ['--grpc', '127.0.0.1:0', '--follow', url]);
   }
 
   /** Waits until this follower, which may just have been started, holds all that its source has. */
@@ -110,34 +110,17 @@ async function changes(
   }
 }
 
-/** Delays what passes by half a round trip each way. */
-async function proxy(roundTripMs: number): Promise<Server> {
-  const open = (from: Socket): void => {
-    const to = tcpConnect(SOURCE_PORT, '127.0.0.1');
-    const pass = (one: Socket, other: Socket) => {
-      one.on('data', (data) => setTimeout(() => other.write(data), roundTripMs / 2));
-      one.on('close', () => setTimeout(() => other.destroy(), roundTripMs / 2));
-      one.on('error', () => other.destroy());
-    };
-    pass(from, to);
-    pass(to, from);
-  };
-  const server = createServer({ noDelay: true }, open);
-  await new Promise<void>((resolve) => server.listen(PROXY_PORT, '127.0.0.1', resolve));
-  return server;
-}
-
 interface Transfer {
   readonly seconds: number;
   readonly rssBytes: number;
 }
 
 /** Starts a new follower, and returns how long it takes to hold everything. */
-async function bulk(place: string, port = SOURCE_PORT): Promise<Transfer> {
+async function bulk(place: string, url = SOURCE_URL): Promise<Transfer> {
   await rm(join(place, 'follower'), { recursive: true, force: true });
   await run('sync');
   const began = performance.now();
-  const follower = Peer.follower(place, 'follower', port);
+  const follower = Peer.follower(place, 'follower', url);
   try {
     await follower.caughtUp();
     const seconds = (performance.now() - began) / 1000;
@@ -250,9 +233,11 @@ async function bulks(bytes: number, report: Report): Promise<Transfer> {
       [20, 60],
       [100, 15],
     ] as const) {
-      const server = await proxy(roundTripMs);
-      const { seconds } = await bulk(place, PROXY_PORT);
-      server.close();
+      const undo: (() => Promise<void>)[] = [];
+      const proxy = await TcpProxy.to(SOURCE_PORT, { after: (step) => void undo.push(step) });
+      proxy.delayMs = roundTripMs / 2;
+      const { seconds } = await bulk(place, proxy.url);
+      for (const step of undo) await step();
       const rate = stored / MB / seconds;
       report.ratio(`Through ${roundTripMs} ms of round trip`, floor / rate, {
         floor: 1,

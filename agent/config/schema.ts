@@ -88,8 +88,7 @@ const HOOK_KEYS = {
   timeout: key(duration({ atLeastMs: 1 }), 'time limit of each shell line (default: 30s)'),
 } as const satisfies Keys;
 
-/** Keys of the limits of a graph. */
-export const LIMIT_KEYS = {
+const LIMIT_KEYS = {
   rpo: key(duration({ atLeastMs: 1 }), 'how old the newest usable point may be'),
   lag: key(duration({ atLeastMs: 1 }), 'how far a follower may be behind'),
 } as const satisfies Keys;

@@ -46,9 +46,6 @@ const FILE = {
   mtime: 'time',
   units: 'long',
 } as const;
-/** Words with which a place starts the command, as a snapshot is what is tested here. */
-const BY_COMMAND = ['--quiet', '50ms'] as const;
-
 function time(value: unknown): number {
   assert.equal(kinds.time(value), true);
   return Date.parse(String(value));
@@ -62,7 +59,7 @@ suite('snapshot', () => {
   it('reports the snapshot it took', async () => {
     const place = new Place();
     const before = Date.now();
-    const snapshot = await place.snapshot({ 'a.json': '{"a":1}', 'b.txt': 'b'.repeat(1000) }, ...BY_COMMAND);
+    const snapshot = await place.snapshot({ 'a.json': '{"a":1}', 'b.txt': 'b'.repeat(1000) });
     hasFields(snapshot, SNAPSHOT);
     hasFields(snapshot.position, POSITION);
     const { graphId, parentId, unchanged, files, rawBytes, newBytes, newUnits, units, cutMethod } = snapshot;
@@ -91,8 +88,8 @@ suite('snapshot', () => {
 
   it('of a second state has the first as parent and stores only what is new', async () => {
     const place = new Place();
-    const first = await place.snapshot({ a: 'a'.repeat(5000), b: 'b' }, ...BY_COMMAND);
-    const second = await place.snapshot({ b: 'bb' }, ...BY_COMMAND);
+    const first = await place.snapshot({ a: 'a'.repeat(5000), b: 'b' });
+    const second = await place.snapshot({ b: 'bb' });
     assert.equal(second.parentId, first.snapshotId);
     assert.equal(position(second).sequence, '2');
     assert.equal(position(second).mintId, position(first).mintId);
@@ -107,7 +104,7 @@ suite('snapshot', () => {
     place.write('one/kv_store_text_chunks.json', '{}');
     place.write('notes/readme', 'no graph');
     place.write('kv_store_full_docs.json', '{}');
-    assert.equal((await place.snapshot({}, ...BY_COMMAND)).files, 3);
+    assert.equal((await place.snapshot()).files, 3);
     const split = await place.json(['snapshot', '--dir', place.dir, '--split']);
     const taken = listOf(split, 'snapshots').map(({ graphId, files }) => [graphId, files]);
     assert.deepEqual(taken, [
@@ -120,8 +117,8 @@ suite('snapshot', () => {
 
   it('of an unchanged directory returns the head, confirmed again', async () => {
     const place = new Place();
-    const first = await place.snapshot({ a: 'a' }, ...BY_COMMAND);
-    const again = await place.snapshot({}, ...BY_COMMAND);
+    const first = await place.snapshot({ a: 'a' });
+    const again = await place.snapshot();
     assert.equal(again.unchanged, true);
     assert.equal(again.snapshotId, first.snapshotId);
     assert.deepEqual(again.position, first.position);
@@ -130,7 +127,7 @@ suite('snapshot', () => {
     assert.deepEqual(await place.ids(), [first.snapshotId]);
     const { snapshot } = await place.json(['show', 'latest']);
     assert.equal((snapshot as Json).confirmedAt, again.confirmedAt);
-    const back = await place.snapshot({ a: 'b' }, ...BY_COMMAND);
+    const back = await place.snapshot({ a: 'b' });
     assert.equal(back.unchanged, false);
   });
 
@@ -146,7 +143,7 @@ suite('snapshot', () => {
 
   it('of an empty directory is allowed', async () => {
     const place = new Place();
-    const { files, rawBytes, units } = await place.snapshot({}, ...BY_COMMAND);
+    const { files, rawBytes, units } = await place.snapshot();
     assert.deepEqual([files, rawBytes, units], [0, '0', '0']);
   });
 

@@ -12,10 +12,6 @@ import {
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, describe } from 'node:test';
-import { withStore } from '../../agent/main.ts';
-import { lastOf } from '../../cli/await-result.ts';
-import { SnapshotSchema } from '../../gen/lightkeeper/v1/agent_pb.ts';
-import { asPrinted } from './case.ts';
 import { commandHere } from './command-here.ts';
 import { type Ended, lightkeeper, type Running, startLightkeeper } from './program.ts';
 
@@ -92,25 +88,11 @@ export class Place {
     return documentOf(await this.run([...args, '--store', this.store, '--json']), args, code);
   }
 
-  /**
-   * Takes a snapshot of the directory with some files in it; with words it is the command that does, else this process:
-   * to start another one costs more than the snapshot.
-   */
+  /** Takes a snapshot of the directory with some files in it. */
   async snapshot(files: Readonly<Record<string, string | Buffer>> = {}, ...args: string[]): Promise<Json> {
     for (const [name, content] of Object.entries(files)) this.write(name, content);
-    if (args.length === 0) return await this.#snapshotHere();
     const quiet = args.includes('--quiet') ? [] : ['--quiet', '50ms'];
     return await this.json(['snapshot', '--dir', this.dir, ...quiet, ...args]);
-  }
-
-  async #snapshotHere(): Promise<Json> {
-    const request = { dir: Buffer.from(this.dir), derivedGraphId: true, quietMs: 50n };
-    const taken = await withStore(this.store, { create: true, protects: request.dir }, (client) =>
-      lastOf(client.createSnapshot(request)),
-    );
-    const snapshot = asPrinted<Json>(SnapshotSchema, taken);
-    assert.ok(!['TORN', 'INVALID'].includes(String(snapshot.grade)), JSON.stringify(snapshot.findings));
-    return snapshot;
   }
 
   /** Takes a snapshot while something writes all the time. */
@@ -157,10 +139,7 @@ export class Place {
 
   /** The ids of all snapshots, in the order of `list`. */
   async ids(): Promise<string[]> {
-    const { snapshots } = await withStore(this.store, { reading: true }, (client) =>
-      client.listSnapshots({}),
-    );
-    return snapshots.map(({ snapshotId }) => snapshotId);
+    return listOf(await this.json(['list']), 'snapshots').map(({ snapshotId }) => String(snapshotId));
   }
 
   /** Runs a command that must fail, with --json: its exit code and both forms of its error are checked. */

@@ -66,7 +66,7 @@ export class Machine {
     this.agent = agent;
     await until(`the agent of ${this.name} serves`, () => {
       assert.ok(!agent.hasEnded, agent.stderr);
-      return agent.stderr.includes('serving');
+      return this.isServing;
     });
     return agent;
   }
